@@ -1,0 +1,1 @@
+"""Nouns and arithmetic: no torch, no files, no threads."""

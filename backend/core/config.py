@@ -1,0 +1,65 @@
+"""Settings, from the environment, and the folders of a data folder. Reads no file and makes none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]  # the checkout: pages, and weights that came with it
+
+MIB = 2**20
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where the studio keeps its things and how much it takes on."""
+
+    data: Path = ROOT
+    queue_limit: int = 1000  # waiting jobs; one more is refused
+    upload_limit_bytes: int = 500 * MIB
+    upload_slots: int = 2  # uploads at once; a further one waits
+    upload_keep_s: float = 24 * 3600  # an upload that no job needs is removed after this
+    trash_keep_s: float = 7 * 24 * 3600
+    disk_reserve_bytes: int = 2 * GIB  # a render starts only if this much would stay free
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """`STUDIO_DATA` moves the data folder away from the checkout."""
+        data = environ.get("STUDIO_DATA")
+        return cls(data=Path(data).expanduser().resolve() if data else ROOT)
+
+    @property
+    def models(self) -> Path:
+        return self.data / "models"
+
+    @property
+    def outputs(self) -> Path:
+        return self.data / "outputs"
+
+    @property
+    def trash(self) -> Path:
+        return self.outputs / ".trash"
+
+    @property
+    def temp(self) -> Path:
+        return self.data / "temp"
+
+    @property
+    def uploads(self) -> Path:
+        return self.data / "uploads"
+
+    @property
+    def database(self) -> Path:
+        return self.outputs / "studio.db"
+
+    @property
+    def lock(self) -> Path:
+        return self.outputs / "studio.lock"
+
+    @property
+    def address(self) -> Path:
+        """Where a running studio writes its URL, for the command line to find."""
+        return self.outputs / "studio.json"

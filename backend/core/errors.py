@@ -1,0 +1,87 @@
+"""Everything that can go wrong, as a tree. A door turns a `StudioError` into its words and its HTTP status.
+
+StudioError
+├── InvalidRequest     422  a wish that cannot be met; `field` says where
+│   └── UploadRefused  422  a file that is not what it should be
+├── NotFound           404
+├── Conflict           409  the job's state does not allow it
+├── QueueFull          429
+├── StudioBusy         503  another process owns the data folder
+├── NotEnoughSpace     507
+└── RenderFailed       500  the engine gave up
+    ├── ModelUnavailable
+    └── NotEnoughMemory
+JobCancelled                somebody asked for it: not an error
+"""
+
+from __future__ import annotations
+
+
+class StudioError(Exception):
+    """A failure that can be explained: `message` has the value and the reason, `hint` the way out, `field` the place."""
+
+    code = "studio_error"
+    status = 500
+
+    def __init__(self, message: str, *, hint: str = "", field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.field = field
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+    def as_dict(self) -> dict[str, str | None]:
+        """The body that REST answers with, and that a failed job keeps."""
+        return {"code": self.code, "message": str(self), "hint": self.hint, "field": self.field}
+
+
+class InvalidRequest(StudioError):
+    code = "invalid_request"
+    status = 422
+
+
+class UploadRefused(InvalidRequest):
+    code = "upload_refused"
+
+
+class NotFound(StudioError):
+    code = "not_found"
+    status = 404
+
+
+class Conflict(StudioError):
+    code = "conflict"
+    status = 409
+
+
+class QueueFull(StudioError):
+    code = "queue_full"
+    status = 429
+
+
+class StudioBusy(StudioError):
+    code = "studio_busy"
+    status = 503
+
+
+class NotEnoughSpace(StudioError):
+    code = "not_enough_space"
+    status = 507
+
+
+class RenderFailed(StudioError):
+    code = "render_failed"
+
+
+class ModelUnavailable(RenderFailed):
+    code = "model_unavailable"
+
+
+class NotEnoughMemory(RenderFailed):
+    code = "not_enough_memory"
+
+
+class JobCancelled(Exception):
+    """Raised by `report` inside a render that somebody cancelled."""

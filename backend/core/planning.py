@@ -1,0 +1,362 @@
+"""From a request to a plan: which model, what size, how many frames, windows and steps, and what it will cost.
+
+Pure arithmetic on the request, the model's row and the machine's figures, so a page can show it at every keystroke.
+"Frames" are pixel frames; the VAE packs the first into one latent frame and every further four into another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from backend.core.errors import InvalidRequest, ModelUnavailable
+from backend.core.registry import SYNTHETIC, ModelSpec
+from backend.core.schema import DEFAULT_FPS, DEFAULT_FRAMES, FPS, NUM_FRAMES, GenerationRequest, Mode
+
+
+class Stage(str, Enum):
+    LOADING = "loading"
+    DENOISING = "denoising"
+    DECODING = "decoding"
+    SAVING = "saving"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What this computer has. `vram_gib` is 0 without a GPU that torch can use."""
+
+    device: str  # a name to show: "NVIDIA H100 80GB HBM3" or "CPU, 2 cores"
+    cores: int
+    ram_gib: float
+    vram_gib: float = 0.0
+
+    @property
+    def has_gpu(self) -> bool:
+        return self.vram_gib > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An uploaded video that is to be continued: width and height in pixels, frames, frames per second."""
+
+    width: int
+    height: int
+    frames: int
+    fps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A half-open range of latent frames that one pass denoises."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a render will probably take: seconds a stage, peak memory of the device, bytes of the finished file."""
+
+    seconds: dict[Stage, float]
+    peak_gib: float
+    disk_bytes: int
+
+    @property
+    def total_s(self) -> float:
+        return sum(self.seconds.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A request made legal. The model renders `render_frames` at `render_width` x `render_height`; of these the first
+    `prefix_frames` repeat the end of the source and the last ones are trimmed, so that `num_frames` new ones remain,
+    delivered at `width` x `height` after `source_frames` frames of the source.
+    """
+
+    model: str
+    model_title: str
+    engine: str
+    width: int
+    height: int
+    render_width: int
+    render_height: int
+    enlarged: bool  # resized to the delivered size; otherwise cropped to it
+    fps: int
+    num_frames: int
+    render_frames: int
+    prefix_frames: int
+    source_frames: int
+    windows: tuple[Window, ...]
+    overlap_history: int
+    addnoise_condition: int
+    num_inference_steps: int
+    guidance_scale: float
+    flow_shift: float
+    forecast: Forecast
+
+    @property
+    def total_frames(self) -> int:
+        """Frames in the finished file."""
+        return self.source_frames + self.num_frames
+
+    @property
+    def total_s(self) -> float:
+        return self.total_frames / self.fps
+
+    @property
+    def forwards(self) -> int:
+        """Calls of the transformer, guidance counted."""
+        return len(self.windows) * self.num_inference_steps * (2 if self.guidance_scale > 1 else 1)
+
+
+def latent_frames(frames: int) -> int:
+    """Latent frames of 4k+1 pixel frames.
+
+    >>> latent_frames(97)
+    25
+    """
+    return (frames - 1) // 4 + 1
+
+
+def legal_frames(frames: int) -> int:
+    """The least 4k+1 that is not below `frames`.
+
+    >>> [legal_frames(n) for n in (1, 64, 65, 66)]
+    [1, 65, 65, 69]
+    """
+    return 4 * math.ceil((frames - 1) / 4) + 1
+
+
+def plan_windows(num_frames: int, base_num_frames: int, overlap_history: int) -> tuple[Window, ...]:
+    """Split a long film into denoising windows that share `overlap_history` frames; the last may be shorter.
+
+    Arguments are frames, each 4k+1. Raises InvalidRequest unless `overlap_history` is shorter than `base_num_frames`.
+
+    >>> plan_windows(257, base_num_frames=97, overlap_history=17)
+    (Window(start=0, stop=25), Window(start=20, stop=45), Window(start=40, stop=65))
+    """
+    total, base, overlap = latent_frames(num_frames), latent_frames(base_num_frames), latent_frames(overlap_history)
+    if overlap >= base:
+        raise InvalidRequest(
+            f"overlap_history={overlap_history} is not shorter than the window of {base_num_frames} frames;",
+            hint=f"use at most {base_num_frames - 4}.",
+            field="skyreels.overlap_history",
+        )
+    windows = [Window(0, min(base, total))]
+    while windows[-1].stop < total:
+        start = windows[-1].stop - overlap
+        windows.append(Window(start, min(start + base, total)))
+    return tuple(windows)
+
+
+def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machine: Machine) -> ModelSpec:
+    """The model that `request` names, or for `auto` the best present: the largest released checkpoint that the GPU
+    holds (drawing at the asked size if one does), else the one that came with the studio, else the sketch.
+
+    Raises InvalidRequest for a name that is not present or a mode that the model does not have.
+    """
+    present = {spec.id: spec for spec in models}
+    if request.model != "auto":
+        spec = present.get(request.model)
+        if spec is None:
+            raise InvalidRequest(
+                f"model={request.model!r} is not here;", hint=f"use auto, or one of {', '.join(present)}.", field="model"
+            )
+        if request.mode not in spec.modes:
+            able = [other.id for other in present.values() if request.mode in other.modes]
+            raise InvalidRequest(
+                f"{spec.title} cannot do {request.mode.value};", hint=f"use {' or '.join(able[:2])}.", field="model"
+            )
+        return spec
+    width, height = request.size
+    able = [
+        spec
+        for spec in present.values()
+        if request.mode in spec.modes
+        and (spec.end_image or not request.end_image)
+        and spec.transformer is not None
+        and machine.has_gpu
+        and spec.weights_gib + 2 <= machine.vram_gib
+    ]
+    if able:
+        return max(able, key=lambda s: ((s.max_pixels or 0) >= width * height * 0.98, s.weights_gib, s.diffusion_forcing))
+    embedded = [spec for spec in present.values() if spec.id == "skyreels-v2-tiny" and request.mode in spec.modes]
+    if embedded:
+        return embedded[0]
+    if SYNTHETIC.id in present:
+        return SYNTHETIC
+    raise ModelUnavailable("No model is here that could do this;", hint="download one, or allow the sketch.")
+
+
+def make_plan(
+    request: GenerationRequest,
+    spec: ModelSpec,
+    machine: Machine,
+    source: Source | None = None,
+    calibration: float = 1.0,
+) -> Plan:
+    """The legal plan nearest to `request`, delivering exactly the frames, size and rate that were asked for.
+
+    `calibration` is how much longer earlier jobs of this model took here than their uncorrected forecast. Raises
+    InvalidRequest where the model cannot do it, naming what can be done.
+    """
+    width, height = request.size
+    fps = request.fps or _source_fps(source) or spec.fps or DEFAULT_FPS
+    num_frames = request.num_frames or (round(request.seconds * fps) if request.seconds else DEFAULT_FRAMES)
+    if not NUM_FRAMES.least <= num_frames <= NUM_FRAMES.most:
+        raise InvalidRequest(
+            f"seconds={request.seconds:g} at {fps} fps are {num_frames} frames;",
+            hint=f"use {NUM_FRAMES.least / fps:.2f} to {NUM_FRAMES.most / fps:.1f} seconds.",
+            field="seconds",
+        )
+    if request.end_image and not spec.end_image:
+        raise InvalidRequest(
+            f"{spec.title} cannot end on a picture;", hint="leave end_image out or use a DF model.", field="end_image"
+        )
+    options = request.skyreels
+    base = options.base_num_frames or spec.base_num_frames
+    overlap = options.overlap_history or min(spec.overlap_history, base - 4)
+    source_frames = frames_at(source, fps) if source else 0
+    prefix = min(overlap, 4 * ((source_frames - 1) // 4) + 1) if source else 0
+    render_frames = legal_frames(prefix + num_frames)
+    if not spec.diffusion_forcing and spec.engine == "skyreels" and render_frames > base:
+        raise InvalidRequest(
+            f"num_frames={num_frames} is more than {spec.title} makes in its one window;",
+            hint=f"use at most {base} frames, or a DF model.",
+            field="num_frames",
+        )
+    windows = plan_windows(render_frames, base, overlap)
+    render_width, render_height, enlarged = render_size(width, height, spec)
+    plan = Plan(
+        model=spec.id,
+        model_title=spec.title,
+        engine=spec.engine,
+        width=width,
+        height=height,
+        render_width=render_width,
+        render_height=render_height,
+        enlarged=enlarged,
+        fps=fps,
+        num_frames=num_frames,
+        render_frames=render_frames,
+        prefix_frames=prefix,
+        source_frames=source_frames,
+        windows=windows,
+        overlap_history=overlap,
+        addnoise_condition=options.addnoise_condition,
+        num_inference_steps=request.num_inference_steps or spec.num_inference_steps,
+        guidance_scale=spec.guidance_scale if request.guidance_scale is None else request.guidance_scale,
+        flow_shift=options.flow_shift or spec.flow_shift,
+        forecast=Forecast({}, 0.0, 0),
+    )
+    return _with_forecast(plan, spec, machine, calibration)
+
+
+def render_size(width: int, height: int, spec: ModelSpec) -> tuple[int, int, bool]:
+    """The size that the model draws for a delivered `width` x `height`, in pixels, and whether it is then enlarged.
+
+    Drawn sizes are multiples of 16 (8 for the VAE, 2 for the patches). Up to `max_pixels` the next multiple is drawn and
+    cropped; above, the nearest one of the same shape that fits, which is then enlarged.
+
+    >>> from backend.core.registry import MODELS
+    >>> render_size(960, 540, MODELS["skyreels-v2-df-1.3b-540p"])
+    (960, 544, False)
+    >>> render_size(1280, 720, MODELS["skyreels-v2-df-1.3b-540p"])
+    (960, 544, True)
+    """
+    if spec.engine == "synthetic":
+        return width, height, False
+    unit = 2 * spec.spatial_factor
+    full = (unit * math.ceil(width / unit), unit * math.ceil(height / unit))
+    if spec.max_pixels is None or full[0] * full[1] <= spec.max_pixels * 1.01:
+        return *full, False
+    scale = math.sqrt(spec.max_pixels / (width * height))
+    drawn = tuple(max(unit, unit * round(side * scale / unit)) for side in (width, height))
+    return drawn[0], drawn[1], True
+
+
+def frames_at(source: Source, fps: int) -> int:
+    """How many frames the source has when it is shown at `fps` frames per second, at least 1."""
+    return max(1, round(source.frames * fps / source.fps))
+
+
+def _source_fps(source: Source | None) -> int | None:
+    return min(max(round(source.fps), int(FPS.least)), int(FPS.most)) if source else None
+
+
+# --- the forecast: a cold machine's guess, corrected by `calibration` once it has made films ---
+
+SUSTAINED_FLOPS = (("H200", 600e12), ("H100", 600e12), ("B200", 1200e12), ("A100", 220e12), ("L40", 150e12), ("4090", 120e12))
+OTHER_GPU_FLOPS = 80e12
+CPU_CORE_FLOPS = 30e9
+DECODE_FLOPS_PER_PIXEL = 8.5e6  # of the Wan VAE, counted at 97 frames of 960x544
+TEXT_TOKENS = 512
+
+
+def forward_flops(shape: Transformer | None, tokens: int) -> float:
+    """Floating-point operations of one transformer call: projections, feed-forward, self- and cross-attention."""
+    if shape is None:
+        return 0.0
+    dim, ffn = shape.dim, shape.ffn_dim
+    linear = tokens * (8 * dim * dim + 4 * dim * ffn)
+    attention = 4 * tokens * tokens * dim
+    cross = 4 * tokens * dim * dim + 4 * TEXT_TOKENS * dim * dim + 4 * tokens * TEXT_TOKENS * dim
+    return float(shape.layers * (linear + attention + cross))
+
+
+def device_flops(machine: Machine) -> float:
+    """Sustained operations a second of the device that renders, by its name."""
+    if not machine.has_gpu:
+        return machine.cores * CPU_CORE_FLOPS
+    return next((flops for name, flops in SUSTAINED_FLOPS if name in machine.device), OTHER_GPU_FLOPS)
+
+
+def _with_forecast(plan: Plan, spec: ModelSpec, machine: Machine, calibration: float) -> Plan:
+    pixels = plan.width * plan.height * plan.total_frames
+    saving = 0.3 + pixels * 4e-8
+    disk = int(pixels * 0.02) + 100_000
+    if spec.engine == "synthetic":
+        drawn = plan.render_width * plan.render_height * plan.render_frames
+        seconds = {Stage.LOADING: 0.0, Stage.DENOISING: 0.2 + 2e-8 * drawn, Stage.DECODING: 0.0, Stage.SAVING: saving}
+        peak = 0.1 + 40 * plan.render_width * plan.render_height / 2**30
+    else:
+        flops = device_flops(machine)
+        rows = plan.render_width * plan.render_height // (2 * spec.spatial_factor) ** 2
+        work = sum(forward_flops(spec.transformer, rows * (w.stop - w.start)) for w in plan.windows)
+        passes = plan.forwards / len(plan.windows)
+        decode = DECODE_FLOPS_PER_PIXEL * plan.render_width * plan.render_height * plan.render_frames
+        seconds = {
+            Stage.LOADING: 2 + spec.memory_gib / 1.0,
+            Stage.DENOISING: work * passes / flops,
+            Stage.DECODING: decode / (flops / 4) if machine.has_gpu else decode / flops,
+            Stage.SAVING: saving,
+        }
+        tokens = rows * max(w.stop - w.start for w in plan.windows)
+        hidden = tokens * (spec.transformer.dim if spec.transformer else 0) * 2
+        peak = spec.memory_gib + 12 * hidden / 2**30
+    seconds = {stage: value * calibration for stage, value in seconds.items()}
+    forecast = Forecast(seconds=seconds, peak_gib=round(peak, 2), disk_bytes=disk)
+    return replace(plan, forecast=forecast)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a render is. `window` and `step` count from 1; `fraction` is of the whole job, 0 to 1."""
+
+    stage: Stage
+    window: int = 0
+    windows: int = 0
+    step: int = 0
+    steps: int = 0
+    fraction: float = 0.0
+    eta_s: float | None = None
+
+
+def fraction_done(plan: Plan, stage: Stage, part: float) -> float:
+    """How much of the whole job is done when `part` (0 to 1) of `stage` is, weighed by the forecast's seconds."""
+    seconds = plan.forecast.seconds
+    before = sum(value for other, value in seconds.items() if list(Stage).index(other) < list(Stage).index(stage))
+    total = plan.forecast.total_s or 1.0
+    return min(1.0, (before + seconds.get(stage, 0.0) * min(max(part, 0.0), 1.0)) / total)

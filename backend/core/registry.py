@@ -1,0 +1,127 @@
+"""Models as data: what each can do, its defaults and what it needs. A new model is a row here and a test.
+
+Sources: the model cards of the SkyReels-V2 family (sizes, windows, shift, guidance) and the configurations of the
+converted checkpoints (layers, dim, ffn_dim). Memory is in GiB of 2**30 bytes, in bfloat16.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from backend.core.schema import Mode
+
+T2V, I2V, EXTEND = Mode.TEXT_TO_VIDEO, Mode.IMAGE_TO_VIDEO, Mode.VIDEO_EXTENSION
+ALL_MODES = frozenset({T2V, I2V, EXTEND})
+
+PIXELS_540P = 960 * 544
+PIXELS_720P = 1280 * 720
+
+CINEMATIC_PROMPTS = (
+    "A red fishing boat drifts on a calm sea at sunset, gulls circle above it, slow camera push in",
+    "A fox walks through fresh snow in a birch forest, breath in the cold air, shallow depth of field",
+    "An old lighthouse in a storm at night, waves break over the rocks, the beam sweeps past",
+)
+DRAWN_PROMPTS = (
+    "A red boat drifts left on a calm sea at sunset",
+    "A yellow balloon rises over green hills at dawn",
+    "A white bird circles under the moon",
+    "A blue car drives through the city at noon in the rain",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Transformer:
+    """The shape of a diffusion transformer, for counting its work: layers, width and feed-forward width."""
+
+    layers: int
+    dim: int
+    ffn_dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One model. `weights_gib` is the transformer alone, `other_gib` what must be loaded beside it (text encoder, VAE)."""
+
+    id: str
+    title: str
+    engine: str  # "skyreels" or "synthetic"
+    modes: frozenset[Mode]
+    diffusion_forcing: bool = False
+    end_image: bool = False
+    repo_id: str | None = None
+    max_pixels: int | None = PIXELS_540P  # it draws at most this many pixels a frame; larger films are enlarged
+    base_num_frames: int = 97
+    overlap_history: int = 17
+    fps: int = 24
+    num_inference_steps: int = 30
+    guidance_scale: float = 6.0
+    flow_shift: float = 8.0
+    spatial_factor: int = 8  # pixels a latent pixel stands for, along one side
+    transformer: Transformer | None = None
+    weights_gib: float = 0.0
+    other_gib: float = 0.0
+    prompts: tuple[str, ...] = CINEMATIC_PROMPTS
+    about: str = ""
+
+    @property
+    def memory_gib(self) -> float:
+        """What the weights take when all of them are loaded."""
+        return self.weights_gib + self.other_gib
+
+
+SMALL = Transformer(layers=30, dim=1536, ffn_dim=8960)
+LARGE = Transformer(layers=40, dim=5120, ffn_dim=13824)
+TEXT_AND_VAE_GIB = 11.9  # UMT5-XXL in bfloat16 and the VAE in float32
+IMAGE_ENCODER_GIB = 1.2  # CLIP ViT-H
+
+
+def _skyreels(name: str, size: Transformer, weights_gib: float) -> ModelSpec:
+    """One of the eight released checkpoints, from its name."""
+    kind, _, resolution = name.split("-")
+    forcing, image = kind == "DF", kind == "I2V"
+    hd = resolution == "720P"
+    return ModelSpec(
+        id=f"skyreels-v2-{name.lower()}",
+        title=f"SkyReels-V2 {name.replace('-', ' ')}",
+        engine="skyreels",
+        repo_id=f"Skywork/SkyReels-V2-{name}-Diffusers",
+        modes=ALL_MODES if forcing else frozenset({I2V if image else T2V}),
+        diffusion_forcing=forcing,
+        end_image=forcing,
+        max_pixels=PIXELS_720P if hd else PIXELS_540P,
+        base_num_frames=121 if hd else 97,
+        guidance_scale=5.0 if image else 6.0,
+        flow_shift=5.0 if image else 8.0,
+        transformer=size,
+        weights_gib=weights_gib,
+        other_gib=TEXT_AND_VAE_GIB + (IMAGE_ENCODER_GIB if image else 0.0),
+    )
+
+
+SYNTHETIC = ModelSpec(
+    id="synthetic",
+    title="Storyboard sketch",
+    engine="synthetic",
+    modes=ALL_MODES,
+    end_image=True,
+    max_pixels=None,
+    base_num_frames=97,
+    num_inference_steps=20,
+    prompts=DRAWN_PROMPTS,
+    about="Drawn by rules, not by a trained model: a moving sketch of the prompt, to plan a film and to try the studio.",
+)
+
+MODELS: dict[str, ModelSpec] = {
+    spec.id: spec
+    for spec in (
+        _skyreels("DF-1.3B-540P", SMALL, 2.7),
+        _skyreels("DF-14B-540P", LARGE, 26.7),
+        _skyreels("DF-14B-720P", LARGE, 26.7),
+        _skyreels("T2V-14B-540P", LARGE, 26.7),
+        _skyreels("T2V-14B-720P", LARGE, 26.7),
+        _skyreels("I2V-1.3B-540P", SMALL, 2.9),
+        _skyreels("I2V-14B-540P", LARGE, 30.6),
+        _skyreels("I2V-14B-720P", LARGE, 30.6),
+        SYNTHETIC,
+    )
+}

@@ -1,0 +1,247 @@
+"""What may be asked for: the request, its bounds, and the words in which a bad one is refused.
+
+Bounds are written here once; widgets, routes and flags read them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from backend.core.errors import InvalidRequest
+
+
+class Bounds(NamedTuple):
+    """The least and the greatest legal value, both included."""
+
+    least: float
+    most: float
+
+
+FPS = Bounds(8, 30)
+STEPS = Bounds(10, 50)
+GUIDANCE_SCALE = Bounds(1.0, 20.0)
+NUM_FRAMES = Bounds(16, 1457)  # 1457 frames are a minute at 24 fps, the longest film of the original's examples
+PAGE_FRAMES = Bounds(16, 128)  # what the Create page's slider offers
+SECONDS = Bounds(0.5, 182.0)
+SIDE = Bounds(64, 1920)  # pixels; both sides even, as yuv420p wants them
+SEED = Bounds(0, 2**32 - 1)
+FLOW_SHIFT = Bounds(1.0, 20.0)
+WINDOW_FRAMES = Bounds(17, 257)
+OVERLAP_FRAMES = Bounds(5, 97)
+ADDNOISE = Bounds(0, 100)
+PROMPT_LENGTH = 4000  # characters; the text encoder reads 512 tokens
+
+DEFAULT_FRAMES = 64
+DEFAULT_FPS = 24
+
+UPLOAD_ID = r"[0-9a-z]{20}"
+
+
+class Mode(str, Enum):
+    TEXT_TO_VIDEO = "text_to_video"
+    IMAGE_TO_VIDEO = "image_to_video"
+    VIDEO_EXTENSION = "video_extension"
+
+
+class Orientation(str, Enum):
+    LANDSCAPE = "landscape"
+    PORTRAIT = "portrait"
+    SQUARE = "square"
+
+
+class Fit(str, Enum):
+    """How an input of another shape meets the frame: `crop` fills it, `letterbox` shows all of the input."""
+
+    CROP = "crop"
+    LETTERBOX = "letterbox"
+
+
+class Preset(str, Enum):
+    EXACT = "exact"
+
+
+SIZES: dict[tuple[str, Orientation], tuple[int, int]] = {
+    ("540p", Orientation.LANDSCAPE): (960, 540),
+    ("540p", Orientation.PORTRAIT): (540, 960),
+    ("540p", Orientation.SQUARE): (720, 720),
+    ("720p", Orientation.LANDSCAPE): (1280, 720),
+    ("720p", Orientation.PORTRAIT): (720, 1280),
+    ("720p", Orientation.SQUARE): (960, 960),
+}
+
+
+def between(bounds: Bounds, default: Any = ...) -> Any:
+    return Field(default, ge=bounds.least, le=bounds.most)
+
+
+class SkyReelsOptions(BaseModel):
+    """Diffusion-forcing settings by the names of the pipelines; None means the model's own default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base_num_frames: int | None = between(WINDOW_FRAMES, None)
+    overlap_history: int | None = between(OVERLAP_FRAMES, None)
+    addnoise_condition: int = between(ADDNOISE, 0)
+    flow_shift: float | None = between(FLOW_SHIFT, None)
+
+    @field_validator("base_num_frames", "overlap_history")
+    @classmethod
+    def _packs_into_latents(cls, frames: int | None) -> int | None:
+        if frames is not None and frames % 4 != 1:
+            below = frames - (frames - 1) % 4
+            raise ValueError(
+                f"{frames} is not 4k+1 (the VAE packs 4 frames into one latent frame); use {below} or {below + 4}"
+            )
+        return frames
+
+
+class GenerationRequest(BaseModel):
+    """One wish for one film. Frozen; a null seed is drawn at once, so that every request can be repeated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
+
+    mode: Mode = Mode.TEXT_TO_VIDEO
+    prompt: str = Field("", max_length=PROMPT_LENGTH)
+    negative_prompt: str = Field("", max_length=PROMPT_LENGTH)
+    image: str | None = Field(None, description="id of an uploaded picture: the first frame")
+    end_image: str | None = Field(None, description="id of an uploaded picture: the last frame")
+    video: str | None = Field(None, description="id of an uploaded video: what is continued")
+    fit: Fit = Fit.CROP
+    model: str = Field("auto", min_length=1, max_length=200)
+    resolution: str = Field("540p", description="540p, 720p or WIDTHxHEIGHT in pixels")
+    orientation: Orientation = Orientation.LANDSCAPE
+    num_frames: int | None = Field(None, ge=NUM_FRAMES.least, le=NUM_FRAMES.most, description="new frames, delivered")
+    seconds: float | None = between(SECONDS, None)
+    fps: int | None = between(FPS, None)
+    num_inference_steps: int | None = between(STEPS, None)
+    guidance_scale: float | None = between(GUIDANCE_SCALE, None)
+    seed: int = Field(default=None, ge=SEED.least, le=SEED.most, validate_default=True)  # type: ignore[assignment]
+    preset: Preset = Preset.EXACT
+    skyreels: SkyReelsOptions = SkyReelsOptions()
+
+    @field_validator("seed", mode="before")
+    @classmethod
+    def _draw_seed(cls, seed: Any) -> Any:
+        return secrets.randbelow(int(SEED.most) + 1) if seed is None else seed
+
+    @field_validator("image", "end_image", "video")
+    @classmethod
+    def _upload_id(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(UPLOAD_ID, value):
+            raise ValueError(f"{value[:40]!r} is not the id of an upload; send the file to /api/v1/uploads first")
+        return value or None
+
+    @field_validator("resolution")
+    @classmethod
+    def _known_resolution(cls, value: str) -> str:
+        parse_resolution(value)
+        return value
+
+    @model_validator(mode="after")
+    def _fits_the_mode(self) -> GenerationRequest:
+        if self.num_frames is not None and self.seconds is not None:
+            raise ValueError(f"num_frames={self.num_frames} and seconds={self.seconds:g} both give the length; send one")
+        needs = {
+            Mode.TEXT_TO_VIDEO: ("prompt", "a prompt", "write what the film should show"),
+            Mode.IMAGE_TO_VIDEO: ("image", "a picture", "upload a JPG, PNG or WebP and send its id"),
+            Mode.VIDEO_EXTENSION: ("video", "a video", "upload an MP4, MOV, AVI or MKV and send its id"),
+        }
+        field, what, way_out = needs[self.mode]
+        if not getattr(self, field):
+            raise ValueError(f"{field} is missing: {self.mode.value} needs {what}; {way_out}")
+        allowed = {
+            Mode.TEXT_TO_VIDEO: set(),
+            Mode.IMAGE_TO_VIDEO: {"image", "end_image"},
+            Mode.VIDEO_EXTENSION: {"video", "end_image"},
+        }[self.mode]
+        for extra in sorted({"image", "end_image", "video"} - allowed):
+            if getattr(self, extra):
+                raise ValueError(f"{extra} is given, but {self.mode.value} does not use it; leave it out or change the mode")
+        return self
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the delivered film, in pixels."""
+        named = SIZES.get((self.resolution, self.orientation))
+        return named or parse_resolution(self.resolution)
+
+
+def parse_resolution(value: str) -> tuple[int, int]:
+    """Width and height of `540p`, `720p` (as landscape) or `WIDTHxHEIGHT`, in pixels; ValueError otherwise."""
+    if (value, Orientation.LANDSCAPE) in SIZES:
+        return SIZES[value, Orientation.LANDSCAPE]
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", value)
+    if not match:
+        raise ValueError(f"{value[:40]!r} is not a resolution; use 540p, 720p or WIDTHxHEIGHT such as 640x360")
+    width, height = int(match[1]), int(match[2])
+    for side in (width, height):
+        if not SIDE.least <= side <= SIDE.most:
+            raise ValueError(f"{value} has a side of {side} pixels; both sides go from {SIDE.least} to {SIDE.most}")
+        if side % 2:
+            raise ValueError(f"{value} has an odd side, which H.264 cannot store; use {side - 1} or {side + 1}")
+    return width, height
+
+
+def parse_request(data: Mapping[str, Any]) -> GenerationRequest:
+    """The request in `data`; InvalidRequest names the first value that is wrong, the reason and the way out."""
+    try:
+        return GenerationRequest.model_validate(dict(data))
+    except ValidationError as error:
+        raise explain(error.errors()) from None
+
+
+def explain(errors: Sequence[Any]) -> InvalidRequest:
+    """One sentence from pydantic's error list (its first entry): value, reason, way out."""
+    error = errors[0]
+    path = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
+    field, value, context = ".".join(path) or None, error.get("input"), error.get("ctx", {})
+    shown = f"{value!r}"[:80] if isinstance(value, str | list | dict) else f"{value}"
+    kind = error["type"]
+    bounds = _bounds_of(path)
+    if kind == "extra_forbidden":
+        known = (SkyReelsOptions if path[0] == "skyreels" and len(path) > 1 else GenerationRequest).model_fields
+        near = difflib.get_close_matches(path[-1], known, n=1)
+        way_out = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(known)}."
+        return InvalidRequest(f"{field} is not a field of a request;", hint=way_out, field=field)
+    if kind == "value_error":
+        message = str(context.get("error", error["msg"]))
+        first = message.split(" ", 1)[0].split("=")[0]
+        if field is None and first in GenerationRequest.model_fields:
+            field = first
+        return InvalidRequest(f"{field}: {message}." if path else f"{message}.", field=field)
+    if kind in ("enum", "literal_error"):
+        return InvalidRequest(f"{field}={shown} is not a choice;", hint=f"use {context.get('expected')}.", field=field)
+    if kind == "string_too_long":
+        most = context["max_length"]
+        return InvalidRequest(f"{field} has {len(value)} characters;", hint=f"use at most {most}.", field=field)
+    if bounds and kind in ("greater_than_equal", "less_than_equal"):
+        side = "below the least" if kind == "greater_than_equal" else "above the most"
+        return InvalidRequest(
+            f"{field}={shown} is {side} that is possible;", hint=f"use {bounds.least:g} to {bounds.most:g}.", field=field
+        )
+    if bounds:
+        return InvalidRequest(
+            f"{field}={shown} is not a number that fits;", hint=f"use {bounds.least:g} to {bounds.most:g}.", field=field
+        )
+    reason = error["msg"][0].lower() + error["msg"][1:]
+    return InvalidRequest(f"{field or 'the request'}={shown}: {reason}.", field=field)
+
+
+def _bounds_of(path: Sequence[str]) -> Bounds | None:
+    fields: Any = GenerationRequest.model_fields
+    if len(path) > 1 and path[0] == "skyreels":
+        fields = SkyReelsOptions.model_fields
+    info = fields.get(path[-1]) if path else None
+    limits = {type(rule).__name__: rule for rule in getattr(info, "metadata", ())}
+    if "Ge" in limits and "Le" in limits:
+        return Bounds(limits["Ge"].ge, limits["Le"].le)
+    return None
+
+

@@ -1,0 +1,1 @@
+"""The sampler and what it needs; the only room that imports torch."""

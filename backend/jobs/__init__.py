@@ -1,0 +1,1 @@
+"""What a job is, where it is kept, how one is run."""

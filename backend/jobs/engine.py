@@ -1,0 +1,64 @@
+"""What an engine is: a plan and its inputs in, a stream of frames out, progress up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.core.planning import Plan, Stage
+from backend.core.schema import GenerationRequest
+
+Frames = NDArray[np.uint8]  # RGB, shape (frames, height, width, 3)
+Picture = NDArray[np.uint8]  # RGB, shape (height, width, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Progress of one render: `part` of `stage`, 0 to 1; windows and steps count from 1."""
+
+    stage: Stage
+    part: float
+    window: int = 0
+    step: int = 0
+
+
+# Called by an engine between steps and chunks; raises JobCancelled when the job was cancelled, waits while it is paused.
+Reporter = Callable[[Report], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Decoded inputs, already fitted to `render_width` x `render_height`; `prefix` is the last `prefix_frames` of the
+    source at the plan's rate.
+    """
+
+    image: Picture | None = None
+    end_image: Picture | None = None
+    prefix: Frames | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Everything that one render needs. `checkpoint` is the model's folder, None for the sketch."""
+
+    request: GenerationRequest
+    plan: Plan
+    inputs: Inputs
+    checkpoint: Path | None = None
+
+
+class Engine(Protocol):
+    """Both engines: `SkyReelsEngine` and `SyntheticEngine`."""
+
+    def render(self, task: Task, report: Reporter) -> Iterator[Frames]:
+        """Yield uint8 RGB chunks of `render_width` x `render_height`: all `render_frames`, the prefix included.
+
+        The same task gives the same bytes on the same machine. Raises JobCancelled through `report`, RenderFailed and
+        its children where the render cannot go on; then holds no memory that the next render would miss.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""The doors: REST, media and pages on one port."""
