@@ -18,7 +18,7 @@ from __future__ import annotations
 
 
 class StudioError(Exception):
-    """A failure that can be explained: `message` has the value and the reason, `hint` the way out, `field` the place."""
+    """A failure that can be explained: value and reason in `message`, the way out in `hint`, the place in `field`."""
 
     code = "studio_error"
     status = 500

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from backend.core.errors import InvalidRequest, ModelUnavailable
-from backend.core.registry import SYNTHETIC, ModelSpec
-from backend.core.schema import DEFAULT_FPS, DEFAULT_FRAMES, FPS, NUM_FRAMES, GenerationRequest, Mode
+from backend.core.registry import SYNTHETIC, ModelSpec, Transformer
+from backend.core.schema import DEFAULT_FPS, DEFAULT_FRAMES, FPS, NUM_FRAMES, GenerationRequest
 
 
 class Stage(str, Enum):
@@ -62,6 +62,7 @@ class Forecast:
     seconds: dict[Stage, float]
     peak_gib: float
     disk_bytes: int
+    calibration: float = 1.0  # what the cold guess was multiplied with, learned from earlier jobs
 
     @property
     def total_s(self) -> float:
@@ -162,12 +163,14 @@ def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machin
         spec = present.get(request.model)
         if spec is None:
             raise InvalidRequest(
-                f"model={request.model!r} is not here;", hint=f"use auto, or one of {', '.join(present)}.", field="model"
+                f"model={request.model!r} is not here;",
+                hint=f"use auto, or one of {', '.join(present)}.",
+                field="model",
             )
         if request.mode not in spec.modes:
-            able = [other.id for other in present.values() if request.mode in other.modes]
+            others = [other.id for other in present.values() if request.mode in other.modes]
             raise InvalidRequest(
-                f"{spec.title} cannot do {request.mode.value};", hint=f"use {' or '.join(able[:2])}.", field="model"
+                f"{spec.title} cannot do {request.mode.value};", hint=f"use {' or '.join(others[:2])}.", field="model"
             )
         return spec
     width, height = request.size
@@ -181,7 +184,9 @@ def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machin
         and spec.weights_gib + 2 <= machine.vram_gib
     ]
     if able:
-        return max(able, key=lambda s: ((s.max_pixels or 0) >= width * height * 0.98, s.weights_gib, s.diffusion_forcing))
+        return max(
+            able, key=lambda s: ((s.max_pixels or 0) >= width * height * 0.98, s.weights_gib, s.diffusion_forcing)
+        )
     embedded = [spec for spec in present.values() if spec.id == "skyreels-v2-tiny" and request.mode in spec.modes]
     if embedded:
         return embedded[0]
@@ -257,8 +262,8 @@ def make_plan(
 def render_size(width: int, height: int, spec: ModelSpec) -> tuple[int, int, bool]:
     """The size that the model draws for a delivered `width` x `height`, in pixels, and whether it is then enlarged.
 
-    Drawn sizes are multiples of 16 (8 for the VAE, 2 for the patches). Up to `max_pixels` the next multiple is drawn and
-    cropped; above, the nearest one of the same shape that fits, which is then enlarged.
+    Drawn sizes are multiples of 16 (8 for the VAE, 2 for the patches). Up to `max_pixels` the next multiple is drawn
+    and cropped; above, the nearest one of the same shape that fits, which is then enlarged.
 
     >>> from backend.core.registry import MODELS
     >>> render_size(960, 540, MODELS["skyreels-v2-df-1.3b-540p"])
@@ -288,7 +293,14 @@ def _source_fps(source: Source | None) -> int | None:
 
 # --- the forecast: a cold machine's guess, corrected by `calibration` once it has made films ---
 
-SUSTAINED_FLOPS = (("H200", 600e12), ("H100", 600e12), ("B200", 1200e12), ("A100", 220e12), ("L40", 150e12), ("4090", 120e12))
+SUSTAINED_FLOPS = (
+    ("H200", 600e12),
+    ("H100", 600e12),
+    ("B200", 1200e12),
+    ("A100", 220e12),
+    ("L40", 150e12),
+    ("4090", 120e12),
+)
 OTHER_GPU_FLOPS = 80e12
 CPU_CORE_FLOPS = 30e9
 DECODE_FLOPS_PER_PIXEL = 8.5e6  # of the Wan VAE, counted at 97 frames of 960x544
@@ -337,7 +349,7 @@ def _with_forecast(plan: Plan, spec: ModelSpec, machine: Machine, calibration: f
         hidden = tokens * (spec.transformer.dim if spec.transformer else 0) * 2
         peak = spec.memory_gib + 12 * hidden / 2**30
     seconds = {stage: value * calibration for stage, value in seconds.items()}
-    forecast = Forecast(seconds=seconds, peak_gib=round(peak, 2), disk_bytes=disk)
+    forecast = Forecast(seconds, round(peak, 2), disk, calibration)
     return replace(plan, forecast=forecast)
 
 

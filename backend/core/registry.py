@@ -40,7 +40,7 @@ class Transformer:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One model. `weights_gib` is the transformer alone, `other_gib` what must be loaded beside it (text encoder, VAE)."""
+    """One model. `weights_gib` is the transformer alone, `other_gib` what is loaded beside it (text encoder, VAE)."""
 
     id: str
     title: str
@@ -108,7 +108,7 @@ SYNTHETIC = ModelSpec(
     base_num_frames=97,
     num_inference_steps=20,
     prompts=DRAWN_PROMPTS,
-    about="Drawn by rules, not by a trained model: a moving sketch of the prompt, to plan a film and to try the studio.",
+    about="Drawn by rules, not by a trained model: a moving sketch, to plan a film and to try the studio.",
 )
 
 MODELS: dict[str, ModelSpec] = {

@@ -122,7 +122,7 @@ class GenerationRequest(BaseModel):
     fps: int | None = between(FPS, None)
     num_inference_steps: int | None = between(STEPS, None)
     guidance_scale: float | None = between(GUIDANCE_SCALE, None)
-    seed: int = Field(default=None, ge=SEED.least, le=SEED.most, validate_default=True)  # type: ignore[assignment]
+    seed: int = Field(default=None, ge=SEED.least, le=SEED.most, validate_default=True)
     preset: Preset = Preset.EXACT
     skyreels: SkyReelsOptions = SkyReelsOptions()
 
@@ -147,7 +147,9 @@ class GenerationRequest(BaseModel):
     @model_validator(mode="after")
     def _fits_the_mode(self) -> GenerationRequest:
         if self.num_frames is not None and self.seconds is not None:
-            raise ValueError(f"num_frames={self.num_frames} and seconds={self.seconds:g} both give the length; send one")
+            raise ValueError(
+                f"num_frames={self.num_frames} and seconds={self.seconds:g} both give the length; send one"
+            )
         needs = {
             Mode.TEXT_TO_VIDEO: ("prompt", "a prompt", "write what the film should show"),
             Mode.IMAGE_TO_VIDEO: ("image", "a picture", "upload a JPG, PNG or WebP and send its id"),
@@ -163,7 +165,9 @@ class GenerationRequest(BaseModel):
         }[self.mode]
         for extra in sorted({"image", "end_image", "video"} - allowed):
             if getattr(self, extra):
-                raise ValueError(f"{extra} is given, but {self.mode.value} does not use it; leave it out or change the mode")
+                raise ValueError(
+                    f"{extra} is given, but {self.mode.value} does not use it; leave it out or change the mode"
+                )
         return self
 
     @property
@@ -204,6 +208,13 @@ def explain(errors: Sequence[Any]) -> InvalidRequest:
     field, value, context = ".".join(path) or None, error.get("input"), error.get("ctx", {})
     shown = f"{value!r}"[:80] if isinstance(value, str | list | dict) else f"{value}"
     kind = error["type"]
+    if kind == "json_invalid":
+        reason = context.get("error", "it cannot be read")
+        return InvalidRequest(f"The body is not JSON ({reason});", hint="send a JSON object with the request's fields.")
+    if not path and kind in ("missing", "model_attributes_type", "model_type"):
+        return InvalidRequest(
+            "The body is no JSON object;", hint='send the request\'s fields, such as {"prompt": ...}.'
+        )
     bounds = _bounds_of(path)
     if kind == "extra_forbidden":
         known = (SkyReelsOptions if path[0] == "skyreels" and len(path) > 1 else GenerationRequest).model_fields
@@ -224,7 +235,9 @@ def explain(errors: Sequence[Any]) -> InvalidRequest:
     if bounds and kind in ("greater_than_equal", "less_than_equal"):
         side = "below the least" if kind == "greater_than_equal" else "above the most"
         return InvalidRequest(
-            f"{field}={shown} is {side} that is possible;", hint=f"use {bounds.least:g} to {bounds.most:g}.", field=field
+            f"{field}={shown} is {side} that is possible;",
+            hint=f"use {bounds.least:g} to {bounds.most:g}.",
+            field=field,
         )
     if bounds:
         return InvalidRequest(
@@ -243,5 +256,3 @@ def _bounds_of(path: Sequence[str]) -> Bounds | None:
     if "Ge" in limits and "Le" in limits:
         return Bounds(limits["Ge"].ge, limits["Le"].le)
     return None
-
-

@@ -7,14 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from backend.core.planning import Plan, Stage
 from backend.core.schema import GenerationRequest
-
-Frames = NDArray[np.uint8]  # RGB, shape (frames, height, width, 3)
-Picture = NDArray[np.uint8]  # RGB, shape (height, width, 3)
+from backend.media.fitting import Frames, Picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +22,14 @@ class Report:
     step: int = 0
 
 
-# Called by an engine between steps and chunks; raises JobCancelled when the job was cancelled, waits while it is paused.
+# Called between steps and chunks; raises JobCancelled when the job was cancelled, waits while it is paused.
 Reporter = Callable[[Report], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Decoded inputs, already fitted to `render_width` x `render_height`; `prefix` is the last `prefix_frames` of the
-    source at the plan's rate.
+    """Decoded inputs, fitted to `render_width` x `render_height`; `prefix` is the last `prefix_frames` of the source at
+    the plan's rate.
     """
 
     image: Picture | None = None

@@ -1,0 +1,31 @@
+"""The pages and the theme. `./launch.sh` serves this with the REST API; `streamlit run app.py` alone works too."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from backend.core.config import ROOT
+from backend.core.errors import StudioError
+from ui.studio import film_news, studio
+from ui.theme import STYLE
+
+news = film_news()
+st.set_page_config(
+    page_title=f"{news} · Studio" if news else "AI Video Generation Studio",
+    page_icon=str(ROOT / "ui" / "assets" / "icon.png"),
+    layout="wide",
+)
+st.html(STYLE)
+pages = [
+    st.Page("ui/create.py", title="Create", icon=":material/movie:", default=True),
+    st.Page("ui/queue.py", title="Queue", icon=":material/list:"),
+    st.Page("ui/gallery.py", title="Gallery", icon=":material/grid_view:"),
+    st.Page("ui/system.py", title="System", icon=":material/monitor_heart:"),
+]
+page = st.navigation(pages, position="top")
+try:
+    studio()
+except StudioError as error:
+    st.error(str(error), icon=":material/block:")
+    st.stop()
+page.run()

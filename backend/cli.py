@@ -1,0 +1,451 @@
+"""The command line: start the studio, render one film without it, look after jobs and models.
+
+If a studio already runs on the data folder, commands go to it; otherwise they do the work themselves. Exit codes:
+0 done, 1 failed, 2 bad request, 130 cancelled.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from backend.core.config import Settings
+from backend.core.errors import InvalidRequest, StudioBusy, StudioError
+from backend.core.schema import Fit, Mode, Orientation, Preset, SkyReelsOptions, parse_request
+
+DONE, FAILED, BAD_REQUEST, CANCELLED = 0, 1, 2, 130
+
+app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+jobs_app = typer.Typer(help="Look after jobs: list, show, cancel, pause, resume, retry.", rich_markup_mode=None)
+models_app = typer.Typer(help="What can render here.", rich_markup_mode=None)
+app.add_typer(jobs_app, name="jobs")
+app.add_typer(models_app, name="models")
+
+out = Console()
+err = Console(stderr=True)
+
+
+# --- a studio, here or running elsewhere: the same calls, the same JSON ---
+
+
+class Studio(Protocol):
+    def upload(self, path: Path) -> str: ...
+    def plan(self, wish: Mapping[str, Any]) -> dict[str, Any]: ...
+    def submit(self, wish: Mapping[str, Any]) -> dict[str, Any]: ...
+    def job(self, job_id: str) -> dict[str, Any]: ...
+    def jobs(self, states: list[str], limit: int) -> list[dict[str, Any]]: ...
+    def act(self, job_id: str, action: str) -> dict[str, Any]: ...
+    def models(self) -> list[dict[str, Any]]: ...
+    def save_video(self, job_id: str, to: Path) -> None: ...
+    def close(self) -> None: ...
+
+
+class LocalStudio:
+    """A VideoGenerator of our own; its worker starts with the first submit."""
+
+    def __init__(self, settings: Settings) -> None:
+        from backend.video_generator import VideoGenerator
+
+        self._generator = VideoGenerator(settings)
+
+    def close(self) -> None:
+        self._generator.stop()
+
+    def upload(self, path: Path) -> str:
+        with self._generator.uploads.receive(path.name) as incoming, path.open("rb") as file:
+            while chunk := file.read(2**20):
+                incoming.write(chunk)
+            return incoming.accept().id
+
+    def plan(self, wish: Mapping[str, Any]) -> dict[str, Any]:
+        from backend.jobs.job import PLAN
+
+        plan = self._generator.plan(parse_request(wish))
+        totals = {"total_frames": plan.total_frames, "forwards": plan.forwards, "forecast_s": plan.forecast.total_s}
+        shown: dict[str, Any] = PLAN.dump_python(plan, mode="json")
+        return shown | totals
+
+    def submit(self, wish: Mapping[str, Any]) -> dict[str, Any]:
+        job = self._generator.submit(parse_request(wish))
+        self._generator.start()
+        return job.as_dict()
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        return self._generator.job(job_id).as_dict()
+
+    def jobs(self, states: list[str], limit: int) -> list[dict[str, Any]]:
+        from backend.jobs.job import JobState
+        from backend.jobs.store import Filter
+
+        wanted = Filter(states=tuple(JobState(state) for state in states))
+        return [job.as_dict() for job in self._generator.store.find(wanted, limit=limit)]
+
+    def act(self, job_id: str, action: str) -> dict[str, Any]:
+        job = getattr(self._generator, action)(job_id)
+        return dict(job.as_dict())
+
+    def models(self) -> list[dict[str, Any]]:
+        import dataclasses
+
+        return [
+            dataclasses.asdict(spec) | {"modes": sorted(m.value for m in spec.modes)}
+            for spec in self._generator.models()
+        ]
+
+    def save_video(self, job_id: str, to: Path) -> None:
+        shutil.copyfile(self._generator.file(job_id, "video.mp4"), to)
+
+
+@contextmanager
+def open_studio() -> Iterator[Studio]:
+    """The studio that runs on the data folder, else one of our own. Turns errors into a sentence and an exit code."""
+    settings = Settings.from_env()
+    studio: Studio | None = None
+    try:
+        try:
+            studio = LocalStudio(settings)
+        except StudioBusy as busy:
+            from backend.web.client import RemoteStudio, running_studio
+
+            url = running_studio(settings)
+            if url is None:
+                raise busy
+            studio = RemoteStudio(url)
+        yield studio
+    except StudioError as error:
+        fail(str(error), BAD_REQUEST if error.status in (404, 409, 422) else FAILED)
+    finally:
+        if studio is not None:
+            studio.close()
+
+
+def fail(message: str, code: int) -> None:
+    err.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+# --- flags from the schema ---
+
+TEXT_FLAGS: dict[str, tuple[type, str]] = {
+    "prompt": (str, "What the film should show."),
+    "negative_prompt": (str, "What it should not show."),
+    "image": (Path, "A picture: the first frame."),
+    "end_image": (Path, "A picture: the last frame."),
+    "video": (Path, "A video to continue."),
+    "mode": (Mode, "Follows from --image or --video if left out."),
+    "fit": (Fit, "How an input of another shape meets the frame."),
+    "model": (str, "A model's id, or auto."),
+    "resolution": (str, "540p, 720p or WIDTHxHEIGHT."),
+    "orientation": (Orientation, "Of 540p and 720p."),
+    "num_frames": (int, "New frames, delivered exactly."),
+    "seconds": (float, "The length instead of --num-frames."),
+    "fps": (int, "Frames per second, 8 to 30."),
+    "num_inference_steps": (int, "Denoising steps, 10 to 50."),
+    "guidance_scale": (float, "How closely it follows the prompt, 1 to 20."),
+    "seed": (int, "The same seed gives the same film."),
+    "preset": (Preset, "What may be traded for speed."),
+}
+FLAG_NAMES = {"num_inference_steps": "--steps"}
+FILES = ("image", "end_image", "video")
+
+
+def request_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Give `command(wish, ...)` a flag for every field of a request; what was not given is not in `wish`."""
+    fields = dict(TEXT_FLAGS)
+    for name, info in SkyReelsOptions.model_fields.items():
+        kind = float if "float" in str(info.annotation) else int
+        fields[name] = (kind, "A diffusion-forcing setting; see docs/usage.md.")
+
+    @functools.wraps(command)
+    def with_flags(**given: Any) -> None:
+        wish: dict[str, Any] = {}
+        for name in fields:
+            value = given.pop(name)
+            if value is None:
+                continue
+            value = value.value if isinstance(value, Enum) else value
+            (wish.setdefault("skyreels", {}) if name in SkyReelsOptions.model_fields else wish)[name] = value
+        command(wish, **given)
+
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    flags = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                kind | None,
+                typer.Option(FLAG_NAMES.get(name, "--" + name.replace("_", "-")), help=words, show_default=False),
+            ],
+        )
+        for name, (kind, words) in fields.items()
+    ]
+    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    with_flags.__signature__ = inspect.Signature([*flags, *own])  # type: ignore[attr-defined]
+    with_flags.__annotations__ = {p.name: p.annotation for p in [*flags, *own]}
+    return with_flags
+
+
+def send_files(studio: Studio, wish: dict[str, Any]) -> dict[str, Any]:
+    """The wish with its files uploaded and its mode filled in."""
+    ready = dict(wish)
+    if "mode" not in ready:
+        ready["mode"] = (
+            Mode.VIDEO_EXTENSION
+            if "video" in ready
+            else Mode.IMAGE_TO_VIDEO
+            if "image" in ready
+            else Mode.TEXT_TO_VIDEO
+        ).value
+    check = ready | {name: "0" * 20 for name in FILES if name in ready}
+    parse_request(check)  # a bad flag is refused before a large file travels
+    for name in FILES:
+        if name in ready:
+            path = Path(ready[name])
+            if not path.is_file():
+                raise InvalidRequest(
+                    f"--{name.replace('_', '-')} {path}: there is no such file;", hint="check the path."
+                )
+            ready[name] = studio.upload(path)
+    return ready
+
+
+# --- commands ---
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    context: typer.Context,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to serve on.")] = 8501,
+    host: Annotated[str, typer.Option(help="The address to bind.")] = "127.0.0.1",
+    data: Annotated[Path | None, typer.Option(help="The data folder; default: the checkout.")] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page when it is ready.")] = True,
+) -> None:
+    """AI Video Generation Studio. Without a command: serve the studio on http://localhost:8501."""
+    if data is not None:
+        os.environ["STUDIO_DATA"] = str(data.expanduser().resolve())
+    if context.invoked_subcommand is None:
+        serve(host, port, browser)
+
+
+def serve(host: str, port: int, browser: bool) -> None:
+    from backend.web.run import run_server
+
+    try:
+        run_server(Settings.from_env(), host, port, open_browser=browser)
+    except StudioError as error:
+        fail(str(error), FAILED)
+
+
+@app.command()
+@request_flags
+def generate(
+    wish: dict[str, Any],
+    out_file: Annotated[Path | None, typer.Option("--out", help="Copy the film here.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the job as JSON when it is done.")] = False,
+) -> None:
+    """Render one film: by the running studio if there is one, else by this process."""
+    with open_studio() as studio:
+        job = studio.submit(send_files(studio, wish))
+        try:
+            job = follow(studio, job)
+        except KeyboardInterrupt:
+            studio.act(job["id"], "cancel")
+            job = wait_for_end(studio, job)
+        if job["state"] == "succeeded" and out_file is not None:
+            out_file.parent.mkdir(parents=True, exist_ok=True)
+            studio.save_video(job["id"], out_file)
+    if as_json:
+        print(json.dumps(job))
+    else:
+        report_end(job, out_file)
+    raise typer.Exit({"succeeded": DONE, "cancelled": CANCELLED}.get(job["state"], FAILED))
+
+
+def follow(studio: Studio, job: dict[str, Any]) -> dict[str, Any]:
+    """Show a progress bar on stderr until the job has ended."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err) as bar:
+        line = bar.add_task("queued", total=1.0)
+        while job["state"] in ("queued", "running", "paused"):
+            at = job["progress"]
+            bar.update(line, completed=at["fraction"] if at else 0.0, description=describe(job))
+            time.sleep(0.2)
+            job = studio.job(job["id"])
+        bar.update(line, completed=1.0 if job["state"] == "succeeded" else None, description=job["state"])
+    return job
+
+
+def wait_for_end(studio: Studio, job: dict[str, Any]) -> dict[str, Any]:
+    while job["state"] in ("queued", "running", "paused"):
+        time.sleep(0.1)
+        job = studio.job(job["id"])
+    return job
+
+
+def describe(job: dict[str, Any]) -> str:
+    at = job["progress"]
+    if not at or job["state"] != "running":
+        return str(job["state"])
+    left = f", about {at['eta_s']:.0f} s left" if at["eta_s"] is not None else ""
+    step = f" step {at['step']} of {at['steps']}" if at["step"] else ""
+    return f"{at['stage']}{step}{left}"
+
+
+def report_end(job: dict[str, Any], out_file: Path | None) -> None:
+    if job["state"] == "succeeded":
+        film = job["artifact"]
+        where = out_file or Settings.from_env().data / film["video"]
+        out.print(
+            f"{where}: {film['frames']} frames, {film['width']}x{film['height']}, {film['fps']} fps,"
+            f" made by {job['plan']['model_title']} in {film['render_s']:.1f} s",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    elif job["error"]:
+        err.print(job["error"]["message"], style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+@request_flags
+def plan(
+    wish: dict[str, Any], as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False
+) -> None:
+    """What a render would be and cost; nothing is queued. The same flags as generate."""
+    with open_studio() as studio:
+        found = studio.plan(send_files(studio, wish))
+    if as_json:
+        print(json.dumps(found))
+        return
+    table = Table(show_header=False, box=None)
+    change = "enlarged" if found["enlarged"] else "cropped"
+    drawn, delivered = (f"{found[a]}x{found[b]}" for a, b in (("render_width", "render_height"), ("width", "height")))
+    rows = {
+        "model": found["model_title"],
+        "size": delivered if drawn == delivered else f"{drawn} {change} to {delivered}",
+        "frames": f"{found['total_frames']} at {found['fps']} fps, {found['total_frames'] / found['fps']:.1f} s",
+        "new frames": f"{found['num_frames']} kept of {found['render_frames']} made",
+        "windows": str(len(found["windows"])),
+        "steps": f"{found['num_inference_steps']}, {found['forwards']} model calls",
+        "about": f"{found['forecast_s']:.0f} s, peak {found['forecast']['peak_gib']:.1f} GiB",
+        "on disk": f"about {found['forecast']['disk_bytes'] / 1e6:.1f} MB",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    out.print(table)
+
+
+@jobs_app.command("list")
+def jobs_list(
+    state: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; may be repeated.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """The newest jobs first."""
+    from backend.jobs.job import JobState
+
+    known = [s.value for s in JobState]
+    for name in state or []:
+        if name not in known:
+            fail(f"--state {name} is not a state; use {', '.join(known)}.", BAD_REQUEST)
+    with open_studio() as studio:
+        found = studio.jobs(state or [], limit)
+    if as_json:
+        print(json.dumps(found))
+        return
+    table = Table("job", "state", "done", "film", box=None)
+    for job in found:
+        done = f"{job['progress']['fraction']:.0%}" if job["progress"] and job["state"] == "running" else ""
+        table.add_row(job["id"], job["state"], done, (job["request"]["prompt"] or job["request"]["mode"])[:60])
+    out.print(table)
+
+
+@jobs_app.command("show")
+def jobs_show(job_id: str) -> None:
+    """One job as JSON."""
+    with open_studio() as studio:
+        print(json.dumps(studio.job(job_id), indent=2))
+
+
+def _job_command(action: str, words: str) -> None:
+    @jobs_app.command(action, help=words)
+    def command(job_id: str) -> None:
+        with open_studio() as studio:
+            job = studio.act(job_id, action)
+        out.print(f"{job['id']} {job['state']}", markup=False, highlight=False)
+
+
+for _action, _words in {
+    "cancel": "End a job that has not ended.",
+    "pause": "Hold a job.",
+    "resume": "Let a paused job go on.",
+    "retry": "Queue a job again that failed or was cancelled.",
+}.items():
+    _job_command(_action, _words)
+
+
+@models_app.command("list")
+def models_list(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """The models that can render here and now."""
+    with open_studio() as studio:
+        found = studio.models()
+    if as_json:
+        print(json.dumps(found))
+        return
+    table = Table("model", "name", "modes", "memory", box=None)
+    for spec in found:
+        memory = spec["weights_gib"] + spec["other_gib"]
+        table.add_row(spec["id"], spec["title"], ", ".join(spec["modes"]), f"{memory:.1f} GiB" if memory else "")
+    out.print(table)
+
+
+@app.command("inspect")
+def inspect_film(film: Path) -> None:
+    """Print the recipe that an MP4 of this studio carries."""
+    from backend.media.writer import read_recipe
+
+    if not film.is_file():
+        fail(f"{film}: there is no such file; check the path.", BAD_REQUEST)
+    try:
+        recipe = read_recipe(film)
+    except StudioError as error:
+        fail(str(error), BAD_REQUEST)
+    else:
+        if recipe is None:
+            fail(f"{film.name} carries no recipe; it was not made by this studio, or was converted since.", FAILED)
+        print(json.dumps(recipe, indent=2))
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """Check this machine and the data folder; exits 1 if something must be mended."""
+    import dataclasses
+
+    from backend.system.doctor import print_checks, run_checks
+
+    checks = run_checks(Settings.from_env())
+    if as_json:
+        print(json.dumps([dataclasses.asdict(check) for check in checks]))
+    else:
+        print_checks(checks)
+    raise typer.Exit(FAILED if any(check.status == "failed" for check in checks) else DONE)
+
+
+if __name__ == "__main__":
+    app(prog_name=os.environ.get("STUDIO_COMMAND", "python -m backend.cli"))

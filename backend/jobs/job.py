@@ -1,0 +1,112 @@
+"""What a job is: a request, its plan, a state and what became of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from backend.core.planning import Plan, Progress
+from backend.core.schema import GenerationRequest
+
+
+class JobState(str, Enum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    QUARANTINED = "quarantined"  # its render ended the process three times
+
+
+S = JobState
+TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    S.QUEUED: frozenset({S.RUNNING, S.PAUSED, S.CANCELLED}),
+    S.RUNNING: frozenset({S.PAUSED, S.SUCCEEDED, S.FAILED, S.CANCELLED, S.QUEUED, S.QUARANTINED}),
+    S.PAUSED: frozenset({S.QUEUED, S.RUNNING, S.CANCELLED}),
+    S.FAILED: frozenset({S.QUEUED}),
+    S.CANCELLED: frozenset({S.QUEUED}),
+    S.QUARANTINED: frozenset({S.QUEUED}),
+    S.SUCCEEDED: frozenset(),
+}
+ACTIVE = (S.RUNNING, S.PAUSED, S.QUEUED)
+ENDED = (S.SUCCEEDED, S.FAILED, S.CANCELLED, S.QUARANTINED)
+RETRIABLE = (S.FAILED, S.CANCELLED, S.QUARANTINED)
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job failed: what happened and the way out."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A finished film. `video` and `thumbnail` are paths in the data folder; `render_s` is from claim to file."""
+
+    video: str
+    thumbnail: str
+    width: int
+    height: int
+    frames: int
+    fps: int
+    bytes: int
+    model: str
+    engine: str
+    render_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row of the store. Times are seconds since the epoch; `position` orders the queue, small first."""
+
+    id: str
+    state: JobState
+    request: GenerationRequest
+    plan: Plan
+    created_at: float
+    position: float
+    attempts: int = 0
+    deaths: int = 0
+    started_at: float | None = None
+    finished_at: float | None = None
+    trashed_at: float | None = None
+    favourite: bool = False
+    progress: Progress | None = None
+    error: JobError | None = None
+    artifact: Artifact | None = None
+
+    @property
+    def title(self) -> str:
+        """The prompt, or what the job does where it has none."""
+        return self.request.prompt or self.request.mode.value.replace("_", " ").capitalize()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The job as REST and `--json` show it."""
+        return {
+            "id": self.id,
+            "state": self.state.value,
+            "request": self.request.model_dump(mode="json"),
+            "plan": PLAN.dump_python(self.plan, mode="json") | {"total_frames": self.plan.total_frames},
+            "progress": PROGRESS.dump_python(self.progress, mode="json") if self.progress else None,
+            "attempts": self.attempts,
+            "error": dataclasses.asdict(self.error) if self.error else None,
+            "artifact": dataclasses.asdict(self.artifact) if self.artifact else None,
+            "favourite": self.favourite,
+            "created_at": self.created_at,
+            "started_at": self.started_at,
+            "finished_at": self.finished_at,
+        }
+
+
+PLAN = TypeAdapter(Plan)
+PROGRESS = TypeAdapter(Progress)
+ERROR = TypeAdapter(JobError)
+ARTIFACT = TypeAdapter(Artifact)

@@ -1,0 +1,425 @@
+"""Where jobs are kept: one SQLite file, one connection, one lock. A call that returns is on the disk.
+
+WAL with `synchronous=FULL`, because an acknowledged job must survive a power cut; a single connection, because SQLite
+before 3.51.3 can damage a WAL that two connections share.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.core.errors import Conflict, NotFound, QueueFull, StudioError
+from backend.core.ids import new_id
+from backend.core.planning import Plan, Progress
+from backend.core.schema import GenerationRequest
+from backend.jobs.job import (
+    ACTIVE,
+    ARTIFACT,
+    ERROR,
+    PLAN,
+    PROGRESS,
+    RETRIABLE,
+    TRANSITIONS,
+    Artifact,
+    Job,
+    JobError,
+    JobState,
+)
+
+SCHEMA_VERSION = 1
+DEATHS_TO_QUARANTINE = 3
+KEY_KEEP_S = 24 * 3600
+
+SCHEMA = f"""
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY,
+    state TEXT NOT NULL CHECK (state IN ({", ".join(repr(s.value) for s in JobState)})),
+    position REAL NOT NULL,
+    created_at REAL NOT NULL,
+    started_at REAL,
+    finished_at REAL,
+    trashed_at REAL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    deaths INTEGER NOT NULL DEFAULT 0,
+    favourite INTEGER NOT NULL DEFAULT 0,
+    key TEXT UNIQUE,
+    prompt TEXT NOT NULL,
+    mode TEXT NOT NULL,
+    model TEXT NOT NULL,
+    request TEXT NOT NULL,
+    plan TEXT NOT NULL,
+    progress TEXT,
+    error TEXT,
+    artifact TEXT
+) STRICT;
+CREATE INDEX jobs_by_state ON jobs (state, position);
+CREATE INDEX jobs_by_model ON jobs (model, state, finished_at);
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which jobs to list; what is left out does not narrow. `before` is the id after which a list goes on."""
+
+    states: Sequence[JobState] = ()
+    search: str = ""
+    mode: str | None = None
+    model: str | None = None
+    favourite: bool = False
+    trashed: bool = False
+    before: str | None = None
+    since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How the jobs of one model went: how many succeeded and failed, and the median seconds of a render."""
+
+    model: str
+    succeeded: int
+    failed: int
+    median_s: float | None
+
+
+class Store:
+    """The jobs table and a few settings. Thread-safe; `version` grows with every change, so pollers can skip work."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        self.version = 0
+        self._clock = clock
+        self._lock = threading.RLock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._db.row_factory = sqlite3.Row
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON"):
+            self._db.execute(f"PRAGMA {pragma}")
+        found = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if found == 0:
+            self._db.executescript(f"BEGIN; {SCHEMA} COMMIT;")
+        elif found != SCHEMA_VERSION:
+            self._db.close()
+            raise StudioError(
+                f"{path.name} has schema version {found}, this studio reads {SCHEMA_VERSION};",
+                hint="start the studio that wrote it, or move the file away to begin a new history.",
+            )
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    # --- in ---
+
+    def add(self, request: GenerationRequest, plan: Plan, *, key: str | None = None, limit: int = 1000) -> Job:
+        """Queue a job, or return the one that `key` made already within a day.
+
+        Raises Conflict if `key` came with another request, QueueFull at `limit` waiting jobs.
+        """
+        body, now = request.model_dump_json(), self._clock()
+        with self._lock:
+            if key is not None:
+                self._run("UPDATE jobs SET key = NULL WHERE key = ? AND created_at < ?", key, now - KEY_KEEP_S)
+                row = self._one("SELECT * FROM jobs WHERE key = ?", key)
+                if row is not None:
+                    return _same_request(_job(row), request, key)
+            waiting = self._one("SELECT count(*) AS n FROM jobs WHERE state = 'queued'")["n"]
+            if waiting >= limit:
+                raise QueueFull(
+                    f"{waiting} jobs are waiting, which is the limit;", hint="try again when some are done."
+                )
+            position = self._one("SELECT coalesce(max(position), 0) + 1 AS p FROM jobs")["p"]
+            row = self._one(
+                "INSERT INTO jobs (id, state, position, created_at, key, prompt, mode, model, request, plan)"
+                " VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
+                *(new_id(), position, now, key, request.prompt, request.mode.value, plan.model),
+                *(body, PLAN.dump_json(plan).decode()),
+            )
+            self.version += 1
+            return _job(row)
+
+    # --- the worker's side; `attempt` fences a worker that lost its job ---
+
+    def claim(self) -> Job | None:
+        """The first waiting job, now RUNNING with one more attempt; None if there is none or the queue is paused."""
+        with self._lock:
+            if self.queue_paused:
+                return None
+            row = self._one(
+                "UPDATE jobs SET state = 'running', attempts = attempts + 1, started_at = ?, finished_at = NULL,"
+                " progress = NULL, error = NULL WHERE id = (SELECT id FROM jobs WHERE state = 'queued'"
+                " ORDER BY position LIMIT 1) RETURNING *",
+                self._clock(),
+            )
+            self.version += row is not None
+            return _job(row) if row else None
+
+    def set_progress(self, job: Job, progress: Progress) -> None:
+        text = PROGRESS.dump_json(progress).decode()
+        self._change("UPDATE jobs SET progress = ? WHERE id = ? AND attempts = ?", text, job.id, job.attempts)
+
+    def finish(
+        self, job: Job, state: JobState, *, error: JobError | None = None, artifact: Artifact | None = None
+    ) -> bool:
+        """Write how this attempt ended; False if the row belongs to a later attempt or has ended already."""
+        return self._change(
+            "UPDATE jobs SET state = ?, finished_at = ?, error = ?, artifact = ?"
+            " WHERE id = ? AND attempts = ? AND state IN ('running', 'paused')",
+            *(state.value, self._clock()),
+            ERROR.dump_json(error).decode() if error else None,
+            ARTIFACT.dump_json(artifact).decode() if artifact else None,
+            *(job.id, job.attempts),
+        )
+
+    def give_back(self, job: Job) -> bool:
+        """Queue a running job again because the studio stops; nobody's fault, so not counted as a death."""
+        return self._change(
+            "UPDATE jobs SET state = 'queued', progress = NULL WHERE id = ? AND attempts = ? AND state = 'running'",
+            *(job.id, job.attempts),
+        )
+
+    def recover(self) -> list[Job]:
+        """Queue again what a dead process left RUNNING; the third death of a job quarantines it."""
+        with self._lock:
+            rows = self._all("UPDATE jobs SET deaths = deaths + 1 WHERE state = 'running' RETURNING *")
+            for row in rows:
+                if row["deaths"] >= DEATHS_TO_QUARANTINE:
+                    error = JobError(
+                        "quarantined",
+                        f"The studio died {row['deaths']} times while it rendered this job; it is set aside.",
+                        "Lower its size or length, or look into the log, then retry it.",
+                    )
+                    self.finish(_job(row), JobState.QUARANTINED, error=error)
+                else:
+                    self._run("UPDATE jobs SET state = 'queued', progress = NULL WHERE id = ?", row["id"])
+            self.version += bool(rows)
+            return [self.get(row["id"]) for row in rows]
+
+    # --- everybody's side ---
+
+    def move_to_state(self, job_id: str, to: JobState) -> Job:
+        """Change the state by hand: cancel, pause, resume, retry. Raises Conflict if `to` cannot follow."""
+        with self._lock:
+            job = self.get(job_id)
+            if to not in TRANSITIONS[job.state]:
+                raise Conflict(f"Job {job_id} is {job.state.value} and cannot become {to.value};", hint=_way_out(job))
+            ended = self._clock() if to is JobState.CANCELLED else None
+            retried = job.state in RETRIABLE
+            self._run(
+                "UPDATE jobs SET state = ?, finished_at = ?, deaths = CASE ? WHEN 1 THEN 0 ELSE deaths END,"
+                " position = CASE ? WHEN 1 THEN (SELECT max(position) + 1 FROM jobs) ELSE position END,"
+                " error = CASE ? WHEN 1 THEN NULL ELSE error END,"
+                " progress = CASE ? WHEN 1 THEN NULL ELSE progress END WHERE id = ?",
+                *(to.value, ended, retried, retried, retried, retried, job_id),
+            )
+            self.version += 1
+            return self.get(job_id)
+
+    def move(self, job_id: str, places: int | None) -> Job:
+        """Move a waiting job by `places` (negative: earlier); None: to the front. Others keep their order."""
+        with self._lock:
+            if self.get(job_id).state is not JobState.QUEUED:
+                raise Conflict(f"Job {job_id} is not waiting;", hint="only waiting jobs can be moved.")
+            order = [row["id"] for row in self._all("SELECT id FROM jobs WHERE state = 'queued' ORDER BY position")]
+            at = order.index(job_id)
+            order.insert(0 if places is None else max(0, at + places), order.pop(at))
+            positions = [
+                r["position"] for r in self._all("SELECT position FROM jobs WHERE state = 'queued' ORDER BY 1")
+            ]
+            with self._db:
+                self._db.execute("BEGIN")
+                self._db.executemany("UPDATE jobs SET position = ? WHERE id = ?", zip(positions, order, strict=True))
+            self.version += 1
+            return self.get(job_id)
+
+    def set_favourite(self, job_id: str, favourite: bool) -> Job:
+        self.get(job_id)
+        self._change("UPDATE jobs SET favourite = ? WHERE id = ?", int(favourite), job_id)
+        return self.get(job_id)
+
+    def set_trashed(self, job_id: str, trashed: bool) -> Job:
+        """Into the trash or out of it. Raises Conflict for a job that has not ended."""
+        with self._lock:
+            job = self.get(job_id)
+            if job.state in ACTIVE:
+                raise Conflict(f"Job {job_id} is {job.state.value};", hint="cancel it first.")
+            self._run("UPDATE jobs SET trashed_at = ? WHERE id = ?", self._clock() if trashed else None, job_id)
+            self.version += 1
+            return self.get(job_id)
+
+    def purge(self, older_than_s: float) -> list[str]:
+        """Forget the jobs that lay in the trash for longer than that; returns their ids."""
+        with self._lock:
+            limit = self._clock() - older_than_s
+            rows = self._all("DELETE FROM jobs WHERE trashed_at < ? RETURNING id", limit)
+            self.version += bool(rows)
+            return [row["id"] for row in rows]
+
+    # --- out ---
+
+    def get(self, job_id: str) -> Job:
+        row = self._one("SELECT * FROM jobs WHERE id = ?", job_id)
+        if row is None:
+            raise NotFound(f"There is no job {job_id[:40]!r};", hint="`jobs list` shows those there are.")
+        return _job(row)
+
+    def find(self, wanted: Filter = Filter(), *, limit: int = 50, offset: int = 0) -> list[Job]:
+        """Jobs that match: the newest first, but waiting ones in the order in which they will run."""
+        where, values = _where(wanted)
+        order = "position" if set(wanted.states) == {JobState.QUEUED} else "id DESC"
+        rows = self._all(f"SELECT * FROM jobs WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?", *values, limit, offset)
+        return [_job(row) for row in rows]
+
+    def count(self, wanted: Filter = Filter()) -> int:
+        where, values = _where(wanted)
+        return int(self._one(f"SELECT count(*) AS n FROM jobs WHERE {where}", *values)["n"])
+
+    def uploads_in_use(self) -> set[str]:
+        """Ids of the uploads that a job in the history refers to; those in the trash count until it is emptied."""
+        rows = self._all(
+            "SELECT j.value AS value FROM jobs, json_each(jobs.request) AS j"
+            " WHERE j.key IN ('image', 'end_image', 'video') AND j.value IS NOT NULL"
+        )
+        return {row["value"] for row in rows}
+
+    def calibration(self, model: str, last: int = 5) -> float:
+        """How much longer the last renders of `model` took than their uncorrected forecast; 1.0 without history."""
+        rows = self._all(
+            "SELECT plan, artifact FROM jobs WHERE model = ? AND state = 'succeeded' ORDER BY finished_at DESC LIMIT ?",
+            *(model, last),
+        )
+        ratios = []
+        for row in rows:
+            forecast = PLAN.validate_json(row["plan"]).forecast
+            cold_s = forecast.total_s / forecast.calibration
+            if cold_s > 0:
+                ratios.append(json.loads(row["artifact"])["render_s"] / cold_s)
+        return statistics.median(ratios) if ratios else 1.0
+
+    def tallies(self) -> list[Tally]:
+        """Successes, failures and median render time of each model that was ever used."""
+        counts = self._all(
+            "SELECT model, sum(state = 'succeeded') AS good, sum(state IN ('failed', 'quarantined')) AS bad"
+            " FROM jobs GROUP BY model HAVING good + bad > 0 ORDER BY model"
+        )
+        return [Tally(row["model"], row["good"], row["bad"], self._median_s(row["model"])) for row in counts]
+
+    def _median_s(self, model: str) -> float | None:
+        rows = self._all(
+            "SELECT json_extract(artifact, '$.render_s') AS s FROM jobs WHERE model = ? AND state = 'succeeded'"
+            " ORDER BY finished_at DESC LIMIT 50",
+            model,
+        )
+        return statistics.median(row["s"] for row in rows) if rows else None
+
+    # --- settings ---
+
+    @property
+    def queue_paused(self) -> bool:
+        return self._one("SELECT count(*) AS n FROM settings WHERE name = 'queue_paused'")["n"] > 0
+
+    def set_queue_paused(self, paused: bool) -> None:
+        if paused:
+            self._change("INSERT OR IGNORE INTO settings VALUES ('queue_paused', '1')")
+        else:
+            self._change("DELETE FROM settings WHERE name = 'queue_paused'")
+
+    # --- SQL ---
+
+    def _run(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        with self._lock:
+            return self._db.execute(sql, values)
+
+    def _change(self, sql: str, *values: Any) -> bool:
+        with self._lock:
+            changed: bool = self._db.execute(sql, values).rowcount > 0
+            self.version += changed
+            return changed
+
+    def _one(self, sql: str, *values: Any) -> Any:
+        with self._lock:
+            return self._db.execute(sql, values).fetchone()
+
+    def _all(self, sql: str, *values: Any) -> list[Any]:
+        with self._lock:
+            return self._db.execute(sql, values).fetchall()
+
+
+def _job(row: sqlite3.Row) -> Job:
+    def read(adapter: Any, name: str) -> Any:
+        return adapter.validate_json(row[name]) if row[name] else None
+
+    return Job(
+        id=row["id"],
+        state=JobState(row["state"]),
+        request=GenerationRequest.model_validate_json(row["request"]),
+        plan=read(PLAN, "plan"),
+        created_at=row["created_at"],
+        position=row["position"],
+        attempts=row["attempts"],
+        deaths=row["deaths"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        trashed_at=row["trashed_at"],
+        favourite=bool(row["favourite"]),
+        progress=read(PROGRESS, "progress"),
+        error=read(ERROR, "error"),
+        artifact=read(ARTIFACT, "artifact"),
+    )
+
+
+def _where(wanted: Filter) -> tuple[str, list[Any]]:
+    clauses = ["trashed_at IS NOT NULL" if wanted.trashed else "trashed_at IS NULL"]
+    values: list[Any] = []
+
+    def narrow(clause: str, *given: Any) -> None:
+        clauses.append(clause)
+        values.extend(given)
+
+    if wanted.states:
+        narrow(f"state IN ({_marks(wanted.states)})", *(state.value for state in wanted.states))
+    for word in wanted.search.split():
+        narrow("prompt LIKE ? ESCAPE '\\'", f"%{_escape_like(word)}%")
+    if wanted.mode:
+        narrow("mode = ?", wanted.mode)
+    if wanted.model:
+        narrow("model = ?", wanted.model)
+    if wanted.favourite:
+        narrow("favourite = 1")
+    if wanted.before:
+        narrow("id < ?", wanted.before)
+    if wanted.since is not None:
+        narrow("created_at >= ?", wanted.since)
+    return " AND ".join(clauses), values
+
+
+def _marks(values: Iterable[Any]) -> str:
+    return ", ".join("?" for _ in values)
+
+
+def _escape_like(word: str) -> str:
+    return word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+def _same_request(job: Job, request: GenerationRequest, key: str) -> Job:
+    """The job of an idempotency key, if it was made for the same request; the drawn seed does not count."""
+    if job.request.model_copy(update={"seed": 0}) != request.model_copy(update={"seed": 0}):
+        raise Conflict(f"The key {key[:40]!r} was used for another request;", hint="use a new key for a new request.")
+    return job
+
+
+def _way_out(job: Job) -> str:
+    return {
+        JobState.QUEUED: "it waits; cancel or pause it, or let it run.",
+        JobState.RUNNING: "cancel or pause it.",
+        JobState.PAUSED: "resume or cancel it.",
+        JobState.SUCCEEDED: "it is done; submit its request again for another film.",
+    }.get(job.state, "retry it.")

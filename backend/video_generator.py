@@ -1,0 +1,428 @@
+"""VideoGenerator: the queue, its worker thread, and everything that a door may ask for.
+
+One object a process, one process a data folder (file lock). Doors call its methods from any thread; the worker thread
+renders one job at a time. The row in the store is the truth about a job; three things cross threads: the request down,
+progress up, cancel or pause down.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from backend.core.config import ROOT, Settings
+from backend.core.errors import Conflict, JobCancelled, NotEnoughSpace, NotFound, StudioBusy, StudioError
+from backend.core.planning import Machine, Plan, Progress, Source, choose_model, fraction_done, make_plan
+from backend.core.registry import SYNTHETIC, ModelSpec
+from backend.core.schema import GenerationRequest
+from backend.jobs.engine import Engine, Report
+from backend.jobs.job import ACTIVE, ENDED, Artifact, Job, JobError, JobState
+from backend.jobs.runner import run_job
+from backend.jobs.store import Filter, Store, Tally
+from backend.library.checkpoints import Checkpoint, find_checkpoints
+from backend.media.outputs import move_to_trash, purge_trash, restore_from_trash
+from backend.media.uploads import Upload, Uploads
+from backend.skyreels_integration import SkyReelsEngine
+from backend.synthetic import SyntheticEngine
+from backend.system.monitoring import Monitor, machine
+from backend.utils import make_folders
+
+log = logging.getLogger(__name__)
+
+PROGRESS_EVERY_S = 0.5  # how often a running job's progress is written; each write is synced
+TIDY_EVERY_S = 600
+CATALOG_KEEP_S = 5
+
+
+@dataclass(slots=True)
+class _Control:
+    """What the doors want of the job that is being rendered."""
+
+    job: Job
+    cancelled: bool = False
+    stopping: bool = False
+    paused: bool = False
+    began: float = field(default_factory=time.monotonic)
+    paused_s: float = 0.0
+    written: float = 0.0
+    fraction: float = 0.0
+
+
+class VideoGenerator:
+    """Start it once, then submit requests. `engines` maps the names in ModelSpec.engine to engines."""
+
+    def __init__(
+        self, settings: Settings, engines: Mapping[str, Engine] | None = None, on_machine: Machine | None = None
+    ) -> None:
+        self.settings = settings
+        self.machine = on_machine or machine()
+        self.engines = engines or {"synthetic": SyntheticEngine(), "skyreels": SkyReelsEngine()}
+        make_folders((settings.models, settings.outputs, settings.temp, settings.uploads))
+        self._lock_file = FileLock(settings.lock)
+        try:
+            self._lock_file.acquire(timeout=0)
+        except Timeout:
+            raise StudioBusy(
+                f"Another studio already uses the data folder {settings.data.name!r};",
+                hint="use that one, stop it, or give this one its own folder with --data.",
+            ) from None
+        self.store = Store(settings.database)
+        self.uploads = Uploads(settings)
+        self.monitor = Monitor(settings.data)
+        self._changed = threading.Condition(threading.RLock())
+        self._control: _Control | None = None
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._catalog: tuple[float, dict[str, Checkpoint]] = (0.0, {})
+        self._tidied = 0.0
+
+    # --- life ---
+
+    def start(self) -> None:
+        """Queue again what a dead process left behind, tidy up and start the worker. Again: does nothing."""
+        with self._changed:
+            if self._thread is not None:
+                return
+            for job in self.store.recover():
+                log.warning("job %s: was running when the studio ended; now %s", job.id, job.state.value)
+            self._clear_temp()
+            self.monitor.start()
+            self._thread = threading.Thread(target=self._work, name="studio-worker", daemon=True)
+            self._thread.start()
+
+    def stop(self, timeout: float = 15.0) -> None:
+        """End the worker at its next report; the job that it was rendering waits again. Then release the folder."""
+        with self._changed:
+            self._stopping = True
+            if self._control:
+                self._control.stopping = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                log.warning("the worker did not stop within %.0f s; its job is queued again at the next start", timeout)
+        self.monitor.stop()
+        self.store.close()
+        self._lock_file.release()
+
+    # --- what a door may ask for ---
+
+    def models(self) -> list[ModelSpec]:
+        """The models that can render here and now: checkpoints on disk, then the sketch."""
+        return [checkpoint.spec for checkpoint in self._checkpoints().values()] + [SYNTHETIC]
+
+    def plan(self, request: GenerationRequest) -> Plan:
+        """What would happen. Raises InvalidRequest where it cannot, NotFound for an upload that is not there."""
+        source = None
+        for name, wanted in (("image", "image"), ("end_image", "image"), ("video", "video")):
+            upload_id = getattr(request, name)
+            if upload_id is None:
+                continue
+            upload = self.uploads.get(upload_id)
+            if upload.kind != wanted:
+                raise Conflict(f"{name} is the upload of a {upload.kind};", hint=f"send a {wanted} there.", field=name)
+            if name == "video":
+                source = Source(upload.width, upload.height, upload.frames, upload.fps)
+        spec = choose_model(request, self.models(), self.machine)
+        return make_plan(request, spec, self.machine, source, self.store.calibration(spec.id))
+
+    def submit(self, request: GenerationRequest, key: str | None = None) -> Job:
+        """Queue `request`; on the disk when this returns. The same `key` within a day gives the same job."""
+        job = self.store.add(request, self.plan(request), key=key, limit=self.settings.queue_limit)
+        self._announce()
+        return job
+
+    def job(self, job_id: str) -> Job:
+        return self.store.get(job_id)
+
+    def active(self) -> list[Job]:
+        """The running or paused job and the waiting ones, in order."""
+        busy = self.store.find(Filter(states=(JobState.RUNNING, JobState.PAUSED)), limit=1000)
+        return busy + self.store.find(Filter(states=(JobState.QUEUED,)), limit=1000)
+
+    def cancel(self, job_id: str) -> Job:
+        """End a job that has not ended. A running one stops at its next report."""
+        with self._changed:
+            if self._control and self._control.job.id == job_id:
+                self._control.cancelled = True
+                self._changed.notify_all()
+                return self.job(job_id)
+            job = self.store.move_to_state(job_id, JobState.CANCELLED)
+            self._announce()
+            return job
+
+    def pause(self, job_id: str) -> Job:
+        """Hold a job: a waiting one is passed over, a running one stands still at its next report."""
+        with self._changed:
+            job = self.store.move_to_state(job_id, JobState.PAUSED)
+            if self._control and self._control.job.id == job_id:
+                self._control.paused = True
+            self._announce()
+            return job
+
+    def resume(self, job_id: str) -> Job:
+        """Let a paused job go on where it stood, or wait again if the process that held it has ended."""
+        with self._changed:
+            held = self._control is not None and self._control.job.id == job_id
+            if self.job(job_id).state is not JobState.PAUSED:
+                raise Conflict(f"Job {job_id} is {self.job(job_id).state.value};", hint="only a paused job can go on.")
+            job = self.store.move_to_state(job_id, JobState.RUNNING if held else JobState.QUEUED)
+            if held and self._control:
+                self._control.paused = False
+            self._announce()
+            return job
+
+    def retry(self, job_id: str) -> Job:
+        """Queue a failed, cancelled or quarantined job again, last in line."""
+        job = self.job(job_id)
+        if job.state in ACTIVE:
+            raise Conflict(f"Job {job_id} is {job.state.value};", hint="only a job that has ended can be retried.")
+        job = self.store.move_to_state(job_id, JobState.QUEUED)
+        self._announce()
+        return job
+
+    def move(self, job_id: str, places: int | None) -> Job:
+        """Move a waiting job by `places` (negative: earlier); None: to the front."""
+        return self.store.move(job_id, places)
+
+    def delete(self, job_id: str) -> Job:
+        """Into the trash with a job that has ended, its film too; `restore` brings both back for a week."""
+        job = self.store.set_trashed(job_id, True)
+        if job.artifact:
+            move_to_trash(self.settings.outputs, job_id)
+        return job
+
+    def restore(self, job_id: str) -> Job:
+        job = self.job(job_id)
+        if job.trashed_at is None:
+            raise Conflict(f"Job {job_id} is not in the trash;", hint="there is nothing to restore.")
+        if job.artifact:
+            restore_from_trash(self.settings.outputs, job_id)
+        return self.store.set_trashed(job_id, False)
+
+    def file(self, job_id: str, name: str) -> Path:
+        """A file of a finished film: `video.mp4`, `thumbnail.jpg` or `metadata.json`. Raises NotFound."""
+        job = self.job(job_id)
+        path = self.settings.outputs / job.id / name
+        if job.artifact is None or job.trashed_at is not None or not path.is_file():
+            raise NotFound(f"Job {job.id} has no {name};", hint=f"it is {job.state.value}.")
+        return path
+
+    def pause_queue(self, paused: bool) -> None:
+        """Claim nothing more (a running job goes on), or go on claiming; remembered over restarts."""
+        self.store.set_queue_paused(paused)
+        self._announce()
+
+    def wait(self, job_id: str, timeout: float | None = None) -> Job:
+        """Block until the job has ended. Raises TimeoutError after `timeout` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._changed:
+            while (job := self.job(job_id)).state not in ENDED:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError(f"Job {job_id} is still {job.state.value} after {timeout:g} s")
+                self._changed.wait(left)
+            return job
+
+    def tallies(self) -> list[Tally]:
+        return self.store.tallies()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
+
+    @property
+    def alive(self) -> bool:
+        """Whether the worker thread can take jobs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def is_cancelling(self, job_id: str) -> bool:
+        control = self._control
+        return control is not None and control.job.id == job_id and control.cancelled
+
+    def upload(self, upload_id: str) -> Upload:
+        return self.uploads.get(upload_id)
+
+    # --- the worker ---
+
+    def _work(self) -> None:
+        while not self._stopping:
+            if time.monotonic() - self._tidied > TIDY_EVERY_S or not self._tidied:
+                self._tidy()
+            with self._changed:
+                job = None if self._stopping else self.store.claim()
+                if job is None:
+                    self._changed.wait(timeout=TIDY_EVERY_S)
+                    continue
+                self._control = _Control(job)
+                self._changed.notify_all()
+            try:
+                self._run(job)
+            finally:
+                self._control = None
+                self._announce()
+
+    def _run(self, job: Job) -> None:
+        """Render one job and write how it ended: one branch for every way."""
+        log.info("job %s: attempt %d with %s", job.id, job.attempts, job.plan.model)
+        try:
+            self._check_space(job.plan)
+            engine = self.engines[job.plan.engine]
+            checkpoint = self._folder(job.plan)
+            artifact = run_job(job, engine, checkpoint, self.uploads, self.settings, self._reporter())
+        except JobCancelled:
+            if self._control and self._control.cancelled:
+                log.info("job %s: cancelled", job.id)
+                self.store.finish(job, JobState.CANCELLED)
+            else:
+                log.info("job %s: the studio stops; it waits again", job.id)
+                self.store.give_back(job)
+        except StudioError as error:
+            log.warning("job %s: failed: %s", job.id, error)
+            self.store.finish(job, JobState.FAILED, error=JobError(error.code, str(error), error.hint))
+        except Exception as error:
+            log.exception("job %s: failed unexpectedly", job.id)
+            message = f"The render stopped with {type(error).__name__}: {_without_paths(error, self.settings)}"
+            self.store.finish(
+                job, JobState.FAILED, error=JobError("internal", message, "Retry it; the log has the whole story.")
+            )
+        else:
+            self._succeed(job, artifact)
+
+    def _succeed(self, job: Job, artifact: Artifact) -> None:
+        log.info("job %s: %d frames in %.1f s", job.id, artifact.frames, artifact.render_s)
+        if not self.store.finish(job, JobState.SUCCEEDED, artifact=artifact):
+            log.warning("job %s: its film came after the row had ended; it is removed", job.id)
+            shutil.rmtree(self.settings.outputs / job.id, ignore_errors=True)
+
+    def _reporter(self) -> Any:
+        control = self._control
+        assert control is not None
+        plan = control.job.plan
+
+        def report(at: Report) -> None:
+            self._hold_while_paused(control)
+            if control.cancelled or control.stopping:
+                raise JobCancelled(control.job.id)
+            control.fraction = max(control.fraction, fraction_done(plan, at.stage, at.part))
+            now = time.monotonic()
+            if now - control.written >= PROGRESS_EVERY_S:
+                control.written = now
+                self.store.set_progress(control.job, self._progress(control, at))
+
+        return report
+
+    def _hold_while_paused(self, control: _Control) -> None:
+        if not control.paused:
+            return
+        since = time.monotonic()
+        with self._changed:
+            while control.paused and not control.cancelled and not control.stopping:
+                self._changed.wait()
+        control.paused_s += time.monotonic() - since
+
+    def _progress(self, control: _Control, at: Report) -> Progress:
+        plan, done = control.job.plan, control.fraction
+        elapsed = time.monotonic() - control.began - control.paused_s
+        trust = min(1.0, 4 * done)  # in what was measured so far, against the forecast
+        measured = elapsed / done if done > 0.02 else 0.0
+        total = trust * measured + (1 - trust) * max(plan.forecast.total_s, elapsed)
+        return Progress(
+            stage=at.stage,
+            window=at.window,
+            windows=len(plan.windows),
+            step=at.step,
+            steps=plan.num_inference_steps,
+            fraction=round(done, 4),
+            eta_s=round(max(0.0, total - elapsed), 1),
+        )
+
+    def _check_space(self, plan: Plan) -> None:
+        free = shutil.disk_usage(self.settings.data).free
+        needed = plan.forecast.disk_bytes + self.settings.disk_reserve_bytes
+        if free < needed:
+            raise NotEnoughSpace(
+                f"{free / 1e9:.1f} GB of disk are free, {needed / 1e9:.1f} GB are needed (with the reserve);",
+                hint="delete films and empty the trash, or move the data folder with --data.",
+            )
+
+    # --- the catalog, and tidying ---
+
+    def _checkpoints(self) -> dict[str, Checkpoint]:
+        read, found = self._catalog
+        if time.monotonic() - read > CATALOG_KEEP_S or not read:
+            folders = dict.fromkeys((self.settings.models, ROOT / "models"))
+            found = {checkpoint.spec.id: checkpoint for checkpoint in find_checkpoints(folders)}
+            self._catalog = (time.monotonic(), found)
+        return found
+
+    def _folder(self, plan: Plan) -> Path | None:
+        if plan.engine == SYNTHETIC.engine:
+            return None
+        checkpoint = self._checkpoints().get(plan.model)
+        if checkpoint is None:
+            raise StudioError(f"{plan.model_title} is no longer in models/;", hint="put it back, then retry.")
+        return checkpoint.folder
+
+    def _clear_temp(self) -> None:
+        """At the start nothing renders, so whatever lies in temp/ was left by a dead process."""
+        for entry in self.settings.temp.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name != ".gitkeep":
+                entry.unlink(missing_ok=True)
+
+    def _tidy(self) -> None:
+        """Remove uploads that no job needs and what lay in the trash for a week; never an output."""
+        self._tidied = time.monotonic()
+        try:
+            for job_id in self.store.purge(self.settings.trash_keep_s):
+                log.info("job %s: purged from the trash", job_id)
+            purge_trash(self.settings.outputs, self.settings.trash_keep_s, time.time())
+            self.uploads.sweep(self.store.uploads_in_use(), self.settings.upload_keep_s, time.time())
+        except OSError:
+            log.exception("tidying failed; it is tried again later")
+
+    def _announce(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+
+def _without_paths(error: Exception, settings: Settings) -> str:
+    text = str(error)
+    for folder in (settings.data, ROOT, Path.home()):
+        text = text.replace(str(folder), "")
+    return text[:500]
+
+
+# --- one generator a process ---
+
+_shared: VideoGenerator | None = None
+_shared_lock = threading.Lock()
+
+
+def shared_generator(settings: Settings | None = None) -> VideoGenerator:
+    """The process's one generator, started. Pages and routes get the same object."""
+    global _shared
+    with _shared_lock:
+        if _shared is None:
+            generator = VideoGenerator(settings or Settings.from_env())
+            generator.start()
+            _shared = generator
+        return _shared
+
+
+def stop_shared_generator() -> None:
+    global _shared
+    with _shared_lock:
+        if _shared is not None:
+            _shared.stop()
+            _shared = None

@@ -1,0 +1,285 @@
+"""The REST API under /api/v1, and the media of the pages. Handlers only translate; VideoGenerator does the work."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from backend.core.errors import InvalidRequest, StudioError
+from backend.core.schema import GenerationRequest, Mode, explain
+from backend.jobs.job import ENDED, PLAN, JobState
+from backend.jobs.store import Filter
+from backend.media.uploads import Upload
+from backend.video_generator import VideoGenerator
+
+MEDIA_TYPES = {"video.mp4": "video/mp4", "thumbnail.jpg": "image/jpeg", "metadata.json": "application/json"}
+EVENT_EVERY_S = 0.5
+
+
+def the_generator(request: Request) -> VideoGenerator:
+    generator: VideoGenerator = request.app.state.generator
+    return generator
+
+
+Generator = Annotated[VideoGenerator, Depends(the_generator)]
+api = APIRouter(prefix="/api/v1")
+media = APIRouter(include_in_schema=False)
+
+
+# --- jobs ---
+
+
+@api.post("/jobs", status_code=202, tags=["jobs"])
+def submit(
+    request: GenerationRequest,
+    generator: Generator,
+    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+) -> dict[str, Any]:
+    """Queue a job; it is on the disk when this answers. The same Idempotency-Key within a day gives the same job."""
+    return generator.submit(request, idempotency_key).as_dict()
+
+
+@api.get("/jobs", tags=["jobs"])
+def list_jobs(
+    generator: Generator,
+    state: Annotated[list[JobState] | None, Query()] = None,
+    search: str = "",
+    mode: Mode | None = None,
+    model: str | None = None,
+    favourite: bool = False,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    before: str | None = None,
+) -> dict[str, Any]:
+    """The newest jobs first; `next` is the value of `before` that goes on, null at the end."""
+    wanted = Filter(
+        states=state or (), search=search, mode=mode and mode.value, model=model, favourite=favourite, before=before
+    )
+    jobs = generator.store.find(wanted, limit=limit + 1)
+    more = len(jobs) > limit
+    return {"jobs": [job.as_dict() for job in jobs[:limit]], "next": jobs[limit - 1].id if more else None}
+
+
+@api.get("/jobs/{job_id}", tags=["jobs"])
+def show_job(job_id: str, generator: Generator) -> dict[str, Any]:
+    return generator.job(job_id).as_dict()
+
+
+@api.delete("/jobs/{job_id}", tags=["jobs"])
+def delete_job(job_id: str, generator: Generator) -> dict[str, Any]:
+    """Move an ended job and its film to the trash, where they stay for a week."""
+    return generator.delete(job_id).as_dict()
+
+
+@api.post("/jobs/{job_id}/{action}", tags=["jobs"])
+def act_on_job(job_id: str, action: str, generator: Generator) -> dict[str, Any]:
+    """`cancel`, `pause`, `resume`, `retry`, or `restore` from the trash."""
+    actions = {
+        "cancel": generator.cancel,
+        "pause": generator.pause,
+        "resume": generator.resume,
+        "retry": generator.retry,
+        "restore": generator.restore,
+    }
+    if action not in actions:
+        raise HTTPException(404)
+    return actions[action](job_id).as_dict()
+
+
+@api.get("/jobs/{job_id}/events", tags=["jobs"])
+async def job_events(job_id: str, generator: Generator) -> StreamingResponse:
+    """Server-sent events: the job whenever it has changed, until it has ended."""
+    await run_in_threadpool(generator.job, job_id)
+
+    async def events() -> AsyncIterator[str]:
+        shown = None
+        while not generator.stopping:
+            job = await run_in_threadpool(generator.job, job_id)
+            if job != shown:
+                shown = job
+                yield f"data: {json.dumps(job.as_dict())}\n\n"
+            if job.state in ENDED:
+                return
+            await asyncio.sleep(EVENT_EVERY_S)
+
+    return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
+def _file(generator: VideoGenerator, job_id: str, name: str, *, download: bool = False) -> FileResponse:
+    path = generator.file(job_id, name)
+    filename = f"{job_id}{path.suffix}" if download else None
+    return FileResponse(path, media_type=MEDIA_TYPES[name], filename=filename)
+
+
+@api.get("/jobs/{job_id}/video", tags=["films"])
+def job_video(job_id: str, generator: Generator, download: bool = False) -> FileResponse:
+    """The MP4; ranges are honoured. `download=true` sends it as an attachment."""
+    return _file(generator, job_id, "video.mp4", download=download)
+
+
+@api.get("/jobs/{job_id}/thumbnail", tags=["films"])
+def job_thumbnail(job_id: str, generator: Generator) -> FileResponse:
+    return _file(generator, job_id, "thumbnail.jpg")
+
+
+@api.get("/jobs/{job_id}/metadata", tags=["films"])
+def job_metadata(job_id: str, generator: Generator) -> FileResponse:
+    """The recipe of the film."""
+    return _file(generator, job_id, "metadata.json")
+
+
+# --- the rest of the house ---
+
+
+@api.post("/plan", tags=["plan"])
+def plan(request: GenerationRequest, generator: Generator) -> dict[str, Any]:
+    """What a request would become: size, frames, windows, steps and forecast. Queues nothing."""
+    found = generator.plan(request)
+    shown: dict[str, Any] = PLAN.dump_python(found, mode="json")
+    totals = {"total_frames": found.total_frames, "forwards": found.forwards, "forecast_s": found.forecast.total_s}
+    return shown | totals
+
+
+@api.post("/queue/{action}", tags=["queue"])
+def act_on_queue(action: str, generator: Generator) -> dict[str, Any]:
+    """`pause`: claim no further job; `resume`: go on."""
+    if action not in ("pause", "resume"):
+        raise HTTPException(404)
+    generator.pause_queue(action == "pause")
+    return {"paused": generator.store.queue_paused, "waiting": generator.store.count(Filter(states=(JobState.QUEUED,)))}
+
+
+@api.post("/uploads", status_code=201, tags=["uploads"])
+async def upload(request: Request, generator: Generator, filename: str = "") -> dict[str, Any]:
+    """Store a picture or a video: the raw body, or the multipart field `file`. Streamed to disk, then decoded."""
+    slots: asyncio.Semaphore = request.app.state.upload_slots
+    async with slots:
+        if request.headers.get("content-type", "").startswith("multipart/form-data"):
+            form = await request.form(max_files=1, max_fields=4)
+            part = form.get("file")
+            if not isinstance(part, UploadFile) and not hasattr(part, "read"):
+                raise InvalidRequest("The form has no field named file;", hint="send the file in it, or as raw body.")
+            chunks = _chunks_of(part)
+            filename = filename or getattr(part, "filename", "") or ""
+        else:
+            chunks = request.stream()
+        return upload_as_dict(await _receive(generator, filename, chunks))
+
+
+async def _chunks_of(part: Any) -> AsyncIterator[bytes]:
+    while chunk := await part.read(2**20):
+        yield chunk
+
+
+async def _receive(generator: VideoGenerator, filename: str, chunks: AsyncIterator[bytes]) -> Upload:
+    with generator.uploads.receive(filename) as incoming:
+        async for chunk in chunks:
+            await run_in_threadpool(incoming.write, chunk)
+        return await run_in_threadpool(incoming.accept)
+
+
+def upload_as_dict(found: Upload) -> dict[str, Any]:
+    return dataclasses.asdict(found)
+
+
+@api.get("/uploads/{upload_id}", tags=["uploads"])
+def show_upload(upload_id: str, generator: Generator) -> dict[str, Any]:
+    return upload_as_dict(generator.uploads.get(upload_id))
+
+
+@api.get("/models", tags=["models"])
+def models(generator: Generator) -> dict[str, Any]:
+    """The models that can render here and now."""
+    found = []
+    for spec in generator.models():
+        row = dataclasses.asdict(spec)
+        found.append(row | {"modes": sorted(mode.value for mode in spec.modes)})
+    return {"models": found}
+
+
+@api.get("/system", tags=["system"])
+def system(generator: Generator) -> dict[str, Any]:
+    """The machine, how busy it is, and how the jobs went."""
+    return {
+        "machine": dataclasses.asdict(generator.machine),
+        "now": dataclasses.asdict(generator.monitor.sample()),
+        "queue_paused": generator.store.queue_paused,
+        "models": [dataclasses.asdict(tally) for tally in generator.tallies()],
+    }
+
+
+@api.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+def nothing_here(path: str) -> Response:
+    """Without this, an unknown address would fall through to Streamlit, which answers every path with its page."""
+    raise HTTPException(404)
+
+
+# --- media for the pages: a path under /app/static/, since Streamlit passes such a string on as a URL ---
+
+
+@media.get("/app/static/media/{job_id}/{name}")
+def page_media(job_id: str, name: str, generator: Generator) -> FileResponse:
+    if name not in ("video.mp4", "thumbnail.jpg"):
+        raise HTTPException(404)
+    return _file(generator, job_id, name)
+
+
+@media.get("/app/static/uploads/{upload_id}/preview.jpg")
+def page_upload_preview(
+    upload_id: str,
+    generator: Generator,
+    width: Annotated[int, Query(ge=16, le=1920)],
+    height: Annotated[int, Query(ge=16, le=1920)],
+    fit: str = "crop",
+) -> FileResponse:
+    from backend.core.schema import Fit
+
+    return FileResponse(generator.uploads.preview(upload_id, width, height, Fit(fit)), media_type="image/jpeg")
+
+
+@media.get("/healthz")
+def healthz(generator: Generator) -> dict[str, str]:
+    """200 while the worker lives."""
+    if not generator.alive:
+        raise HTTPException(503)
+    return {"status": "ok"}
+
+
+# --- errors: always {"error": {code, message, field}}, never a traceback ---
+
+
+def error_response(status: int, code: str, message: str, field: str | None = None) -> JSONResponse:
+    headers = {"Retry-After": "30"} if status in (429, 503) else None
+    return JSONResponse({"error": {"code": code, "message": message, "field": field}}, status, headers=headers)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    @app.exception_handler(StudioError)
+    async def studio_error(_: Request, error: StudioError) -> JSONResponse:
+        return error_response(error.status, error.code, str(error), error.field)
+
+    @app.exception_handler(RequestValidationError)
+    async def validation_error(_: Request, error: RequestValidationError) -> JSONResponse:
+        found = explain(error.errors())
+        return error_response(422, found.code, str(found), found.field)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        reasons = {
+            404: f"There is nothing at {request.scope['path'][:100]!r}.",
+            405: "This address takes another method.",
+        }
+        message = reasons.get(error.status_code, str(error.detail))
+        return error_response(error.status_code, f"http_{error.status_code}", message)
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+        return error_response(500, "internal", f"The studio met a {type(error).__name__}; its log has the whole story.")

@@ -1,0 +1,80 @@
+"""A studio that already runs, called over its own REST API: for the command line, when the data folder is taken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from backend.core.config import Settings
+from backend.core.errors import StudioBusy, StudioError
+
+UPLOAD_TIMEOUT_S = 600.0
+
+
+def running_studio(settings: Settings) -> str | None:
+    """The URL of the studio that serves this data folder, if one answers."""
+    try:
+        url = str(json.loads(settings.address.read_text())["url"])
+        return url if httpx.get(f"{url}/healthz", timeout=3).status_code == 200 else None
+    except (OSError, ValueError, KeyError, httpx.HTTPError):
+        return None
+
+
+class RemoteStudio:
+    """The calls that the command line needs, as JSON, against a running studio. Raises StudioError with its words."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._http = httpx.Client(base_url=f"{url}/api/v1", timeout=30)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def upload(self, path: Path) -> str:
+        with path.open("rb") as file:
+            answer = self._call(
+                "POST", "/uploads", params={"filename": path.name}, content=file, timeout=UPLOAD_TIMEOUT_S
+            )
+        return str(answer["id"])
+
+    def plan(self, wish: Mapping[str, Any]) -> dict[str, Any]:
+        return self._call("POST", "/plan", json=dict(wish))
+
+    def submit(self, wish: Mapping[str, Any]) -> dict[str, Any]:
+        return self._call("POST", "/jobs", json=dict(wish))
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        return self._call("GET", f"/jobs/{job_id}")
+
+    def jobs(self, states: list[str], limit: int) -> list[dict[str, Any]]:
+        return list(self._call("GET", "/jobs", params={"state": states, "limit": limit})["jobs"])
+
+    def act(self, job_id: str, action: str) -> dict[str, Any]:
+        return self._call("POST", f"/jobs/{job_id}/{action}")
+
+    def models(self) -> list[dict[str, Any]]:
+        return list(self._call("GET", "/models")["models"])
+
+    def save_video(self, job_id: str, to: Path) -> None:
+        with self._http.stream("GET", f"/jobs/{job_id}/video") as answer:
+            answer.raise_for_status()
+            with to.open("wb") as file:
+                for chunk in answer.iter_bytes(2**20):
+                    file.write(chunk)
+
+    def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        try:
+            answer = self._http.request(method, path, **arguments)
+        except httpx.HTTPError as error:
+            raise StudioBusy(f"The studio at {self.url} does not answer ({error});", hint="start it again.") from None
+        body: dict[str, Any] = answer.json()
+        if answer.is_success:
+            return body
+        found = body.get("error", {})
+        failure = StudioError(str(found.get("message", answer.status_code)), field=found.get("field"))
+        failure.status, failure.code = answer.status_code, str(found.get("code"))
+        raise failure

@@ -1,0 +1,74 @@
+"""Serve the studio with uvicorn until Ctrl-C: the port checked first, the address written for the command line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import webbrowser
+
+import uvicorn
+
+from backend.core.config import Settings
+from backend.core.errors import StudioBusy
+from backend.video_generator import shared_generator
+from backend.web.client import running_studio
+from backend.web.guard import LOOPBACK_HOSTS
+from backend.web.server import create_app
+
+GRACE_S = 3  # open downloads and event streams may finish for this long after Ctrl-C
+
+
+def run_server(settings: Settings, host: str, port: int, *, open_browser: bool) -> None:
+    """Serve until a signal ends it. Raises StudioBusy, in one sentence with the way out, for a port that is taken."""
+    url = f"http://localhost:{port}"
+    check_port(settings, host, port)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    shared_generator(settings)  # here, so that a data folder in use is one sentence, not a failed start of the server
+    app = create_app(settings, hosts={*LOOPBACK_HOSTS, host})
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        timeout_graceful_shutdown=GRACE_S,
+        ws_max_size=64 * 2**20,
+        server_header=False,
+    )
+    server = uvicorn.Server(config)
+    threading.Thread(target=_announce, args=(server, settings, url, open_browser), daemon=True).start()
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        pass  # uvicorn raises it again after a clean shutdown
+    finally:
+        settings.address.unlink(missing_ok=True)
+        print("The studio is closed.")
+
+
+def check_port(settings: Settings, host: str, port: int) -> None:
+    """Raise StudioBusy if something already listens there."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            ours = running_studio(settings) == f"http://localhost:{port}"
+            what = "the studio already runs there; open it" if ours else f"start with --port {port + 1}"
+            raise StudioBusy(f"Port {port} is taken ({error.strerror});", hint=f"{what}.") from None
+
+
+def _announce(server: uvicorn.Server, settings: Settings, url: str, open_browser: bool) -> None:
+    while not server.started:
+        if server.should_exit:
+            return
+        time.sleep(0.05)
+    settings.address.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+    print(f"The studio is open at {url} (Ctrl-C closes it)", flush=True)
+    if open_browser and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or os.name != "posix"):
+        webbrowser.open(url)

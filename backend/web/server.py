@@ -1,0 +1,55 @@
+"""One process, one port: FastAPI outermost with the API and the media, Streamlit's pages mounted last."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from backend import __version__, web
+from backend.core.config import ROOT, Settings
+from backend.video_generator import shared_generator, stop_shared_generator
+from backend.web.api import api, install_error_handlers, media
+from backend.web.guard import LOOPBACK_HOSTS, Guard
+
+
+def create_app(settings: Settings, hosts: Iterable[str] = LOOPBACK_HOSTS) -> FastAPI:
+    """The whole studio as an ASGI application; its generator starts and stops with it.
+
+    Changes the working directory to the checkout, because Streamlit looks for its configuration there.
+    """
+    os.chdir(ROOT)
+    from streamlit.web.server.starlette import App
+
+    pages = App(str(ROOT / "app.py"))
+    pages_lifespan = pages.lifespan()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.generator = await asyncio.to_thread(shared_generator, settings)
+        app.state.upload_slots = asyncio.Semaphore(settings.upload_slots)
+        web.serving = True
+        try:
+            async with pages_lifespan(app):
+                yield
+        finally:
+            web.serving = False
+            await asyncio.to_thread(stop_shared_generator)
+
+    app: FastAPI = FastAPIOffline(
+        title="AI Video Generation Studio",
+        version=__version__,
+        description="A private film studio on this machine. Errors are `{error: {code, message, field}}`.",
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    install_error_handlers(app)
+    app.include_router(media)
+    app.include_router(api)
+    app.add_middleware(Guard, hosts=tuple(hosts))
+    app.mount("/", pages)
+    return app

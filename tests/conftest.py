@@ -1,0 +1,54 @@
+"""What every test may ask for: a data folder of its own, and a studio in it that draws small sketches."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+from backend.synthetic import Faults, SyntheticEngine
+
+from backend.core.config import Settings
+from backend.core.schema import parse_request
+from backend.video_generator import VideoGenerator
+
+hypothesis.settings.register_profile("studio", deadline=None)
+hypothesis.settings.load_profile("studio")
+
+SMALL = {
+    "prompt": "a red boat at sunset",
+    "resolution": "128x96",
+    "num_frames": 16,
+    "num_inference_steps": 10,
+    "seed": 1,
+}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data=tmp_path / "data", disk_reserve_bytes=0)
+
+
+@pytest.fixture
+def faults() -> Faults:
+    return Faults()
+
+
+@pytest.fixture
+def engine(faults: Faults) -> SyntheticEngine:
+    return SyntheticEngine(faults)
+
+
+@pytest.fixture
+def generator(settings: Settings, engine: SyntheticEngine, faults: Faults) -> Iterator[VideoGenerator]:
+    """A started VideoGenerator whose engine's faults the test switches."""
+    generator = VideoGenerator(settings, {"synthetic": engine})
+    generator.start()
+    yield generator
+    faults.release()
+    generator.stop()
+
+
+@pytest.fixture
+def a_request():
+    """Build a small request; fields may be overridden."""
+    return lambda **wish: parse_request(SMALL | wish)

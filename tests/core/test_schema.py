@@ -1,0 +1,105 @@
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backend.core.errors import InvalidRequest
+from backend.core.schema import FPS, Bounds, GenerationRequest, Mode, Orientation, parse_request, parse_resolution
+
+
+def test_a_prompt_is_enough_and_a_seed_is_drawn():
+    first, second = (parse_request({"prompt": "a boat"}) for _ in range(2))
+    assert first.mode is Mode.TEXT_TO_VIDEO
+    assert first.size == (960, 540)
+    assert first.seed != second.seed
+    assert parse_request({"prompt": "a boat", "seed": None}).seed != first.seed
+
+
+def test_a_given_seed_and_zero_stay():
+    assert parse_request({"prompt": "a boat", "seed": 0}).seed == 0
+
+
+def test_a_request_survives_json():
+    request = parse_request({"prompt": 'say "hi" \n 🙂', "seed": 5, "skyreels": {"overlap_history": 17}})
+    assert GenerationRequest.model_validate_json(request.model_dump_json()) == request
+
+
+@pytest.mark.parametrize(
+    ("wish", "field", "value", "way_out"),
+    [
+        ({"prompt": "x", "fps": 99}, "fps", "99", "8 to 30"),
+        ({"prompt": "x", "fps": "many"}, "fps", "many", "8 to 30"),
+        ({"prompt": "x", "num_frames": 15}, "num_frames", "15", "16 to 1457"),
+        ({"prompt": "x", "num_frames": 20.5}, "num_frames", "20.5", "16 to 1457"),
+        ({"prompt": "x", "num_inference_steps": 9}, "num_inference_steps", "9", "10 to 50"),
+        ({"prompt": "x", "guidance_scale": 0.5}, "guidance_scale", "0.5", "1 to 20"),
+        ({"prompt": "x", "guidance_scale": float("nan")}, "guidance_scale", "nan", "1 to 20"),
+        ({"prompt": "x", "seed": -1}, "seed", "-1", "0 to"),
+        ({"prompt": "x", "seed": 2**32}, "seed", str(2**32), "0 to"),
+        ({"prompt": "x", "resolution": "8k"}, "resolution", "8k", "540p, 720p"),
+        ({"prompt": "x", "resolution": "641x360"}, "resolution", "641x360", "640 or 642"),
+        ({"prompt": "x", "resolution": "10000x16"}, "resolution", "10000", "64 to 1920"),
+        ({"prompt": "x", "orientation": "round"}, "orientation", "round", "portrait"),
+        ({"prompt": "x", "mode": "film"}, "mode", "film", "text_to_video"),
+        ({"prompt": "x", "frames": 64}, "frames", "frames", "num_frames"),
+        ({"prompt": "x" * 4001}, "prompt", "4001", "4000"),
+        ({"prompt": "   "}, "prompt", "prompt", "what the film should show"),
+        ({"mode": "image_to_video"}, "image", "image", "upload"),
+        ({"mode": "video_extension"}, "video", "video", "upload"),
+        ({"mode": "image_to_video", "image": "../../etc/passwd"}, "image", "../../etc/passwd", "uploads"),
+        ({"prompt": "x", "video": "0" * 20}, "video", "video", "mode"),
+        ({"prompt": "x", "num_frames": 64, "seconds": 2}, "num_frames", "64", "send one"),
+        ({"prompt": "x", "skyreels": {"overlap_history": 18}}, "skyreels.overlap_history", "18", "17 or 21"),
+        ({"prompt": "x", "skyreels": {"overlap": 17}}, "skyreels.overlap", "overlap", "overlap_history"),
+        ({"prompt": ["x"]}, "prompt", "['x']", "string"),
+    ],
+)
+def test_a_bad_wish_names_the_value_the_reason_and_the_way_out(wish, field, value, way_out):
+    with pytest.raises(InvalidRequest) as refused:
+        parse_request(wish)
+    assert refused.value.field == field
+    assert value in str(refused.value)
+    assert way_out in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+FIELDS = st.sampled_from([*GenerationRequest.model_fields, "other"])
+
+
+@given(st.dictionaries(FIELDS, st.none() | st.text() | st.integers()))
+def test_any_json_is_a_request_or_a_refusal_in_words(wish):
+    with contextlib.suppress(InvalidRequest):
+        request = parse_request(wish)
+        assert GenerationRequest.model_validate_json(request.model_dump_json()) == request
+
+
+@pytest.mark.parametrize(
+    ("resolution", "orientation", "size"),
+    [
+        ("540p", "landscape", (960, 540)),
+        ("540p", "portrait", (540, 960)),
+        ("540p", "square", (720, 720)),
+        ("720p", "landscape", (1280, 720)),
+        ("720p", "portrait", (720, 1280)),
+        ("720p", "square", (960, 960)),
+        ("640x360", "portrait", (640, 360)),
+    ],
+)
+def test_sizes(resolution, orientation, size):
+    request = parse_request({"prompt": "x", "resolution": resolution, "orientation": Orientation(orientation)})
+    assert request.size == size
+
+
+@given(st.integers(64, 1920), st.integers(64, 1920))
+def test_every_even_size_in_bounds_is_a_resolution(width, height):
+    text = f"{width}x{height}"
+    if width % 2 or height % 2:
+        with pytest.raises(ValueError, match="odd side"):
+            parse_resolution(text)
+    else:
+        assert parse_resolution(text) == (width, height)
+
+
+def test_bounds_are_a_pair():
+    assert Bounds(8, 30) == FPS

@@ -1,0 +1,276 @@
+import threading
+
+import pytest
+
+from backend.core.errors import Conflict, NotFound, QueueFull, StudioError
+from backend.core.planning import Machine, Progress, Stage, make_plan
+from backend.core.registry import SYNTHETIC
+from backend.core.schema import parse_request
+from backend.jobs.job import Artifact, JobError, JobState
+from backend.jobs.store import Filter, Store
+
+CPU = Machine("CPU", cores=2, ram_gib=8)
+
+
+@pytest.fixture
+def clock():
+    return [1_000_000.0]
+
+
+@pytest.fixture
+def store(tmp_path, clock):
+    store = Store(tmp_path / "studio.db", clock=lambda: clock[0])
+    yield store
+    store.close()
+
+
+def add(store, prompt="a boat", key=None, limit=1000, **wish):
+    request = parse_request({"prompt": prompt} | wish)
+    return store.add(request, make_plan(request, SYNTHETIC, CPU), key=key, limit=limit)
+
+
+def artifact(render_s=2.0):
+    return Artifact(
+        "outputs/x/video.mp4", "outputs/x/thumbnail.jpg", 960, 540, 64, 24, 1000, "synthetic", "synthetic", render_s
+    )
+
+
+def test_a_job_comes_back_as_it_went_in(store):
+    job = add(store, "a red boat", seed=7, skyreels={"base_num_frames": 49})
+    assert store.get(job.id) == job
+    assert job.state is JobState.QUEUED
+    assert job.request.seed == 7
+    assert job.plan.forecast.seconds[Stage.SAVING] > 0
+
+
+def test_it_is_still_there_after_reopening(tmp_path):
+    store = Store(tmp_path / "studio.db")
+    job = add(store)
+    store.close()
+    again = Store(tmp_path / "studio.db")
+    assert again.get(job.id) == job
+    again.close()
+
+
+def test_another_schema_version_is_refused_and_left_alone(tmp_path):
+    store = Store(tmp_path / "studio.db")
+    store._run("PRAGMA user_version = 99")
+    store.close()
+    with pytest.raises(StudioError, match="schema version 99"):
+        Store(tmp_path / "studio.db")
+
+
+def test_claims_follow_the_queue_and_count_attempts(store):
+    first, second = add(store), add(store)
+    assert store.claim().id == first.id
+    claimed = store.claim()
+    assert (claimed.id, claimed.state, claimed.attempts) == (second.id, JobState.RUNNING, 1)
+    assert store.claim() is None
+
+
+def test_two_workers_never_claim_the_same_job(store):
+    for _ in range(40):
+        add(store)
+    claimed = []
+    workers = [threading.Thread(target=lambda: claimed.extend(iter(store.claim, None))) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(claimed) == len({job.id for job in claimed}) == 40
+
+
+def test_a_paused_queue_gives_nothing_and_remembers_it(tmp_path):
+    store = Store(tmp_path / "studio.db")
+    add(store)
+    store.set_queue_paused(True)
+    store.close()
+    again = Store(tmp_path / "studio.db")
+    assert again.queue_paused
+    assert again.claim() is None
+    again.set_queue_paused(False)
+    assert again.claim() is not None
+    again.close()
+
+
+def test_a_late_worker_of_an_old_attempt_writes_nothing(store):
+    add(store)
+    old = store.claim()
+    store.recover()
+    new = store.claim()
+    assert new.attempts == 2
+    assert not store.finish(old, JobState.SUCCEEDED, artifact=artifact())
+    store.set_progress(old, Progress(Stage.DENOISING, fraction=0.9))
+    assert store.get(new.id).progress is None
+    assert store.finish(new, JobState.SUCCEEDED, artifact=artifact())
+    assert store.get(new.id).artifact == artifact()
+    assert not store.finish(new, JobState.FAILED)
+
+
+def test_recovery_queues_again_and_the_third_death_quarantines(store):
+    job = add(store)
+    for _ in range(2):
+        store.claim()
+        assert store.recover()[0].state is JobState.QUEUED
+    store.claim()
+    assert store.recover()[0].state is JobState.QUARANTINED
+    assert "3 times" in store.get(job.id).error.message
+    assert store.move_to_state(job.id, JobState.QUEUED).deaths == 0
+
+
+def test_giving_back_is_no_death(store):
+    add(store)
+    job = store.claim()
+    assert store.give_back(job)
+    assert (store.get(job.id).state, store.get(job.id).deaths) == (JobState.QUEUED, 0)
+    assert store.recover() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "last", "allowed"),
+    [
+        ((), JobState.CANCELLED, True),
+        ((), JobState.PAUSED, True),
+        ((), JobState.SUCCEEDED, False),
+        ((JobState.CANCELLED,), JobState.QUEUED, True),
+        ((JobState.CANCELLED,), JobState.PAUSED, False),
+        ((JobState.PAUSED,), JobState.QUEUED, True),
+        ((JobState.PAUSED,), JobState.FAILED, False),
+    ],
+)
+def test_only_legal_moves_by_hand(store, path, last, allowed):
+    job = add(store)
+    for state in path:
+        store.move_to_state(job.id, state)
+    if allowed:
+        assert store.move_to_state(job.id, last).state is last
+    else:
+        with pytest.raises(Conflict):
+            store.move_to_state(job.id, last)
+
+
+def test_a_retry_goes_to_the_end_and_forgets_the_error(store):
+    failed = add(store)
+    job = store.claim()
+    store.finish(job, JobState.FAILED, error=JobError("x", "it broke", "mend it"))
+    other = add(store)
+    assert store.get(failed.id).error.message == "it broke"
+    retried = store.move_to_state(failed.id, JobState.QUEUED)
+    assert retried.error is None
+    assert store.claim().id == other.id
+
+
+def test_one_key_one_job(store, clock):
+    job = add(store, key="k", seed=1)
+    assert add(store, key="k", seed=1).id == job.id
+    with pytest.raises(Conflict, match="used for another request"):
+        add(store, "another film", key="k")
+    clock[0] += 25 * 3600
+    assert add(store, "another film", key="k").id != job.id
+
+
+def test_one_key_from_many_threads(store):
+    ids = []
+    threads = [threading.Thread(target=lambda: ids.append(add(store, key="same", seed=1).id)) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ids) == 20
+    assert len(set(ids)) == store.count() == 1
+
+
+def test_a_full_queue_refuses_and_stores_nothing(store):
+    add(store, limit=2)
+    add(store, limit=2)
+    with pytest.raises(QueueFull, match="2 jobs are waiting"):
+        add(store, limit=2)
+    assert store.count() == 2
+
+
+def test_moving_in_the_queue(store):
+    a, b, c = (add(store).id for _ in range(3))
+
+    def order():
+        return [job.id for job in store.find(Filter(states=(JobState.QUEUED,)))]
+
+    assert order() == [a, b, c]
+    store.move(c, None)
+    assert order() == [c, a, b]
+    store.move(c, 1)
+    assert order() == [a, c, b]
+    store.move(a, -5)
+    assert order() == [a, c, b]
+    store.claim()
+    with pytest.raises(Conflict, match="not waiting"):
+        store.move(a, 1)
+
+
+def test_search_finds_words_in_any_order_and_takes_signs_as_they_are(store):
+    boat = add(store, "A red boat at 100% sail")
+    add(store, "A blue car")
+    assert [job.id for job in store.find(Filter(search="boat red"))] == [boat.id]
+    assert [job.id for job in store.find(Filter(search="100%"))] == [boat.id]
+    assert store.find(Filter(search="1_0%")) == []
+    assert store.count(Filter(search="a")) == 2
+
+
+def test_pages_follow_each_other(store):
+    ids = [add(store).id for _ in range(5)]
+    newest = sorted(ids, reverse=True)
+    first = store.find(limit=2)
+    rest = store.find(Filter(before=first[-1].id), limit=10)
+    assert [job.id for job in first + rest] == newest
+
+
+def test_trash_and_purge(store, clock):
+    job = add(store)
+    with pytest.raises(Conflict, match="cancel it first"):
+        store.set_trashed(job.id, True)
+    store.move_to_state(job.id, JobState.CANCELLED)
+    store.set_trashed(job.id, True)
+    assert store.find() == []
+    assert [j.id for j in store.find(Filter(trashed=True))] == [job.id]
+    clock[0] += 100
+    assert store.purge(older_than_s=200) == []
+    clock[0] += 200
+    assert store.purge(older_than_s=200) == [job.id]
+    with pytest.raises(NotFound):
+        store.get(job.id)
+
+
+def test_uploads_in_use_are_those_of_every_job_in_the_history(store):
+    a, b = "a" * 20, "b" * 20
+    add(store, mode="image_to_video", image=a, end_image=b)
+    add(store)
+    assert store.uploads_in_use() == {a, b}
+
+
+def test_calibration_is_the_median_of_what_was_measured(store):
+    assert store.calibration("synthetic") == 1.0
+    for factor in (2.0, 3.0, 10.0):
+        add(store)
+        job = store.claim()
+        store.finish(job, JobState.SUCCEEDED, artifact=artifact(factor * job.plan.forecast.total_s))
+    assert store.calibration("synthetic") == pytest.approx(3.0)
+
+
+def test_tallies_count_what_ended(store):
+    add(store)
+    store.finish(store.claim(), JobState.SUCCEEDED, artifact=artifact(4.0))
+    add(store)
+    store.finish(store.claim(), JobState.FAILED, error=JobError("x", "y"))
+    add(store)
+    [tally] = store.tallies()
+    assert (tally.model, tally.succeeded, tally.failed, tally.median_s) == ("synthetic", 1, 1, 4.0)
+
+
+def test_the_version_grows_with_every_change(store):
+    seen = [store.version]
+    job = add(store)
+    seen.append(store.version)
+    store.set_favourite(job.id, True)
+    seen.append(store.version)
+    store.claim()
+    seen.append(store.version)
+    assert seen == sorted(set(seen))

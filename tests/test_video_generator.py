@@ -1,0 +1,238 @@
+import itertools
+import threading
+
+import pytest
+from backend.synthetic import SyntheticEngine
+
+from backend.core.config import Settings
+from backend.core.errors import Conflict, NotEnoughMemory, RenderFailed, StudioBusy
+from backend.jobs.job import JobState
+from backend.media.probe import probe
+from backend.media.writer import read_recipe
+from backend.video_generator import VideoGenerator
+
+S = JobState
+
+
+def test_a_job_becomes_a_film_with_its_recipe(generator, settings, a_request):
+    job = generator.wait(generator.submit(a_request()).id, timeout=30)
+    assert job.state is S.SUCCEEDED, job.error
+    film = settings.data / job.artifact.video
+    info = probe(film)
+    assert (info.width, info.height, info.frames, info.fps) == (128, 96, 16, 24)
+    recipe = read_recipe(film)
+    assert recipe["request"]["prompt"] == "a red boat at sunset"
+    assert recipe["plan"]["model"] == "synthetic"
+    assert (film.parent / "metadata.json").is_file()
+    assert (film.parent / "thumbnail.jpg").is_file()
+    assert list(settings.temp.glob("*/")) == []
+
+
+def test_jobs_run_in_order_one_at_a_time(generator, a_request):
+    jobs = [generator.submit(a_request(seed=n)) for n in range(3)]
+    ended = [generator.wait(job.id, timeout=60) for job in jobs]
+    starts = [job.started_at for job in ended]
+    assert starts == sorted(starts)
+    assert all(after.started_at >= before.finished_at for before, after in itertools.pairwise(ended))
+
+
+def test_cancel_stops_at_the_next_step(generator, faults, settings, a_request):
+    faults.hold_at(step=3)
+    job = generator.submit(a_request())
+    assert faults.reached.wait(timeout=10)
+    assert generator.cancel(job.id).state is S.RUNNING
+    assert generator.is_cancelling(job.id)
+    faults.release()
+    assert generator.wait(job.id, timeout=10).state is S.CANCELLED
+    assert not (settings.outputs / job.id).exists()
+    assert not (settings.temp / job.id).exists()
+
+
+def test_cancelling_a_waiting_job_leaves_the_running_one_alone(generator, faults, a_request):
+    faults.hold_at(step=2)
+    running, waiting = generator.submit(a_request()), generator.submit(a_request())
+    assert faults.reached.wait(timeout=10)
+    assert generator.cancel(waiting.id).state is S.CANCELLED
+    faults.release()
+    assert generator.wait(running.id, timeout=30).state is S.SUCCEEDED
+
+
+def test_pause_holds_a_running_job_and_resume_lets_it_go_on(generator, faults, a_request):
+    faults.hold_at(step=3)
+    job = generator.submit(a_request())
+    assert faults.reached.wait(timeout=10)
+    assert generator.pause(job.id).state is S.PAUSED
+    faults.release()
+    with pytest.raises(TimeoutError):
+        generator.wait(job.id, timeout=0.5)
+    assert generator.resume(job.id).state is S.RUNNING
+    assert generator.wait(job.id, timeout=30).state is S.SUCCEEDED
+    assert generator.job(job.id).attempts == 1
+
+
+def test_a_paused_running_job_can_be_cancelled(generator, faults, a_request):
+    faults.hold_at(step=3)
+    job = generator.submit(a_request())
+    assert faults.reached.wait(timeout=10)
+    generator.pause(job.id)
+    faults.release()
+    generator.cancel(job.id)
+    assert generator.wait(job.id, timeout=10).state is S.CANCELLED
+
+
+def test_only_a_paused_job_resumes_and_only_an_ended_one_is_retried(generator, a_request):
+    generator.pause_queue(True)
+    job = generator.submit(a_request())
+    with pytest.raises(Conflict, match="only a paused job"):
+        generator.resume(job.id)
+    with pytest.raises(Conflict, match="only a job that has ended"):
+        generator.retry(job.id)
+
+
+def test_a_paused_queue_starts_nothing_until_it_goes_on(generator, a_request):
+    generator.pause_queue(True)
+    job = generator.submit(a_request())
+    with pytest.raises(TimeoutError):
+        generator.wait(job.id, timeout=0.5)
+    assert generator.job(job.id).state is S.QUEUED
+    generator.pause_queue(False)
+    assert generator.wait(job.id, timeout=30).state is S.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "words"),
+    [
+        (RenderFailed("The numbers went astray;", hint="use another seed."), "render_failed", "another seed"),
+        (NotEnoughMemory("It wants 99 GB;", hint="lower the size."), "not_enough_memory", "lower the size"),
+        (KeyError("surprise"), "internal", "KeyError"),
+    ],
+)
+def test_a_failing_job_says_why_keeps_its_row_and_the_next_one_runs(generator, faults, a_request, failure, code, words):
+    faults.fail_at(step=2, error=failure)
+    failed = generator.submit(a_request())
+    good = generator.submit(a_request(seed=2))
+    job = generator.wait(failed.id, timeout=30)
+    assert (job.state, job.error.code) == (S.FAILED, code)
+    assert words in job.error.message + job.error.hint
+    assert generator.wait(good.id, timeout=30).state is S.SUCCEEDED
+    assert generator.wait(generator.retry(failed.id).id, timeout=30).state is S.SUCCEEDED
+
+
+def test_too_few_frames_are_a_failure_not_a_short_film(generator, faults, settings, a_request):
+    faults.frames_short = 4
+    job = generator.wait(generator.submit(a_request()).id, timeout=30)
+    assert job.state is S.FAILED
+    assert not (settings.outputs / job.id).exists()
+
+
+def test_a_full_disk_is_said_before_the_start(tmp_path, a_request):
+    settings = Settings(data=tmp_path, disk_reserve_bytes=10**18)
+    generator = VideoGenerator(settings, {"synthetic": SyntheticEngine()})
+    generator.start()
+    job = generator.wait(generator.submit(a_request()).id, timeout=10)
+    assert (job.state, job.error.code) == (S.FAILED, "not_enough_space")
+    generator.stop()
+
+
+def test_a_second_studio_on_the_folder_is_refused_in_a_sentence(generator, settings):
+    with pytest.raises(StudioBusy, match=r"already uses the data folder.*--data"):
+        VideoGenerator(settings)
+
+
+def test_stopping_gives_a_running_job_back_and_the_next_start_finishes_it(settings, faults, a_request):
+    engine = SyntheticEngine(faults)
+    first = VideoGenerator(settings, {"synthetic": engine})
+    first.start()
+    faults.hold_at(step=2)
+    job = first.submit(a_request())
+    assert faults.reached.wait(timeout=10)
+    stopper = threading.Thread(target=first.stop)
+    stopper.start()
+    while not first.stopping:
+        pass
+    faults.release()
+    stopper.join(timeout=15)
+    second = VideoGenerator(settings, {"synthetic": SyntheticEngine()})
+    assert (second.job(job.id).state, second.job(job.id).deaths) == (S.QUEUED, 0)
+    second.start()
+    assert second.wait(job.id, timeout=30).state is S.SUCCEEDED
+    second.stop()
+
+
+def test_progress_is_told_and_never_goes_back(generator, faults, a_request):
+    faults.step_s = 0.15
+    job = generator.submit(a_request())
+    seen = []
+    while (now := generator.job(job.id)).state not in (S.SUCCEEDED, S.FAILED):
+        if now.progress and (not seen or now.progress != seen[-1]):
+            seen.append(now.progress)
+    assert len(seen) >= 2
+    fractions = [at.fraction for at in seen]
+    assert fractions == sorted(fractions)
+    assert all(0 <= f <= 1 for f in fractions)
+    assert any(at.step > 0 and at.steps == 10 and at.windows == 1 for at in seen)
+    assert all(at.eta_s is not None and at.eta_s >= 0 for at in seen)
+
+
+def test_the_same_seed_gives_the_same_frames_and_another_does_not(generator, settings, a_request):
+    def frames(seed):
+        job = generator.wait(generator.submit(a_request(seed=seed)).id, timeout=30)
+        return (settings.data / job.artifact.video).parent, job
+
+    import av
+
+    def pixels(folder):
+        with av.open(str(folder / "video.mp4")) as film:
+            return b"".join(frame.to_ndarray(format="rgb24").tobytes() for frame in film.decode(video=0))
+
+    first, second, other = (pixels(frames(seed)[0]) for seed in (5, 5, 6))
+    assert first == second
+    assert first != other
+
+
+def test_a_deleted_film_goes_to_the_trash_and_comes_back(generator, settings, a_request):
+    job = generator.wait(generator.submit(a_request()).id, timeout=30)
+    generator.delete(job.id)
+    assert not (settings.outputs / job.id).exists()
+    assert (settings.trash / job.id / "video.mp4").exists()
+    generator.restore(job.id)
+    assert generator.file(job.id, "video.mp4").is_file()
+    with pytest.raises(Conflict, match="not in the trash"):
+        generator.restore(job.id)
+
+
+def test_tidying_takes_old_uploads_and_the_old_trash_but_never_an_output(settings, a_request):
+    from dataclasses import replace
+
+    quick = replace(settings, upload_keep_s=0, trash_keep_s=0)
+    generator = VideoGenerator(quick, {"synthetic": SyntheticEngine()})
+    kept = generator.uploads.receive("kept.png")
+    with kept as incoming:
+        incoming.write(_png())
+        used = incoming.accept().id
+    with generator.uploads.receive("loose.png") as incoming:
+        incoming.write(_png())
+        loose = incoming.accept().id
+    generator.start()
+    film = generator.wait(generator.submit(a_request(mode="image_to_video", image=used)).id, timeout=30)
+    gone = generator.wait(generator.submit(a_request()).id, timeout=30)
+    generator.delete(gone.id)
+    (settings.outputs / "notes.txt").write_text("mine")
+    generator._tidy()
+    assert (settings.uploads / used).exists()
+    assert not (settings.uploads / loose).exists()
+    assert not (settings.trash / gone.id).exists()
+    assert (settings.outputs / film.id / "video.mp4").exists()
+    assert (settings.outputs / "notes.txt").exists()
+    generator.stop()
+
+
+def _png():
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.fromarray(np.full((48, 64, 3), 90, np.uint8)).save(data, "PNG")
+    return data.getvalue()

@@ -1,0 +1,237 @@
+import io
+import json
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SMALL = {
+    "prompt": "a red boat at sunset",
+    "resolution": "128x96",
+    "num_frames": 16,
+    "num_inference_steps": 10,
+    "seed": 1,
+}
+
+
+def submit(client, **wish):
+    answer = client.post("/api/v1/jobs", json=SMALL | wish)
+    assert answer.status_code == 202, answer.text
+    return answer.json()
+
+
+def finished(client, generator, **wish):
+    job = submit(client, **wish)
+    generator.wait(job["id"], timeout=30)
+    return client.get(f"/api/v1/jobs/{job['id']}").json()
+
+
+def png(width=64, height=48):
+    data = io.BytesIO()
+    Image.fromarray(np.full((height, width, 3), 90, np.uint8)).save(data, "PNG")
+    return data.getvalue()
+
+
+def test_a_job_from_submit_to_film(client, generator):
+    job = submit(client)
+    assert job["state"] == "queued"
+    assert job["plan"]["total_frames"] == 16
+    generator.wait(job["id"], timeout=30)
+    done = client.get(f"/api/v1/jobs/{job['id']}").json()
+    assert done["state"] == "succeeded"
+    assert done["artifact"]["frames"] == 16
+    film = client.get(f"/api/v1/jobs/{job['id']}/video")
+    assert film.headers["content-type"] == "video/mp4"
+    assert film.content[4:8] == b"ftyp"
+    assert len(film.content) == done["artifact"]["bytes"]
+    assert client.get(f"/api/v1/jobs/{job['id']}/thumbnail").content[:2] == b"\xff\xd8"
+    assert client.get(f"/api/v1/jobs/{job['id']}/metadata").json()["request"]["prompt"] == SMALL["prompt"]
+
+
+def test_films_are_served_in_ranges(client, generator):
+    job = finished(client, generator)
+    whole = client.get(f"/api/v1/jobs/{job['id']}/video").content
+    for url in (f"/api/v1/jobs/{job['id']}/video", f"/app/static/media/{job['id']}/video.mp4"):
+        part = client.get(url, headers={"range": "bytes=100-199"})
+        assert part.status_code == 206
+        assert part.content == whole[100:200]
+        assert part.headers["content-range"] == f"bytes 100-199/{len(whole)}"
+        assert client.get(url, headers={"range": f"bytes={len(whole)}-"}).status_code == 416
+
+
+def test_a_download_is_an_attachment(client, generator):
+    job = finished(client, generator)
+    header = client.get(f"/api/v1/jobs/{job['id']}/video?download=true").headers["content-disposition"]
+    assert header == f'attachment; filename="{job["id"]}.mp4"'
+
+
+@pytest.mark.parametrize(
+    ("wish", "field"),
+    [
+        ({"fps": 99}, "fps"),
+        ({"prompt": ""}, "prompt"),
+        ({"model": "nope"}, "model"),
+        ({"frames": 64}, "frames"),
+        ({"num_frames": None, "seconds": 170}, "seconds"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/api/v1/jobs", "/api/v1/plan"])
+def test_a_bad_wish_is_422_and_nothing_is_queued(client, generator, path, wish, field):
+    answer = client.post(path, json=SMALL | wish)
+    assert answer.status_code == 422
+    error = answer.json()["error"]
+    assert error["field"] == field
+    assert error["message"]
+    assert generator.store.count() == 0
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"null", b'"x"', b"\xff\xfe"])
+def test_a_body_that_is_no_request_is_422(client, body):
+    answer = client.post("/api/v1/jobs", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    assert "JSON" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/api/v1/jobs/nope", "/api/v1/jobs/nope/video", "/api/v1/nothing", "/api/v1/uploads/..%2f..%2fetc", "/api/v2"],
+)
+def test_what_is_not_there_is_404_json(client, path):
+    if path == "/api/v2":
+        assert client.get(path).status_code == 200  # a page's address: Streamlit answers every one of those
+        return
+    answer = client.get(path)
+    assert answer.status_code == 404
+    assert answer.json()["error"]["message"]
+
+
+def test_the_plan_says_what_it_will_be(client):
+    plan = client.post("/api/v1/plan", json={"prompt": "x", "num_frames": 100, "fps": 25}).json()
+    assert (plan["num_frames"], plan["fps"], plan["width"], plan["height"]) == (100, 25, 960, 540)
+    assert plan["forecast_s"] > 0
+
+
+def test_one_key_one_job(client, generator):
+    jobs = [client.post("/api/v1/jobs", json=SMALL, headers={"idempotency-key": "k"}).json()["id"] for _ in range(2)]
+    assert len(set(jobs)) == 1
+    other = client.post("/api/v1/jobs", json=SMALL | {"prompt": "z"}, headers={"idempotency-key": "k"})
+    assert other.status_code == 409
+    assert generator.store.count() == 1
+
+
+def test_uploads_raw_and_multipart(client):
+    raw = client.post("/api/v1/uploads?filename=cat.png", content=png())
+    assert raw.status_code == 201, raw.text
+    assert (raw.json()["kind"], raw.json()["width"], raw.json()["height"]) == ("image", 64, 48)
+    form = client.post("/api/v1/uploads", files={"file": ("dog.png", png(80, 60), "image/png")})
+    assert form.status_code == 201, form.text
+    assert form.json()["width"] == 80
+    assert client.get(f"/api/v1/uploads/{raw.json()['id']}").json() == raw.json()
+    preview = client.get(f"/app/static/uploads/{raw.json()['id']}/preview.jpg?width=96&height=64")
+    assert Image.open(io.BytesIO(preview.content)).size == (96, 64)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture at all", png()[:60]])
+def test_a_bad_upload_is_refused_and_leaves_nothing(client, settings, content):
+    answer = client.post("/api/v1/uploads?filename=cat.png", content=content)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["message"]
+    assert [p for p in settings.uploads.rglob("*") if p.is_file() and p.name != ".gitkeep"] == []
+
+
+def test_a_form_without_a_file_is_refused(client):
+    assert client.post("/api/v1/uploads", files={"other": ("x.png", png())}).status_code == 422
+
+
+def test_an_uploaded_picture_becomes_a_film(client, generator):
+    image = client.post("/api/v1/uploads?filename=cat.png", content=png()).json()["id"]
+    job = finished(client, generator, mode="image_to_video", image=image)
+    assert job["state"] == "succeeded", job["error"]
+
+
+def test_a_picture_is_no_video(client):
+    image = client.post("/api/v1/uploads?filename=cat.png", content=png()).json()["id"]
+    answer = client.post("/api/v1/jobs", json=SMALL | {"mode": "video_extension", "video": image})
+    assert answer.status_code == 422
+    assert answer.json()["error"]["field"] == "video"
+
+
+def test_acting_on_jobs(client, generator):
+    client.post("/api/v1/queue/pause")
+    job = submit(client)
+    url = f"/api/v1/jobs/{job['id']}"
+    assert client.post(f"{url}/pause").json()["state"] == "paused"
+    assert client.post(f"{url}/resume").json()["state"] == "queued"
+    assert client.delete(url).status_code == 409
+    assert client.post(f"{url}/cancel").json()["state"] == "cancelled"
+    assert client.post(f"{url}/cancel").status_code == 409
+    assert client.post(f"{url}/retry").json()["state"] == "queued"
+    assert client.post(f"{url}/explode").status_code == 404
+    assert client.post("/api/v1/queue/resume").json()["paused"] is False
+    assert generator.wait(job["id"], timeout=30).state.value == "succeeded"
+    assert client.delete(url).status_code == 200
+    assert client.get(f"{url}/video").status_code == 404
+    assert client.post(f"{url}/restore").status_code == 200
+    assert client.get(f"{url}/video").status_code == 200
+
+
+def test_the_list_goes_on(client, generator):
+    client.post("/api/v1/queue/pause")
+    ids = [submit(client)["id"] for _ in range(5)]
+    first = client.get("/api/v1/jobs?limit=3").json()
+    rest = client.get(f"/api/v1/jobs?limit=3&before={first['next']}").json()
+    assert [job["id"] for job in first["jobs"] + rest["jobs"]] == ids[::-1]
+    assert rest["next"] is None
+    assert client.get("/api/v1/jobs?state=running").json()["jobs"] == []
+    assert client.get("/api/v1/jobs?limit=0").status_code == 422
+
+
+def test_events_tell_the_job_until_it_ends(client):
+    job = submit(client)
+    with client.stream("GET", f"/api/v1/jobs/{job['id']}/events") as answer:
+        states = [json.loads(line[6:])["state"] for line in answer.iter_lines() if line.startswith("data: ")]
+    assert states[-1] == "succeeded"
+
+
+def test_models_and_system(client):
+    [sketch] = [spec for spec in client.get("/api/v1/models").json()["models"] if spec["id"] == "synthetic"]
+    assert sketch["modes"] == ["image_to_video", "text_to_video", "video_extension"]
+    system = client.get("/api/v1/system").json()
+    assert system["machine"]["cores"] >= 1
+    assert system["now"]["disk_free_gib"] > 0
+
+
+def test_no_answer_names_a_path_of_this_machine(client, generator, settings):
+    job = finished(client, generator)
+    for path in (
+        "/api/v1/jobs",
+        f"/api/v1/jobs/{job['id']}",
+        f"/api/v1/jobs/{job['id']}/metadata",
+        "/api/v1/models",
+        "/api/v1/system",
+    ):
+        assert str(settings.data) not in client.get(path).text
+
+
+def test_the_docs_ask_nobody_else(client):
+    assert client.get("/docs").status_code == 200
+    assert "http" not in client.get("/docs").text.replace("http://www.w3.org", "")
+
+
+def test_the_page_and_the_api_answer_on_one_port(client):
+    assert "<title>Streamlit</title>" in client.get("/").text
+    assert client.get("/healthz").json() == {"status": "ok"}
+
+
+def test_submitting_is_quick_while_a_job_runs(client, generator, faults):
+    faults.hold_at(step=2)
+    submit(client)
+    assert faults.reached.wait(timeout=10)
+    took = []
+    for _ in range(40):
+        start = time.perf_counter()
+        submit(client)
+        took.append(time.perf_counter() - start)
+    faults.release()
+    assert sorted(took)[37] < 0.1

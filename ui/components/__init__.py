@@ -1,0 +1,1 @@
+"""Pieces that Streamlit does not have, in plain HTML and JavaScript."""

@@ -1,0 +1,51 @@
+"""A drop zone whose file goes to the upload route, not through the page: any size, in constant memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from backend import web
+from backend.core.errors import StudioError
+from ui.studio import studio
+
+HERE = Path(__file__).parent
+HTML = """<label class="zone"><span class="label"></span><span class="hint"></span>
+<input type="file"><span class="bar"><i></i></span></label>"""
+
+_zone = st.components.v2.component(
+    "studio_dropzone",
+    html=HTML,
+    css=(HERE / "dropzone.css").read_text(),
+    js=(HERE / "dropzone.js").read_text(),
+)
+
+ACCEPT = {"image": ["jpg", "jpeg", "png", "webp"], "video": ["mp4", "mov", "avi", "mkv"]}
+HINTS = {"image": "JPG, PNG or WebP, up to 50 megapixels", "video": "MP4, MOV, AVI or MKV, up to 500 MB and 10 minutes"}
+
+
+def dropzone(label: str, kind: str, key: str) -> str | None:
+    """The id of the upload that was just made here, else None. `kind` is "image" or "video"."""
+    if not web.serving:
+        return _through_the_page(label, kind, key)
+    accept = ",".join(f".{ending}" for ending in ACCEPT[kind])
+    data = {"label": label, "hint": HINTS[kind], "accept": accept}
+    result = _zone(key=key, data=data, on_done_change=lambda: None)
+    return result.done["id"] if result.done else None
+
+
+def _through_the_page(label: str, kind: str, key: str) -> str | None:
+    """Under `streamlit run app.py` alone there is no upload route; the file comes through Streamlit's uploader."""
+    file = st.file_uploader(label, type=ACCEPT[kind], key=f"{key}_file")
+    if file is None or st.session_state.get(f"{key}_seen") == file.file_id:
+        return None
+    st.session_state[f"{key}_seen"] = file.file_id
+    try:
+        with studio().uploads.receive(file.name) as incoming:
+            while chunk := file.read(2**20):
+                incoming.write(chunk)
+            return incoming.accept().id
+    except StudioError as error:
+        st.error(str(error))
+        return None

@@ -1,0 +1,382 @@
+"""Create: left the wish, right the stage."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import streamlit as st
+
+from backend.core.errors import InvalidRequest, StudioError
+from backend.core.planning import Plan, choose_model
+from backend.core.registry import SYNTHETIC, ModelSpec
+from backend.core.schema import (
+    ADDNOISE,
+    DEFAULT_FPS,
+    FLOW_SHIFT,
+    FPS,
+    GUIDANCE_SCALE,
+    PAGE_FRAMES,
+    PROMPT_LENGTH,
+    SEED,
+    SIZES,
+    STEPS,
+    Bounds,
+    GenerationRequest,
+    Mode,
+    Orientation,
+    parse_request,
+)
+from ui import form
+from ui.components.dropzone import dropzone
+from ui.film import film_card, progress_card
+from ui.studio import film_url, header, latest_films, poll_s, preview_url, queue_mark, studio
+from ui.theme import empty_stage
+from ui.words import clock, duration, plain, shortened, size
+
+MODES = {
+    "text_to_video": "Text to video",
+    "image_to_video": "Image to video",
+    "video_extension": "Extend a video",
+}
+SHAPES = {"landscape": "16:9", "portrait": "9:16", "square": "1:1"}
+FITS = {"crop": "Fill the frame (crop)", "letterbox": "Show all of it (bars)"}
+DOUBLE_CLICK_S = 1.5
+
+
+def current_model() -> ModelSpec:
+    """The model that the form as it stands would use."""
+    models = {spec.id: spec for spec in studio().models()}
+    chosen = models.get(form.get("model"))
+    if chosen is not None:
+        return chosen
+    mode = Mode(form.get("mode"))
+    probe = {
+        Mode.TEXT_TO_VIDEO: {"prompt": "-"},
+        Mode.IMAGE_TO_VIDEO: {"image": "0" * 20},
+        Mode.VIDEO_EXTENSION: {"video": "0" * 20},
+    }[mode]
+    request = GenerationRequest(mode=mode, resolution=form.get("resolution"), **probe)
+    return choose_model(request, models.values(), studio().machine)
+
+
+def wish_column(spec: ModelSpec) -> None:
+    st.segmented_control(
+        "Mode",
+        list(MODES),
+        format_func=MODES.get,
+        key=form.key("mode"),
+        required=True,
+        width="stretch",
+        label_visibility="collapsed",
+        persist_state="session",
+    )
+    mode = Mode(form.get("mode"))
+    if mode is Mode.IMAGE_TO_VIDEO:
+        file_field("image", "image", "The first frame")
+        file_field("end_image", "image", "The last frame (optional)")
+    if mode is Mode.VIDEO_EXTENSION:
+        file_field("video", "video", "The video to continue")
+    st.text_area(
+        "Prompt",
+        key=form.key("prompt"),
+        height=100,
+        max_chars=PROMPT_LENGTH,
+        placeholder="What should the film show?" if mode is Mode.TEXT_TO_VIDEO else "What should happen? (optional)",
+        persist_state="session",
+    )
+    with st.container(key="examples"):
+        st.pills(
+            "Prompts to try",
+            spec.prompts,
+            key="example",
+            on_change=take_example,
+            label_visibility="collapsed",
+            wrap=False,
+        )
+    shape, how_large = st.columns([3, 2])
+    with shape:
+        choice("Shape", SHAPES, "orientation")
+    with how_large:
+        choice("Size", {"540p": "540p", "720p": "720p"}, "resolution")
+    st.slider(
+        "Length",
+        int(PAGE_FRAMES.least),
+        int(PAGE_FRAMES.most),
+        key=form.key("num_frames"),
+        format="%d frames",
+        persist_state="session",
+    )
+    length_caption(mode)
+    details(spec)
+    if spec.diffusion_forcing:
+        skyreels_controls(spec)
+
+
+def choice(label: str, options: dict[str, str], field: str) -> None:
+    st.segmented_control(
+        label,
+        list(options),
+        format_func=options.get,
+        key=form.key(field),
+        required=True,
+        width="stretch",
+        persist_state="session",
+    )
+
+
+def take_example() -> None:
+    if st.session_state.example:
+        form.put("prompt", st.session_state.example)
+        st.session_state.example = None
+
+
+def length_caption(mode: Mode) -> None:
+    frames = form.get("num_frames")
+    fps = form.get("fps")
+    if fps is None and mode is Mode.VIDEO_EXTENSION:
+        st.caption(f"{frames} new frames, at the rate of the video")
+        return
+    fps = fps or DEFAULT_FPS
+    new = "new " if mode is Mode.VIDEO_EXTENSION else ""
+    st.caption(f"{frames} {new}frames at {fps} fps = {duration(frames / fps)}")
+
+
+def file_field(field: str, kind: str, label: str) -> None:
+    """A drop zone, or what was dropped there as the model will see it."""
+    upload_id = form.get(field)
+    upload = None
+    if upload_id:
+        try:
+            upload = studio().upload(upload_id)
+        except StudioError:
+            form.put(field, None)  # cleaned up meanwhile
+    if upload is None:
+        made = dropzone(label, kind, key=f"drop_{field}")
+        if made:
+            form.put(field, made)
+            st.rerun()
+        return
+    width, height = SIZES[form.get("resolution"), Orientation(form.get("orientation"))]
+    with st.container(border=True, key=f"file_{field}"):
+        picture, words = st.columns([2, 3], vertical_alignment="center")
+        picture.image(
+            preview_url(upload, width // 2, height // 2, form.get("fit")),
+            width="stretch",
+            alt=f"{label}, as the model will see it",
+        )
+        what = f"{upload.width}x{upload.height}"
+        if upload.kind == "video":
+            what += f", {upload.frames} frames at {upload.fps:g} fps"
+        words.markdown(f"**{label}**  \n{plain(shortened(upload.filename, 40))}")
+        words.caption(f"{what}. Shown as it will be used.")
+        if words.button("Remove", key=f"remove_{field}", icon=":material/close:", type="tertiary"):
+            form.put(field, None)
+            st.rerun()
+
+
+def details(spec: ModelSpec) -> None:
+    with st.expander("Details: steps, guidance, seed, negative prompt, model"):
+        st.text_area(
+            "Negative prompt",
+            key=form.key("negative_prompt"),
+            height=68,
+            max_chars=PROMPT_LENGTH,
+            placeholder="What should not be in the film",
+            persist_state="session",
+        )
+        left, right = st.columns(2)
+        with left:
+            number("Steps", "num_inference_steps", STEPS, spec.num_inference_steps, "More steps: finer, slower.")
+            number("Frames per second", "fps", FPS, spec.fps, "The speed of the finished film.")
+        with right:
+            number("Guidance", "guidance_scale", GUIDANCE_SCALE, spec.guidance_scale, "Higher: closer to the prompt.")
+            with st.container(horizontal=True, vertical_alignment="bottom"):
+                number("Seed", "seed", SEED, "a new one", "The same seed makes the same film again.")
+                st.button(
+                    "Roll a seed",
+                    icon=":material/casino:",
+                    on_click=form.roll_the_dice,
+                    help="Draw a seed and keep it",
+                    key="dice",
+                )
+        models = {"auto": "Automatic"} | {s.id: s.title for s in studio().models()}
+        if form.get("model") not in models:
+            form.put("model", "auto")
+        st.selectbox("Model", list(models), format_func=models.get, key=form.key("model"), persist_state="session")
+        if form.get("mode") != Mode.TEXT_TO_VIDEO.value:
+            st.radio(
+                "An input of another shape",
+                list(FITS),
+                format_func=FITS.get,
+                key=form.key("fit"),
+                horizontal=True,
+                persist_state="session",
+            )
+
+
+def number(label: str, field: str, bounds: Bounds, default: object, words: str) -> None:
+    """A number that may stay empty: then the model's own default counts, shown as the placeholder."""
+    whole = isinstance(bounds.least, int)
+    st.number_input(
+        label,
+        min_value=bounds.least,
+        max_value=bounds.most,
+        value=None,
+        step=1 if whole else 0.5,
+        key=form.key(field),
+        placeholder=f"{default:g}" if isinstance(default, int | float) else str(default),
+        help=words,
+        persist_state="session",
+    )
+
+
+def skyreels_controls(spec: ModelSpec) -> None:
+    with st.expander("SkyReels controls: windows"):
+        windows = [frames for frames in (49, 73, 97, 121) if frames <= spec.base_num_frames]
+        st.selectbox(
+            "Window, frames",
+            windows,
+            index=None,
+            placeholder=str(spec.base_num_frames),
+            key=form.key("base_num_frames"),
+            help="What the model sees at once. Smaller: less memory; motion may forget what came before.",
+            persist_state="session",
+        )
+        st.selectbox(
+            "Overlap, frames",
+            [9, 17, 25, 37],
+            index=None,
+            placeholder=str(spec.overlap_history),
+            key=form.key("overlap_history"),
+            help="What a window repeats of the one before. Larger: smoother joins, more work.",
+            persist_state="session",
+        )
+        number("Noise on the overlap", "addnoise_condition", ADDNOISE, 0, "About 20 lets long films drift less.")
+        number("Flow shift", "flow_shift", FLOW_SHIFT, spec.flow_shift, "Higher: more time on layout and motion.")
+
+
+def plan_card() -> GenerationRequest | None:
+    """The plan of the form as it stands; None, with the reason shown, if it cannot be made."""
+    with st.container(border=True, key="plan"):
+        try:
+            request = parse_request(form.wish())
+            plan = studio().plan(request)
+        except StudioError as error:
+            missing = isinstance(error, InvalidRequest) and error.field in ("prompt", "image", "video")
+            if missing and not form.get(error.field):
+                needed = {"prompt": "Write a prompt", "image": "Drop a picture", "video": "Drop a video"}[error.field]
+                st.caption(f":material/route: {needed}, and the plan appears here.")
+            else:
+                st.markdown(f":material/error: {plain(str(error))}")
+            return None
+        st.markdown(f":material/route: **Plan** {plain(plan_words(plan))}")
+        forecast = plan.forecast
+        cost = f"peak {forecast.peak_gib:.1f} GB · {size(forecast.disk_bytes)} on disk"
+        st.markdown(f":material/timer: **about {duration(forecast.total_s)}** · {cost}")
+        needed = forecast.peak_gib
+        machine = studio().machine
+        room = machine.vram_gib if machine.has_gpu else machine.ram_gib
+        if needed > room:
+            st.markdown(f":material/warning: {plan.model_title} wants {needed:.0f} GB, this machine has {room:.0f} GB.")
+        return request
+
+
+def plan_words(plan: Plan) -> str:
+    windows = f"{len(plan.windows)} window" + ("s" if len(plan.windows) > 1 else "")
+    drawn, delivered = f"{plan.render_width}x{plan.render_height}", f"{plan.width}x{plan.height}"
+    parts = [windows, f"{plan.num_inference_steps} steps", f"{plan.render_frames} frames made, {plan.num_frames} kept"]
+    if plan.source_frames:
+        parts.append(f"after {plan.source_frames} of the video, {duration(plan.total_s)} in all")
+    if drawn == delivered:
+        parts.append(delivered)
+    else:
+        parts.append(f"{drawn} {'enlarged' if plan.enlarged else 'cropped'} to {delivered}")
+    return " · ".join(parts)
+
+
+def generate_button() -> None:
+    if st.button(
+        "Generate",
+        type="primary",
+        icon=":material/play_arrow:",
+        width="stretch",
+        shortcut="Ctrl+Enter",
+        key="generate",
+    ):
+        submit()
+    if said := st.session_state.pop("submit_error", None):
+        st.error(said, icon=":material/error:")
+
+
+def submit() -> None:
+    """Queue the form's wish once; a second click within a moment is the same wish."""
+    wish = form.wish()
+    mark = json.dumps(wish, sort_keys=True)
+    last_mark, last_time = st.session_state.get("last_submit", ("", 0.0))
+    if mark == last_mark and time.monotonic() - last_time < DOUBLE_CLICK_S:
+        return
+    try:
+        job = studio().submit(parse_request(wish))
+    except StudioError as error:
+        st.session_state["submit_error"] = plain(str(error))
+        return
+    st.session_state["last_submit"] = (mark, time.monotonic())
+    waiting = len(studio().active())
+    st.toast(f"Queued, {waiting - 1} before it" if waiting > 1 else "Started", icon=":material/movie:")
+    st.session_state["my_job"] = job.id
+    st.rerun()
+
+
+def stage_column(spec: ModelSpec) -> None:
+    """What is being made now, else the latest film, playing; below it the latest takes."""
+    films = latest_films(5)
+    with st.container(key=f"stage_{films[0].id if films else 'empty'}"):
+        if films:
+            st.video(film_url(films[0]), autoplay=True, loop=True, muted=True, alt=films[0].title)
+        else:
+            st.html(
+                empty_stage("Your film appears here", "Pick a prompt on the left, or write one, and press Generate.")
+            )
+    now_card()
+    if spec is SYNTHETIC:
+        st.caption(
+            ":material/info: No SkyReels weights are here yet, so films are sketches drawn by rules. "
+            "Put a SkyReels V2 checkpoint into models/ (see the README) and it is used from the next film on."
+        )
+    if len(films) > 1:
+        st.subheader("Latest")
+        for column, job in zip(st.columns(4), films[1:], strict=False):
+            with column:
+                film_card(job, "latest")
+
+
+def now_card() -> None:
+    mark = queue_mark()
+
+    @st.fragment(run_every=poll_s())
+    def now() -> None:
+        if queue_mark() != mark:
+            st.rerun()
+        active = studio().active()
+        if active:
+            progress_card(active[0])
+            left = [job.plan.forecast.total_s for job in active[1:]]
+            if left:
+                running = active[0].progress
+                first = running.eta_s if running and running.eta_s is not None else active[0].plan.forecast.total_s
+                st.caption(f"{len(left)} more waiting · all done at about {clock(time.time() + first + sum(left))}")
+
+    now()
+
+
+form.prepare()
+spec = current_model()
+header("Create", "Describe a film. It is made on this machine, and stays here.", spec.title)
+left, right = st.columns([41, 59], gap="large")
+with left:
+    wish_column(spec)
+    plan_card()
+    generate_button()
+with right:
+    stage_column(spec)

@@ -1,0 +1,146 @@
+"""Cards: a film as a poster, a job in progress."""
+
+from __future__ import annotations
+
+import time
+
+import streamlit as st
+
+from backend.core.errors import StudioError
+from backend.jobs.job import Job, JobState
+from ui import form
+from ui.studio import film_url, poster_url, studio
+from ui.words import age, duration, plain, shortened, size
+
+CREATE = "ui/create.py"
+
+
+def film_card(job: Job, where: str) -> None:
+    """A poster with its prompt; a click opens the film. `where` keeps the keys of two lists apart."""
+    with st.container(key=f"poster_{where}_{job.id}", gap="xsmall"):
+        st.image(poster_url(job), width="stretch", alt=job.title)
+        star = ":material/star: " if job.favourite else ""
+        if st.button(f"{star}{plain(shortened(job.title, 46))}", key=f"open_{where}_{job.id}", type="tertiary"):
+            film_dialog(job.id)
+        if job.artifact:
+            st.caption(f"{duration(job.artifact.frames / job.artifact.fps)} · {age(job.finished_at or job.created_at)}")
+
+
+@st.dialog("Film", width="large")
+def film_dialog(job_id: str) -> None:
+    """A film, large: player, recipe in words, and what can be done with it."""
+    job = studio().job(job_id)
+    if job.artifact is None:
+        st.write("This film is no longer here.")
+        return
+    film, plan = job.artifact, job.plan
+    st.video(film_url(job), autoplay=True, loop=True, alt=job.title)
+    st.markdown(f"**{plain(job.title)}**")
+    st.caption(
+        f"{film.width}x{film.height} · {film.frames} frames at {film.fps} fps · {duration(film.frames / film.fps)}"
+        f" · {size(film.bytes)} · made by {plan.model_title} in {duration(film.render_s)} · seed {job.request.seed}"
+    )
+    with st.container(horizontal=True, key="film_actions"):
+        if st.button("Use these settings", icon=":material/tune:", type="primary", key=f"use_{job_id}"):
+            form.restore(job.request, plan, seed=job.request.seed)
+            st.switch_page(CREATE)
+        if st.button("Same again, other seed", icon=":material/casino:", key=f"again_{job_id}"):
+            again(job)
+        if st.button("Extend", icon=":material/playlist_add:", key=f"extend_{job_id}"):
+            extend(job)
+        label = "Unstar" if job.favourite else "Favourite"
+        if st.button(label, icon=":material/star:", key=f"star_{job_id}"):
+            studio().store.set_favourite(job_id, not job.favourite)
+            st.rerun()
+        st.html(download_link(job))
+        if st.button("Delete", icon=":material/delete:", key=f"delete_{job_id}"):
+            studio().delete(job_id)
+            st.session_state["just_deleted"] = job_id
+            st.rerun()
+    with st.expander("Recipe"):
+        st.json(job.as_dict(), expanded=1)
+
+
+def download_link(job: Job) -> str:
+    """A link that saves the film without taking it through the page's memory."""
+    return f'<a class="studio-download" href="./api/v1/jobs/{job.id}/video?download=true" download>Download</a>'
+
+
+def again(job: Job) -> None:
+    """Queue the same wish with a new seed."""
+    from backend.core.schema import parse_request
+
+    wish = job.request.model_dump(mode="json", exclude={"seed"})
+    try:
+        studio().submit(parse_request(wish))
+    except StudioError as error:
+        st.error(plain(str(error)))
+        return
+    st.switch_page(CREATE)
+
+
+def extend(job: Job) -> None:
+    """Open Create with this film as the one to continue."""
+    with studio().uploads.receive(f"{job.id}.mp4") as incoming, studio().file(job.id, "video.mp4").open("rb") as film:
+        while chunk := film.read(2**20):
+            incoming.write(chunk)
+        upload = incoming.accept()
+    form.restore(job.request, job.plan, seed=None)
+    st.session_state["form_to_restore"] |= {"mode": "video_extension", "video": upload.id, "image": None}
+    st.switch_page(CREATE)
+
+
+def progress_card(job: Job) -> None:
+    """A running or held job: stage, window, step, percent, elapsed and left, with pause and cancel."""
+    with st.container(border=True, key=f"job_{job.id}"):
+        words, pause, cancel = st.columns([6, 2, 2], vertical_alignment="center", wrap=False)
+        with words:
+            st.markdown(f"{plain(progress_words(job))}")
+        cancelling = studio().is_cancelling(job.id)
+        with pause:
+            if job.state is JobState.PAUSED:
+                action("Resume", ":material/play_arrow:", job, studio().resume)
+            elif job.state is JobState.RUNNING:
+                action("Pause", ":material/pause:", job, studio().pause, disabled=cancelling)
+        with cancel:
+            action("Cancel", ":material/close:", job, studio().cancel, disabled=cancelling)
+        done = job.progress.fraction if job.progress else 0.0
+        st.progress(done)
+        st.caption(time_words(job))
+
+
+def action(label: str, icon: str, job: Job, act: object, *, disabled: bool = False) -> None:
+    """A quiet button that does `act(job.id)`; a refusal is a toast."""
+
+    def clicked() -> None:
+        try:
+            act(job.id)  # type: ignore[operator]
+        except StudioError as error:
+            st.toast(plain(str(error)), icon=":material/error:")
+
+    st.button(label, icon=icon, key=f"{label}_{job.id}", type="tertiary", on_click=clicked, disabled=disabled)
+
+
+def progress_words(job: Job) -> str:
+    at = job.progress
+    if studio().is_cancelling(job.id):
+        return "Cancelling"
+    if job.state is JobState.QUEUED:
+        return f"Waiting · {shortened(job.title, 60)}"
+    held = "Paused · " if job.state is JobState.PAUSED else ""
+    if at is None:
+        return f"{held}Starting"
+    parts = [at.stage.value.capitalize()]
+    if at.step:
+        parts += [f"window {max(at.window, 1)} of {at.windows}", f"step {at.step} of {at.steps}"]
+    return held + " · ".join([*parts, f"{at.fraction:.0%}"])
+
+
+def time_words(job: Job) -> str:
+    title = plain(shortened(job.title, 70))
+    if job.started_at is None or job.state is JobState.QUEUED:
+        return title
+    parts = [f"{duration(time.time() - job.started_at)} so far"]
+    if job.progress and job.progress.eta_s is not None and job.state is JobState.RUNNING:
+        parts.append(f"about {duration(job.progress.eta_s)} left")
+    return " · ".join([*parts, title])

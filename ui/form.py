@@ -1,0 +1,82 @@
+"""The Create form's state: what each widget is called, the wish they add up to, and how a request fills them again."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import streamlit as st
+
+from backend.core.planning import Plan
+from backend.core.schema import DEFAULT_FRAMES, PAGE_FRAMES, SEED, GenerationRequest, Mode
+from backend.core.schema import SkyReelsOptions as Options
+
+DEFAULTS: dict[str, Any] = {
+    "mode": Mode.TEXT_TO_VIDEO.value,
+    "prompt": "",
+    "negative_prompt": "",
+    "orientation": "landscape",
+    "resolution": "540p",
+    "num_frames": DEFAULT_FRAMES,
+    "fps": None,
+    "num_inference_steps": None,
+    "guidance_scale": None,
+    "seed": None,
+    "fit": "crop",
+    "model": "auto",
+}
+WINDOWS = tuple(Options.model_fields)  # the diffusion-forcing settings, None by default
+FILES = {"image": {Mode.IMAGE_TO_VIDEO}, "end_image": {Mode.IMAGE_TO_VIDEO}, "video": {Mode.VIDEO_EXTENSION}}
+
+
+def key(field: str) -> str:
+    return f"form_{field}"
+
+
+def get(field: str) -> Any:
+    return st.session_state.get(key(field), DEFAULTS.get(field))
+
+
+def put(field: str, value: Any) -> None:
+    st.session_state[key(field)] = value
+
+
+def prepare() -> None:
+    """Before the first widget: fill in what another page asked to be restored, and the defaults."""
+    waiting: dict[str, Any] | None = st.session_state.pop("form_to_restore", None)
+    for field, value in (waiting or {}).items():
+        put(field, value)
+    for field, value in DEFAULTS.items():
+        st.session_state.setdefault(key(field), value)
+
+
+def wish() -> dict[str, Any]:
+    """The form as the fields of a request; the files count only in the mode that uses them."""
+    mode = Mode(get("mode"))
+    found = {field: get(field) for field in DEFAULTS if get(field) is not None}
+    found |= {name: get(name) for name, modes in FILES.items() if mode in modes and get(name)}
+    options = {name: get(name) for name in WINDOWS if get(name) is not None}
+    return found | ({"skyreels": options} if options else {})
+
+
+def restore(request: GenerationRequest, plan: Plan, *, seed: int | None) -> None:
+    """Fill the form with an earlier request at the next run of the Create page; a `seed` of None draws a new one."""
+    fields = {
+        name: value for name, value in request.model_dump(mode="json").items() if name in DEFAULTS or name in FILES
+    }
+    fields |= {
+        "num_frames": min(max(plan.num_frames, int(PAGE_FRAMES.least)), int(PAGE_FRAMES.most)),
+        "fps": plan.fps,
+        "num_inference_steps": plan.num_inference_steps,
+        "guidance_scale": plan.guidance_scale,
+        "seed": seed,
+    }
+    if request.resolution not in ("540p", "720p"):
+        fields["resolution"] = "540p"
+    options = request.skyreels.model_dump()
+    fields |= {name: options[name] for name in WINDOWS if options[name] not in (None, 0)}
+    st.session_state["form_to_restore"] = fields
+
+
+def roll_the_dice() -> None:
+    put("seed", secrets.randbelow(int(SEED.most) + 1))

@@ -1,0 +1,124 @@
+"""Gallery: every film that was made, as posters; search, favourites, trash."""
+
+from __future__ import annotations
+
+import math
+
+import streamlit as st
+
+from backend.core.errors import StudioError
+from backend.jobs.job import Job, JobState
+from backend.jobs.store import Filter
+from ui.film import CREATE, film_card, film_dialog
+from ui.studio import header, poll_s, queue_mark, studio
+from ui.theme import empty_stage
+from ui.words import age, plain, shortened
+
+PER_PAGE = 24
+MODES = {
+    "": "Every mode",
+    "text_to_video": "Text to video",
+    "image_to_video": "Image to video",
+    "video_extension": "Extended",
+}
+
+
+def filters() -> Filter:
+    """The row of filters; the address keeps them, so a search can be bookmarked."""
+    words, mode, model, marks = st.columns([4, 2, 2, 3], vertical_alignment="bottom")
+    search = words.text_input(
+        "Search", key="search", placeholder="Words of the prompt", icon=":material/search:", bind="query-params"
+    )
+    chosen_mode = mode.selectbox("Mode", list(MODES), format_func=MODES.get, key="mode", bind="query-params")
+    models = {"": "Every model"} | {tally.model: tally.model for tally in studio().tallies()}
+    chosen_model = model.selectbox("Model", list(models), format_func=models.get, key="model")
+    with marks:
+        shown = st.pills("Show", ["Favourites", "Trash"], key="shown", label_visibility="collapsed")
+    return Filter(
+        states=() if shown == "Trash" else (JobState.SUCCEEDED,),
+        search=search or "",
+        mode=chosen_mode or None,
+        model=chosen_model or None,
+        favourite=shown == "Favourites",
+        trashed=shown == "Trash",
+    )
+
+
+def grid(wanted: Filter) -> None:
+    count = studio().store.count(wanted)
+    if not count:
+        nothing(wanted)
+        return
+    pages = math.ceil(count / PER_PAGE)
+    bar, number = st.columns([3, 2], vertical_alignment="center")
+    bar.caption(f"{count} film{'s' if count > 1 else ''}")
+    page = 1
+    if pages > 1:
+        with number:
+            page = st.pagination(pages, key=f"page_{hash(wanted)}")
+    films = studio().store.find(wanted, limit=PER_PAGE, offset=PER_PAGE * (page - 1))
+    with st.grid(min_column_width=230, gap="medium", key="films"):
+        for job in films:
+            if wanted.trashed:
+                trashed_card(job)
+            else:
+                film_card(job, "gallery")
+
+
+def trashed_card(job: Job) -> None:
+    with st.container(border=True, key=f"trash_{job.id}"):
+        st.markdown(plain(shortened(job.title, 60)))
+        st.caption(f"deleted {age(job.trashed_at or 0)}, kept for a week")
+        st.button("Restore", icon=":material/undo:", key=f"restore_{job.id}", on_click=restore, args=(job.id,))
+
+
+def restore(job_id: str) -> None:
+    try:
+        studio().restore(job_id)
+    except StudioError as error:
+        st.toast(plain(str(error)), icon=":material/error:")
+
+
+def nothing(wanted: Filter) -> None:
+    if wanted.trashed:
+        st.html(empty_stage("The trash is empty", "Deleted films stay here for a week."))
+    elif wanted.search or wanted.mode or wanted.model or wanted.favourite:
+        st.html(empty_stage("No film matches", "Try fewer words, or take a filter away."))
+    else:
+        st.html(empty_stage("No films yet", "What you make is kept here, with its recipe."))
+        if st.button("Create the first one", icon=":material/movie:", type="primary", key="to_create"):
+            st.switch_page(CREATE)
+
+
+def undo_bar() -> None:
+    """After a deletion: the way back, until the next film is opened."""
+    job_id = st.session_state.get("just_deleted")
+    if not job_id:
+        return
+    with st.container(border=True, horizontal=True, vertical_alignment="center", key="undo"):
+        st.markdown("The film is in the trash.")
+        if st.button("Undo", icon=":material/undo:", type="tertiary", key="undo_delete"):
+            restore(job_id)
+            st.session_state.pop("just_deleted", None)
+            st.rerun()
+
+
+def watch() -> None:
+    """Redraw when a film was finished; the posters stay outside of what is polled."""
+    mark = queue_mark()
+
+    @st.fragment(run_every=poll_s())
+    def look() -> None:
+        if queue_mark() != mark:
+            st.rerun()
+
+    look()
+
+
+header("Gallery", "Every film that was made here, with its recipe.")
+undo_bar()
+grid(filters())
+if wanted_film := st.query_params.get("film"):
+    del st.query_params["film"]
+    film_dialog(wanted_film)
+watch()

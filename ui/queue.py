@@ -1,0 +1,122 @@
+"""Queue: what renders, what waits in which order, and what needs a person."""
+
+from __future__ import annotations
+
+import time
+
+import streamlit as st
+
+from backend.jobs.job import Job, JobState
+from backend.jobs.store import Filter
+from ui import form
+from ui.film import CREATE, action, progress_card
+from ui.studio import header, poll_s, queue_mark, studio
+from ui.theme import empty_stage
+from ui.words import age, clock, duration, plain, shortened
+
+
+def queue_bar(active: list[Job]) -> None:
+    """Pause or resume the whole queue, and when all will be done."""
+    paused = studio().store.queue_paused
+    with st.container(horizontal=True, vertical_alignment="center", key="queue_bar"):
+        label, icon = (
+            ("Resume the queue", ":material/play_arrow:") if paused else ("Pause the queue", ":material/pause:")
+        )
+        st.button(label, icon=icon, key="queue_switch", on_click=studio().pause_queue, args=(not paused,))
+        if paused:
+            st.caption("Paused: what renders goes on, nothing new starts.")
+        elif active:
+            st.caption(f"All done at about {clock(time.time() + sum(seconds_left(job) for job in active))}")
+
+
+def seconds_left(job: Job) -> float:
+    at = job.progress
+    return at.eta_s if at and at.eta_s is not None else job.plan.forecast.total_s
+
+
+def waiting_row(job: Job, place: int) -> None:
+    with st.container(border=True, key=f"job_{job.id}"):
+        words, buttons = st.columns([3, 2], vertical_alignment="center")
+        words.markdown(f"**{place}** · {plain(shortened(job.title, 80))}")
+        words.caption(facts(job))
+        with buttons.container(horizontal=True, horizontal_alignment="right", gap="xsmall"):
+            action("To the front", ":material/vertical_align_top:", job, lambda job_id: studio().move(job_id, None))
+            action("Up", ":material/arrow_upward:", job, lambda job_id: studio().move(job_id, -1))
+            action("Down", ":material/arrow_downward:", job, lambda job_id: studio().move(job_id, 1))
+            action("Hold", ":material/pause:", job, studio().pause)
+            if st.button("Edit", icon=":material/edit:", key=f"edit_{job.id}", type="tertiary"):
+                edit(job)
+            action("Remove", ":material/close:", job, studio().cancel)
+
+
+def facts(job: Job) -> str:
+    plan = job.plan
+    return (
+        f"{plan.width}x{plan.height} · {plan.num_frames} frames · {plan.model_title}"
+        f" · about {duration(plan.forecast.total_s)} · queued {age(job.created_at)}"
+    )
+
+
+def edit(job: Job) -> None:
+    """Take a waiting job out of the queue and open its wish on the Create page."""
+    studio().cancel(job.id)
+    studio().delete(job.id)
+    form.restore(job.request, job.plan, seed=job.request.seed)
+    st.switch_page(CREATE)
+
+
+def ended_row(job: Job) -> None:
+    with st.container(border=True, key=f"job_{job.id}"):
+        words, buttons = st.columns([3, 1], vertical_alignment="center")
+        words.markdown(f"**{job.state.value.capitalize()}** · {plain(shortened(job.title, 80))}")
+        if job.error:
+            words.markdown(plain(job.error.message))
+        words.caption(facts(job))
+        with buttons.container(horizontal=True, horizontal_alignment="right", gap="xsmall"):
+            action("Retry", ":material/refresh:", job, studio().retry)
+            action("Remove", ":material/close:", job, studio().delete)
+
+
+def sections() -> None:
+    active = studio().active()
+    queue_bar(active)
+    for job in active:
+        if job.state is not JobState.QUEUED:
+            progress_card(job)
+    waiting = [job for job in active if job.state is JobState.QUEUED]
+    if waiting:
+        st.subheader(f"Waiting ({len(waiting)})")
+        for place, job in enumerate(waiting[:30], start=1):
+            waiting_row(job, place)
+        if len(waiting) > 30:
+            st.caption(f"and {len(waiting) - 30} more")
+    person = studio().store.find(Filter(states=(JobState.FAILED, JobState.QUARANTINED)), limit=20)
+    if person:
+        st.subheader("Needs you")
+        for job in person:
+            ended_row(job)
+    cancelled = studio().store.find(Filter(states=(JobState.CANCELLED,), since=time.time() - 86400), limit=10)
+    if cancelled:
+        st.subheader("Cancelled today")
+        for job in cancelled:
+            ended_row(job)
+    if not active and not person and not cancelled:
+        st.html(empty_stage("Nothing waits", "Films that you start on the Create page line up here."))
+        if st.button("Create a film", icon=":material/movie:", type="primary", key="to_create"):
+            st.switch_page(CREATE)
+
+
+def live() -> None:
+    mark = queue_mark()
+
+    @st.fragment(run_every=poll_s())
+    def queue() -> None:
+        if queue_mark() != mark:
+            st.rerun()  # the header's chip and the polling rate follow
+        sections()
+
+    queue()
+
+
+header("Queue", "One film at a time, in this order.")
+live()

@@ -1,0 +1,79 @@
+"""The studio as the pages see it: the one generator, the addresses of films, what this tab has seen."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from backend import web
+from backend.jobs.job import Job, JobState
+from backend.jobs.store import Filter
+from backend.media.uploads import Upload
+from backend.video_generator import VideoGenerator, shared_generator
+from ui.theme import band
+
+BUSY_POLL_S = 1.0
+IDLE_POLL_S = 5.0
+
+
+def studio() -> VideoGenerator:
+    """The process's generator, which the REST API holds too. Raises StudioBusy if another process owns the folder."""
+    return shared_generator()
+
+
+def film_url(job: Job) -> str:
+    """Where the page finds a film: our range-serving route, or the file itself under `streamlit run app.py` alone."""
+    if web.serving:
+        return f"/app/static/media/{job.id}/video.mp4"
+    return str(studio().file(job.id, "video.mp4"))
+
+
+def poster_url(job: Job) -> str:
+    if web.serving:
+        return f"/app/static/media/{job.id}/thumbnail.jpg"
+    return str(studio().file(job.id, "thumbnail.jpg"))
+
+
+def preview_url(upload: Upload, width: int, height: int, fit: str) -> str:
+    """A picture of an upload as the model will see it."""
+    if web.serving:
+        return f"/app/static/uploads/{upload.id}/preview.jpg?width={width}&height={height}&fit={fit}"
+    from backend.core.schema import Fit
+
+    return str(studio().uploads.preview(upload.id, width, height, Fit(fit)))
+
+
+def header(title: str, sentence: str, model: str | None = None) -> None:
+    """The band on top of a page: its name, one sentence, and chips for model, device and queue."""
+    waiting = len(studio().active())
+    queue = "queue is empty" if not waiting else f"{waiting} in the queue"
+    chips = [model] if model else []
+    with st.container(key="band"):
+        st.html(band(title, sentence, [*chips, studio().machine.device, queue]))
+
+
+def poll_s() -> float:
+    """How often a page should look: every second while something renders, else every five."""
+    return BUSY_POLL_S if studio().active() else IDLE_POLL_S
+
+
+def latest_films(count: int) -> list[Job]:
+    return studio().store.find(Filter(states=(JobState.SUCCEEDED,)), limit=count)
+
+
+def queue_mark() -> tuple[object, ...]:
+    """Changes when a job comes, moves on or ends, not with mere progress: pages that show films redraw then."""
+    active = tuple((job.id, job.state) for job in studio().active())
+    latest = latest_films(1)
+    return (*active, latest[0].id if latest else None)
+
+
+def film_news() -> str:
+    """What the tab's title says: "Film ready" once after a film of this tab's time was finished."""
+    try:
+        films = latest_films(1)
+    except Exception:  # the page itself shows why there is no studio
+        return ""
+    newest = films[0].id if films else ""
+    seen = st.session_state.setdefault("newest_film", newest)
+    st.session_state["newest_film"] = newest
+    return "Film ready" if newest and newest > seen else ""

@@ -1,0 +1,47 @@
+"""The look that Streamlit's theme has no setting for: the header band, calm cards, a scrolling row of examples."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+GRADIENT = "linear-gradient(100deg, #667eea 0%, #764ba2 62%, #c779d0 100%)"
+
+STYLE = f"""<style>
+.st-key-band {{ background: {GRADIENT}; border-radius: 0.9rem; padding: 1rem 1.4rem; }}
+.st-key-band h1 {{ color: #fff; font-size: 1.5rem; font-weight: 700; margin: 0; padding: 0; line-height: 1.3; }}
+.st-key-band p {{ color: #fff; margin: 0.1rem 0 0; }}
+.studio-band {{ display: flex; flex-wrap: wrap; gap: 0.6rem 1.2rem; align-items: center;
+  justify-content: space-between; }}
+.studio-chips {{ display: flex; flex-wrap: wrap; gap: 0.5rem; justify-content: flex-end; }}
+.studio-chips span {{ color: #fff; background: rgba(30, 20, 60, 0.32); border: 1px solid rgba(255, 255, 255, 0.45);
+  border-radius: 999px; padding: 0.2rem 0.75rem; font-size: 0.85rem; white-space: nowrap; }}
+.stMainBlockContainer {{ max-width: 86rem; padding-top: 4.2rem; padding-bottom: 3rem; }}
+.studio-stage {{ aspect-ratio: 16 / 9; border: 1px dashed var(--st-border-color, #c9cce0); border-radius: 0.9rem;
+  display: flex; flex-direction: column; align-items: center; justify-content: center; text-align: center;
+  padding: 1rem; }}
+.studio-stage b {{ font-size: 1.1rem; }}
+.studio-stage span {{ opacity: 0.75; max-width: 30rem; }}
+video {{ border-radius: 0.9rem; }}
+[class*="st-key-poster_"] img {{ border-radius: 0.7rem; aspect-ratio: 16 / 9; object-fit: cover; width: 100%;
+  background: #12142a; }}
+.st-key-examples [role="radiogroup"], .st-key-examples [data-testid="stButtonGroup"] > div {{ flex-wrap: nowrap;
+  overflow-x: auto; scrollbar-width: thin; }}
+.st-key-examples button {{ white-space: nowrap; flex: none; }}
+@media (prefers-reduced-motion: reduce) {{ * {{ animation: none !important; transition: none !important; }} }}
+@media (max-width: 640px) {{ .stMainBlockContainer {{ padding-left: 1rem; padding-right: 1rem; }} }}
+</style>"""
+
+
+def band(title: str, sentence: str, chips: Sequence[str]) -> str:
+    """The header band as HTML; all texts are escaped."""
+    spans = "".join(f"<span>{html.escape(chip)}</span>" for chip in chips)
+    return (
+        f'<div class="studio-band"><div><h1>{html.escape(title)}</h1><p>{html.escape(sentence)}</p></div>'
+        f'<div class="studio-chips">{spans}</div></div>'
+    )
+
+
+def empty_stage(title: str, sentence: str) -> str:
+    """What stands where a film will be."""
+    return f'<div class="studio-stage"><b>{html.escape(title)}</b><span>{html.escape(sentence)}</span></div>'
