@@ -19,8 +19,16 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from backend.core.config import ROOT, Settings
-from backend.core.errors import Conflict, JobCancelled, NotEnoughSpace, NotFound, StudioBusy, StudioError
-from backend.core.planning import Machine, Plan, Progress, Source, choose_model, fraction_done, make_plan
+from backend.core.errors import (
+    Conflict,
+    InvalidRequest,
+    JobCancelled,
+    NotEnoughSpace,
+    NotFound,
+    StudioBusy,
+    StudioError,
+)
+from backend.core.planning import Machine, Plan, Progress, choose_model, fraction_done, make_plan
 from backend.core.registry import SYNTHETIC, ModelSpec
 from backend.core.schema import GenerationRequest
 from backend.jobs.engine import Engine, Report
@@ -66,7 +74,7 @@ class VideoGenerator:
         self.machine = on_machine or machine()
         self.engines = engines or {"synthetic": SyntheticEngine(), "skyreels": SkyReelsEngine()}
         make_folders((settings.models, settings.outputs, settings.temp, settings.uploads))
-        self._lock_file = FileLock(settings.lock)
+        self._lock_file = FileLock(settings.lock, thread_local=False)  # start and stop may come from other threads
         try:
             self._lock_file.acquire(timeout=0)
         except Timeout:
@@ -122,17 +130,24 @@ class VideoGenerator:
     def plan(self, request: GenerationRequest) -> Plan:
         """What would happen. Raises InvalidRequest where it cannot, NotFound for an upload that is not there."""
         source = None
-        for name, wanted in (("image", "image"), ("end_image", "image"), ("video", "video")):
+        for name, kind in (("image", "image"), ("end_image", "image"), ("video", "video")):
             upload_id = getattr(request, name)
-            if upload_id is None:
-                continue
-            upload = self.uploads.get(upload_id)
-            if upload.kind != wanted:
-                raise Conflict(f"{name} is the upload of a {upload.kind};", hint=f"send a {wanted} there.", field=name)
-            if name == "video":
-                source = Source(upload.width, upload.height, upload.frames, upload.fps)
+            if upload_id is not None:
+                upload = self._upload(upload_id, kind, name)
+                source = upload.source if kind == "video" else source
         spec = choose_model(request, self.models(), self.machine)
         return make_plan(request, spec, self.machine, source, self.store.calibration(spec.id))
+
+    def _upload(self, upload_id: str, kind: str, field: str) -> Upload:
+        try:
+            upload = self.uploads.get(upload_id)
+        except NotFound as missing:
+            raise InvalidRequest(f"{field}: {missing.message}", hint=missing.hint, field=field) from None
+        if upload.kind != kind:
+            raise InvalidRequest(
+                f"{field}={upload_id} is of a {upload.kind};", hint=f"send the id of a {kind}.", field=field
+            )
+        return upload
 
     def submit(self, request: GenerationRequest, key: str | None = None) -> Job:
         """Queue `request`; on the disk when this returns. The same `key` within a day gives the same job."""

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from backend.synthetic import Faults, SyntheticEngine
 
 from backend.core.config import Settings
 from backend.core.schema import parse_request
+from backend.synthetic import Faults, SyntheticEngine
 from backend.video_generator import VideoGenerator
 
 hypothesis.settings.register_profile("studio", deadline=None)
@@ -39,12 +39,12 @@ def engine(faults: Faults) -> SyntheticEngine:
 
 
 @pytest.fixture
-def generator(settings: Settings, engine: SyntheticEngine, faults: Faults) -> Iterator[VideoGenerator]:
+def generator(settings: Settings, engine: SyntheticEngine) -> Iterator[VideoGenerator]:
     """A started VideoGenerator whose engine's faults the test switches."""
     generator = VideoGenerator(settings, {"synthetic": engine})
     generator.start()
     yield generator
-    faults.release()
+    engine.release()
     generator.stop()
 
 

@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
     {"backend", "backend.utils"},
     {"backend.core"},
-    {"backend.media", "backend.library", "backend.system", "backend.sketch"},
-    {"backend.diffusion"},
+    {"backend.media", "backend.library", "backend.system"},
+    {"backend.diffusion", "backend.sketch"},
     {"backend.jobs"},
     {"backend.skyreels_integration", "backend.synthetic"},
     {"backend.video_generator"},
@@ -67,9 +67,9 @@ def test_torch_is_imported_late(file, name):
 
 def test_rooms_side_by_side_do_not_know_each_other():
     for name, forbidden in {
-        "media": {"library", "system", "sketch"},
+        "media": {"library", "system"},
         "library": {"media", "system"},
-        "sketch": {"media"},
+        "sketch": {"diffusion"},
     }.items():
         for file in (ROOT / "backend" / name).rglob("*.py"):
             known = {room_of(module).removeprefix("backend.") for module in imports(file)}
@@ -84,12 +84,10 @@ def test_no_door_imports_torch(module):
 
 
 def test_the_command_line_is_quick_to_import():
-    code = "import time; t = time.perf_counter(); import backend.cli; print(time.perf_counter() - t)"
-    runs = [
-        float(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout)
-        for _ in range(3)
-    ]
-    assert min(runs) < 0.5
+    # Processor time: on a busy machine the clock on the wall measures the neighbours.
+    code = "import time; t = time.process_time(); import backend.cli; print(time.process_time() - t)"
+    runs = [subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True) for _ in range(3)]
+    assert min(float(run.stdout) for run in runs) < 0.5
 
 
 def test_utils_runs_on_a_bare_python():

@@ -2,13 +2,13 @@ import itertools
 import threading
 
 import pytest
-from backend.synthetic import SyntheticEngine
 
 from backend.core.config import Settings
 from backend.core.errors import Conflict, NotEnoughMemory, RenderFailed, StudioBusy
 from backend.jobs.job import JobState
 from backend.media.probe import probe
 from backend.media.writer import read_recipe
+from backend.synthetic import SyntheticEngine
 from backend.video_generator import VideoGenerator
 
 S = JobState
@@ -36,33 +36,33 @@ def test_jobs_run_in_order_one_at_a_time(generator, a_request):
     assert all(after.started_at >= before.finished_at for before, after in itertools.pairwise(ended))
 
 
-def test_cancel_stops_at_the_next_step(generator, faults, settings, a_request):
-    faults.hold_at(step=3)
+def test_cancel_stops_at_the_next_step(generator, engine, settings, a_request):
+    engine.hold_at(step=3)
     job = generator.submit(a_request())
-    assert faults.reached.wait(timeout=10)
+    assert engine.reached.wait(timeout=10)
     assert generator.cancel(job.id).state is S.RUNNING
     assert generator.is_cancelling(job.id)
-    faults.release()
+    engine.release()
     assert generator.wait(job.id, timeout=10).state is S.CANCELLED
     assert not (settings.outputs / job.id).exists()
     assert not (settings.temp / job.id).exists()
 
 
-def test_cancelling_a_waiting_job_leaves_the_running_one_alone(generator, faults, a_request):
-    faults.hold_at(step=2)
+def test_cancelling_a_waiting_job_leaves_the_running_one_alone(generator, engine, a_request):
+    engine.hold_at(step=2)
     running, waiting = generator.submit(a_request()), generator.submit(a_request())
-    assert faults.reached.wait(timeout=10)
+    assert engine.reached.wait(timeout=10)
     assert generator.cancel(waiting.id).state is S.CANCELLED
-    faults.release()
+    engine.release()
     assert generator.wait(running.id, timeout=30).state is S.SUCCEEDED
 
 
-def test_pause_holds_a_running_job_and_resume_lets_it_go_on(generator, faults, a_request):
-    faults.hold_at(step=3)
+def test_pause_holds_a_running_job_and_resume_lets_it_go_on(generator, engine, a_request):
+    engine.hold_at(step=3)
     job = generator.submit(a_request())
-    assert faults.reached.wait(timeout=10)
+    assert engine.reached.wait(timeout=10)
     assert generator.pause(job.id).state is S.PAUSED
-    faults.release()
+    engine.release()
     with pytest.raises(TimeoutError):
         generator.wait(job.id, timeout=0.5)
     assert generator.resume(job.id).state is S.RUNNING
@@ -70,12 +70,12 @@ def test_pause_holds_a_running_job_and_resume_lets_it_go_on(generator, faults, a
     assert generator.job(job.id).attempts == 1
 
 
-def test_a_paused_running_job_can_be_cancelled(generator, faults, a_request):
-    faults.hold_at(step=3)
+def test_a_paused_running_job_can_be_cancelled(generator, engine, a_request):
+    engine.hold_at(step=3)
     job = generator.submit(a_request())
-    assert faults.reached.wait(timeout=10)
+    assert engine.reached.wait(timeout=10)
     generator.pause(job.id)
-    faults.release()
+    engine.release()
     generator.cancel(job.id)
     assert generator.wait(job.id, timeout=10).state is S.CANCELLED
 
@@ -108,18 +108,20 @@ def test_a_paused_queue_starts_nothing_until_it_goes_on(generator, a_request):
     ],
 )
 def test_a_failing_job_says_why_keeps_its_row_and_the_next_one_runs(generator, faults, a_request, failure, code, words):
-    faults.fail_at(step=2, error=failure)
-    failed = generator.submit(a_request())
-    good = generator.submit(a_request(seed=2))
+    faults.raise_at = {12: failure}
+    failed = generator.submit(a_request(num_inference_steps=12))
+    good = generator.submit(a_request(num_inference_steps=10))
     job = generator.wait(failed.id, timeout=30)
     assert (job.state, job.error.code) == (S.FAILED, code)
     assert words in job.error.message + job.error.hint
     assert generator.wait(good.id, timeout=30).state is S.SUCCEEDED
+    assert generator.job(failed.id) == job
+    faults.raise_at = {}
     assert generator.wait(generator.retry(failed.id).id, timeout=30).state is S.SUCCEEDED
 
 
 def test_too_few_frames_are_a_failure_not_a_short_film(generator, faults, settings, a_request):
-    faults.frames_short = 4
+    faults.extra_frames = -4
     job = generator.wait(generator.submit(a_request()).id, timeout=30)
     assert job.state is S.FAILED
     assert not (settings.outputs / job.id).exists()
@@ -139,18 +141,17 @@ def test_a_second_studio_on_the_folder_is_refused_in_a_sentence(generator, setti
         VideoGenerator(settings)
 
 
-def test_stopping_gives_a_running_job_back_and_the_next_start_finishes_it(settings, faults, a_request):
-    engine = SyntheticEngine(faults)
+def test_stopping_gives_a_running_job_back_and_the_next_start_finishes_it(settings, engine, a_request):
     first = VideoGenerator(settings, {"synthetic": engine})
     first.start()
-    faults.hold_at(step=2)
+    engine.hold_at(step=2)
     job = first.submit(a_request())
-    assert faults.reached.wait(timeout=10)
+    assert engine.reached.wait(timeout=10)
     stopper = threading.Thread(target=first.stop)
     stopper.start()
     while not first.stopping:
         pass
-    faults.release()
+    engine.release()
     stopper.join(timeout=15)
     second = VideoGenerator(settings, {"synthetic": SyntheticEngine()})
     assert (second.job(job.id).state, second.job(job.id).deaths) == (S.QUEUED, 0)
@@ -160,7 +161,7 @@ def test_stopping_gives_a_running_job_back_and_the_next_start_finishes_it(settin
 
 
 def test_progress_is_told_and_never_goes_back(generator, faults, a_request):
-    faults.step_s = 0.15
+    faults.seconds_per_step = 0.15
     job = generator.submit(a_request())
     seen = []
     while (now := generator.job(job.id)).state not in (S.SUCCEEDED, S.FAILED):
@@ -213,8 +214,9 @@ def test_tidying_takes_old_uploads_and_the_old_trash_but_never_an_output(setting
     with generator.uploads.receive("loose.png") as incoming:
         incoming.write(_png())
         loose = incoming.accept().id
+    waiting = generator.submit(a_request(mode="image_to_video", image=used))
     generator.start()
-    film = generator.wait(generator.submit(a_request(mode="image_to_video", image=used)).id, timeout=30)
+    film = generator.wait(waiting.id, timeout=30)
     gone = generator.wait(generator.submit(a_request()).id, timeout=30)
     generator.delete(gone.id)
     (settings.outputs / "notes.txt").write_text("mine")

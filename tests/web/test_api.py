@@ -224,14 +224,14 @@ def test_the_page_and_the_api_answer_on_one_port(client):
     assert client.get("/healthz").json() == {"status": "ok"}
 
 
-def test_submitting_is_quick_while_a_job_runs(client, generator, faults):
-    faults.hold_at(step=2)
+def test_submitting_is_quick_while_a_job_runs(client, generator, engine):
+    engine.hold_at(step=2)
     submit(client)
-    assert faults.reached.wait(timeout=10)
+    assert engine.reached.wait(timeout=10)
     took = []
     for _ in range(40):
         start = time.perf_counter()
         submit(client)
         took.append(time.perf_counter() - start)
-    faults.release()
+    engine.release()
     assert sorted(took)[37] < 0.1

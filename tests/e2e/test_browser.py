@@ -1,0 +1,246 @@
+"""A person at the studio: Create, Queue, Gallery, System, in a real Chromium."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+pytestmark = pytest.mark.browser
+
+PLAYS = "v => v.readyState >= 2 && v.videoWidth > 0 && !v.error"
+
+
+def plays(video) -> bool:
+    video.wait_for(state="visible")
+    video.evaluate("v => v.play().catch(() => {})")
+    handle = video.element_handle()
+    video.page.wait_for_function(PLAYS, arg=handle)
+    video.page.wait_for_function("v => v.currentTime > 0", arg=handle)
+    return True
+
+
+def write_prompt(tab, text: str) -> None:
+    field = tab.get_by_role("textbox", name="Prompt", exact=True)
+    field.fill(text)
+    field.blur()
+
+
+def set_length(tab, frames: int) -> None:
+    slider = tab.get_by_role("slider", name="Length")
+    slider.focus()
+    now = int(slider.get_attribute("aria-valuenow"))
+    for _ in range(abs(frames - now)):
+        slider.press("ArrowLeft" if frames < now else "ArrowRight")
+    expect(tab.get_by_text(re.compile(rf"^{frames} (new )?frames "))).to_be_visible()
+
+
+def test_create_then_queue_then_gallery(live, open_tab):
+    tab = open_tab()
+    tab.get_by_role("button", name="A red boat drifts left on a calm sea at sunset").click()
+    expect(tab.get_by_role("textbox", name="Prompt", exact=True)).to_have_value(re.compile("A red boat"))
+    expect(tab.get_by_text("65 frames made, 64 kept")).to_be_visible()
+    tab.get_by_role("button", name="Generate").click()
+
+    queue = open_tab("queue")  # a second tab, while the first one's film is made
+    expect(tab.locator(".st-key-band")).to_contain_text("1 in the queue")
+    expect(queue.get_by_text("A red boat drifts left on a calm sea at sunset").first).to_be_visible()
+
+    assert plays(tab.locator("video"))
+    [job] = live.jobs()
+    assert job["state"] == "succeeded"
+    assert job["artifact"]["frames"] == 64
+    expect(queue.get_by_text("Nothing waits")).to_be_visible()
+
+    for gallery in (open_tab("gallery"), open_tab("gallery")):  # two tabs, one truth
+        expect(gallery.get_by_text("1 film", exact=True)).to_be_visible()
+    gallery.get_by_role("button", name="A red boat").click()
+    assert plays(gallery.get_by_role("dialog").locator("video"))
+    with gallery.expect_download() as download:
+        gallery.get_by_role("dialog").get_by_text("Download").click()
+    assert download.value.path().stat().st_size == job["artifact"]["bytes"]
+    gallery.get_by_role("button", name="Use these settings").click()
+    expect(gallery.get_by_role("textbox", name="Prompt", exact=True)).to_have_value(re.compile("A red boat"))
+    gallery.get_by_text("Details: steps").click()
+    expect(gallery.get_by_label("Seed", exact=True)).to_have_value(str(job["request"]["seed"]))
+
+
+def test_a_picture_becomes_a_film_that_begins_with_it(live, open_tab, tmp_path, photo):
+    tab = open_tab()
+    tab.get_by_role("radio", name="Image to video").or_(tab.get_by_role("button", name="Image to video")).click()
+    tab.locator(".st-key-drop_image input").or_(tab.get_by_label("The first frame")).first.set_input_files(photo)
+    expect(tab.get_by_text("Shown as it will be used.")).to_be_visible()
+    set_length(tab, 40)
+    before = len(live.jobs())
+    tab.get_by_role("button", name="Generate").click()
+    expect(tab.get_by_text("Started").or_(tab.get_by_text("Queued")).first).to_be_visible()
+    [job, *rest] = live.jobs()
+    assert len(rest) == before
+    done = live.wait_for(job["id"])
+    assert (done["artifact"]["frames"], done["request"]["mode"]) == (40, "image_to_video")
+    tab.locator(f".st-key-stage_{job['id']}").wait_for()
+    assert plays(tab.locator("video"))
+
+
+def test_a_clip_is_continued(live, open_tab, clip):
+    tab = open_tab()
+    tab.get_by_role("radio", name="Extend a video").or_(tab.get_by_role("button", name="Extend a video")).click()
+    tab.get_by_label("The video to continue").first.set_input_files(clip)
+    expect(tab.get_by_text("Shown as it will be used.")).to_be_visible()
+    set_length(tab, 50)
+    tab.get_by_role("button", name="Generate").click()
+    expect(tab.get_by_text("Started").or_(tab.get_by_text("Queued")).first).to_be_visible()
+    done = live.wait_for(live.jobs()[0]["id"])
+    assert done["artifact"]["frames"] == 30 + 50
+    tab.locator(f".st-key-stage_{done['id']}").wait_for()
+    assert plays(tab.locator("video"))
+
+
+def test_a_file_that_is_no_picture_is_refused_where_it_was_dropped(live, open_tab, tmp_path):
+    fake = tmp_path / "holiday.png"
+    fake.write_text("not a picture")
+    tab = open_tab()
+    tab.get_by_role("radio", name="Image to video").or_(tab.get_by_role("button", name="Image to video")).click()
+    tab.get_by_label("The first frame").first.set_input_files(fake)
+    expect(tab.locator(".refused .hint")).to_contain_text("holiday.png")
+    expect(tab.get_by_text("Drop a picture, and the plan appears here.")).to_be_visible()
+
+
+def test_a_missing_prompt_is_said_and_nothing_is_queued(live, open_tab):
+    before = len(live.jobs(limit=500))
+    tab = open_tab()
+    tab.get_by_role("button", name="Generate").click()
+    expect(tab.get_by_text("write what the film should show")).to_be_visible()
+    assert len(live.jobs(limit=500)) == before
+
+
+def test_a_double_click_makes_one_job_and_the_form_stays(live, open_tab):
+    before = len(live.jobs(limit=500))
+    tab = open_tab()
+    write_prompt(tab, "a green bird circles")
+    set_length(tab, 62)
+    tab.get_by_role("button", name="Generate").dblclick()
+    expect(tab.get_by_text("Started").or_(tab.get_by_text("Queued")).first).to_be_visible()
+    tab.wait_for_timeout(1500)
+    assert len(live.jobs(limit=500)) == before + 1
+    expect(tab.get_by_role("textbox", name="Prompt", exact=True)).to_have_value("a green bird circles")
+
+
+def test_ctrl_enter_in_the_prompt_makes_one_job_with_what_was_typed(live, open_tab):
+    before = len(live.jobs(limit=500))
+    tab = open_tab()
+    field = tab.get_by_role("textbox", name="Prompt", exact=True)
+    field.fill("a white horse in the snow")
+    field.press("Control+Enter")
+    expect(tab.get_by_text("Started").or_(tab.get_by_text("Queued")).first).to_be_visible()
+    tab.wait_for_timeout(1500)
+    jobs = live.jobs(limit=500)
+    assert len(jobs) == before + 1
+    assert jobs[0]["request"]["prompt"] == "a white horse in the snow"
+
+
+def test_the_queue_is_paused_reordered_and_emptied(live, open_tab):
+    live.api.post("/queue/pause")
+    first, second = (
+        live.api.post("/jobs", json={"prompt": f"film {word}", "num_frames": 16}).json()["id"]
+        for word in ("one", "two")
+    )
+    tab = open_tab("queue")
+    expect(tab.get_by_text("Paused: what renders goes on")).to_be_visible()
+    rows = tab.locator('[class*="st-key-job_"]')
+    expect(rows.nth(0)).to_contain_text("film one")
+    tab.locator(f".st-key-job_{second}").get_by_role("button", name="Up").click()
+    expect(rows.nth(0)).to_contain_text("film two")
+    tab.locator(f".st-key-job_{first}").get_by_role("button", name="Remove").click()
+    expect(tab.get_by_text("Cancelled today")).to_be_visible()
+    tab.get_by_role("button", name="Resume the queue").click()
+    assert live.wait_for(second)["state"] == "succeeded"
+    assert live.api.get(f"/jobs/{first}").json()["state"] == "cancelled"
+    tab.locator(f".st-key-job_{first}").get_by_role("button", name="Retry").click()
+    assert live.wait_for(first)["state"] == "succeeded"
+
+
+def test_a_running_job_is_paused_resumed_and_cancelled(live, open_tab):
+    wish = {"prompt": "a long film of the sea", "resolution": "1280x720", "num_frames": 400}
+    job_id = live.api.post("/jobs", json=wish).json()["id"]
+    tab = open_tab("queue")
+    card = tab.locator(f".st-key-job_{job_id}")
+    expect(card).to_contain_text(re.compile(r"step \d+ of \d+"))
+    card.get_by_role("button", name="Pause").click()
+    expect(card).to_contain_text("Paused")
+    assert live.api.get(f"/jobs/{job_id}").json()["state"] == "paused"
+    card.get_by_role("button", name="Resume").click()
+    expect(card.get_by_role("button", name="Pause")).to_be_visible()
+    card.get_by_role("button", name="Cancel").click()
+    assert live.wait_for(job_id, timeout_s=15)["state"] == "cancelled"
+    expect(tab.get_by_text("Cancelled today")).to_be_visible()
+
+
+def test_the_gallery_searches_stars_deletes_and_undoes(live, open_tab):
+    for prompt in ("a purple balloon", "an orange fish"):
+        live.wait_for(live.api.post("/jobs", json={"prompt": prompt, "num_frames": 16}).json()["id"])
+    tab = open_tab("gallery?search=purple")
+    expect(tab.get_by_text("1 film", exact=True)).to_be_visible()
+    tab.get_by_role("button", name="a purple balloon").click()
+    tab.get_by_role("button", name="Favourite").click()
+    tab.get_by_role("button", name="a purple balloon").click()
+    expect(tab.get_by_role("button", name="Unstar")).to_be_visible()
+    tab.get_by_role("button", name="Delete").click()
+    expect(tab.get_by_text("No film matches")).to_be_visible()
+    tab.get_by_role("button", name="Undo").click()
+    expect(tab.get_by_text("1 film", exact=True)).to_be_visible()
+
+
+def test_a_prompt_is_text_and_nothing_else(live, open_tab):
+    evil = '<img src=x onerror="window.pwned=1"> **bold** :material/star: $x$ [a](javascript:alert(1))'
+    live.wait_for(live.api.post("/jobs", json={"prompt": evil, "num_frames": 16}).json()["id"])
+    for page in ("", "gallery", "queue"):
+        tab = open_tab(page)
+        tab.wait_for_timeout(1500)
+        assert tab.evaluate("window.pwned") is None
+        assert tab.locator('a[href^="javascript"]').count() == 0
+    tab = open_tab("gallery")
+    expect(tab.get_by_text("<img src=x", exact=False).first).to_be_visible()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("page", ["", "queue", "gallery", "system"])
+def test_every_page_fits_a_phone_in_both_themes(open_tab, page, theme):
+    tab = open_tab(page, width=390, height=844, theme=theme)
+    tab.wait_for_timeout(1500)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    background = tab.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor")
+    assert background == {"light": "rgb(251, 251, 254)", "dark": "rgb(14, 16, 32)"}[theme]
+
+
+def test_the_system_page_shows_this_machine(open_tab):
+    tab = open_tab("system")
+    for word in ("CPU", "Memory", "Disk free", "Success rate"):
+        expect(tab.get_by_text(word, exact=True).first).to_be_visible()
+    tab.get_by_role("button", name="Run the checks").click()
+    expect(tab.get_by_text("FFmpeg")).to_be_visible()
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    """A photograph-like picture with soft gradients and edges."""
+    y, x = np.mgrid[0:600, 0:900]
+    picture = np.stack([x * 255 / 900, y * 255 / 600, 128 + 100 * np.sin(x / 40)], -1)
+    picture[200:400, 300:500] = (200, 60, 40)
+    file = tmp_path_factory.mktemp("photo") / "photo.jpg"
+    Image.fromarray(picture.astype(np.uint8)).save(file, quality=95)
+    return file
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """30 frames at 25 fps of a square that moves."""
+    from backend.media.writer import write_video
+
+    frames = np.full((30, 240, 320, 3), 60, np.uint8)
+    for n in range(30):
+        frames[n, 80:140, 20 + 6 * n : 80 + 6 * n] = (220, 180, 40)
+    file = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    write_video(file, [frames], fps=25, width=320, height=240, recipe={}, title="clip")
+    return file
