@@ -93,17 +93,15 @@ def extend(job: Job) -> None:
 def progress_card(job: Job) -> None:
     """A running or held job: stage, window, step, percent, elapsed and left, with pause and cancel."""
     with st.container(border=True, key=f"job_{job.id}"):
-        words, pause, cancel = st.columns([6, 2, 2], vertical_alignment="center", wrap=False)
-        with words:
-            st.markdown(f"{plain(progress_words(job))}")
         cancelling = studio().is_cancelling(job.id)
-        with pause:
-            if job.state is JobState.PAUSED:
-                action("Resume", ":material/play_arrow:", job, studio().resume)
-            elif job.state is JobState.RUNNING:
-                action("Pause", ":material/pause:", job, studio().pause, disabled=cancelling)
-        with cancel:
-            action("Cancel", ":material/close:", job, studio().cancel, disabled=cancelling)
+        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            st.markdown(plain(progress_words(job)), width="content")
+            with st.container(horizontal=True, width="content"):
+                if job.state is JobState.PAUSED:
+                    action("Resume", ":material/play_arrow:", job, studio().resume)
+                elif job.state is JobState.RUNNING:
+                    action("Pause", ":material/pause:", job, studio().pause, disabled=cancelling)
+                action("Cancel", ":material/close:", job, studio().cancel, disabled=cancelling)
         done = job.progress.fraction if job.progress else 0.0
         st.progress(done)
         st.caption(time_words(job))

@@ -22,9 +22,15 @@ STYLE = f"""<style>
   padding: 1rem; }}
 .studio-stage b {{ font-size: 1.1rem; }}
 .studio-stage span {{ opacity: 0.75; max-width: 30rem; }}
-video {{ border-radius: 0.9rem; }}
+video {{ border-radius: 0.9rem; background: #12142a; }}
+[role="dialog"] video {{ max-height: 62vh; }}
+.studio-download {{ display: inline-block; border: 1px solid var(--st-border-color, #c9cce0); border-radius: 999px;
+  padding: 0.4rem 0.9rem; color: inherit !important; text-decoration: none !important; line-height: 1.5; }}
+.studio-download:hover, .studio-download:focus {{ border-color: #667eea; }}
 [class*="st-key-poster_"] img {{ border-radius: 0.7rem; aspect-ratio: 16 / 9; object-fit: cover; width: 100%;
   background: #12142a; }}
+[class*="st-key-poster_"] button {{ min-height: 0; padding: 0.1rem 0; text-align: left; }}
+[class*="st-key-poster_"] [data-testid="stCaptionContainer"] {{ margin-top: -0.6rem; }}
 .st-key-examples [role="radiogroup"], .st-key-examples [data-testid="stButtonGroup"] > div {{ flex-wrap: nowrap;
   overflow-x: auto; scrollbar-width: thin; }}
 .st-key-examples button {{ white-space: nowrap; flex: none; }}

@@ -305,6 +305,9 @@ OTHER_GPU_FLOPS = 80e12
 CPU_CORE_FLOPS = 30e9
 DECODE_FLOPS_PER_PIXEL = 8.5e6  # of the Wan VAE, counted at 97 frames of 960x544
 TEXT_TOKENS = 512
+READ_GIB_PER_S = 1.0  # weights from a fast disk
+ENCODE_S_PER_PIXEL = 4e-8  # x264, medium, two cores
+BYTES_PER_PIXEL = 0.08  # of a finished H.264 film with detail, crf 18
 
 
 def forward_flops(shape: Transformer | None, tokens: int) -> float:
@@ -327,30 +330,36 @@ def device_flops(machine: Machine) -> float:
 
 def _with_forecast(plan: Plan, spec: ModelSpec, machine: Machine, calibration: float) -> Plan:
     pixels = plan.width * plan.height * plan.total_frames
-    saving = 0.3 + pixels * 4e-8
-    disk = int(pixels * 0.02) + 100_000
-    if spec.engine == "synthetic":
-        drawn = plan.render_width * plan.render_height * plan.render_frames
-        seconds = {Stage.LOADING: 0.0, Stage.DENOISING: 0.2 + 2e-8 * drawn, Stage.DECODING: 0.0, Stage.SAVING: saving}
-        peak = 0.1 + 40 * plan.render_width * plan.render_height / 2**30
-    else:
-        flops = device_flops(machine)
-        rows = plan.render_width * plan.render_height // (2 * spec.spatial_factor) ** 2
-        work = sum(forward_flops(spec.transformer, rows * (w.stop - w.start)) for w in plan.windows)
-        passes = plan.forwards / len(plan.windows)
-        decode = DECODE_FLOPS_PER_PIXEL * plan.render_width * plan.render_height * plan.render_frames
-        seconds = {
-            Stage.LOADING: 2 + spec.memory_gib / 1.0,
-            Stage.DENOISING: work * passes / flops,
-            Stage.DECODING: decode / (flops / 4) if machine.has_gpu else decode / flops,
-            Stage.SAVING: saving,
-        }
-        tokens = rows * max(w.stop - w.start for w in plan.windows)
-        hidden = tokens * (spec.transformer.dim if spec.transformer else 0) * 2
-        peak = spec.memory_gib + 12 * hidden / 2**30
+    seconds, peak_gib = _sketch_cost(plan) if spec.engine == "synthetic" else _model_cost(plan, spec, machine)
+    # Frames stream into the encoder while they are made, so encoding counts to the stage that makes them.
+    making = Stage.DENOISING if spec.engine == "synthetic" else Stage.DECODING
+    seconds = seconds | {making: seconds[making] + ENCODE_S_PER_PIXEL * pixels, Stage.SAVING: 0.3}
     seconds = {stage: value * calibration for stage, value in seconds.items()}
-    forecast = Forecast(seconds, round(peak, 2), disk, calibration)
-    return replace(plan, forecast=forecast)
+    disk_bytes = int(pixels * BYTES_PER_PIXEL) + 100_000
+    return replace(plan, forecast=Forecast(seconds, round(peak_gib, 2), disk_bytes, calibration))
+
+
+def _sketch_cost(plan: Plan) -> tuple[dict[Stage, float], float]:
+    """Seconds a stage and peak GiB of the sketch."""
+    frame = plan.render_width * plan.render_height
+    seconds = {Stage.LOADING: 0.0, Stage.DENOISING: 0.2 + 4e-8 * frame * plan.render_frames, Stage.DECODING: 0.0}
+    return seconds, 0.1 + 40 * frame / 2**30
+
+
+def _model_cost(plan: Plan, spec: ModelSpec, machine: Machine) -> tuple[dict[Stage, float], float]:
+    """Seconds a stage and peak GiB of a diffusion model: weights to read, operations to do, activations to hold."""
+    flops = device_flops(machine)
+    rows = plan.render_width * plan.render_height // (2 * spec.spatial_factor) ** 2
+    tokens = [rows * (window.stop - window.start) for window in plan.windows]
+    passes = plan.forwards / len(plan.windows)
+    decode = DECODE_FLOPS_PER_PIXEL * plan.render_width * plan.render_height * plan.render_frames
+    seconds = {
+        Stage.LOADING: 2 + spec.memory_gib / READ_GIB_PER_S,
+        Stage.DENOISING: passes * sum(forward_flops(spec.transformer, count) for count in tokens) / flops,
+        Stage.DECODING: decode / (flops / 4 if machine.has_gpu else flops),
+    }
+    hidden = max(tokens) * (spec.transformer.dim if spec.transformer else 0) * 2
+    return seconds, spec.memory_gib + 12 * hidden / 2**30
 
 
 @dataclass(frozen=True, slots=True)

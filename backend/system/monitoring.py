@@ -1,0 +1,228 @@
+"""What this computer has, and how busy it is: one sample now, and half an hour of them. Never imports torch.
+
+Figures are those that count for this process: the GPU that torch would choose, the cores that it may use and, in a
+container, the container's share of memory. Sizes are GiB.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import math
+import os
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from backend.core.config import GIB
+from backend.core.planning import Machine
+
+log = logging.getLogger(__name__)
+
+HISTORY_S = 30 * 60
+INTERVAL_S = 5.0
+LEAST_GAP_S = 0.5  # a sample asked for sooner is the last one again, however many tabs ask
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """How busy the machine was at `time`, in seconds since 1970. GPU figures are None where no GPU tells them."""
+
+    time: float
+    cpu_percent: float
+    ram_used_gib: float
+    ram_total_gib: float
+    vram_used_gib: float | None
+    vram_total_gib: float | None
+    gpu_percent: float | None
+    disk_free_gib: float
+    disk_total_gib: float
+
+
+def machine() -> Machine:
+    """This computer, as plans and forecasts see it."""
+    cores, (_, ram_gib) = usable_cores(), ram_used_and_total()
+    gpu = Gpu.find()
+    memory = gpu.memory() if gpu else None
+    if gpu is None or memory is None:
+        return Machine(device=f"CPU, {cores} core{'s' * (cores != 1)}", cores=cores, ram_gib=ram_gib)
+    return Machine(device=gpu.name, cores=cores, ram_gib=ram_gib, vram_gib=memory[1])
+
+
+class Monitor:
+    """Takes a sample every few seconds in a thread of its own, and keeps those of the last half hour."""
+
+    def __init__(self, data: Path, interval_s: float = INTERVAL_S) -> None:
+        self._data = data
+        self._interval_s = interval_s
+        self._samples: deque[Sample] = deque(maxlen=math.ceil(HISTORY_S / interval_s))
+        self._lock = threading.Lock()
+        self._gpu = Gpu.find()
+        self._last: Sample | None = None
+        self._cpu = busy_and_all_seconds()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        if self._thread is None:
+            self._ended.clear()
+            self._thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        self._ended.set()
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+
+    def history(self) -> list[Sample]:
+        """The samples of the thread, oldest first."""
+        with self._lock:
+            return list(self._samples)
+
+    def sample(self) -> Sample:
+        """How busy the machine is now; the CPU since the previous sample."""
+        with self._lock:
+            if self._last is None or not 0 <= time.time() - self._last.time < LEAST_GAP_S:
+                self._last = self._take()
+            return self._last
+
+    def _watch(self) -> None:
+        while not self._ended.is_set():
+            try:
+                sample = self.sample()
+                with self._lock:
+                    self._samples.append(sample)
+            except OSError as error:  # the data folder's disk was taken away, for one
+                log.warning("no sample of the machine: %s", error)
+            self._ended.wait(self._interval_s)
+
+    def _take(self) -> Sample:
+        before, self._cpu = self._cpu, busy_and_all_seconds()
+        busy, passed = (now - then for now, then in zip(self._cpu, before, strict=True))
+        ram_used, ram_total = ram_used_and_total()
+        memory = self._gpu.memory() if self._gpu else None
+        disk = shutil.disk_usage(nearest_folder(self._data))
+        return Sample(
+            time=time.time(),
+            cpu_percent=min(max(100 * busy / passed, 0.0), 100.0) if passed > 0 else 0.0,
+            ram_used_gib=ram_used,
+            ram_total_gib=ram_total,
+            vram_used_gib=memory[0] if memory else None,
+            vram_total_gib=memory[1] if memory else None,
+            gpu_percent=self._gpu.percent() if self._gpu else None,
+            disk_free_gib=disk.free / GIB,
+            disk_total_gib=disk.total / GIB,
+        )
+
+
+class Gpu:
+    """The NVIDIA GPU that torch calls cuda:0, asked through the driver's own library (NVML)."""
+
+    def __init__(self, nvml: Any, handle: Any) -> None:
+        self._nvml = nvml
+        self._handle = handle
+        self.name = str(nvml.nvmlDeviceGetName(handle))
+
+    @classmethod
+    def find(cls, environ: Mapping[str, str] = os.environ) -> Gpu | None:
+        """None without driver, GPU or a torch that could use it, and where CUDA_VISIBLE_DEVICES hides them all."""
+        visible = environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+        if not torch_has_cuda():
+            return None
+        try:
+            import pynvml
+        except ImportError:
+            return None
+        try:
+            pynvml.nvmlInit()
+            if visible.isdecimal():  # NVML counts by bus; CUDA too, where all GPUs are alike
+                handle = pynvml.nvmlDeviceGetHandleByIndex(int(visible))
+            else:  # a UUID, or one of the ways to say none: "" and -1, which name no GPU
+                handle = pynvml.nvmlDeviceGetHandleByUUID(visible)
+            return cls(pynvml, handle)
+        except pynvml.NVMLError as error:
+            log.debug("no GPU: %s", error)
+            return None
+
+    def memory(self) -> tuple[float, float] | None:
+        """Used and total, in GiB; None when the driver does not answer."""
+        try:
+            memory = self._nvml.nvmlDeviceGetMemoryInfo(self._handle)
+        except self._nvml.NVMLError:
+            return None
+        return memory.used / GIB, memory.total / GIB
+
+    def percent(self) -> float | None:
+        """How busy; None where it is not told, as on a slice of a shared GPU."""
+        try:
+            return float(self._nvml.nvmlDeviceGetUtilizationRates(self._handle).gpu)
+        except self._nvml.NVMLError:
+            return None
+
+
+def torch_has_cuda() -> bool:
+    """Whether the installed torch is not a build for the CPU alone, told by its version."""
+    try:
+        return not importlib.metadata.version("torch").endswith("+cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use: its affinity, and in a container its share of time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = _words(CGROUP / "cpu.max") or [
+        *_words(CGROUP / "cpu/cpu.cfs_quota_us"),
+        *_words(CGROUP / "cpu/cpu.cfs_period_us"),
+    ]
+    if len(limit) == 2 and limit[0].isdecimal():  # "max" or -1 without a limit
+        cores = min(cores, max(1, round(int(limit[0]) / int(limit[1]))))
+    return cores
+
+
+def ram_used_and_total() -> tuple[float, float]:
+    """Used and total memory in GiB, those of the container where it has a limit below the machine's memory."""
+    host = psutil.virtual_memory()
+    for limit_file, used_file, cache in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        limit, used = _words(CGROUP / limit_file), _words(CGROUP / used_file)
+        if limit and used and limit[0].isdecimal() and int(limit[0]) < host.total:
+            statistics = _words((CGROUP / used_file).with_name("memory.stat"))
+            # Files that were read once count as used, though the kernel gives their memory away when it is wanted.
+            cached = int(statistics[statistics.index(cache) + 1]) if cache in statistics else 0
+            return max(0, int(used[0]) - cached) / GIB, int(limit[0]) / GIB
+    return (host.total - host.available) / GIB, host.total / GIB
+
+
+def busy_and_all_seconds() -> tuple[float, float]:
+    """CPU seconds spent working, and all of them, since the machine started and summed over its cores.
+
+    Our own count, because psutil.cpu_percent keeps one for each thread that asks.
+    """
+    times = psutil.cpu_times()
+    everything = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)  # guests count as user
+    return everything - times.idle - getattr(times, "iowait", 0.0), everything
+
+
+def nearest_folder(path: Path) -> Path:
+    """`path`, or the nearest folder above it that exists."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text().split()
+    except OSError:
+        return []
