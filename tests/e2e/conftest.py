@@ -63,7 +63,7 @@ class LiveStudio:
     def jobs(self, **wanted) -> list[dict]:
         return self.api.get("/jobs", params=wanted).json()["jobs"]
 
-    def wait_for(self, job_id: str, timeout_s: float = 60) -> dict:
+    def wait_for(self, job_id: str, timeout_s: float = 100) -> dict:
         deadline = time.monotonic() + timeout_s
         while (job := self.api.get(f"/jobs/{job_id}").json())["state"] in ("queued", "running", "paused"):
             assert time.monotonic() < deadline, job
@@ -107,8 +107,9 @@ def browser():
     path = chromium()
     if path is None:
         pytest.skip("no Chromium here; `python3 test_system.py --suite` says how to get one")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=20_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser

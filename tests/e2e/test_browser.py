@@ -30,10 +30,10 @@ def write_prompt(tab, text: str) -> None:
 def set_length(tab, frames: int) -> None:
     slider = tab.get_by_role("slider", name="Length")
     slider.focus()
-    now = int(slider.get_attribute("aria-valuenow"))
+    now = int(slider.input_value())
     for _ in range(abs(frames - now)):
         slider.press("ArrowLeft" if frames < now else "ArrowRight")
-    expect(tab.get_by_text(re.compile(rf"^{frames} (new )?frames "))).to_be_visible()
+    expect(tab.get_by_text(re.compile(rf"^{frames} (new )?frames[ ,]"))).to_be_visible()
 
 
 def test_create_then_queue_then_gallery(live, open_tab):

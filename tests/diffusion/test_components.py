@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from backend.core.errors import ModelUnavailable
+from backend.diffusion.components import is_out_of_memory, load_components
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def copy(checkpoints, tmp_path):
+    return lambda kind: shutil.copytree(checkpoints[kind], tmp_path / f"copy-{kind}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "forcing", "pictures"), [("df", True, False), ("t2v", False, False), ("i2v", False, True)]
+)
+def test_a_checkpoint_loads_as_what_it_is(components, kind, forcing, pictures):
+    parts = components[kind]
+    assert parts.diffusion_forcing is forcing
+    assert (parts.image_encoder is not None) is pictures
+    assert (parts.image_processor is not None) is pictures
+    models = [parts.text_encoder, parts.transformer, parts.vae] + ([parts.image_encoder] if pictures else [])
+    assert {parameter.dtype for model in models for parameter in model.parameters()} == {torch.float32}
+    assert not any(model.training or next(model.parameters()).requires_grad for model in models)
+    assert parts.spatial_factor == 8
+
+
+def test_the_causal_mask_is_off_whatever_the_file_says(copy):
+    folder = copy("df")
+    config = json.loads((folder / "transformer/config.json").read_text())
+    (folder / "transformer/config.json").write_text(json.dumps(config | {"num_frame_per_block": 5}))
+    assert load_components(folder, CPU, lambda part: None).transformer.config.num_frame_per_block == 1
+
+
+def test_the_solver_has_the_plans_shift_and_starts_at_the_first_level(components):
+    gentle, strong = (components["df"].scheduler(shift, 10) for shift in (3.0, 8.0))
+    assert len(strong.timesteps) == 10
+    assert strong.timesteps[5] > gentle.timesteps[5]
+    assert strong.config.use_flow_sigmas
+    assert strong.config.prediction_type == "flow_prediction"
+    assert strong.begin_index == 0
+
+
+def test_loading_tells_how_far_it_is_and_can_be_stopped(checkpoints):
+    parts = []
+    load_components(checkpoints["i2v"], CPU, parts.append)
+    assert parts == [0.0, 0.25, 0.5, 0.75, 1.0]
+
+    def stop(part):
+        if part:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load_components(checkpoints["i2v"], CPU, stop)
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "transformer", "vae", "image_encoder"])
+def test_a_missing_tensor_is_not_made_up(copy, part):
+    folder = copy("i2v")
+    file = next((folder / part).glob("*.safetensors"))
+    tensors = load_file(file)
+    name = sorted(name for name in tensors if "bias" in name or "norm" in name)[0]
+    del tensors[name]
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(
+        ModelUnavailable, match=rf"{part} of the checkpoint copy-i2v .*{name}.* download the model again"
+    ):
+        load_components(folder, CPU, lambda part: None)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "model_index.json").unlink(),
+        lambda folder: (folder / "vae/config.json").write_text("{"),
+        lambda folder: (folder / "transformer/diffusion_pytorch_model.safetensors").unlink(),
+        lambda folder: (folder / "text_encoder/model.safetensors").write_bytes(b"1234567890"),
+        lambda folder: shutil.rmtree(folder / "tokenizer"),
+        lambda folder: shutil.rmtree(folder / "scheduler"),
+    ],
+    ids=["index", "configuration", "no weights", "cut weights", "tokenizer", "scheduler"],
+)
+def test_damage_is_explained_without_paths(copy, damage):
+    folder = copy("df")
+    damage(folder)
+    with pytest.raises(ModelUnavailable, match="download the model again") as caught:
+        load_components(folder, CPU, lambda part: None)
+    assert str(folder.parent) not in str(caught.value)
+
+
+def test_weights_that_could_run_code_are_refused(copy):
+    folder = copy("df")
+    file = folder / "transformer/diffusion_pytorch_model.safetensors"
+    torch.save(load_file(file), file.with_suffix(".bin"))
+    file.unlink()
+    with pytest.raises(ModelUnavailable, match="transformer"):
+        load_components(folder, CPU, lambda part: None)
+
+
+def test_out_of_memory_is_told_from_other_errors():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50)
+    assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))

@@ -1,0 +1,259 @@
+"""The sampler against the stock pipelines, and where those give up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    SkyReelsV2DiffusionForcingImageToVideoPipeline,
+    SkyReelsV2DiffusionForcingPipeline,
+    SkyReelsV2DiffusionForcingVideoToVideoPipeline,
+    SkyReelsV2ImageToVideoPipeline,
+    SkyReelsV2Pipeline,
+)
+from PIL import Image
+
+from backend.core.errors import RenderFailed
+from backend.diffusion.conditions import Conditions, encode_conditions
+from backend.diffusion.sampler import Sampler, condition_noise
+from backend.diffusion.text import encode_prompt
+
+SEED = 7
+NEGATIVE = "blurry"
+
+
+@pytest.fixture
+def sample(components, plan_for):
+    """Our latents for a plan and its inputs."""
+
+    def run(kind, plan, image=None, end_image=None, prefix=None, seed=SEED, prompt="A boat"):
+        parts = components[kind]
+        text = encode_prompt(parts, prompt, NEGATIVE if plan.guidance_scale > 1 else None)
+        conditions = encode_conditions(parts, plan.render_frames, image, end_image, prefix)
+        sampler = Sampler(parts, plan, seed, text, conditions)
+        while not sampler.finished:
+            sampler.step()
+        return sampler.film
+
+    return run
+
+
+@pytest.fixture
+def stock(checkpoints):
+    """A stock pipeline's latents for the same plan."""
+
+    def run(pipeline, kind, plan, seed=SEED, **inputs):
+        pipe = pipeline.from_pretrained(checkpoints[kind], local_files_only=True)
+        pipe.set_progress_bar_config(disable=True)
+        if "DiffusionForcing" in pipeline.__name__:
+            base = 4 * max(window.stop - window.start for window in plan.windows) - 3
+            inputs |= {"base_num_frames": base, "addnoise_condition": plan.addnoise_condition, "fps": plan.fps}
+            if len(plan.windows) > 1 or plan.prefix_frames:
+                inputs["overlap_history"] = plan.overlap_history
+        return pipe(
+            prompt="A boat",
+            negative_prompt=NEGATIVE,
+            height=plan.render_height,
+            width=plan.render_width,
+            num_frames=plan.render_frames,
+            num_inference_steps=plan.num_inference_steps,
+            guidance_scale=plan.guidance_scale,
+            generator=torch.Generator("cpu").manual_seed(seed),
+            output_type="latent",
+            **inputs,
+        ).frames
+
+    return run
+
+
+SHORT_BASE = {"base_num_frames": 17, "overlap_history": 5}
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 6.0])
+def test_text_to_video_equals_the_stock_pipeline(sample, stock, plan_for, guidance_scale):
+    plan = plan_for("t2v", guidance_scale=guidance_scale)
+    assert torch.equal(sample("t2v", plan), stock(SkyReelsV2Pipeline, "t2v", plan))
+
+
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        {"num_frames": 17},
+        {"num_frames": 17, "fps": 16},
+        {"num_frames": 29, "skyreels": SHORT_BASE},  # two full windows
+        {"num_frames": 37, "skyreels": SHORT_BASE},  # a short window last
+    ],
+    ids=["short", "16fps", "two windows", "short last window"],
+)
+def test_forcing_equals_the_stock_pipeline(sample, stock, plan_for, wishes):
+    plan = plan_for("df", **wishes)
+    assert torch.equal(sample("df", plan), stock(SkyReelsV2DiffusionForcingPipeline, "df", plan))
+
+
+@pytest.mark.parametrize(("num_frames", "windows"), [(17, 1), (29, 2)])
+def test_forcing_from_a_picture_equals_the_stock_pipeline(sample, stock, plan_for, picture, num_frames, windows):
+    plan = plan_for("df", mode="image_to_video", num_frames=num_frames, skyreels=SHORT_BASE)
+    assert len(plan.windows) == windows
+    theirs = stock(SkyReelsV2DiffusionForcingImageToVideoPipeline, "df", plan, image=Image.fromarray(picture))
+    assert torch.equal(sample("df", plan, image=picture), theirs)
+
+
+def test_forcing_between_two_pictures_equals_the_stock_pipeline(sample, stock, plan_for, picture, last_picture):
+    plan = plan_for("df", mode="image_to_video", end=True)
+    inputs = {"image": Image.fromarray(picture), "last_image": Image.fromarray(last_picture)}
+    theirs = stock(SkyReelsV2DiffusionForcingImageToVideoPipeline, "df", plan, **inputs)[:, :, :-1]
+    ours = sample("df", plan, image=picture, end_image=last_picture)
+    # The stock pipeline encodes both pictures as one batch, which rounds differently.
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(ours, sample("df", plan, image=picture), atol=1e-2)
+
+
+def test_extension_equals_the_stock_pipeline(sample, stock, plan_for, clip):
+    plan = plan_for("df", source_frames=17, num_frames=24, skyreels=SHORT_BASE)
+    assert plan.prefix_frames == 5
+    video = [Image.fromarray(frame) for frame in clip]
+    theirs = stock(SkyReelsV2DiffusionForcingVideoToVideoPipeline, "df", plan, video=video)
+    assert torch.equal(sample("df", plan, prefix=clip[-5:]), theirs)
+
+
+def test_image_to_video_equals_the_stock_pipeline(sample, stock, plan_for, picture):
+    plan = plan_for("i2v", mode="image_to_video")
+    theirs = stock(SkyReelsV2ImageToVideoPipeline, "i2v", plan, image=Image.fromarray(picture))
+    assert torch.equal(sample("i2v", plan, image=picture), theirs)
+
+
+def test_noise_on_known_frames_is_mixed_as_the_stock_pipeline_does(sample, stock, plan_for, monkeypatch):
+    plan = plan_for("df", num_frames=29, skyreels=SHORT_BASE | {"addnoise_condition": 20})
+    steps = iter(range(plan.num_inference_steps))  # only the second window has known frames
+    ours = sample("df", plan)
+    monkeypatch.setattr(torch, "randn_like", lambda known: condition_noise(known.shape, SEED, 1, next(steps)))
+    assert torch.equal(ours, stock(SkyReelsV2DiffusionForcingPipeline, "df", plan))
+
+
+def test_noise_has_a_name(sample, plan_for):
+    plan = plan_for("df", num_frames=29, skyreels=SHORT_BASE | {"addnoise_condition": 20})
+    first = sample("df", plan)
+    torch.manual_seed(99)  # the global generator has no say
+    assert torch.equal(first, sample("df", plan))
+    assert not torch.equal(first, sample("df", plan, seed=SEED + 1))
+    names = [(7, 0, 0), (8, 0, 0), (7, 1, 0), (7, 0, 1)]
+    assert len({condition_noise((4,), *name)[0].item() for name in names}) == 4
+
+
+def test_the_prompt_matters(sample, plan_for):
+    plan = plan_for("df")
+    assert not torch.equal(sample("df", plan), sample("df", plan, prompt="A fox"))
+
+
+def test_a_long_film_from_a_picture_ends_with_a_short_window(sample, plan_for, picture):
+    """The stock pipeline raises IndexError here (37 frames of windows of 17 with 5 in common)."""
+    plan = plan_for("df", mode="image_to_video", num_frames=37, skyreels=SHORT_BASE)
+    assert [window.stop - window.start for window in plan.windows] == [5, 5, 4]
+    assert sample("df", plan, image=picture).shape == (1, 16, 10, 8, 8)
+
+
+def test_the_end_picture_acts_on_the_last_window_only(sample, plan_for, picture, last_picture):
+    plan = plan_for("df", mode="image_to_video", num_frames=37, end=True, skyreels=SHORT_BASE)
+    ends = sample("df", plan, image=picture, end_image=last_picture)
+    free = sample("df", plan, image=picture)
+    assert ends.shape == free.shape == (1, 16, 10, 8, 8)
+    known = plan.windows[-2].stop
+    assert torch.equal(ends[:, :, :known], free[:, :, :known])
+    assert not torch.allclose(ends[:, :, known:], free[:, :, known:], atol=1e-3)
+
+
+@pytest.mark.parametrize("window", [1, 2, 3])
+def test_windows_hand_their_end_on(components, plan_for, window):
+    plan = plan_for("df", num_frames=45, skyreels=SHORT_BASE, guidance_scale=1)
+    sampler = Sampler(components["df"], plan, SEED, encode_prompt(components["df"], "A boat", None), Conditions())
+    while sampler.window < window:
+        sampler.step()
+    overlap = plan.windows[window - 1].stop - plan.windows[window].start
+    assert torch.equal(sampler.latents[:, :, :overlap], sampler.film[:, :, -overlap:])
+    assert not sampler.finished
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "skyreels", "source_frames"),
+    [
+        (16, {}, 0),
+        (98, {}, 1),
+        (100, {}, 3),
+        (101, {}, 120),
+        (61, {"base_num_frames": 17}, 120),  # 13 of 17 frames in common
+        (105, {"overlap_history": 93}, 40),  # one new latent frame a window
+        (1457, {}, 0),
+    ],
+)
+def test_every_plan_runs_to_its_end(components, plan_for, num_frames, skyreels, source_frames):
+    plan = plan_for(
+        "df", source_frames, num_frames=num_frames, guidance_scale=1, end=bool(source_frames), skyreels=skyreels
+    )
+    parts = components["df"]
+    frames = np.zeros((plan.prefix_frames, 64, 64, 3), dtype=np.uint8) if source_frames else None
+    end_image = np.zeros((64, 64, 3), dtype=np.uint8) if source_frames else None
+    conditions = encode_conditions(parts, plan.render_frames, end_image=end_image, prefix=frames)
+    sampler = Sampler(parts, plan, SEED, encode_prompt(parts, "A boat", None), conditions)
+    forwards, parts_done = 0, [sampler.part]
+    while not sampler.finished:
+        sampler.step()
+        forwards += 1
+        parts_done.append(sampler.part)
+    assert forwards == plan.forwards
+    assert (parts_done[0], parts_done[-1]) == (0, 1)
+    assert parts_done == sorted(parts_done)
+    assert sampler.film.shape[2] == (plan.render_frames - 1) // 4 + 1
+    if conditions.prefix is not None:
+        assert torch.equal(sampler.film[:, :, : conditions.prefix.shape[2]], conditions.prefix)
+
+
+def test_guidance_is_mixed_in_float32(components, plan_for):
+    """bfloat16 would round each prediction and the difference of two that are close to each other."""
+    plan = plan_for("t2v", guidance_scale=6)
+    parts = components["t2v"]
+    text = encode_prompt(parts, "A boat", NEGATIVE)
+    seen = []
+
+    class Bfloat16:
+        dtype = torch.bfloat16
+
+        def __call__(self, hidden_states, encoder_hidden_states, **_):
+            assert hidden_states.dtype is torch.bfloat16
+            seen.append(hidden_states * (1.0 if encoder_hidden_states is text.positive else 1.01))
+            return (seen[-1],)
+
+    sampler = Sampler(replace(parts, transformer=Bfloat16()), plan, SEED, text, Conditions())
+    mixed = sampler._predict(sampler._solver.timesteps[0])
+    positive, negative = (prediction.double() for prediction in seen)
+    exact = negative + 6 * (positive - negative)
+    assert mixed.dtype is torch.float32
+    torch.testing.assert_close(mixed.double(), exact, rtol=1e-6, atol=1e-6)
+
+
+def test_numbers_astray_fail_the_render(components, plan_for):
+    parts = components["df"]
+    sampler = Sampler(parts, plan_for("df"), SEED, encode_prompt(parts, "A boat", NEGATIVE), Conditions())
+    sampler.step()
+    sampler.latents[0, 0, 2] = float("nan")
+    with pytest.raises(RenderFailed, match=r"Step 2 of window 1 .* not numbers; lower guidance_scale"):
+        sampler.step()
+
+
+def test_an_interrupted_step_can_be_done_again(components, plan_for, sample):
+    parts = components["df"]
+    plan = plan_for("df")
+    sampler = Sampler(parts, plan, SEED, encode_prompt(parts, "A boat", NEGATIVE), Conditions())
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    while not sampler.finished:
+        hook = parts.transformer.blocks[1].register_forward_pre_hook(stop)
+        with pytest.raises(KeyboardInterrupt):
+            sampler.step()
+        hook.remove()
+        sampler.step()
+    assert torch.equal(sampler.film, sample("df", plan))

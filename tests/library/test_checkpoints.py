@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backend.core.registry import ALL_MODES, MODELS, PIXELS_720P, Transformer
+from backend.core.schema import Mode
+from backend.library.checkpoints import find_checkpoints
+from tests.tiny_checkpoints import KINDS, build_checkpoint
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("built")
+    return {kind: build_checkpoint(root / f"Random {kind}", kind) for kind in KINDS}
+
+
+@pytest.fixture
+def models(tmp_path) -> Path:
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def found(models, caplog):
+    """The specs found by id, and the log."""
+
+    def find(*folders):
+        with caplog.at_level(logging.WARNING, "backend.library.checkpoints"):
+            return {c.spec.id: c for c in find_checkpoints(folders or [models])}
+
+    return find
+
+
+def edit(file: Path, **changes) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_no_folder_is_no_checkpoint(found, tmp_path):
+    assert found(tmp_path / "none") == {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_is_read_from_the_files(built, models, found, kind):
+    shutil.copytree(built[kind], models / "My film & co")
+    checkpoint = found()["my-film-co"]
+    spec = checkpoint.spec
+    assert checkpoint.folder == models / "My film & co"
+    assert spec.title == "My film & co"
+    assert spec.engine == "skyreels"
+    modes = {"df": ALL_MODES, "t2v": {Mode.TEXT_TO_VIDEO}, "i2v": {Mode.IMAGE_TO_VIDEO}}
+    assert spec.modes == modes[kind]
+    assert spec.diffusion_forcing is spec.end_image is (kind == "df")
+    assert spec.transformer == Transformer(layers=2, dim=24, ffn_dim=32)
+    assert spec.spatial_factor == 8
+    assert (spec.guidance_scale, spec.flow_shift) == ((5.0, 5.0) if kind == "i2v" else (6.0, 8.0))
+    weights = (models / "My film & co/transformer/diffusion_pytorch_model.safetensors").stat().st_size
+    assert spec.weights_gib == weights / 2**30
+    every = sum(file.stat().st_size for file in (models / "My film & co").rglob("*.safetensors"))
+    assert spec.memory_gib == pytest.approx(every / 2**30)
+
+
+def test_all_forcing_classes_share_their_weights(built, models, found):
+    for number, kind in enumerate(("", "ImageToVideo", "VideoToVideo")):
+        folder = shutil.copytree(built["df"], models / f"df-{number}")
+        edit(folder / "model_index.json", _class_name=f"SkyReelsV2DiffusionForcing{kind}Pipeline")
+    assert [checkpoint.spec.modes for checkpoint in found().values()] == [ALL_MODES] * 3
+
+
+def test_a_released_name_gets_the_registrys_row(built, models, found):
+    shutil.copytree(built["df"], models / "Skywork/SkyReels-V2-DF-14B-720P-Diffusers")  # as the hub lays it out
+    shutil.copytree(built["i2v"], models / "skyreels-v2-i2v-1.3b-540p")
+    assert [c.spec for c in found().values()] == [
+        MODELS["skyreels-v2-df-14b-720p"],
+        MODELS["skyreels-v2-i2v-1.3b-540p"],
+    ]
+
+
+def test_what_the_files_say_is_believed(built, models, found):
+    folder = shutil.copytree(built["t2v"], models / "tuned-720P")
+    edit(folder / "scheduler/scheduler_config.json", flow_shift=3.0)
+    edit(folder / "vae/config.json", patch_size=2)
+    spec = found()["tuned-720p"].spec
+    assert (spec.flow_shift, spec.spatial_factor) == (3.0, 16)
+    assert (spec.max_pixels, spec.base_num_frames) == (PIXELS_720P, 121)
+    edit(folder / "scheduler/scheduler_config.json", flow_shift=1.0)  # written when nobody chose one
+    assert found()["tuned-720p"].spec.flow_shift == 8.0
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def to_bin(folder: Path) -> None:
+    file = folder / "text_encoder/model.safetensors"
+    file.rename(file.with_name("pytorch_model.bin"))
+
+
+def lose_a_shard(folder: Path) -> None:
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    (folder / "text_encoder/model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda f: (f / "model_index.json").write_text("{"), "JSON|delimiter|property name"),
+        (lambda f: (f / "model_index.json").write_text("[]"), "not a JSON object"),
+        (lambda f: edit(f / "model_index.json", _class_name="WanPipeline"), "'WanPipeline' is not a SkyReels V2"),
+        (lambda f: cut(f / "transformer/diffusion_pytorch_model.safetensors"), "cut short or damaged"),
+        (lambda f: (f / "vae/diffusion_pytorch_model.safetensors").write_bytes(b""), "cut short or damaged"),
+        (lambda f: (f / "vae/diffusion_pytorch_model.safetensors").unlink(), "vae has no weights"),
+        (lambda f: (f / "vae/config.json").unlink(), "vae/config.json is missing"),
+        (lambda f: shutil.rmtree(f / "tokenizer"), "no tokenizer"),
+        (lambda f: shutil.rmtree(f / "scheduler"), "scheduler_config.json is missing"),
+        (lambda f: edit(f / "transformer/config.json", num_layers=None), "TypeError|int"),
+        (lambda f: edit(f / "transformer/config.json", patch_size=[1, 1, 1]), "patch_size"),
+        (lambda f: edit(f / "vae/config.json", temperal_downsample=[False, False, True]), "packs 2 frames"),
+        (to_bin, r"only pytorch_model.bin, which can run code"),
+        (lose_a_shard, "text_encoder lacks model-2.safetensors"),
+    ],
+)
+def test_a_damaged_folder_is_left_out_by_name(built, models, found, caplog, damage, reason):
+    damage(shutil.copytree(built["df"], models / "broken"))
+    shutil.copytree(built["df"], models / "whole")
+    assert list(found()) == ["whole"]
+    assert len(caplog.records) == 1
+    assert str(models / "broken") in caplog.text
+    assert re.search(reason, caplog.text)
+
+
+def test_two_of_one_id_keep_the_first(built, models, tmp_path, found, caplog):
+    shutil.copytree(built["df"], models / "film")
+    shutil.copytree(built["df"], tmp_path / "others/Film")
+    assert found(models, tmp_path / "others")["film"].folder == models / "film"
+    assert "others/Film is left out" in caplog.text
+    caplog.clear()
+    assert list(found(models, models)) == ["film"]  # the data folder may be the checkout
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", ["auto", "Synthetic", "---"])
+def test_names_with_a_meaning_are_not_ids(built, models, found, caplog, name):
+    shutil.copytree(built["df"], models / name)
+    assert found() == {}
+    assert "rename the folder" in caplog.text
+
+
+def test_downloads_in_progress_are_not_looked_at(built, models, found, caplog):
+    shutil.copytree(built["df"], models / ".partial/film")
+    shutil.copytree(built["df"], models / ".film")
+    assert found() == {}
+    assert not caplog.records
+
+
+def test_looking_takes_no_torch():
+    code = "import sys, backend.library.checkpoints, backend.skyreels_integration; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

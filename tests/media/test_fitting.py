@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from backend.core.schema import Fit
+from backend.media.fitting import Picture, fit_picture
+
+
+def test_crop_keeps_the_middle(corners: Picture):
+    wide = np.concatenate([np.zeros((48, 30, 3), np.uint8), corners, np.zeros((48, 30, 3), np.uint8)], axis=1)
+    np.testing.assert_array_equal(fit_picture(wide, 80, 48, Fit.CROP), corners)
+    tall = np.concatenate([np.zeros((30, 80, 3), np.uint8), corners, np.zeros((30, 80, 3), np.uint8)], axis=0)
+    np.testing.assert_array_equal(fit_picture(tall, 80, 48, Fit.CROP), corners)
+
+
+def test_letterbox_shows_everything_between_black_bars(corners: Picture):
+    framed = fit_picture(corners, 160, 160, Fit.LETTERBOX)
+    assert framed.shape == (160, 160, 3)
+    assert not framed[:32].any()
+    assert not framed[128:].any()
+    quarters = [tuple(framed[y, x]) for y in (50, 110) for x in (40, 120)]
+    assert quarters == [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
+
+
+@pytest.mark.parametrize("fit", list(Fit))
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (37, 91), (91, 37), (79, 49), (960, 540), (540, 960)])
+def test_any_shape_meets_any_frame(corners: Picture, fit: Fit, width: int, height: int):
+    fitted = fit_picture(corners, width, height, fit)
+    assert fitted.shape == (height, width, 3)
+    assert fitted.dtype == np.uint8
+
+
+def test_shrinking_averages_fine_detail():
+    checks = np.indices((400, 400)).sum(axis=0) % 2 * 255
+    picture = np.repeat(checks[..., None], 3, axis=2).astype(np.uint8)
+    shrunk = fit_picture(picture, 100, 100, Fit.CROP)
+    assert np.abs(shrunk.astype(int) - 127).max() <= 1
+
+
+def test_enlarging_is_smooth():
+    ramp = np.repeat(np.linspace(0, 255, 32, dtype=np.uint8)[None, :, None], 32, axis=0).repeat(3, axis=2)
+    enlarged = fit_picture(ramp, 320, 320, Fit.CROP)[160, :, 0].astype(int)
+    assert np.abs(np.diff(enlarged)).max() <= 2
+
+
+def test_a_picture_of_the_right_size_is_not_touched(photo: Picture):
+    assert fit_picture(photo, 512, 512, Fit.CROP) is photo

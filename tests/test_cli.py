@@ -1,0 +1,184 @@
+import json
+import re
+import threading
+
+import pytest
+from typer.testing import CliRunner
+
+from backend import cli
+from backend.media.probe import probe
+
+SMALL = ["--resolution", "128x96", "--num-frames", "16", "--steps", "10", "--seed", "1"]
+
+
+@pytest.fixture
+def run(settings, monkeypatch):
+    """Run a command line on the test's data folder; gives exit code, stdout, stderr."""
+    monkeypatch.setenv("STUDIO_DATA", str(settings.data))
+
+    def run(*arguments):
+        done = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done.exit_code, done.stdout, done.stderr
+
+    return run
+
+
+def test_generate_makes_the_film_and_prints_the_job_last(run, tmp_path):
+    film = tmp_path / "new" / "boat.mp4"
+    code, out, _ = run("generate", "--prompt", "a red boat", *SMALL, "--out", film, "--json")
+    job = json.loads(out.splitlines()[-1])
+    assert (code, job["state"]) == (0, "succeeded")
+    assert (probe(film).frames, probe(film).width) == (16, 128)
+    code, out, _ = run("inspect", film)
+    assert (code, json.loads(out)["request"]["prompt"]) == (0, "a red boat")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--prompt", "x", "--fps", "99"), r"fps=99 .* 8 to 30"),
+        (("--prompt", "x", "--steps", "5"), r"num_inference_steps=5 .* 10 to 50"),
+        (("--prompt", "x", "--resolution", "8k"), r"'8k' is not a resolution; use 540p"),
+        (("--prompt", "x", "--overlap-history", "18"), r"18 is not 4k\+1 .* 17 or 21"),
+        (("--prompt", "x", "--model", "nope"), r"model='nope' is not here; use auto"),
+        (("--image", "nowhere.png"), r"--image nowhere.png: there is no such file"),
+        ((), r"prompt is missing"),
+        (("--prompt", "x", "--mode", "video_extension"), r"video is missing"),
+    ],
+)
+@pytest.mark.parametrize("command", ["generate", "plan"])
+def test_a_bad_wish_exits_2_with_a_sentence_and_queues_nothing(run, command, arguments, words):
+    code, out, err = run(command, *arguments)
+    assert code == 2
+    assert out == ""
+    assert re.search(words, err), err
+    assert json.loads(run("jobs", "list", "--json")[1]) == []
+
+
+def test_an_unknown_flag_exits_2(run):
+    assert run("generate", "--prmpt", "x")[0] == 2
+
+
+def test_a_file_that_is_no_picture_is_refused(run, tmp_path):
+    fake = tmp_path / "cat.png"
+    fake.write_text("miaow")
+    code, _, err = run("generate", "--image", fake)
+    assert code == 2
+    assert "cat.png" in err
+
+
+def test_a_failed_render_exits_1_and_says_why(run, monkeypatch):
+    from backend.core.errors import RenderFailed
+    from backend.synthetic import SyntheticEngine
+
+    def broken(self, task, report):
+        raise RenderFailed("The pencil broke;", hint="sharpen it.")
+
+    monkeypatch.setattr(SyntheticEngine, "render", broken)
+    code, _, err = run("generate", "--prompt", "x", *SMALL)
+    assert code == 1
+    assert "The pencil broke; sharpen it." in err
+
+
+def test_ctrl_c_cancels_the_job_and_exits_130(run, monkeypatch):
+    def interrupted(studio, job):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "follow", interrupted)
+    code, out, _ = run("generate", "--prompt", "x", *SMALL, "--json")
+    assert code == 130
+    assert json.loads(out.splitlines()[-1])["state"] == "cancelled"
+
+
+def test_plan_prints_what_it_will_be(run):
+    code, out, _ = run("plan", "--prompt", "x", "--num-frames", "64", "--json")
+    plan = json.loads(out)
+    assert (code, plan["num_frames"], plan["width"]) == (0, 64, 960)
+    assert plan["forecast_s"] > 0
+    assert "64 kept of 65 made" in run("plan", "--prompt", "x", "--num-frames", "64")[1]
+
+
+def test_jobs_are_listed_shown_and_acted_on(run):
+    run("generate", "--prompt", "a red boat", *SMALL)
+    [job] = json.loads(run("jobs", "list", "--json")[1])
+    assert "a red boat" in run("jobs", "list")[1]
+    assert json.loads(run("jobs", "show", job["id"])[1])["state"] == "succeeded"
+    code, _, err = run("jobs", "cancel", job["id"])
+    assert code == 2
+    assert "succeeded" in err
+    assert run("jobs", "show", "nope")[0] == 2
+    assert run("jobs", "list", "--state", "lost")[0] == 2
+
+
+def test_models_list_names_the_sketch(run):
+    assert [spec["id"] for spec in json.loads(run("models", "list", "--json")[1])] == ["synthetic"]
+    assert "Storyboard sketch" in run("models", "list")[1]
+
+
+def test_inspect_refuses_what_carries_no_recipe(run, tmp_path):
+    fake = tmp_path / "film.mp4"
+    fake.write_text("no film")
+    assert run("inspect", fake)[0] == 2
+    assert run("inspect", tmp_path / "nowhere.mp4")[0] == 2
+
+
+def test_doctor_checks_this_machine(run):
+    code, out, _ = run("doctor", "--json")
+    names = {check["name"] for check in json.loads(out)}
+    assert {"Python", "Packages", "Disk", "Folders"} <= names
+    assert code in (0, 1)
+
+
+def test_a_busy_folder_without_a_studio_to_ask_is_one_sentence(run, generator):
+    code, _, err = run("jobs", "list")
+    assert code == 1
+    assert "already uses the data folder" in err
+
+
+def test_commands_go_to_the_studio_that_runs(run, generator, settings, tmp_path, monkeypatch):
+    """The real client against the real API, over a socket."""
+    import uvicorn
+    from fastapi import FastAPI
+
+    from backend.web.api import api, install_error_handlers, media
+
+    app = FastAPI()
+    app.state.generator = generator
+    import asyncio
+
+    app.state.upload_slots = asyncio.Semaphore(2)
+    install_error_handlers(app)
+    app.include_router(media)
+    app.include_router(api)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        pass
+    port = server.servers[0].sockets[0].getsockname()[1]
+    settings.address.write_text(json.dumps({"url": f"http://127.0.0.1:{port}", "pid": 1}))
+    try:
+        film = tmp_path / "boat.mp4"
+        code, out, err = run("generate", "--prompt", "a red boat", *SMALL, "--out", film, "--json")
+        assert code == 0, err
+        job = json.loads(out.splitlines()[-1])
+        assert generator.job(job["id"]).artifact.frames == 16
+        assert film.read_bytes() == generator.file(job["id"], "video.mp4").read_bytes()
+        assert run("generate", "--prompt", "x", "--model", "nope")[0] == 2
+        assert [j["id"] for j in json.loads(run("jobs", "list", "--json")[1])] == [job["id"]]
+        code, out, err = run("generate", "--image", _picture(tmp_path), *SMALL, "--json")
+        assert code == 0, err
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+
+
+def _picture(folder):
+    import numpy as np
+    from PIL import Image
+
+    file = folder / "grey.png"
+    Image.fromarray(np.full((48, 64, 3), 90, np.uint8)).save(file)
+    return file

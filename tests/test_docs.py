@@ -1,0 +1,58 @@
+"""What the pages of docs/ say is there, and what is there is said."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from backend.core.registry import MODELS
+from backend.core.schema import GenerationRequest, SkyReelsOptions
+from backend.web.api import api
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "SYSTEM_OVERVIEW.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def text(*names: str) -> str:
+    return "\n".join((ROOT / name).read_text() for name in names)
+
+
+def test_every_route_is_described():
+    described = text("docs/api.md")
+    for route in api.routes:
+        path = route.path
+        if "{path" in path:
+            continue
+        last = path.replace("{job_id}", "{id}").replace("{upload_id}", "{id}").rsplit("/", 1)[-1]
+        words = {"{action}": ["cancel", "pause", "resume", "retry", "restore"]}.get(last, [path.rsplit("/", 1)[-1]])
+        for word in words:
+            assert word.strip("{}").replace("job_", "").replace("upload_", "") in described, path
+
+
+def test_every_field_of_a_request_is_described():
+    described = text("docs/api.md", "docs/usage.md")
+    for name in [*GenerationRequest.model_fields, *SkyReelsOptions.model_fields]:
+        assert f"`{name}`" in described, name
+
+
+def test_every_released_model_is_in_the_table():
+    described = text("docs/usage.md").upper()
+    for spec in MODELS.values():
+        if spec.engine == "skyreels":
+            assert spec.id.removeprefix("skyreels-v2-").upper() in described, spec.id
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_readme_names_commands_that_exist():
+    from backend import cli
+
+    known = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
+    known |= {group.name for group in cli.app.registered_groups}
+    used = set(re.findall(r"^\./launch\.sh (\w+)", text("README.md"), re.MULTILINE))
+    assert used
+    assert used <= known

@@ -1,0 +1,307 @@
+"""SkyReelsEngine on tiny random checkpoints: every mode, every way in which a render can end."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backend.core.errors import JobCancelled, ModelUnavailable, NotEnoughMemory, RenderFailed
+from backend.core.planning import Machine, Source, Stage, make_plan
+from backend.core.schema import parse_request
+from backend.jobs.engine import Inputs, Task
+from backend.library.checkpoints import find_checkpoints
+from backend.skyreels_integration import SkyReelsEngine
+from tests.tiny_checkpoints import KINDS, build_checkpoint
+
+PICTURE = np.random.default_rng(1).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+CLIP = np.random.default_rng(2).integers(0, 256, (40, 64, 96, 3), dtype=np.uint8)
+UPLOAD = "0" * 20
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("checkpoints")
+    for kind in KINDS:
+        build_checkpoint(root / kind, kind)
+    patches = {"dim_mult": [1, 1, 1], "temperal_downsample": [True, True], "patch_size": 2}
+    build_checkpoint(root / "patches", "df", **patches, in_channels=12, out_channels=12)
+    return root
+
+
+@pytest.fixture(scope="module")
+def engine() -> SkyReelsEngine:
+    return SkyReelsEngine()
+
+
+def make_task(folder: Path, kind: str, mode: str = "text_to_video", end: bool = False, **wishes) -> Task:
+    """A task for the checkpoint of that name, 96x64 and 10 steps."""
+    (checkpoint,) = (c for c in find_checkpoints([folder]) if c.folder.name == kind)
+    source = Source(96, 64, len(CLIP), 24.0) if mode == "video_extension" else None
+    needs = {"image_to_video": {"image": UPLOAD}, "video_extension": {"video": UPLOAD}}.get(mode, {})
+    needs |= {"end_image": UPLOAD} if end else {}
+    defaults = {"prompt": "A boat", "resolution": "96x64", "num_inference_steps": 10, "num_frames": 17, "seed": 7}
+    request = parse_request(defaults | needs | {"mode": mode} | wishes)
+    plan = make_plan(request, checkpoint.spec, Machine("CPU, 2 cores", 2, 8.0), source)
+    inputs = Inputs(
+        image=PICTURE if mode == "image_to_video" else None,
+        end_image=PICTURE[::-1] if end else None,
+        prefix=CLIP[-plan.prefix_frames :] if source else None,
+    )
+    return Task(request, plan, inputs, checkpoint.folder)
+
+
+@pytest.fixture
+def task(folder):
+    return functools.partial(make_task, folder)
+
+
+class Reports(list):
+    """A reporter that remembers; raises JobCancelled at the first report that `cancel_at` holds for."""
+
+    def __init__(self, cancel_at=lambda report: False) -> None:
+        self.cancel_at = cancel_at
+
+    def __call__(self, report) -> None:
+        self.append(report)
+        if self.cancel_at(report):
+            raise JobCancelled
+
+
+def render(engine, task, report=None) -> np.ndarray:
+    return np.concatenate(list(engine.render(task, Reports() if report is None else report)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "wishes"),
+    [
+        ("df", "text_to_video", {}),
+        ("df", "text_to_video", {"num_frames": 38, "skyreels": {"base_num_frames": 17, "overlap_history": 5}}),
+        ("df", "image_to_video", {}),
+        ("df", "image_to_video", {"num_frames": 20, "end": True}),
+        ("df", "video_extension", {"num_frames": 20}),
+        ("df", "video_extension", {"num_frames": 40, "end": True, "skyreels": {"base_num_frames": 33}}),
+        ("patches", "image_to_video", {}),
+        ("t2v", "text_to_video", {"guidance_scale": 1}),
+        ("i2v", "image_to_video", {"num_frames": 18}),
+    ],
+)
+def test_every_mode_makes_the_planned_frames(engine, task, kind, mode, wishes):
+    job = task(kind, mode, **wishes)
+    frames = render(engine, job)
+    assert frames.dtype == np.uint8
+    assert frames.shape == (job.plan.render_frames, 64, 96, 3)
+    assert frames.std() > 5
+
+
+def test_the_seed_alone_decides(engine, task):
+    import torch
+
+    job = task("df", skyreels={"base_num_frames": 17, "overlap_history": 5, "addnoise_condition": 20}, num_frames=29)
+    first = render(engine, job)
+    torch.manual_seed(123)
+    assert np.array_equal(first, render(SkyReelsEngine(), job))
+    other = replace(job, request=job.request.model_copy(update={"seed": 8}))
+    assert not np.array_equal(first, render(engine, other))
+
+
+def test_the_negative_prompt_is_heard(engine, task):
+    job = task("df", negative_prompt="blurry")
+    assert not np.array_equal(render(engine, job), render(engine, task("df")))
+
+
+def test_progress_goes_up_through_the_stages(task):
+    job, reports = task("df", num_frames=29, skyreels={"base_num_frames": 17, "overlap_history": 5}), Reports()
+    render(SkyReelsEngine(), job, reports)
+    stages = [report.stage for report in reports]
+    assert sorted(stages, key=list(Stage).index) == stages
+    assert set(stages) == {Stage.LOADING, Stage.DENOISING, Stage.DECODING}
+    for stage in set(stages):
+        parts = [report.part for report in reports if report.stage is stage]
+        assert parts == sorted(parts)
+        assert parts[0] >= 0
+        assert parts[-1] <= 1
+    steps = list(dict.fromkeys((r.window, r.step) for r in reports if r.stage is Stage.DENOISING))
+    assert steps == [(window, step) for window in (1, 2) for step in range(1, 11)]
+    assert reports[-1].part == 1.0
+    # A report before each step, and one before each of the 2 blocks of its 2 forwards.
+    assert stages.count(Stage.DENOISING) == 2 * 10 * (1 + 2 * 2)
+
+
+@pytest.fixture(scope="module")
+def whole(engine, folder) -> np.ndarray:
+    """The frames of the render that the test below cancels."""
+    return render(engine, make_task(folder, "df", "image_to_video", end=True))
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        lambda r: r.stage is Stage.LOADING,
+        lambda r: r.stage is Stage.LOADING and 0.3 < r.part < 0.9,
+        lambda r: r.stage is Stage.DENOISING,
+        lambda r: r.step == 5,
+        lambda r: r.stage is Stage.DECODING,
+        lambda r: r.stage is Stage.DECODING and r.part > 0.5,
+    ],
+)
+def test_a_cancelled_render_stops_there_and_the_next_one_is_whole(task, whole, moment):
+    engine, job = SkyReelsEngine(), task("df", "image_to_video", end=True)
+    reports = Reports(moment)
+    with pytest.raises(JobCancelled):
+        render(engine, job, reports)
+    assert moment(reports[-1])
+    assert not any(moment(report) for report in reports[:-1])
+    assert np.array_equal(render(engine, job), whole)
+
+
+def test_a_cancel_takes_effect_inside_a_step(engine, task):
+    job, blocks = task("df"), []
+
+    def third_block(report):
+        blocks.extend([1] if report.step == 4 else [])
+        return len(blocks) == 4
+
+    reports = Reports(third_block)
+    with pytest.raises(JobCancelled):
+        render(engine, job, reports)
+    assert reports[-1].step == 4
+
+
+def test_a_stream_that_nobody_reads_on_leaves_nothing(engine, task):
+    stream = engine.render(task("df"), Reports())
+    next(stream)
+    stream.close()
+    blocks = engine._components.transformer.blocks
+    assert not any(block._forward_pre_hooks for block in blocks)
+
+
+def test_a_checkpoint_stays_loaded_until_another_is_wanted(task):
+    engine = SkyReelsEngine()
+    render(engine, task("df"))
+    first = engine._components
+    reports = Reports()
+    render(engine, task("df"), reports)
+    assert engine._components is first
+    kept = weakref.ref(first.transformer)
+    del first
+    render(engine, task("t2v"))
+    gc.collect()
+    assert kept() is None
+    kept = weakref.ref(engine._components.transformer)
+    engine.unload()
+    gc.collect()
+    assert kept() is None
+
+
+def test_a_missing_checkpoint_is_said(task, tmp_path):
+    for where, name in ((None, "none"), (tmp_path / "gone", "gone")):
+        with pytest.raises(ModelUnavailable, match=f"{name}, is not on the disk; download the model again"):
+            render(SkyReelsEngine(), replace(task("df"), checkpoint=where))
+
+
+def test_a_damaged_checkpoint_is_said_and_another_still_renders(engine, task, tmp_path):
+    folder = build_checkpoint(tmp_path / "damaged", "df")
+    (folder / "vae/diffusion_pytorch_model.safetensors").write_bytes(b"no")
+    with pytest.raises(ModelUnavailable, match="vae of the checkpoint damaged"):
+        render(engine, replace(task("df"), checkpoint=folder))
+    assert len(render(engine, task("df"))) == 17
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("text_encoder", "is free; close other programs"),
+        ("transformer", "Denoising 17 frames of 96x64 .* lower resolution or num_frames"),
+        ("vae.decoder", "Decoding frames of 96x64 .* lower resolution"),
+    ],
+)
+def test_a_lack_of_memory_names_the_setting_and_lets_go(task, module, words):
+    import torch
+
+    engine, job = SkyReelsEngine(), task("df")
+    render(engine, job)
+    name, _, sub = module.partition(".")
+    part = getattr(engine._components, name)
+    kept = weakref.ref(engine._components.transformer)
+
+    def too_much(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    part.get_submodule(sub).register_forward_pre_hook(too_much)
+    del part
+    with pytest.raises(NotEnoughMemory, match=words) as caught:
+        render(engine, job)
+    gc.collect()
+    assert kept() is None, "the error keeps the failed render alive"
+    assert caught.value.field in ("model", "resolution")
+    assert len(render(engine, job)) == 17
+
+
+def test_a_long_film_that_does_not_fit_names_the_window(engine, task, monkeypatch):
+    def too_much(*_):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("backend.diffusion.sampler.Sampler.step", too_much)
+    job = task("df", num_frames=38, skyreels={"base_num_frames": 17, "overlap_history": 5})
+    with pytest.raises(NotEnoughMemory, match=r"Denoising 17 frames .* skyreels.base_num_frames"):
+        render(engine, job)
+
+
+def test_other_errors_are_not_dressed_up(engine, task, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr("backend.diffusion.sampler.Sampler.step", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        render(engine, task("df"))
+
+
+def test_numbers_astray_fail_the_render(task):
+    import torch
+
+    engine, job = SkyReelsEngine(), task("df")
+    render(engine, job)
+    with torch.no_grad():
+        engine._components.transformer.proj_out.bias.fill_(float("nan"))
+    with pytest.raises(RenderFailed, match="Step 1 of window 1 gave values that are not numbers"):
+        render(engine, job)
+
+
+def test_the_libraries_are_outside_the_collectors_rounds(engine, task):
+    render(engine, task("df"))
+    assert gc.get_freeze_count() > 100_000
+
+
+def test_models_work_on_the_gpu_only_if_they_fit(engine, task, monkeypatch):
+    import torch
+
+    from backend import skyreels_integration
+
+    job, moves = task("df"), []
+
+    class OnGpu:
+        device = torch.device("cuda", 0)
+        move = staticmethod(moves.append)
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6 * 2**30, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 4 * 2**30)
+    for peak, where in ((9.9, "cuda"), (10.1, "cpu")):
+        plan = replace(job.plan, forecast=replace(job.plan.forecast, peak_gib=peak))
+        skyreels_integration._place(OnGpu(), plan)
+        assert moves[-1].type == where
