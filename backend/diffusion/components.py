@@ -1,0 +1,163 @@
+"""The parts of a checkpoint folder as models in memory, and on which device they lie."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers import AutoencoderKLWan, SkyReelsV2Transformer3DModel, UniPCMultistepScheduler
+from transformers import (
+    AutoTokenizer,
+    CLIPImageProcessorPil,
+    CLIPVisionModel,
+    CLIPVisionModelWithProjection,
+    UMT5EncoderModel,
+)
+
+from backend.core.errors import ModelUnavailable
+from backend.library.checkpoints import FORCING_CLASSES, IMAGE_CLASS
+
+log = logging.getLogger(__name__)
+
+# Their bars would draw over the log of the server; progress goes through the job instead.
+transformers.utils.logging.disable_progress_bar()
+diffusers.utils.logging.disable_progress_bar()
+
+# The converter and its users name either; only what both share is read.
+IMAGE_ENCODERS = {model.__name__: model for model in (CLIPVisionModel, CLIPVisionModelWithProjection)}
+
+
+@dataclass(frozen=True, slots=True)
+class Components:
+    """A loaded checkpoint. Models lie where `move` put them; `device` is where they work."""
+
+    device: torch.device
+    diffusion_forcing: bool
+    tokenizer: Any
+    text_encoder: Any
+    transformer: Any
+    vae: Any
+    scheduler_config: Mapping[str, Any]
+    image_encoder: Any = None
+    image_processor: Any = None
+
+    @property
+    def spatial_factor(self) -> int:
+        """Pixels that a latent pixel stands for, along one side."""
+        config = self.vae.config
+        return int(2 ** (len(config.dim_mult) - 1) * (config.patch_size or 1))
+
+    def scheduler(self, flow_shift: float, num_inference_steps: int) -> Any:
+        """A fresh UniPC solver with its noise levels set, at the first of them."""
+        solver = UniPCMultistepScheduler.from_config(
+            self.scheduler_config, flow_shift=flow_shift, prediction_type="flow_prediction", use_flow_sigmas=True
+        )
+        solver.set_timesteps(num_inference_steps, device=self.device)
+        # Asked by timestep it would look the start up, and take the second of two that round to the same integer.
+        solver.set_begin_index(0)
+        return solver
+
+    def move(self, device: torch.device) -> None:
+        """Put all models on `device`."""
+        for model in (self.text_encoder, self.image_encoder, self.transformer, self.vae):
+            if model is not None:
+                model.to(device)
+
+    @contextmanager
+    def at_work(self, model: Any) -> Iterator[None]:
+        """Have `model` on the working device for a while, then back where it was."""
+        home = model.device
+        model.to(self.device)
+        try:
+            yield
+        finally:
+            if home != self.device:
+                model.to(home)
+                torch.cuda.empty_cache()
+
+
+def working_device() -> torch.device:
+    """The GPU if torch can use one, else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def load_components(folder: Path, device: torch.device, loaded: Callable[[float], None]) -> Components:
+    """The checkpoint in `folder`, its models in main memory; `loaded` hears which part of the files is read, 0 to 1.
+
+    For a GPU the transformer and the encoders are bfloat16 and the VAE is float32; on the CPU all are float32. Raises
+    ModelUnavailable where a file is missing or damaged.
+    """
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    with _explained(folder, "model_index.json"):
+        index = json.loads((folder / "model_index.json").read_bytes())
+        name = index["_class_name"]
+        models = {
+            "text_encoder": (UMT5EncoderModel, dtype),
+            "transformer": (SkyReelsV2Transformer3DModel, dtype),
+            "vae": (AutoencoderKLWan, torch.float32),
+        }
+        if name == IMAGE_CLASS:
+            models["image_encoder"] = (IMAGE_ENCODERS[index["image_encoder"][1]], dtype)
+    parts: dict[str, Any] = {}
+    for number, (part, (model, part_dtype)) in enumerate(models.items()):
+        loaded(number / len(models))
+        with _explained(folder, part):
+            parts[part] = _load_model(model, folder / part, part_dtype)
+    with _explained(folder, "tokenizer"):
+        parts["tokenizer"] = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    with _explained(folder, "scheduler"):
+        parts["scheduler_config"] = UniPCMultistepScheduler.load_config(folder / "scheduler", local_files_only=True)
+    if name == IMAGE_CLASS:
+        with _explained(folder, "image_processor"):
+            parts["image_processor"] = CLIPImageProcessorPil.from_pretrained(
+                folder / "image_processor", local_files_only=True
+            )
+    # A block size above 1 in the configuration would switch on a causal mask that the weights were not trained with.
+    parts["transformer"]._set_ar_attention(1)
+    loaded(1.0)
+    return Components(device=device, diffusion_forcing=name in FORCING_CLASSES, **parts)
+
+
+def _load_model(model: Any, folder: Path, dtype: torch.dtype) -> Any:
+    names = {"dtype": dtype} if issubclass(model, transformers.PreTrainedModel) else {"torch_dtype": dtype}
+    loaded, info = model.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **names
+    )
+    # Both libraries fill missing tensors with random numbers and say so in a log line only.
+    wrong = [*info["missing_keys"], *info["mismatched_keys"]]
+    if wrong:
+        raise ValueError(f"{len(wrong)} tensors are missing or of another shape, such as {wrong[0]}")
+    return loaded.eval().requires_grad_(False)
+
+
+@contextmanager
+def _explained(folder: Path, part: str) -> Iterator[None]:
+    """Whatever a library raises for a bad file becomes ModelUnavailable; a lack of memory stays what it is."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        log.warning("%s: %s could not be loaded: %s", folder, part, str(error))
+        reason = str(error).split("\n")[0].replace(str(folder), folder.name) or type(error).__name__
+        raise ModelUnavailable(
+            f"{part} of the checkpoint {folder.name} could not be loaded ({reason});",
+            hint="download the model again.",
+            field="model",
+        ) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that the GPU's or the computer's memory is full."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    # The CPU's allocator has no class of its own.
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)

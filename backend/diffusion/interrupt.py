@@ -1,0 +1,29 @@
+"""Stopping inside a forward: a check before every block, so that a cancel need not wait for a whole step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from backend.diffusion.components import Components
+
+
+@contextmanager
+def interruptible(components: Components, check: Callable[[], None]) -> Iterator[None]:
+    """While open, `check` runs before every transformer block, text encoder block and 4 frames that the VAE encodes.
+
+    What it raises ends the forward; afterwards no hook is left and the VAE holds nothing.
+    """
+
+    def before(*_: Any) -> None:
+        check()
+
+    layers = [*components.transformer.blocks, *components.text_encoder.encoder.block, components.vae.encoder]
+    hooks = [layer.register_forward_pre_hook(before) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        components.vae.clear_cache()

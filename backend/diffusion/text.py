@@ -1,0 +1,46 @@
+"""A prompt as the tokens that the transformer attends to."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from diffusers.pipelines.skyreels_v2.pipeline_skyreels_v2 import prompt_clean
+
+from backend.diffusion.components import Components
+
+log = logging.getLogger(__name__)
+
+TEXT_TOKENS = 512  # padding is attended to, so another length is another film
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Embeddings of shape (1, 512, text_dim) in the transformer's dtype; no `negative` means no guidance."""
+
+    positive: torch.Tensor
+    negative: torch.Tensor | None
+
+
+def encode_prompt(components: Components, prompt: str, negative_prompt: str | None) -> Prompt:
+    """Embed both texts; pass None as the negative where there is no guidance, and half of the work is saved."""
+    with torch.no_grad(), components.at_work(components.text_encoder):
+        return Prompt(
+            positive=_encode(components, prompt),
+            negative=None if negative_prompt is None else _encode(components, negative_prompt),
+        )
+
+
+def _encode(components: Components, text: str) -> torch.Tensor:
+    text = prompt_clean(text)
+    tokenize, encoder = components.tokenizer, components.text_encoder
+    length = len(tokenize(text).input_ids)
+    if length > TEXT_TOKENS:
+        log.warning("the prompt has %d tokens, the model reads the first %d", length, TEXT_TOKENS)
+    tokens = tokenize([text], padding="max_length", max_length=TEXT_TOKENS, truncation=True, return_tensors="pt")
+    mask = tokens.attention_mask.to(components.device)
+    embedding = encoder(tokens.input_ids.to(components.device), mask).last_hidden_state
+    # Zeros after the text's end, as in training: the encoder writes something else there.
+    embedding[:, int(mask.sum()) :] = 0
+    return embedding.to(components.transformer.dtype)

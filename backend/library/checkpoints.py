@@ -1,0 +1,169 @@
+"""Which checkpoints lie on this disk: folders in diffusers' format, told by their JSON files alone, without torch."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.core.config import GIB
+from backend.core.registry import ALL_MODES, I2V, MODELS, PIXELS_540P, PIXELS_720P, T2V, ModelSpec, Transformer
+from backend.core.schema import FLOW_SHIFT
+
+log = logging.getLogger(__name__)
+
+FORCING_CLASSES = frozenset(
+    {
+        "SkyReelsV2DiffusionForcingPipeline",
+        "SkyReelsV2DiffusionForcingImageToVideoPipeline",
+        "SkyReelsV2DiffusionForcingVideoToVideoPipeline",
+    }
+)
+TEXT_CLASS = "SkyReelsV2Pipeline"
+IMAGE_CLASS = "SkyReelsV2ImageToVideoPipeline"
+PIPELINE_CLASSES = FORCING_CLASSES | {TEXT_CLASS, IMAGE_CLASS}
+
+TAKEN_IDS = {"auto"} | {spec.id for spec in MODELS.values() if spec.repo_id is None}
+BY_FOLDER_NAME = {spec.id: spec for spec in MODELS.values() if spec.repo_id} | {
+    spec.repo_id.rsplit("/", 1)[-1].lower(): spec for spec in MODELS.values() if spec.repo_id
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model and the folder that its weights lie in."""
+
+    spec: ModelSpec
+    folder: Path
+
+
+class _Damaged(Exception):
+    """Why a folder cannot be used."""
+
+
+def find_checkpoints(folders: Iterable[Path]) -> list[Checkpoint]:
+    """Every SkyReels V2 checkpoint one level below `folders`, or two levels as the hub lays them out (owner/name).
+
+    A folder named like a released checkpoint gets the registry's row, any other a row made from its configuration. A
+    folder that cannot be used is left out with a line in the log; of two with the same id the first stays.
+    """
+    found: dict[str, Checkpoint] = {}
+    for folder in _candidates(folders):
+        try:
+            checkpoint = Checkpoint(_read_spec(folder), folder)
+        except (_Damaged, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            reason = error if isinstance(error, _Damaged) else f"{type(error).__name__}: {error}"
+            log.warning("checkpoint %s is left out: %s", folder, reason)
+            continue
+        first = found.setdefault(checkpoint.spec.id, checkpoint)
+        if first.folder.resolve() != folder.resolve():
+            log.warning("checkpoint %s is left out: %s has the same id, %s", folder, first.folder, first.spec.id)
+    return list(found.values())
+
+
+def _candidates(folders: Iterable[Path]) -> Iterator[Path]:
+    for folder in folders:
+        for child in _sub_folders(folder):
+            if (child / "model_index.json").is_file():
+                yield child
+            else:
+                yield from (sub for sub in _sub_folders(child) if (sub / "model_index.json").is_file())
+
+
+def _sub_folders(folder: Path) -> list[Path]:
+    """Sorted, without hidden ones, which is what downloads in progress are."""
+    if not folder.is_dir():
+        return []
+    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def _read_spec(folder: Path) -> ModelSpec:
+    name = _read_json(folder / "model_index.json").get("_class_name")
+    if name not in PIPELINE_CLASSES:
+        raise _Damaged(f"{name!r} is not a SkyReels V2 pipeline")
+    parts = ["transformer", "text_encoder", "vae"] + (["image_encoder"] if name == IMAGE_CLASS else [])
+    sizes = {part: _weights_bytes(folder / part) for part in parts}
+    shape, spatial_factor = _read_shapes(folder)
+    if not (folder / "tokenizer").is_dir():
+        raise _Damaged("it has no tokenizer")
+    shift = _read_json(folder / "scheduler" / "scheduler_config.json").get("flow_shift", 1.0)
+    released = BY_FOLDER_NAME.get(folder.name.lower())
+    if released:
+        return released
+    model_id = re.sub(r"[^a-z0-9.]+", "-", folder.name.lower()).strip("-.")
+    if not model_id or model_id in TAKEN_IDS:
+        raise _Damaged(f"its name gives the id {model_id!r}, which is taken; rename the folder")
+    image = name == IMAGE_CLASS
+    forcing = name in FORCING_CLASSES
+    hd = "720p" in model_id  # no configuration file tells the size that a checkpoint was trained at
+    return ModelSpec(
+        id=model_id,
+        title=folder.name,
+        engine="skyreels",
+        modes=ALL_MODES if forcing else frozenset({I2V if image else T2V}),
+        diffusion_forcing=forcing,
+        end_image=forcing,
+        max_pixels=PIXELS_720P if hd else PIXELS_540P,
+        base_num_frames=121 if hd else 97,
+        guidance_scale=5.0 if image else 6.0,
+        # 1 is what the scheduler writes when nobody chose a shift.
+        flow_shift=float(shift) if 1.0 < shift <= FLOW_SHIFT.most else 5.0 if image else 8.0,
+        spatial_factor=spatial_factor,
+        transformer=shape,
+        weights_gib=sizes.pop("transformer") / GIB,
+        other_gib=sum(sizes.values()) / GIB,
+    )
+
+
+def _read_shapes(folder: Path) -> tuple[Transformer, int]:
+    """The transformer's shape, and the pixels that a latent pixel stands for."""
+    config = _read_json(folder / "transformer" / "config.json")
+    if tuple(config["patch_size"]) != (1, 2, 2):
+        raise _Damaged(f"its transformer has patch_size={config['patch_size']}, the studio plans for (1, 2, 2)")
+    dim = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
+    shape = Transformer(layers=int(config["num_layers"]), dim=dim, ffn_dim=int(config["ffn_dim"]))
+    vae = _read_json(folder / "vae" / "config.json")
+    frames = 2 ** sum(vae["temperal_downsample"])
+    if frames != 4:
+        raise _Damaged(f"its VAE packs {frames} frames into one latent frame, the studio plans for 4")
+    # `scale_factor_spatial` keeps its default of 8 in any VAE that nobody set it for; the layers cannot lie.
+    return shape, 2 ** (len(vae["dim_mult"]) - 1) * (vae.get("patch_size") or 1)
+
+
+def _weights_bytes(folder: Path) -> int:
+    """Bytes of the safetensors files in `folder`; raises where one is absent or cut short."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        others = sorted(folder.glob("*.bin"))
+        reason = f"only {others[0].name}, which can run code when it is read" if others else "no weights"
+        raise _Damaged(f"{folder.name} has {reason}; safetensors are needed")
+    for index in folder.glob("*.safetensors.index.json"):
+        absent = set(_read_json(index)["weight_map"].values()) - {file.name for file in files}
+        if absent:
+            raise _Damaged(f"{folder.name} lacks {min(absent)}; download it again")
+    return sum(_checked_bytes(file) for file in files)
+
+
+def _checked_bytes(file: Path) -> int:
+    """The size of a safetensors file, compared with what its header promises."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length)) if 8 + length <= size else {}
+    tensors = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+    if not tensors or 8 + length + max(tensors) != size:
+        raise _Damaged(f"{file.parent.name}/{file.name} is cut short or damaged; download it again")
+    return size
+
+
+def _read_json(file: Path) -> Mapping[str, Any]:
+    if not file.is_file():
+        raise _Damaged(f"{file.parent.name}/{file.name} is missing")
+    data = json.loads(file.read_bytes())
+    if not isinstance(data, dict):
+        raise _Damaged(f"{file.parent.name}/{file.name} is not a JSON object")
+    return data
