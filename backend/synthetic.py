@@ -1,0 +1,129 @@
+"""SyntheticEngine: draws a moving sketch of the request, without weights and without torch.
+
+It is what makes films where no model can run, and what the tests of queue, API and pages run on; for these it has
+switchable faults. The drawing itself is `backend/sketch/`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from backend.core.planning import Stage
+from backend.jobs.engine import Report, Reporter, Task
+from backend.media.fitting import Frames, Picture
+
+if TYPE_CHECKING:
+    from backend.sketch.still import Still
+
+CHUNK_FRAMES = 8
+
+
+@dataclass(slots=True)
+class Faults:
+    """What goes wrong, for tests. Steps count from 1 over the whole render: with 20 a window, 25 is in the second."""
+
+    raise_at: dict[int, BaseException] = field(default_factory=dict)
+    exit_at: int | None = None  # the process ends there with `exit_code`, as if it had been killed
+    exit_code: int = 70
+    seconds_per_step: float = 0.0
+    extra_frames: int = 0  # this many frames too many; negative: too few
+
+
+class SyntheticEngine:
+    """Draws `request.prompt`, or moves the given picture, or continues the given video.
+
+    The same task gives the same bytes. Prompt, negative prompt and seed change the picture; `num_inference_steps` only
+    divides the work that progress counts, and `guidance_scale` and `flow_shift` have no effect: nothing is denoised.
+    """
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.faults = faults or Faults()
+        self.reached = threading.Event()  # set when a render waits at the step given to `hold_at`
+        self._hold_step: int | None = None
+        self._released = threading.Event()
+
+    def hold_at(self, step: int) -> None:
+        """Let the next render that comes to `step` wait there until `release`."""
+        self.reached.clear()
+        self._released.clear()
+        self._hold_step = step
+
+    def release(self) -> None:
+        self._hold_step = None
+        self._released.set()
+
+    def render(self, task: Task, report: Reporter) -> Iterator[Frames]:
+        """See `Engine.render`. A step is reported when it begins; the frames that fall due in it are drawn then."""
+        plan = task.plan
+        draw = _drawing(task)
+        frames = plan.render_frames + self.faults.extra_frames
+        steps = len(plan.windows) * plan.num_inference_steps
+        waiting: list[Picture] = []
+        drawn = 0
+        for step in range(steps):
+            self._suffer(step + 1)
+            window, of_window = divmod(step, plan.num_inference_steps)
+            report(Report(Stage.DENOISING, step / steps, window + 1, of_window + 1))
+            due = frames * (step + 1) // steps
+            while drawn < due:
+                waiting.append(draw(drawn))
+                drawn += 1
+                if len(waiting) == CHUNK_FRAMES or drawn == frames:
+                    yield np.stack(waiting)
+                    waiting.clear()
+        report(Report(Stage.DENOISING, 1.0, len(plan.windows), plan.num_inference_steps))
+
+    def _suffer(self, step: int) -> None:
+        if step == self._hold_step:
+            self.reached.set()
+            self._released.wait()
+        if step == self.faults.exit_at:
+            os._exit(self.faults.exit_code)
+        if step in self.faults.raise_at:
+            raise self.faults.raise_at[step]
+        if self.faults.seconds_per_step:
+            time.sleep(self.faults.seconds_per_step)
+
+
+def _drawing(task: Task) -> Callable[[int], Picture]:
+    """The function that draws frame `n` of the task, uint8 RGB of the plan's render size.
+
+    The film is told in the frames that are delivered; those that the runner trims repeat its end or go on a little.
+    """
+    # Late: OpenCV takes a tenth of a second, which the start of the studio need not wait for.
+    from backend.sketch import still
+    from backend.sketch.film import Film
+    from backend.sketch.words import parse, parse_for_picture
+
+    request, plan, inputs = task.request, task.plan, task.inputs
+    words = (request.prompt, request.seed, request.negative_prompt)
+    if inputs.image is None and inputs.prefix is None:
+        film = Film(parse(*words), plan.render_width, plan.render_height, max(1, plan.num_frames - 1) / plan.fps)
+        return lambda n: film.frame(n / plan.fps)
+
+    scene = parse_for_picture(*words)
+    prefix = inputs.prefix
+    if prefix is not None:
+        # The last frame of the prefix is second 0, so the first new frame already moves.
+        seconds, first = plan.num_frames / plan.fps, len(prefix) - 1
+        start = still.Still(prefix[-1], scene, plan.fps, seconds, still.movement(prefix))
+    else:
+        assert inputs.image is not None
+        seconds, first = max(1, plan.num_frames - 1) / plan.fps, 0
+        start = still.Still(inputs.image, scene, plan.fps, seconds)
+    shown: Still | still.Passage = start
+    if inputs.end_image is not None:
+        end = still.Still(inputs.end_image, scene, plan.fps, seconds)
+        shown = still.Passage(start, end, seconds, scene.seed)
+
+    def draw(n: int) -> Picture:
+        return prefix[n] if prefix is not None and n < first else shown.frame((n - first) / plan.fps)
+
+    return draw

@@ -1,0 +1,183 @@
+"""The studio as a process: how quickly it answers, what it holds, how it ends and comes back."""
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests.e2e.conftest import ROOT, LiveStudio
+
+LONG = {"prompt": "a long film of the sea", "resolution": "1280x720", "num_frames": 600}
+SMALL = {"prompt": "a boat", "resolution": "128x96", "num_frames": 16, "num_inference_steps": 10}
+
+
+def wait_until_running(studio: LiveStudio, job_id: str) -> None:
+    deadline = time.monotonic() + 60
+    while not (studio.api.get(f"/jobs/{job_id}").json()["progress"] or {}).get("step"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_submitting_answers_in_a_tenth_of_a_second_while_a_job_runs(live):
+    running = live.api.post("/jobs", json=LONG).json()["id"]
+    wait_until_running(live, running)
+    took, jobs = [], []
+    for _ in range(60):
+        start = time.perf_counter()
+        jobs.append(live.api.post("/jobs", json=SMALL).json()["id"])
+        took.append(time.perf_counter() - start)
+    assert live.api.get(f"/jobs/{running}").json()["state"] == "running"
+    for job_id in [*jobs, running]:
+        live.api.post(f"/jobs/{job_id}/cancel")
+    live.wait_for(running)
+    p95 = sorted(took)[57]
+    print(f"submit while rendering: p50 {sorted(took)[30] * 1000:.0f} ms, p95 {p95 * 1000:.0f} ms")
+    assert p95 < 0.1
+
+
+def test_memory_does_not_grow_with_uploads_or_films(live, noisy_film):
+    megabytes = noisy_film.stat().st_size / 1e6
+    assert megabytes > 100
+    upload = live.upload(noisy_film)  # once, for what is loaded at the first one
+    before = live.memory_mib()
+    for _ in range(2):
+        live.upload(noisy_film)
+    after_uploads = live.memory_mib()
+    wish = SMALL | {"mode": "video_extension", "video": upload["id"], "resolution": "1280x720"}
+    job = live.wait_for(live.api.post("/jobs", json=wish).json()["id"])
+    assert job["state"] == "succeeded", job["error"]
+    rendered = live.memory_mib()
+    for _ in range(3):
+        with live.api.stream("GET", f"/jobs/{job['id']}/video") as film:
+            size = sum(len(chunk) for chunk in film.iter_bytes())
+    assert size == job["artifact"]["bytes"]
+    after_films = live.memory_mib()
+    print(f"{megabytes:.0f} MB uploads: {before:.0f} -> {after_uploads:.0f} MiB")
+    print(f"{size / 1e6:.0f} MB film served: {rendered:.0f} -> {after_films:.0f} MiB")
+    assert after_uploads - before < 30
+    assert after_films - rendered < 30
+
+
+@pytest.fixture(scope="module")
+def noisy_film(tmp_path_factory):
+    """60 frames of noise, lossless: far larger than the studio should ever hold."""
+    import av
+
+    file = tmp_path_factory.mktemp("noise") / "noise.mkv"
+    random = np.random.default_rng(0)
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("libx264", rate=24, options={"preset": "ultrafast", "qp": "0"})
+        stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv444p"
+        for _ in range(60):
+            noise = random.integers(0, 256, (720, 1280, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, "rgb24")))
+        container.mux(stream.encode(None))
+    return file
+
+
+@pytest.fixture
+def data(tmp_path):
+    return tmp_path / "data"
+
+
+def test_a_job_survives_kill_9_and_is_finished_by_the_next_start(data):
+    studio = LiveStudio(data)
+    running = studio.api.post("/jobs", json=LONG | {"num_frames": 100}).json()["id"]
+    waiting = studio.api.post("/jobs", json=SMALL).json()["id"]
+    wait_until_running(studio, running)
+    studio.process.kill()
+    studio.process.wait()
+    again = LiveStudio(data)
+    assert [again.wait_for(job_id)["state"] for job_id in (running, waiting)] == ["succeeded", "succeeded"]
+    assert again.api.get(f"/jobs/{running}").json()["attempts"] == 2
+    assert again.stop() == 0
+
+
+def test_ctrl_c_ends_it_cleanly_with_a_job_and_an_event_stream_open(data):
+    studio = LiveStudio(data)
+    job_id = studio.api.post("/jobs", json=LONG).json()["id"]
+    wait_until_running(studio, job_id)
+    with studio.api.stream("GET", f"/jobs/{job_id}/events") as events:
+        next(events.iter_lines())
+        start = time.monotonic()
+        assert studio.stop() == 0
+        assert time.monotonic() - start < 15
+    assert "Traceback" not in studio.log.read_text()
+    again = LiveStudio(data)
+    assert again.api.get(f"/jobs/{job_id}").json()["state"] in ("queued", "running")
+    assert again.stop() == 0
+
+
+def test_a_taken_port_and_a_taken_folder_are_one_sentence_each(live, tmp_path):
+    def start(port, data):
+        command = [sys.executable, "-m", "backend.cli", "--port", str(port), "--data", str(data), "--no-browser"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stderr.strip()
+
+    code, said = start(live.port, tmp_path)
+    assert code == 1
+    assert said == f"Port {live.port} is taken (Address already in use); start with --port {live.port + 1}."
+    code, said = start(live.port, live.data)
+    assert code == 1
+    assert said.endswith("the studio already runs there; open it.")
+    code, said = start(live.port + 1, live.data)
+    assert code == 1
+    assert said.startswith("Another studio already uses the data folder")
+    assert "\n" not in said
+
+
+def test_the_command_line_hands_its_job_to_the_running_studio(live):
+    command = [
+        sys.executable,
+        "-m",
+        "backend.cli",
+        "--data",
+        str(live.data),
+        "generate",
+        "--prompt",
+        "a boat",
+        "--json",
+    ]
+    flags = ["--resolution", "128x96", "--num-frames", "16"]
+    done = subprocess.run([*command, *flags], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    job = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == 0
+    assert live.api.get(f"/jobs/{job['id']}").json()["state"] == "succeeded"
+
+
+def test_streamlit_run_app_alone_shows_the_pages(tmp_path, browser):
+    """`streamlit run app.py`: the pages without the REST API; films come through Streamlit's own media store."""
+    import os
+    import urllib.request
+
+    from tests.e2e.conftest import free_port
+
+    port = free_port()
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | {"STUDIO_DATA": str(tmp_path)}, stdout=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"http://localhost:{port}/_stcore/health")
+                break
+            except OSError:
+                time.sleep(0.2)
+        tab = browser.new_page()
+        tab.set_default_timeout(30_000)
+        tab.goto(f"http://localhost:{port}")
+        tab.get_by_role("radio", name="A red boat drifts left on a calm sea at sunset").click()
+        tab.get_by_text("65 frames made, 64 kept").wait_for()
+        tab.get_by_role("button", name="Generate").click()
+        video = tab.locator("video")
+        video.wait_for()
+        tab.wait_for_function("v => v.readyState >= 2 && !v.error", arg=video.element_handle())
+        tab.close()
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
