@@ -13,9 +13,9 @@ from backend.core.config import Settings
 from backend.core.errors import RenderFailed
 from backend.core.planning import Plan, Stage
 from backend.core.schema import Fit
-from backend.jobs.engine import Engine, Frames, Inputs, Picture, Report, Reporter, Task
+from backend.jobs.engine import Engine, Inputs, Report, Reporter, Task
 from backend.jobs.job import ARTIFACT, PLAN, Artifact, Job
-from backend.media.fitting import fit_picture
+from backend.media.fitting import Frames, Picture, fit_picture
 from backend.media.outputs import THUMBNAIL, VIDEO, publish, write_metadata
 from backend.media.probe import MediaInfo
 from backend.media.reader import read_frames, read_image

@@ -324,7 +324,7 @@ class Store:
 
     @property
     def queue_paused(self) -> bool:
-        return self._one("SELECT count(*) AS n FROM settings WHERE name = 'queue_paused'")["n"] > 0
+        return self._one("SELECT value FROM settings WHERE name = 'queue_paused'") is not None
 
     def set_queue_paused(self, paused: bool) -> None:
         if paused:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -164,7 +165,7 @@ def test_trash_and_back(outputs: Path, name: str):
 def test_the_trash_keeps_films_from_the_day_they_went_in(outputs: Path, name: str):
     os.utime(outputs / name, (0, 0))
     move_to_trash(outputs, name)
-    now = (outputs / TRASH / name).stat().st_mtime
+    now = time.time()
     assert purge_trash(outputs, 7 * DAY, now + 6.9 * DAY) == []
     assert purge_trash(outputs, 7 * DAY, now + 7.1 * DAY) == [name]
     assert list((outputs / TRASH).iterdir()) == []
@@ -189,6 +190,18 @@ def test_purging_touches_nothing_else(outputs: Path, name: str, tmp_path: Path):
 
 def test_no_trash_is_an_empty_trash(outputs: Path):
     assert purge_trash(outputs, 0, now=4e9) == []
+
+
+def test_what_was_thrown_away_twice(outputs: Path, name: str):
+    move_to_trash(outputs, name)
+    (outputs / name).mkdir()
+    (outputs / name / VIDEO).write_bytes(b"another")
+    with pytest.raises(Conflict):
+        restore_from_trash(outputs, name)
+    with pytest.raises(Conflict):
+        move_to_trash(outputs, name)
+    assert (outputs / name / VIDEO).exists()
+    assert (outputs / TRASH / name / VIDEO).exists()
 
 
 @pytest.mark.parametrize("bad", ["", "..", ".trash", "../temp/job", "a" * 19, "/etc"])

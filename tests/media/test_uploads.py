@@ -217,12 +217,16 @@ def test_sweeping_touches_nothing_that_is_not_an_upload(uploads: Uploads, folder
     outside = tmp_path / "precious"
     outside.mkdir()
     (outside / "film.mp4").write_text("!")
-    (folder / new_id()).symlink_to(outside)
-    (folder / PARTS / new_id()).symlink_to(outside)
+    links = [folder / new_id(), folder / PARTS / new_id()]
+    for link in links:
+        link.symlink_to(outside)
     (folder / three["old"] / "link").symlink_to(outside)
     (folder / "holiday").mkdir()
     (folder / "notes.txt").write_text("!")
-    uploads.sweep(set(), -1, now=4e9)
+    assert sorted(uploads.sweep(set(), -1, now=4e9)) == sorted(three.values())
+    assert all(link.is_symlink() for link in links)
+    with pytest.raises(NotFound):
+        uploads.file(links[0].name)
     assert (outside / "film.mp4").exists()
     assert (folder / "holiday").exists()
     assert (folder / "notes.txt").exists()

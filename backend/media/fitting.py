@@ -1,0 +1,57 @@
+"""How a picture of any shape meets a frame: `crop` fills the frame, `letterbox` shows all of the picture.
+
+Also what pictures and frames are. Used on both sides of the guarded child, so nothing slow is imported here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Frames = NDArray[np.uint8]  # RGB, shape (frames, height, width, 3)
+Picture = NDArray[np.uint8]  # RGB, shape (height, width, 3)
+
+
+def fit_picture(picture: Picture, width: int, height: int, fit: str) -> Picture:
+    """`picture` as `width` x `height` pixels, by a Fit or its value: scaled and cropped, or scaled between black bars.
+
+    A picture that has this size already is returned as it is.
+    """
+    if picture.shape[:2] == (height, width):
+        return picture
+    return _crop(picture, width, height) if fit == "crop" else _letterbox(picture, width, height)
+
+
+def _crop(picture: Picture, width: int, height: int) -> Picture:
+    """The middle of the picture, as large as the frame's shape allows, scaled to cover the frame."""
+    tall, wide = picture.shape[:2]
+    scale = max(width / wide, height / tall)
+    inner_width, inner_height = _scaled(width, 1 / scale, wide), _scaled(height, 1 / scale, tall)
+    left, top = (wide - inner_width) // 2, (tall - inner_height) // 2
+    return _resize(picture[top : top + inner_height, left : left + inner_width], width, height)
+
+
+def _letterbox(picture: Picture, width: int, height: int) -> Picture:
+    """All of the picture, scaled until it touches the frame, in the middle of black."""
+    tall, wide = picture.shape[:2]
+    scale = min(width / wide, height / tall)
+    inner_width, inner_height = _scaled(wide, scale, width), _scaled(tall, scale, height)
+    left, top = (width - inner_width) // 2, (height - inner_height) // 2
+    frame = np.zeros((height, width, 3), np.uint8)
+    frame[top : top + inner_height, left : left + inner_width] = _resize(picture, inner_width, inner_height)
+    return frame
+
+
+def _scaled(side: int, scale: float, most: int) -> int:
+    return min(max(1, round(side * scale)), most)
+
+
+def _resize(picture: Picture, width: int, height: int) -> Picture:
+    import cv2
+
+    # Averaging areas keeps a shrunk picture free of moiré; cubic is nearly as sharp as Lanczos in a tenth of the time.
+    shrinks = width < picture.shape[1] or height < picture.shape[0]
+    resized: Any = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    return np.asarray(resized, np.uint8)

@@ -1,0 +1,127 @@
+"""Starts the guarded child of `decoder.py`, reads what it says, and ends it: too slow, no longer wanted, or done."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from backend.core.config import ROOT
+from backend.core.errors import UploadRefused
+
+log = logging.getLogger(__name__)
+
+ANSWER_S = (
+    60.0  # for a whole answer; decoder.py bounds the CPU time, so this is for a busy machine, or a child that hangs
+)
+STALL_S = 60.0  # for the next frames of a film, while somebody waits for them
+
+
+def ask(job: str, path: Path, *arguments: object, name: str = "", output: IO[bytes] | None = None) -> bytes:
+    """The whole answer of one job, or nothing if it goes to the file `output`.
+
+    Raises UploadRefused, which calls the file `name` (its own name by default).
+    """
+    name = name or path.name
+    with _child(job, path, arguments, output or subprocess.PIPE) as child:
+        try:
+            answer, errors = child.communicate(timeout=ANSWER_S)
+        except subprocess.TimeoutExpired:
+            raise _too_slow(name) from None
+        if child.returncode:
+            raise _refusal(name, child.returncode, errors)
+        return answer or b""
+
+
+class Pipe:
+    """What a child writes while it works."""
+
+    def __init__(self, child: subprocess.Popen[bytes], name: str) -> None:
+        self._child = child
+        self._name = name
+
+    def fill(self, target: memoryview) -> None:
+        """Fill `target` (bytes), waiting at most STALL_S; UploadRefused if the child refuses, dies or stalls."""
+        assert self._child.stdout is not None
+        output = self._child.stdout.fileno()
+        poll = select.poll()
+        poll.register(output, select.POLLIN)
+        deadline = time.monotonic() + STALL_S
+        filled = 0
+        while filled < len(target):
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise _too_slow(self._name)
+            count = os.readv(output, [target[filled:]])
+            if not count:
+                raise self._ended()
+            filled += count
+
+    def _ended(self) -> UploadRefused:
+        try:
+            _, errors = self._child.communicate(timeout=STALL_S)
+        except subprocess.TimeoutExpired:
+            return _too_slow(self._name)
+        return _refusal(self._name, self._child.returncode, errors)
+
+
+@contextmanager
+def listen(job: str, path: Path, *arguments: object) -> Iterator[Pipe]:
+    """The output of one job while it comes; leaving the block ends the child, whatever it was doing."""
+    with _child(job, path, arguments, subprocess.PIPE) as child:
+        yield Pipe(child, path.name)
+
+
+@contextmanager
+def _child(
+    job: str, path: Path, arguments: tuple[object, ...], output: int | IO[bytes]
+) -> Iterator[subprocess.Popen[bytes]]:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "backend.media.decoder", job, str(path.absolute()), *map(str, arguments)],
+        cwd=ROOT,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        start_new_session=True,  # Ctrl-C in the terminal is the studio's to handle
+    )
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
+        for stream in (child.stdout, child.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def _environment() -> dict[str, str]:
+    """No tokens for the child; few threads and arenas, because each reserves some of its address space."""
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG") if name in os.environ}
+    return {**kept, "PYTHONDONTWRITEBYTECODE": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+
+
+def _too_slow(name: str) -> UploadRefused:
+    return UploadRefused(f"{name} takes too long to decode;", hint="make it smaller or shorter.", field="file")
+
+
+def _refusal(name: str, returncode: int, errors: bytes) -> UploadRefused:
+    """The child's own words; if it died without any, what its death says."""
+    try:
+        answer = json.loads(errors)
+        reason, hint, detail = str(answer["reason"]), str(answer["hint"]), str(answer["detail"])
+    except (ValueError, LookupError, TypeError):
+        if returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+            return _too_slow(name)
+        reason, hint, detail = "cannot be decoded", "export it again and send that.", f"exit status {returncode}"
+    log.info("upload refused: %s %s (%s)", name, reason, detail)
+    return UploadRefused(f"{name} {reason};", hint=hint, field="file")

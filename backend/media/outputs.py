@@ -1,0 +1,109 @@
+"""The folder of a finished film: checked, published in one step, thrown away and fetched back."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from backend.core.errors import Conflict, NotFound, RenderFailed, UploadRefused
+from backend.core.ids import is_id
+from backend.media.durable import move_folder
+from backend.media.probe import FILM_SECONDS, MediaInfo, probe
+
+VIDEO = "video.mp4"
+THUMBNAIL = "thumbnail.jpg"
+METADATA = "metadata.json"
+TRASH = ".trash"
+
+
+def publish(work: Path, outputs: Path, name: str, *, expect: MediaInfo) -> Path:
+    """Move the film in `work` to `outputs`/`name` and return that, if its video is what `expect` says.
+
+    What stands there is whole and on the disk. Raises RenderFailed if it is torn or has another size, rate or number of
+    frames, Conflict if that film is there already.
+    """
+    try:
+        found = probe(work / VIDEO, longest_s=FILM_SECONDS)
+    except UploadRefused as error:
+        raise RenderFailed(f"The finished video cannot be read back: {error.message}", hint="try again.") from error
+    if replace(found, fps=expect.fps) != expect or abs(found.fps - expect.fps) > 0.001 * expect.fps:
+        raise RenderFailed(f"The finished video has {_words(found)}, not {_words(expect)};", hint="try again.")
+    return _move(work, _folder(outputs, name))
+
+
+def write_metadata(work: Path, metadata: Mapping[str, Any]) -> None:
+    """The sidecar beside the video, for people and for `read_metadata`."""
+    (work / METADATA).write_text(json.dumps(metadata, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """The sidecar of a film's folder; NotFound where there is none that can be read."""
+    try:
+        metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise NotFound(f"{folder.name} has no metadata that can be read;", hint="its video may still be there.")
+    return metadata
+
+
+def move_to_trash(outputs: Path, name: str) -> None:
+    """Take a film out of the gallery; `purge_trash` counts its age from now on. Raises NotFound, Conflict."""
+    folder = _existing(outputs, name)
+    trash = outputs / TRASH
+    trash.mkdir(exist_ok=True)
+    os.utime(folder)
+    _move(folder, _folder(trash, name))
+
+
+def restore_from_trash(outputs: Path, name: str) -> None:
+    """Undo `move_to_trash`. Raises NotFound, Conflict."""
+    _move(_existing(outputs / TRASH, name), _folder(outputs, name))
+
+
+def purge_trash(outputs: Path, older_than_s: float, now: float) -> list[str]:
+    """Remove for good what went into the trash more than `older_than_s` before `now`, seconds since 1970; the names."""
+    trash = outputs / TRASH
+    if not trash.is_dir() or trash.is_symlink():
+        return []
+    old = [f for f in sorted(trash.iterdir()) if _is_film(f) and now - f.stat().st_mtime > older_than_s]
+    for folder in old:
+        shutil.rmtree(folder)
+    return [folder.name for folder in old]
+
+
+def _folder(parent: Path, name: str) -> Path:
+    if not is_id(name):
+        raise NotFound(f"{name[:40]!r} is not the id of a job;", hint="it has 20 characters of 0-9 and a-z.")
+    return parent / name
+
+
+def _existing(parent: Path, name: str) -> Path:
+    folder = _folder(parent, name)
+    if not _is_film(folder):
+        raise NotFound(f"There is no film {name} here;", hint="look in the gallery, or in the trash.")
+    return folder
+
+
+def _is_film(folder: Path) -> bool:
+    return is_id(folder.name) and folder.is_dir() and not folder.is_symlink()
+
+
+def _move(folder: Path, target: Path) -> Path:
+    try:
+        move_folder(folder, target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise
+        raise Conflict(f"A film {target.name} is there already;", hint="it was left as it is.") from None
+    return target
+
+
+def _words(info: MediaInfo) -> str:
+    return f"{info.frames} frames of {info.width}x{info.height} at {info.fps:g} fps"

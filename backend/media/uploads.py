@@ -1,0 +1,239 @@
+"""Files that people sent: received in pieces, recognised, kept until no job needs them.
+
+An upload is a folder `<id>` with `media` (a video as it came, a picture as our own PNG), `upload.json` and previews.
+What is still arriving or being removed is in `.parts`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import unicodedata
+from collections.abc import Iterator, Set
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from backend.core.config import MIB, Settings
+from backend.core.errors import InvalidRequest, NotFound, UploadRefused
+from backend.core.ids import is_id, new_id
+from backend.core.planning import Source, frames_at
+from backend.core.schema import FPS, SIDE, Fit
+from backend.media import guard
+from backend.media.durable import move_folder
+from backend.media.fitting import Picture
+from backend.media.probe import MediaInfo, probe
+from backend.media.reader import read_frames, read_image
+from backend.media.writer import write_poster
+
+MEDIA = "media"
+RECORD = "upload.json"
+PARTS = ".parts"
+PARTS_KEEP_S = 3600.0  # an upload that has not grown for an hour is not coming
+NAME_LENGTH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An accepted file; `filename` is what its sender called it, to show and for nothing else."""
+
+    id: str
+    kind: Literal["image", "video"]
+    width: int
+    height: int
+    frames: int
+    fps: float
+    filename: str
+    bytes: int
+
+    @property
+    def source(self) -> Source:
+        """The video as planning knows it."""
+        return Source(self.width, self.height, self.frames, self.fps)
+
+
+class Uploads:
+    """The uploads of one data folder."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._folder = settings.uploads
+        self._parts = settings.uploads / PARTS
+        self._limit_bytes = settings.upload_limit_bytes
+
+    def receive(self, filename: str) -> Incoming:
+        """Begin an upload. Use it as a context: unless `accept` was reached, leaving it removes all that came."""
+        upload_id = new_id()
+        folder = self._parts / upload_id
+        folder.mkdir(parents=True)
+        return Incoming(folder, self._folder / upload_id, shown_name(filename), self._limit_bytes)
+
+    def get(self, upload_id: str) -> Upload:
+        """The upload of that id; NotFound otherwise."""
+        return self._record(self._existing(upload_id))
+
+    def file(self, upload_id: str) -> Path:
+        """Its picture or video; NotFound otherwise."""
+        return self._existing(upload_id) / MEDIA
+
+    def preview(self, upload_id: str, width: int, height: int, fit: Fit) -> Path:
+        """A JPEG of the picture, or of the video's last frame, as the model will see it at `width` x `height`.
+
+        Raises NotFound, and InvalidRequest for a size that no film can have.
+        """
+        folder = self._existing(upload_id)
+        if not all(SIDE.least <= side <= SIDE.most for side in (width, height)):
+            sides = f"both sides go from {SIDE.least} to {SIDE.most}."
+            raise InvalidRequest(f"{width}x{height} is no size of a film;", hint=sides, field="width")
+        path = folder / f"preview-{width}x{height}-{fit.value}.jpg"
+        if not path.exists():
+            picture = self._seen(folder, width, height, fit)
+            part = folder / f"{path.name}.{new_id()}"
+            write_poster(part, picture, max_width=width)
+            part.replace(path)
+        return path
+
+    def sweep(self, needed: Set[str], older_than_s: float, now: float) -> list[str]:
+        """Remove uploads older than `older_than_s` that are not in `needed`, and parts that stopped growing; their ids.
+
+        `now` is in seconds since 1970. Touches only what it made itself: real folders named by an id.
+        """
+        gone = []
+        for folder in _folders(self._folder):
+            if folder.name not in needed and now - _made_at(folder) > older_than_s:
+                self._parts.mkdir(exist_ok=True)
+                # First out of sight: a half-removed upload must never be found.
+                shutil.rmtree(folder.rename(self._parts / folder.name))
+                gone.append(folder.name)
+        for folder in _folders(self._parts):
+            if now - _last_change(folder, now) > PARTS_KEEP_S:
+                shutil.rmtree(folder)
+        return gone
+
+    def _existing(self, upload_id: str) -> Path:
+        folder = self._folder / upload_id
+        if not is_id(upload_id) or not _is_real(folder):
+            raise NotFound(f"There is no upload {upload_id[:40]!r};", hint="it may be cleaned up: send it again.")
+        return folder
+
+    def _record(self, folder: Path) -> Upload:
+        return Upload(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
+
+    def _seen(self, folder: Path, width: int, height: int, fit: Fit) -> Picture:
+        upload = self._record(folder)
+        if upload.kind == "image":
+            return read_image(folder / MEDIA, width, height, fit)
+        fps = min(max(round(upload.fps), int(FPS.least)), int(FPS.most))
+        last = frames_at(upload.source, fps) - 1
+        frames = read_frames(folder / MEDIA, fps=fps, width=width, height=height, fit=fit, start=last)
+        picture: Picture = next(frames)[-1]
+        frames.close()
+        return picture
+
+
+class Incoming:
+    """One upload on its way: `write` the pieces, then `accept`."""
+
+    def __init__(self, folder: Path, target: Path, name: str, limit_bytes: int) -> None:
+        self._folder = folder
+        self._target = target
+        self._name = name
+        self._limit_bytes = limit_bytes
+        self._bytes = 0
+        self._file = (folder / MEDIA).open("xb")
+
+    def __enter__(self) -> Incoming:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+    def write(self, data: bytes) -> None:
+        """Append the next piece; UploadRefused as soon as there are more bytes than the limit."""
+        self._bytes += len(data)
+        if self._bytes > self._limit_bytes:
+            self.discard()
+            limit = self._limit_bytes / MIB
+            raise UploadRefused(
+                f"{self._name} is larger than {limit:g} MiB;", hint="make it smaller or shorter.", field="file"
+            )
+        self._file.write(data)
+
+    def accept(self) -> Upload:
+        """Recognise the file and keep it; UploadRefused otherwise, and then nothing of it stays behind the context."""
+        self._file.close()
+        upload = self._recognised()
+        (self._folder / RECORD).write_text(json.dumps(asdict(upload), ensure_ascii=False), encoding="utf-8")
+        move_folder(self._folder, self._target)
+        return upload
+
+    def discard(self) -> None:
+        """Forget what came, unless it was accepted."""
+        self._file.close()
+        if self._folder.exists():
+            shutil.rmtree(self._folder)
+
+    def _recognised(self) -> Upload:
+        if not self._bytes:
+            raise UploadRefused(f"{self._name} is empty;", hint="send a file with something in it.", field="file")
+        media = self._folder / MEDIA
+        info = probe(media, self._name)
+        if info.kind == "image":
+            self._normalise(media)
+        return self._upload(info)
+
+    def _normalise(self, media: Path) -> None:
+        """Put our own PNG in the picture's place: what is read later comes from our encoder, without hidden data."""
+        png = self._folder / "png"
+        with png.open("xb") as output:
+            guard.ask("normalise", media, name=self._name, output=output)
+        png.replace(media)
+
+    def _upload(self, info: MediaInfo) -> Upload:
+        return Upload(
+            id=self._target.name,
+            kind=info.kind,
+            width=info.width,
+            height=info.height,
+            frames=info.frames,
+            fps=info.fps,
+            filename=self._name,
+            bytes=self._bytes,
+        )
+
+
+def shown_name(filename: str) -> str:
+    """`filename` without folders and without characters that are invisible, change the line or its direction.
+
+    >>> shown_name("C:\\\\films\\\\../a\\u202e cat.mp4")
+    'a cat.mp4'
+    """
+    last = re.split(r"[/\\]", filename)[-1]
+    visible = "".join(c for c in last if unicodedata.category(c) not in ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"))
+    return visible.strip()[:NAME_LENGTH] or "upload"
+
+
+def _is_real(folder: Path) -> bool:
+    return folder.is_dir() and not folder.is_symlink()
+
+
+def _folders(parent: Path) -> Iterator[Path]:
+    if _is_real(parent):
+        yield from [path for path in parent.iterdir() if is_id(path.name) and _is_real(path)]
+
+
+def _last_change(folder: Path, now: float) -> float:
+    """When something last arrived in it; `now` if it was accepted or discarded this moment."""
+    try:
+        return max(path.lstat().st_mtime for path in [folder, *folder.iterdir()])
+    except FileNotFoundError:
+        return now
+
+
+def _made_at(folder: Path) -> float:
+    """When it was accepted: its record does not change any more, its folder does with every preview."""
+    record = folder / RECORD
+    return (record if record.exists() else folder).lstat().st_mtime

@@ -1,0 +1,129 @@
+"""Frames into an MP4 that plays in a browser and carries its own recipe; a picture into a JPEG."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backend.core.errors import RenderFailed, UploadRefused
+from backend.media.durable import sync
+from backend.media.fitting import Frames, Picture
+from backend.media.probe import FILM_SECONDS, facts
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+
+CRF = 18
+POSTER_WIDTH = 640
+JPEG_QUALITY = 88
+THREADS = min(4, os.cpu_count() or 1)  # each thread of the encoder holds frames of its own
+BT709 = 1  # the same number for matrix, primaries and transfer; a range of 1 is the limited one
+
+
+def write_video(
+    path: Path, chunks: Iterable[Frames], *, fps: int, width: int, height: int, recipe: Mapping[str, Any], title: str
+) -> int:
+    """Encode `chunks` (RGB, each of shape (n, height, width, 3)) as H.264 and return how many frames were written.
+
+    The file has yuv420p in BT.709, its index first, `title`, and `recipe` as JSON in the comment tag. `recipe` is read
+    after the last chunk, so a caller may still put timings in while frames are drawn. Raises RenderFailed for a chunk
+    of another shape or none at all, OSError where the disk is full; then the unfinished files are the caller's.
+    """
+    import av
+
+    silent = path.with_name(path.name + ".part")
+    with av.open(f"file:{silent}", "w", format="mp4") as container:
+        written = _encode(container, chunks, fps, width, height)
+    _finish(silent, path, {"title": title, "comment": json.dumps(recipe, ensure_ascii=False)})
+    silent.unlink()
+    sync(path)
+    return written
+
+
+def _encode(container: OutputContainer, chunks: Iterable[Frames], fps: int, width: int, height: int) -> int:
+    import av
+    from av.video.reformatter import ColorRange, Colorspace, Interpolation
+
+    stream = container.add_stream("libx264", rate=fps, options={"crf": str(CRF), "preset": "medium", "profile": "high"})
+    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    codec = stream.codec_context
+    codec.colorspace = codec.color_primaries = codec.color_trc = codec.color_range = BT709
+    codec.thread_count = THREADS
+    written = 0
+    for chunk in chunks:
+        _check(chunk, width, height)
+        for picture in chunk:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").reformat(
+                format="yuv420p",
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+                interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP,
+                threads=1,
+            )
+            frame.pts = written
+            container.mux(stream.encode(frame))
+            written += 1
+    if not written:
+        raise RenderFailed("No frame was drawn;", hint="try again.")
+    container.mux(stream.encode())
+    return written
+
+
+def _check(chunk: Frames, width: int, height: int) -> None:
+    if chunk.dtype != np.uint8 or chunk.ndim != 4 or chunk.shape[1:] != (height, width, 3):
+        raise RenderFailed(
+            f"The frames are {chunk.dtype} of shape {chunk.shape};",
+            hint=f"the film takes uint8 of shape (n, {height}, {width}, 3).",
+        )
+
+
+def _finish(silent: Path, path: Path, tags: dict[str, str]) -> None:
+    """Copy the packets into the final file. FFmpeg takes tags only before the first packet, when no timing is known
+    yet; and moving the index to the front copies the file anyway.
+    """
+    import av
+
+    with (
+        av.open(f"file:{silent}") as source,
+        av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"}) as target,
+    ):
+        target.metadata.update(tags)
+        given = source.streams.video[0]
+        stream = target.add_stream_from_template(given)
+        stream.time_base = given.time_base
+        for packet in source.demux(given):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+
+
+def read_recipe(path: Path, name: str = "") -> dict[str, Any] | None:
+    """The recipe that `write_video` put into the file, None if there is none.
+
+    The file may come from outside: UploadRefused, which calls it `name`, if it is no video.
+    """
+    found = facts(path, name, FILM_SECONDS)
+    if found["kind"] != "video":
+        raise UploadRefused(f"{name or path.name} is a picture;", hint="use a video of the studio.", field="file")
+    try:
+        recipe = json.loads(found["comment"])
+    except ValueError:
+        return None
+    return recipe if isinstance(recipe, dict) else None
+
+
+def write_poster(path: Path, picture: Picture, max_width: int = POSTER_WIDTH) -> None:
+    """`picture` as a JPEG, shrunk to `max_width` pixels if it is wider."""
+    from PIL import Image
+
+    image = Image.fromarray(picture)
+    if image.width > max_width:
+        height = max(1, round(image.height * max_width / image.width))
+        image = image.resize((max_width, height), Image.Resampling.LANCZOS)
+    image.save(path, "JPEG", quality=JPEG_QUALITY)
+    sync(path)

@@ -1,0 +1,137 @@
+"""From a request to a file, with real inputs: what the finished film shows, frame for frame."""
+
+import numpy as np
+import pytest
+
+from backend.core.schema import Fit
+from backend.jobs.job import JobState
+from backend.media.fitting import fit_picture
+from backend.media.probe import probe
+from backend.media.reader import read_frames
+from backend.media.writer import read_recipe
+from backend.skyreels_integration import SkyReelsEngine
+from backend.video_generator import VideoGenerator
+from tests.media_files import real_media
+from tests.tiny_checkpoints import build_checkpoint
+
+
+def psnr(one, other) -> float:
+    """Peak signal-to-noise ratio of two uint8 pictures, in dB."""
+    error = np.mean((one.astype(np.float64) - other) ** 2)
+    return float("inf") if error == 0 else 10 * np.log10(255**2 / error)
+
+
+def frames_of(file, width, height, fps):
+    chunks = read_frames(file, fps=fps, width=width, height=height, fit=Fit.CROP)
+    return np.concatenate(list(chunks))
+
+
+def upload(generator, file) -> str:
+    with generator.uploads.receive(file.name) as incoming:
+        incoming.write(file.read_bytes())
+        return incoming.accept().id
+
+
+def film(generator, request):
+    job = generator.wait(generator.submit(request).id, timeout=100)
+    assert job.state is JobState.SUCCEEDED, job.error
+    return job, generator.settings.data / job.artifact.video
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A real photograph (NASA, public domain), as a JPEG."""
+    from PIL import Image
+    from skimage import data
+
+    file = tmp_path / "astronaut.jpg"
+    picture = data.astronaut()
+    Image.fromarray(picture).save(file, quality=97)
+    return file, picture
+
+
+@pytest.mark.parametrize("fit", list(Fit))
+def test_a_photograph_is_the_first_frame_of_its_film(generator, a_request, photo, fit):
+    file, picture = photo
+    request = a_request(mode="image_to_video", image=upload(generator, file), resolution="540p", fit=fit, num_frames=24)
+    _, video = film(generator, request)
+    frames = frames_of(video, 960, 540, 24)
+    assert psnr(frames[0], fit_picture(picture, 960, 540, fit)) > 30
+    assert psnr(frames[0], frames[-1]) < 40  # it moves
+
+
+def test_a_real_clip_is_continued_and_its_frames_come_once_each(generator, a_request):
+    clip = real_media("bigbuckbunny.mp4")
+    request = a_request(mode="video_extension", video=upload(generator, clip), resolution="640x360", num_frames=24)
+    job, video = film(generator, request)
+    info, source = probe(video), probe(clip)
+    assert (info.frames, info.fps) == (source.frames + 24, source.fps)
+    before, after = frames_of(clip, 640, 360, 25), frames_of(video, 640, 360, 25)
+    worst = min(psnr(one, other) for one, other in zip(before, after, strict=False))
+    assert worst > 30
+    assert psnr(after[source.frames], after[source.frames - 1]) > 20  # no jump where the new frames begin
+    assert job.plan.source_frames == source.frames
+
+
+@pytest.mark.parametrize(
+    ("wish", "size"),
+    [
+        ({"resolution": "540p", "num_frames": 64, "fps": 24}, (960, 540, 64, 24)),
+        ({"resolution": "540p", "orientation": "portrait", "num_frames": 16, "fps": 8}, (540, 960, 16, 8)),
+        ({"resolution": "540p", "orientation": "square", "num_frames": 17, "fps": 30}, (720, 720, 17, 30)),
+        ({"resolution": "720p", "num_frames": 31, "fps": 25}, (1280, 720, 31, 25)),
+        ({"resolution": "130x98", "num_frames": None, "seconds": 2, "fps": 13}, (130, 98, 26, 13)),
+    ],
+)
+def test_what_was_asked_is_what_the_file_has(generator, a_request, wish, size):
+    _, video = film(generator, a_request(**wish))
+    info = probe(video)
+    assert (info.width, info.height, info.frames, info.fps) == size
+
+
+@pytest.fixture
+def model_studio(settings):
+    """A studio with a tiny random SkyReels V2 of the diffusion-forcing kind in its models folder."""
+    build_checkpoint(settings.models / "tiny-random-df", "df")
+    generator = VideoGenerator(settings, {"skyreels": SkyReelsEngine()})
+    generator.start()
+    yield generator
+    generator.stop()
+
+
+def test_the_model_makes_all_three_kinds_of_film(model_studio, a_request, photo, tmp_path):
+    size = {"model": "tiny-random-df", "resolution": "64x64", "num_frames": 18, "num_inference_steps": 10}
+    job, first = film(model_studio, a_request(**size))
+    assert (job.artifact.model, job.artifact.engine) == ("tiny-random-df", "skyreels")
+    assert read_recipe(first)["plan"]["engine"] == "skyreels"
+    _, again = film(model_studio, a_request(**size))
+    _, other = film(model_studio, a_request(**size | {"seed": 2}))
+    pixels = [frames_of(video, 64, 64, 24).tobytes() for video in (first, again, other)]
+    assert pixels[0] == pixels[1]
+    assert pixels[0] != pixels[2]
+
+    image = upload(model_studio, photo[0])
+    _, video = film(model_studio, a_request(mode="image_to_video", image=image, end_image=image, **size))
+    assert probe(video).frames == 18
+
+    clip = upload(model_studio, first)
+    _, video = film(model_studio, a_request(mode="video_extension", video=clip, **size))
+    source, longer = frames_of(first, 64, 64, 24), frames_of(video, 64, 64, 24)
+    assert len(longer) == 18 + 18
+    assert min(psnr(one, new) for one, new in zip(source, longer, strict=False)) > 30
+
+
+def test_a_damaged_model_fails_its_job_in_a_sentence_and_mended_it_runs(model_studio, a_request, monkeypatch):
+    monkeypatch.setattr("backend.video_generator.CATALOG_KEEP_S", 0)
+    model_studio.pause_queue(True)
+    job = model_studio.submit(a_request(model="tiny-random-df", resolution="64x64"))
+    weights = next((model_studio.settings.models / "tiny-random-df" / "transformer").glob("*.safetensors"))
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    model_studio.pause_queue(False)
+    ended = model_studio.wait(job.id, timeout=60)
+    assert ended.state is JobState.FAILED
+    assert "tiny" in ended.error.message.lower()
+    assert str(model_studio.settings.data) not in ended.error.message
+    weights.write_bytes(whole)
+    assert model_studio.wait(model_studio.retry(job.id).id, timeout=60).state is JobState.SUCCEEDED
