@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from backend import web
+from backend.core.errors import StudioError
 from backend.jobs.job import Job, JobState
 from backend.jobs.store import Filter
 from backend.media.uploads import Upload
@@ -71,7 +72,7 @@ def film_news() -> str:
     """What the tab's title says: "Film ready" once after a film of this tab's time was finished."""
     try:
         films = latest_films(1)
-    except Exception:  # the page itself shows why there is no studio
+    except StudioError:  # the page itself shows why there is no studio
         return ""
     newest = films[0].id if films else ""
     seen = st.session_state.setdefault("newest_film", newest)

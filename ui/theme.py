@@ -17,14 +17,17 @@ STYLE = f"""<style>
 .studio-chips span {{ color: #fff; background: rgba(30, 20, 60, 0.32); border: 1px solid rgba(255, 255, 255, 0.45);
   border-radius: 999px; padding: 0.2rem 0.75rem; font-size: 0.85rem; white-space: nowrap; }}
 .stMainBlockContainer {{ max-width: 86rem; padding-top: 4.2rem; padding-bottom: 3rem; }}
-.studio-stage {{ aspect-ratio: 16 / 9; border: 1px dashed var(--st-border-color, #c9cce0); border-radius: 0.9rem;
+.studio-stage {{ min-height: 12rem; border: 1px dashed rgba(128, 132, 170, 0.5); border-radius: 0.9rem;
   display: flex; flex-direction: column; align-items: center; justify-content: center; text-align: center;
   padding: 1rem; }}
+.st-key-stage_empty .studio-stage {{ aspect-ratio: 16 / 9; }}
 .studio-stage b {{ font-size: 1.1rem; }}
 .studio-stage span {{ opacity: 0.75; max-width: 30rem; }}
+button[kind="primary"] {{ background: light-dark(#5468d8, #8b9cff); color: light-dark(#fff, #0e1020); }}
+[role="radio"][aria-checked="true"] {{ color: light-dark(#4355c0, #b3beff); }}
 video {{ border-radius: 0.9rem; background: #12142a; }}
 [role="dialog"] video {{ max-height: 62vh; }}
-.studio-download {{ display: inline-block; border: 1px solid var(--st-border-color, #c9cce0); border-radius: 999px;
+.studio-download {{ display: inline-block; border: 1px solid rgba(128, 132, 170, 0.4); border-radius: 999px;
   padding: 0.4rem 0.9rem; color: inherit !important; text-decoration: none !important; line-height: 1.5; }}
 .studio-download:hover, .studio-download:focus {{ border-color: #667eea; }}
 [class*="st-key-poster_"] img {{ border-radius: 0.7rem; aspect-ratio: 16 / 9; object-fit: cover; width: 100%;
