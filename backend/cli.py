@@ -71,12 +71,9 @@ class LocalStudio:
             return incoming.accept().id
 
     def plan(self, wish: Mapping[str, Any]) -> dict[str, Any]:
-        from backend.jobs.job import PLAN
+        from backend.jobs.job import plan_as_dict
 
-        plan = self._generator.plan(parse_request(wish))
-        totals = {"total_frames": plan.total_frames, "forwards": plan.forwards, "forecast_s": plan.forecast.total_s}
-        shown: dict[str, Any] = PLAN.dump_python(plan, mode="json")
-        return shown | totals
+        return plan_as_dict(self._generator.plan(parse_request(wish)))
 
     def submit(self, wish: Mapping[str, Any]) -> dict[str, Any]:
         job = self._generator.submit(parse_request(wish))
@@ -98,12 +95,7 @@ class LocalStudio:
         return dict(job.as_dict())
 
     def models(self) -> list[dict[str, Any]]:
-        import dataclasses
-
-        return [
-            dataclasses.asdict(spec) | {"modes": sorted(m.value for m in spec.modes)}
-            for spec in self._generator.models()
-        ]
+        return [spec.as_dict() for spec in self._generator.models()]
 
     def save_video(self, job_id: str, to: Path) -> None:
         shutil.copyfile(self._generator.file(job_id, "video.mp4"), to)
@@ -410,7 +402,7 @@ def models_list(as_json: Annotated[bool, typer.Option("--json")] = False) -> Non
         return
     table = Table("model", "name", "modes", "memory", box=None)
     for spec in found:
-        memory = spec["weights_gib"] + spec["other_gib"]
+        memory = spec["memory_gib"]
         table.add_row(spec["id"], spec["title"], ", ".join(spec["modes"]), f"{memory:.1f} GiB" if memory else "")
     out.print(table)
 

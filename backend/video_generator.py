@@ -7,6 +7,7 @@ progress up, cancel or pause down.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import threading
@@ -34,7 +35,7 @@ from backend.core.schema import GenerationRequest
 from backend.jobs.engine import Engine, Report
 from backend.jobs.job import ACTIVE, ENDED, Artifact, Job, JobError, JobState
 from backend.jobs.runner import run_job
-from backend.jobs.store import Filter, Store, Tally
+from backend.jobs.store import Store, Tally
 from backend.library.checkpoints import Checkpoint, find_checkpoints
 from backend.media.outputs import move_to_trash, purge_trash, restore_from_trash
 from backend.media.uploads import Upload, Uploads
@@ -158,10 +159,9 @@ class VideoGenerator:
     def job(self, job_id: str) -> Job:
         return self.store.get(job_id)
 
-    def active(self) -> list[Job]:
-        """The running or paused job and the waiting ones, in order."""
-        busy = self.store.find(Filter(states=(JobState.RUNNING, JobState.PAUSED)), limit=1000)
-        return busy + self.store.find(Filter(states=(JobState.QUEUED,)), limit=1000)
+    def active(self, limit: int = 50) -> list[Job]:
+        """The running or paused jobs and the first waiting ones, in order."""
+        return [self.job(job_id) for job_id, _ in self.store.queue()[:limit]]
 
     def cancel(self, job_id: str) -> Job:
         """End a job that has not ended. A running one stops at its next report."""
@@ -212,7 +212,8 @@ class VideoGenerator:
         """Into the trash with a job that has ended, its film too; `restore` brings both back for a week."""
         job = self.store.set_trashed(job_id, True)
         if job.artifact:
-            move_to_trash(self.settings.outputs, job_id)
+            with contextlib.suppress(NotFound):  # somebody took the folder away already
+                move_to_trash(self.settings.outputs, job_id)
         return job
 
     def restore(self, job_id: str) -> Job:
@@ -269,11 +270,13 @@ class VideoGenerator:
     # --- the worker ---
 
     def _work(self) -> None:
-        while not self._stopping:
+        while True:
             if time.monotonic() - self._tidied > TIDY_EVERY_S or not self._tidied:
                 self._tidy()
             with self._changed:
-                job = None if self._stopping else self.store.claim()
+                if self._stopping:  # asked under the lock: a stop that came while tidying has notified already
+                    return
+                job = self.store.claim()
                 if job is None:
                     self._changed.wait(timeout=TIDY_EVERY_S)
                     continue

@@ -1,5 +1,6 @@
 import itertools
 import threading
+import time
 
 import pytest
 
@@ -139,6 +140,17 @@ def test_a_full_disk_is_said_before_the_start(tmp_path, a_request):
 def test_a_second_studio_on_the_folder_is_refused_in_a_sentence(generator, settings):
     with pytest.raises(StudioBusy, match=r"already uses the data folder.*--data"):
         VideoGenerator(settings)
+
+
+def test_a_stop_at_any_moment_of_the_start_is_quick(settings, monkeypatch):
+    for delay in (0.0, 0.05):
+        generator = VideoGenerator(settings, {"synthetic": SyntheticEngine()})
+        monkeypatch.setattr(generator, "_tidy", lambda delay=delay: time.sleep(delay))
+        generator.start()
+        start = time.monotonic()
+        generator.stop()
+        assert time.monotonic() - start < 5
+        assert not generator.alive
 
 
 def test_stopping_gives_a_running_job_back_and_the_next_start_finishes_it(settings, engine, a_request):

@@ -32,7 +32,7 @@ from ui.components.dropzone import dropzone
 from ui.film import film_card, progress_card
 from ui.studio import film_url, header, latest_films, poll_s, preview_url, queue_mark, studio
 from ui.theme import empty_stage
-from ui.words import clock, duration, plain, shortened, size
+from ui.words import duration, plain, shortened, size
 
 MODES = {
     "text_to_video": "Text to video",
@@ -322,7 +322,7 @@ def submit() -> None:
         st.session_state["submit_error"] = plain(str(error))
         return
     st.session_state["last_submit"] = (mark, time.monotonic())
-    waiting = len(studio().active())
+    waiting = len(studio().store.queue())
     st.toast(f"Queued, {waiting - 1} before it" if waiting > 1 else "Started", icon=":material/movie:")
     st.session_state["my_job"] = job.id
     st.rerun()
@@ -358,14 +358,12 @@ def now_card() -> None:
     def now() -> None:
         if queue_mark() != mark:
             st.rerun()
-        active = studio().active()
+        active = studio().active(limit=1)
         if active:
             progress_card(active[0])
-            left = [job.plan.forecast.total_s for job in active[1:]]
-            if left:
-                running = active[0].progress
-                first = running.eta_s if running and running.eta_s is not None else active[0].plan.forecast.total_s
-                st.caption(f"{len(left)} more waiting · all done at about {clock(time.time() + first + sum(left))}")
+            more = len(studio().store.queue()) - 1
+            if more:
+                st.caption(f"{more} more waiting")
 
     now()
 

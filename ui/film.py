@@ -7,6 +7,7 @@ import time
 import streamlit as st
 
 from backend.core.errors import StudioError
+from backend.core.schema import parse_request
 from backend.jobs.job import Job, JobState
 from ui import form
 from ui.studio import film_url, poster_url, studio
@@ -18,7 +19,10 @@ CREATE = "ui/create.py"
 def film_card(job: Job, where: str) -> None:
     """A poster with its prompt; a click opens the film. `where` keeps the keys of two lists apart."""
     with st.container(key=f"poster_{where}_{job.id}", gap="xsmall"):
-        st.image(poster_url(job), width="stretch", alt=job.title)
+        try:
+            st.image(poster_url(job), width="stretch", alt=job.title)
+        except StudioError:
+            st.caption("Its files are gone.")
         star = ":material/star: " if job.favourite else ""
         if st.button(f"{star}{plain(shortened(job.title, 46))}", key=f"open_{where}_{job.id}", type="tertiary"):
             film_dialog(job.id)
@@ -68,8 +72,6 @@ def download_link(job: Job) -> str:
 
 def again(job: Job) -> None:
     """Queue the same wish with a new seed."""
-    from backend.core.schema import parse_request
-
     wish = job.request.model_dump(mode="json", exclude={"seed"})
     try:
         studio().submit(parse_request(wish))

@@ -14,8 +14,10 @@ from ui.studio import header, poll_s, queue_mark, studio
 from ui.theme import empty_stage
 from ui.words import age, clock, duration, plain, shortened
 
+SHOWN = 30  # waiting jobs on the page; the rest are counted
 
-def queue_bar(active: list[Job]) -> None:
+
+def queue_bar(active: list[Job], more: int) -> None:
     """Pause or resume the whole queue, and when all will be done."""
     paused = studio().store.queue_paused
     with st.container(horizontal=True, vertical_alignment="center", key="queue_bar"):
@@ -25,7 +27,7 @@ def queue_bar(active: list[Job]) -> None:
         st.button(label, icon=icon, key="queue_switch", on_click=studio().pause_queue, args=(not paused,))
         if paused:
             st.caption("Paused: what renders goes on, nothing new starts.")
-        elif active:
+        elif active and not more:
             st.caption(f"All done at about {clock(time.time() + sum(seconds_left(job) for job in active))}")
 
 
@@ -78,18 +80,19 @@ def ended_row(job: Job) -> None:
 
 
 def sections() -> None:
-    active = studio().active()
-    queue_bar(active)
+    active = studio().active(limit=SHOWN)
+    more = len(studio().store.queue()) - len(active)
+    queue_bar(active, more)
     for job in active:
         if job.state is not JobState.QUEUED:
             progress_card(job)
     waiting = [job for job in active if job.state is JobState.QUEUED]
     if waiting:
-        st.subheader(f"Waiting ({len(waiting)})")
-        for place, job in enumerate(waiting[:30], start=1):
+        st.subheader(f"Waiting ({len(waiting) + more})")
+        for place, job in enumerate(waiting, start=1):
             waiting_row(job, place)
-        if len(waiting) > 30:
-            st.caption(f"and {len(waiting) - 30} more")
+        if more:
+            st.caption(f"and {more} more")
     person = studio().store.find(Filter(states=(JobState.FAILED, JobState.QUARANTINED)), limit=20)
     if person:
         st.subheader("Needs you")

@@ -6,6 +6,7 @@ import streamlit as st
 
 from backend import web
 from backend.core.errors import StudioError
+from backend.core.schema import Fit
 from backend.jobs.job import Job, JobState
 from backend.jobs.store import Filter
 from backend.media.uploads import Upload
@@ -38,15 +39,13 @@ def preview_url(upload: Upload, width: int, height: int, fit: str) -> str:
     """A picture of an upload as the model will see it."""
     if web.serving:
         return f"/app/static/uploads/{upload.id}/preview.jpg?width={width}&height={height}&fit={fit}"
-    from backend.core.schema import Fit
-
     return str(studio().uploads.preview(upload.id, width, height, Fit(fit)))
 
 
 def header(title: str, sentence: str, model: str | None = None) -> None:
     """The band on top of a page: its name, one sentence, and chips for model, device and queue."""
-    waiting = len(studio().active())
-    queue = "queue is empty" if not waiting else f"{waiting} in the queue"
+    waiting = len(studio().store.queue())
+    queue = f"{waiting} in the queue" if waiting else "queue is empty"
     chips = [model] if model else []
     with st.container(key="band"):
         st.html(band(title, sentence, [*chips, studio().machine.device, queue]))
@@ -54,7 +53,7 @@ def header(title: str, sentence: str, model: str | None = None) -> None:
 
 def poll_s() -> float:
     """How often a page should look: every second while something renders, else every five."""
-    return BUSY_POLL_S if studio().active() else IDLE_POLL_S
+    return BUSY_POLL_S if studio().store.queue() else IDLE_POLL_S
 
 
 def latest_films(count: int) -> list[Job]:
@@ -63,9 +62,8 @@ def latest_films(count: int) -> list[Job]:
 
 def queue_mark() -> tuple[object, ...]:
     """Changes when a job comes, moves on or ends, not with mere progress: pages that show films redraw then."""
-    active = tuple((job.id, job.state) for job in studio().active())
     latest = latest_films(1)
-    return (*active, latest[0].id if latest else None)
+    return (*studio().store.queue(), latest[0].id if latest else None)
 
 
 def film_news() -> str:

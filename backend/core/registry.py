@@ -6,7 +6,8 @@ converted checkpoints (layers, dim, ffn_dim). Memory is in GiB of 2**30 bytes, i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from backend.core.schema import Mode
 
@@ -62,6 +63,10 @@ class ModelSpec:
     other_gib: float = 0.0
     prompts: tuple[str, ...] = CINEMATIC_PROMPTS
     about: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row as REST and `--json` show it."""
+        return asdict(self) | {"modes": sorted(mode.value for mode in self.modes), "memory_gib": self.memory_gib}
 
     @property
     def memory_gib(self) -> float:

@@ -94,7 +94,7 @@ class Job:
             "id": self.id,
             "state": self.state.value,
             "request": self.request.model_dump(mode="json"),
-            "plan": PLAN.dump_python(self.plan, mode="json") | {"total_frames": self.plan.total_frames},
+            "plan": plan_as_dict(self.plan),
             "progress": PROGRESS.dump_python(self.progress, mode="json") if self.progress else None,
             "attempts": self.attempts,
             "error": dataclasses.asdict(self.error) if self.error else None,
@@ -104,6 +104,13 @@ class Job:
             "started_at": self.started_at,
             "finished_at": self.finished_at,
         }
+
+
+def plan_as_dict(plan: Plan) -> dict[str, Any]:
+    """The plan as REST and `--json` show it, with its sums."""
+    shown: dict[str, Any] = PLAN.dump_python(plan, mode="json")
+    sums = {"total_frames": plan.total_frames, "forwards": plan.forwards, "forecast_s": plan.forecast.total_s}
+    return shown | sums
 
 
 PLAN = TypeAdapter(Plan)

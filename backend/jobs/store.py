@@ -278,6 +278,14 @@ class Store:
         rows = self._all(f"SELECT * FROM jobs WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?", *values, limit, offset)
         return [_job(row) for row in rows]
 
+    def queue(self) -> list[tuple[str, str]]:
+        """Id and state of every job that has not ended, in order: cheap enough to be asked at every poll."""
+        rows = self._all(
+            "SELECT id, state FROM jobs WHERE state IN ('running', 'paused', 'queued')"
+            " ORDER BY state = 'queued', position"
+        )
+        return [(row["id"], row["state"]) for row in rows]
+
     def count(self, wanted: Filter = Filter()) -> int:
         where, values = _where(wanted)
         return int(self._one(f"SELECT count(*) AS n FROM jobs WHERE {where}", *values)["n"])

@@ -8,15 +8,16 @@ import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from backend.core.errors import InvalidRequest, StudioError
-from backend.core.schema import GenerationRequest, Mode, explain
-from backend.jobs.job import ENDED, PLAN, JobState
+from backend.core.schema import Fit, GenerationRequest, Mode, explain
+from backend.jobs.job import ENDED, JobState, plan_as_dict
 from backend.jobs.store import Filter
 from backend.media.uploads import Upload
 from backend.video_generator import VideoGenerator
@@ -142,10 +143,7 @@ def job_metadata(job_id: str, generator: Generator) -> FileResponse:
 @api.post("/plan", tags=["plan"])
 def plan(request: GenerationRequest, generator: Generator) -> dict[str, Any]:
     """What a request would become: size, frames, windows, steps and forecast. Queues nothing."""
-    found = generator.plan(request)
-    shown: dict[str, Any] = PLAN.dump_python(found, mode="json")
-    totals = {"total_frames": found.total_frames, "forwards": found.forwards, "forecast_s": found.forecast.total_s}
-    return shown | totals
+    return plan_as_dict(generator.plan(request))
 
 
 @api.post("/queue/{action}", tags=["queue"])
@@ -165,16 +163,16 @@ async def upload(request: Request, generator: Generator, filename: str = "") -> 
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
             form = await request.form(max_files=1, max_fields=4)
             part = form.get("file")
-            if not isinstance(part, UploadFile) and not hasattr(part, "read"):
+            if not isinstance(part, UploadFile):
                 raise InvalidRequest("The form has no field named file;", hint="send the file in it, or as raw body.")
             chunks = _chunks_of(part)
-            filename = filename or getattr(part, "filename", "") or ""
+            filename = filename or part.filename or ""
         else:
             chunks = request.stream()
-        return upload_as_dict(await _receive(generator, filename, chunks))
+        return dataclasses.asdict(await _receive(generator, filename, chunks))
 
 
-async def _chunks_of(part: Any) -> AsyncIterator[bytes]:
+async def _chunks_of(part: UploadFile) -> AsyncIterator[bytes]:
     while chunk := await part.read(2**20):
         yield chunk
 
@@ -186,23 +184,15 @@ async def _receive(generator: VideoGenerator, filename: str, chunks: AsyncIterat
         return await run_in_threadpool(incoming.accept)
 
 
-def upload_as_dict(found: Upload) -> dict[str, Any]:
-    return dataclasses.asdict(found)
-
-
 @api.get("/uploads/{upload_id}", tags=["uploads"])
 def show_upload(upload_id: str, generator: Generator) -> dict[str, Any]:
-    return upload_as_dict(generator.uploads.get(upload_id))
+    return dataclasses.asdict(generator.uploads.get(upload_id))
 
 
 @api.get("/models", tags=["models"])
 def models(generator: Generator) -> dict[str, Any]:
     """The models that can render here and now."""
-    found = []
-    for spec in generator.models():
-        row = dataclasses.asdict(spec)
-        found.append(row | {"modes": sorted(mode.value for mode in spec.modes)})
-    return {"models": found}
+    return {"models": [spec.as_dict() for spec in generator.models()]}
 
 
 @api.get("/system", tags=["system"])
@@ -238,11 +228,9 @@ def page_upload_preview(
     generator: Generator,
     width: Annotated[int, Query(ge=16, le=1920)],
     height: Annotated[int, Query(ge=16, le=1920)],
-    fit: str = "crop",
+    fit: Fit = Fit.CROP,
 ) -> FileResponse:
-    from backend.core.schema import Fit
-
-    return FileResponse(generator.uploads.preview(upload_id, width, height, Fit(fit)), media_type="image/jpeg")
+    return FileResponse(generator.uploads.preview(upload_id, width, height, fit), media_type="image/jpeg")
 
 
 @media.get("/healthz")

@@ -63,7 +63,7 @@ def test_memory_does_not_grow_with_uploads_or_films(live, noisy_film):
 
 @pytest.fixture(scope="module")
 def noisy_film(tmp_path_factory):
-    """60 frames of noise, lossless: far larger than the studio should ever hold."""
+    """40 frames of noise, lossless: far larger than the studio should ever hold."""
     import av
 
     file = tmp_path_factory.mktemp("noise") / "noise.mkv"
@@ -71,7 +71,7 @@ def noisy_film(tmp_path_factory):
     with av.open(str(file), "w") as container:
         stream = container.add_stream("libx264", rate=24, options={"preset": "ultrafast", "qp": "0"})
         stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv444p"
-        for _ in range(60):
+        for _ in range(40):
             noise = random.integers(0, 256, (720, 1280, 3), np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, "rgb24")))
         container.mux(stream.encode(None))

@@ -1,4 +1,5 @@
 import threading
+import time
 
 import pytest
 
@@ -263,6 +264,22 @@ def test_tallies_count_what_ended(store):
     add(store)
     [tally] = store.tallies()
     assert (tally.model, tally.succeeded, tally.failed, tally.median_s) == ("synthetic", 1, 1, 4.0)
+
+
+def test_five_thousand_films_are_searched_and_paged_quickly(store):
+    request = parse_request({"prompt": "a red boat", "seed": 1})
+    plan = make_plan(request, SYNTHETIC, CPU)
+    for n in range(5000):
+        job = store.add(request.model_copy(update={"prompt": f"film {n}"}), plan, limit=10_000)
+    store._run("UPDATE jobs SET state = 'succeeded'")
+    done = Filter(states=(JobState.SUCCEEDED,))
+    start = time.process_time()
+    assert store.count(done) == 5000
+    assert store.find(done, limit=24)[0].id == job.id
+    assert len(store.find(done, limit=24, offset=4900)) == 24
+    assert store.find(Filter(search="film 4321"), limit=24)[0].title == "film 4321"
+    assert store.queue() == []
+    assert time.process_time() - start < 0.3
 
 
 def test_the_version_grows_with_every_change(store):
