@@ -345,7 +345,7 @@ def stage_column(spec: ModelSpec) -> None:
             "Put a SkyReels V2 checkpoint into models/ (see the README) and it is used from the next film on."
         )
     if len(films) > 1:
-        st.subheader("Latest")
+        st.header("Latest")
         for column, job in zip(st.columns(4), films[1:], strict=False):
             with column:
                 film_card(job, "latest")

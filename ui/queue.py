@@ -88,19 +88,19 @@ def sections() -> None:
             progress_card(job)
     waiting = [job for job in active if job.state is JobState.QUEUED]
     if waiting:
-        st.subheader(f"Waiting ({len(waiting) + more})")
+        st.header(f"Waiting ({len(waiting) + more})")
         for place, job in enumerate(waiting, start=1):
             waiting_row(job, place)
         if more:
             st.caption(f"and {more} more")
     person = studio().store.find(Filter(states=(JobState.FAILED, JobState.QUARANTINED)), limit=20)
     if person:
-        st.subheader("Needs you")
+        st.header("Needs you")
         for job in person:
             ended_row(job)
     cancelled = studio().store.find(Filter(states=(JobState.CANCELLED,), since=time.time() - 86400), limit=10)
     if cancelled:
-        st.subheader("Cancelled today")
+        st.header("Cancelled today")
         for job in cancelled:
             ended_row(job)
     if not active and not person and not cancelled:

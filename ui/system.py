@@ -44,7 +44,7 @@ def meter(label: str, value: str, history: list[Sample], read: Callable[[Sample]
 
 def jobs() -> None:
     tallies = studio().tallies()
-    st.subheader("Jobs")
+    st.header("Jobs")
     if not tallies:
         st.caption("No job has ended yet.")
         return
@@ -67,7 +67,7 @@ def jobs() -> None:
 
 
 def diagnosis() -> None:
-    st.subheader("Diagnosis")
+    st.header("Diagnosis")
     if not st.button("Run the checks", icon=":material/stethoscope:", key="run_checks"):
         st.caption("Python, packages, GPU, memory, disk, video encoder, folders, models.")
         return

@@ -24,7 +24,12 @@ STYLE = f"""<style>
 .studio-stage b {{ font-size: 1.1rem; }}
 .studio-stage span {{ opacity: 0.75; max-width: 30rem; }}
 button[kind="primary"] {{ background: light-dark(#5468d8, #8b9cff); color: light-dark(#fff, #0e1020); }}
-[role="radio"][aria-checked="true"] {{ color: light-dark(#4355c0, #b3beff); }}
+[role="radio"][aria-checked="true"] p {{ color: light-dark(#4355c0, #b3beff); }}
+[data-testid="stMetricDelta"] p {{ color: light-dark(#4355c0, #b3beff); }}
+[data-testid="stSliderThumbValue"] p {{ color: light-dark(#4355c0, #b3beff); }}
+[data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] p {{ color: light-dark(#62636f, #a9abbd);
+  opacity: 1; }}
+button[kind="primary"] kbd {{ color: inherit; opacity: 1; }}
 video {{ border-radius: 0.9rem; background: #12142a; }}
 [role="dialog"] video {{ max-height: 62vh; }}
 .studio-download {{ display: inline-block; border: 1px solid rgba(128, 132, 170, 0.4); border-radius: 999px;

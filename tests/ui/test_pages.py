@@ -22,7 +22,7 @@ def app(generator, monkeypatch):
 
 def shown(app) -> str:
     """All the words on the page."""
-    kinds = ("markdown", "caption", "subheader", "error", "html", "metric", "button")
+    kinds = ("markdown", "caption", "header", "error", "html", "metric", "button")
     return "\n".join(f"{getattr(element, 'label', '')} {element.value}" for kind in kinds for element in app.get(kind))
 
 
