@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -32,7 +31,7 @@ from backend.core.errors import (
 from backend.core.planning import Machine, Plan, Progress, choose_model, fraction_done, make_plan
 from backend.core.registry import SYNTHETIC, ModelSpec
 from backend.core.schema import GenerationRequest
-from backend.jobs.engine import Engine, Report
+from backend.jobs.engine import Engine, Report, Reporter
 from backend.jobs.job import ACTIVE, ENDED, Artifact, Job, JobError, JobState
 from backend.jobs.runner import run_job
 from backend.jobs.store import Store, Tally
@@ -321,7 +320,7 @@ class VideoGenerator:
             log.warning("job %s: its film came after the row had ended; it is removed", job.id)
             shutil.rmtree(self.settings.outputs / job.id, ignore_errors=True)
 
-    def _reporter(self) -> Any:
+    def _reporter(self) -> Reporter:
         control = self._control
         assert control is not None
         plan = control.job.plan

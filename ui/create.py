@@ -317,14 +317,13 @@ def submit() -> None:
     if mark == last_mark and time.monotonic() - last_time < DOUBLE_CLICK_S:
         return
     try:
-        job = studio().submit(parse_request(wish))
+        studio().submit(parse_request(wish))
     except StudioError as error:
         st.session_state["submit_error"] = plain(str(error))
         return
     st.session_state["last_submit"] = (mark, time.monotonic())
     waiting = len(studio().store.queue())
     st.toast(f"Queued, {waiting - 1} before it" if waiting > 1 else "Started", icon=":material/movie:")
-    st.session_state["my_job"] = job.id
     st.rerun()
 
 

@@ -74,7 +74,7 @@ def restore(request: GenerationRequest, plan: Plan, *, seed: int | None) -> None
     if request.resolution not in ("540p", "720p"):
         fields["resolution"] = "540p"
     options = request.skyreels.model_dump()
-    fields |= {name: options[name] for name in WINDOWS if options[name] not in (None, 0)}
+    fields |= {name: options[name] or None for name in WINDOWS}
     st.session_state["form_to_restore"] = fields
 
 

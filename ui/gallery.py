@@ -9,7 +9,7 @@ import streamlit as st
 from backend.core.errors import StudioError
 from backend.jobs.job import Job, JobState
 from backend.jobs.store import Filter
-from ui.film import CREATE, film_card, film_dialog
+from ui.film import CREATE, film_card
 from ui.studio import header, poll_s, queue_mark, studio
 from ui.theme import empty_stage
 from ui.words import age, plain, shortened
@@ -118,7 +118,4 @@ def watch() -> None:
 header("Gallery", "Every film that was made here, with its recipe.")
 undo_bar()
 grid(filters())
-if wanted_film := st.query_params.get("film"):
-    del st.query_params["film"]
-    film_dialog(wanted_film)
 watch()

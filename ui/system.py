@@ -59,7 +59,7 @@ def jobs() -> None:
             "Model": titles.get(t.model, t.model),
             "Done": t.succeeded,
             "Failed": t.failed,
-            "Median seconds a job": duration(t.median_s) if t.median_s is not None else "",
+            "Median time a job": duration(t.median_s) if t.median_s is not None else "",
         }
         for t in tallies
     ]
