@@ -8,6 +8,7 @@ progress up, cancel or pause down.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import shutil
 import threading
@@ -302,17 +303,21 @@ class VideoGenerator:
             else:
                 log.info("job %s: the studio stops; it waits again", job.id)
                 self.store.give_back(job)
-        except StudioError as error:
-            log.warning("job %s: failed: %s", job.id, error)
-            self.store.finish(job, JobState.FAILED, error=JobError(error.code, str(error), error.hint))
         except Exception as error:
-            log.exception("job %s: failed unexpectedly", job.id)
-            message = f"The render stopped with {type(error).__name__}: {_without_paths(error, self.settings)}"
-            self.store.finish(
-                job, JobState.FAILED, error=JobError("internal", message, "Retry it; the log has the whole story.")
-            )
+            self.store.finish(job, JobState.FAILED, error=self._explained(job, error))
         else:
             self._succeed(job, artifact)
+
+    def _explained(self, job: Job, error: Exception) -> JobError:
+        """Why a render failed, in words that a person can act on; the log has the rest."""
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            error = NotEnoughSpace("The disk is full;", hint="delete films or empty the trash, then retry.")
+        if isinstance(error, StudioError):
+            log.warning("job %s: failed: %s", job.id, error)
+            return JobError(error.code, str(error), error.hint)
+        log.error("job %s: failed unexpectedly", job.id, exc_info=error)
+        message = f"The render stopped with {type(error).__name__}: {_without_paths(error, self.settings)}"
+        return JobError("internal", message, "Retry it; the log has the whole story.")
 
     def _succeed(self, job: Job, artifact: Artifact) -> None:
         log.info("job %s: %d frames in %.1f s", job.id, artifact.frames, artifact.render_s)

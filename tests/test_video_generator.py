@@ -1,3 +1,4 @@
+import errno
 import itertools
 import threading
 import time
@@ -105,6 +106,7 @@ def test_a_paused_queue_starts_nothing_until_it_goes_on(generator, a_request):
     [
         (RenderFailed("The numbers went astray;", hint="use another seed."), "render_failed", "another seed"),
         (NotEnoughMemory("It wants 99 GB;", hint="lower the size."), "not_enough_memory", "lower the size"),
+        (OSError(errno.ENOSPC, "No space left on device"), "not_enough_space", "disk is full"),
         (KeyError("surprise"), "internal", "KeyError"),
     ],
 )
