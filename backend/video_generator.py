@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 PROGRESS_EVERY_S = 0.5  # how often a running job's progress is written; each write is synced
 TIDY_EVERY_S = 600
 CATALOG_KEEP_S = 5
+AN = {"image": "an image", "video": "a video"}
 
 
 @dataclass(slots=True)
@@ -146,7 +147,7 @@ class VideoGenerator:
             raise InvalidRequest(f"{field}: {missing.message}", hint=missing.hint, field=field) from None
         if upload.kind != kind:
             raise InvalidRequest(
-                f"{field}={upload_id} is of a {upload.kind};", hint=f"send the id of a {kind}.", field=field
+                f"{upload.filename} is {AN[upload.kind]};", hint=f"{field} takes {AN[kind]}.", field=field
             )
         return upload
 

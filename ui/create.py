@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 
 import streamlit as st
 
-from backend.core.errors import InvalidRequest, StudioError
+from backend.core.errors import StudioError
 from backend.core.planning import Plan, choose_model
 from backend.core.registry import SYNTHETIC, ModelSpec
 from backend.core.schema import (
@@ -17,7 +18,6 @@ from backend.core.schema import (
     FPS,
     GUIDANCE_SCALE,
     PAGE_FRAMES,
-    PROMPT_LENGTH,
     SEED,
     SIZES,
     STEPS,
@@ -27,12 +27,13 @@ from backend.core.schema import (
     Orientation,
     parse_request,
 )
+from backend.jobs.job import Job
 from ui import form
 from ui.components.dropzone import dropzone
-from ui.film import film_card, progress_card
-from ui.studio import film_url, header, latest_films, poll_s, preview_url, queue_mark, studio
+from ui.film import film_card, film_dialog, progress_card
+from ui.studio import before_a_new_job, header, latest_films, media_url, poll_s, preview_url, queue_mark, studio
 from ui.theme import empty_stage
-from ui.words import duration, plain, shortened, size
+from ui.words import duration, plain, shortened
 
 MODES = {
     "text_to_video": "Text to video",
@@ -81,7 +82,6 @@ def wish_column(spec: ModelSpec) -> None:
         "Prompt",
         key=form.key("prompt"),
         height=100,
-        max_chars=PROMPT_LENGTH,
         placeholder="What should the film show?" if mode is Mode.TEXT_TO_VIDEO else "What should happen? (optional)",
         persist_state="session",
     )
@@ -102,7 +102,7 @@ def wish_column(spec: ModelSpec) -> None:
     st.slider(
         "Length",
         int(PAGE_FRAMES.least),
-        int(PAGE_FRAMES.most),
+        max(int(PAGE_FRAMES.most), form.get("num_frames")),  # a longer film of the API may have been taken over
         key=form.key("num_frames"),
         format="%d frames",
         persist_state="session",
@@ -153,9 +153,12 @@ def file_field(field: str, kind: str, label: str) -> None:
             form.put(field, None)  # cleaned up meanwhile
     if upload is None:
         made = dropzone(label, kind, key=f"drop_{field}")
-        if made:
+        if made and studio().upload(made).kind == kind:
             form.put(field, made)
             st.rerun()
+        elif made:
+            other = "a video; drop a JPG, PNG or WebP" if kind == "image" else "a picture; drop an MP4, MOV, AVI or MKV"
+            st.error(f"{plain(studio().upload(made).filename)} is {other}.", icon=":material/error:")
         return
     width, height = SIZES[form.get("resolution"), Orientation(form.get("orientation"))]
     with st.container(border=True, key=f"file_{field}"):
@@ -181,14 +184,14 @@ def details(spec: ModelSpec) -> None:
             "Negative prompt",
             key=form.key("negative_prompt"),
             height=68,
-            max_chars=PROMPT_LENGTH,
             placeholder="What should not be in the film",
             persist_state="session",
         )
         left, right = st.columns(2)
         with left:
             number("Steps", "num_inference_steps", STEPS, spec.num_inference_steps, "More steps: finer, slower.")
-            number("Frames per second", "fps", FPS, spec.fps, "The speed of the finished film.")
+            rate = "the clip's" if form.get("mode") == Mode.VIDEO_EXTENSION.value else spec.fps
+            number("Frames per second", "fps", FPS, rate, "The speed of the finished film.")
         with right:
             number("Guidance", "guidance_scale", GUIDANCE_SCALE, spec.guidance_scale, "Higher: closer to the prompt.")
             with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -217,16 +220,15 @@ def details(spec: ModelSpec) -> None:
 
 def number(label: str, field: str, bounds: Bounds, default: object, words: str) -> None:
     """A number that may stay empty: then the model's own default counts, shown as the placeholder."""
+    # Without bounds of its own: the page would keep a value outside of them to itself, and render with another one.
     whole = isinstance(bounds.least, int)
     st.number_input(
         label,
-        min_value=bounds.least,
-        max_value=bounds.most,
         value=None,
         step=1 if whole else 0.5,
         key=form.key(field),
         placeholder=f"{default:g}" if isinstance(default, int | float) else str(default),
-        help=words,
+        help=f"{words} {bounds.least:g} to {bounds.most:g}.",
         persist_state="session",
     )
 
@@ -256,30 +258,32 @@ def skyreels_controls(spec: ModelSpec) -> None:
         number("Flow shift", "flow_shift", FLOW_SHIFT, spec.flow_shift, "Higher: more time on layout and motion.")
 
 
-def plan_card() -> GenerationRequest | None:
-    """The plan of the form as it stands; None, with the reason shown, if it cannot be made."""
+def missing(error: StudioError) -> str:
+    """The first step to take, if all that `error` says is that it was not taken yet."""
+    steps = {"prompt": "Write a prompt", "image": "Drop a picture", "video": "Drop a video"}
+    return steps[error.field] if error.field in steps and not form.get(error.field) else ""
+
+
+def plan_card() -> None:
+    """The plan of the form as it stands, or why there is none."""
     with st.container(border=True, key="plan"):
         try:
-            request = parse_request(form.wish())
-            plan = studio().plan(request)
+            plan = studio().plan(parse_request(form.wish()))
         except StudioError as error:
-            missing = isinstance(error, InvalidRequest) and error.field in ("prompt", "image", "video")
-            if missing and not form.get(error.field):
-                needed = {"prompt": "Write a prompt", "image": "Drop a picture", "video": "Drop a video"}[error.field]
-                st.caption(f":material/route: {needed}, and the plan appears here.")
+            if first_step := missing(error):
+                st.caption(f":material/route: {first_step}, and the plan appears here.")
             else:
                 st.markdown(f":material/error: {plain(str(error))}")
-            return None
+            return
         st.markdown(f":material/route: **Plan** {plain(plan_words(plan))}")
         forecast = plan.forecast
-        cost = f"peak {forecast.peak_gib:.1f} GB · {size(forecast.disk_bytes)} on disk"
+        cost = f"peak {forecast.peak_gib:.1f} GB · up to {max(1, round(forecast.disk_bytes / 1e6))} MB on disk"
         st.markdown(f":material/timer: **about {duration(forecast.total_s)}** · {cost}")
         needed = forecast.peak_gib
         machine = studio().machine
         room = machine.vram_gib if machine.has_gpu else machine.ram_gib
         if needed > room:
             st.markdown(f":material/warning: {plan.model_title} wants {needed:.0f} GB, this machine has {room:.0f} GB.")
-        return request
 
 
 def plan_words(plan: Plan) -> str:
@@ -316,15 +320,37 @@ def submit() -> None:
     last_mark, last_time = st.session_state.get("last_submit", ("", 0.0))
     if mark == last_mark and time.monotonic() - last_time < DOUBLE_CLICK_S:
         return
+    before = before_a_new_job()
     try:
         studio().submit(parse_request(wish))
     except StudioError as error:
-        st.session_state["submit_error"] = plain(str(error))
+        first_step = missing(error)
+        st.session_state["submit_error"] = f"{first_step} first." if first_step else plain(str(error))
         return
     st.session_state["last_submit"] = (mark, time.monotonic())
-    waiting = len(studio().store.queue())
-    st.toast(f"Queued, {waiting - 1} before it" if waiting > 1 else "Started", icon=":material/movie:")
+    if replaced := st.session_state.pop("replaces", None):
+        with contextlib.suppress(StudioError):  # it may have been cancelled or deleted in another tab
+            studio().cancel(replaced)
+            studio().delete(replaced)
+    if studio().store.queue_paused:
+        said = "Queued; the queue is paused"
+    else:
+        said = f"Queued, {before} before it" if before else "Started"
+    st.toast(said, icon=":material/movie:")
     st.rerun()
+
+
+def replacing() -> None:
+    """While a waiting film is edited: that Generate replaces it, and the way back."""
+    if not (job_id := st.session_state.get("replaces")):
+        return
+    with st.container(horizontal=True, vertical_alignment="center", key="replacing"):
+        st.caption(":material/edit: Generate replaces the waiting film that you edit.")
+        if st.button("Keep that one", key="keep_original", type="tertiary"):
+            st.session_state.pop("replaces")
+            with contextlib.suppress(StudioError):
+                studio().resume(job_id)
+            st.rerun()
 
 
 def stage_column(spec: ModelSpec) -> None:
@@ -332,7 +358,7 @@ def stage_column(spec: ModelSpec) -> None:
     films = latest_films(5)
     with st.container(key=f"stage_{films[0].id if films else 'empty'}"):
         if films:
-            st.video(film_url(films[0]), autoplay=True, loop=True, muted=True, alt=films[0].title)
+            latest_film(films[0])
         else:
             st.html(
                 empty_stage("Your film appears here", "Pick a prompt on the left, or write one, and press Generate.")
@@ -350,6 +376,18 @@ def stage_column(spec: ModelSpec) -> None:
                 film_card(job, "latest")
 
 
+def latest_film(job: Job) -> None:
+    try:
+        st.video(media_url(job), autoplay=True, loop=True, muted=True, alt=job.title)
+    except StudioError as error:
+        st.html(empty_stage("This film's files are gone", error.message))
+        return
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="stage_row"):
+        st.caption(f"{plain(shortened(job.title, 80))} · seed {job.request.seed}", width="content")
+        if st.button("Open", icon=":material/open_in_full:", type="tertiary", key="open_stage"):
+            film_dialog(job.id)
+
+
 def now_card() -> None:
     mark = queue_mark()
 
@@ -363,6 +401,10 @@ def now_card() -> None:
             more = len(studio().store.queue()) - 1
             if more:
                 st.caption(f"{more} more waiting")
+        if studio().store.queue_paused:
+            with st.container(horizontal=True, vertical_alignment="center", key="paused_note"):
+                st.caption(":material/pause: The queue is paused; no film starts.")
+                st.button("Resume the queue", key="resume_here", on_click=studio().pause_queue, args=(False,))
 
     now()
 
@@ -374,6 +416,7 @@ left, right = st.columns([41, 59], gap="large")
 with left:
     wish_column(spec)
     plan_card()
+    replacing()
     generate_button()
 with right:
     stage_column(spec)

@@ -10,7 +10,8 @@ from backend.core.errors import StudioError
 from backend.core.schema import parse_request
 from backend.jobs.job import Job, JobState
 from ui import form
-from ui.studio import film_url, poster_url, studio
+from ui.studio import media_url, studio
+from ui.theme import empty_stage
 from ui.words import age, duration, plain, shortened, size
 
 CREATE = "ui/create.py"
@@ -20,9 +21,9 @@ def film_card(job: Job, where: str) -> None:
     """A poster with its prompt; a click opens the film. `where` keeps the keys of two lists apart."""
     with st.container(key=f"poster_{where}_{job.id}", gap="xsmall"):
         try:
-            st.image(poster_url(job), width="stretch", alt=job.title)
+            st.image(media_url(job, "thumbnail.jpg"), width="stretch", alt=job.title)
         except StudioError:
-            st.caption("Its files are gone.")
+            st.html(empty_stage("Its files are gone", "Somebody removed this film's folder."))
         star = ":material/star: " if job.favourite else ""
         if st.button(f"{star}{plain(shortened(job.title, 46))}", key=f"open_{where}_{job.id}", type="tertiary"):
             film_dialog(job.id)
@@ -34,11 +35,14 @@ def film_card(job: Job, where: str) -> None:
 def film_dialog(job_id: str) -> None:
     """A film, large: player, recipe in words, and what can be done with it."""
     job = studio().job(job_id)
-    if job.artifact is None:
-        st.write("This film is no longer here.")
-        return
     film, plan = job.artifact, job.plan
-    st.video(film_url(job), autoplay=True, loop=True, alt=job.title)
+    if film is None:
+        st.write("This film is not finished.")
+        return
+    try:
+        st.video(media_url(job), autoplay=True, loop=True, alt=job.title)
+    except StudioError as error:
+        st.error(plain(str(error)), icon=":material/error:")
     st.markdown(f"**{plain(job.title)}**")
     st.caption(
         f"{film.width}x{film.height} · {film.frames} frames at {film.fps} fps · {duration(film.frames / film.fps)}"
@@ -55,14 +59,16 @@ def film_dialog(job_id: str) -> None:
         label = "Unstar" if job.favourite else "Favourite"
         if st.button(label, icon=":material/star:", key=f"star_{job_id}"):
             studio().store.set_favourite(job_id, not job.favourite)
-            st.rerun()
+            st.rerun(scope="fragment")
         st.html(download_link(job))
         if st.button("Delete", icon=":material/delete:", key=f"delete_{job_id}"):
             studio().delete(job_id)
             st.session_state["just_deleted"] = job_id
             st.rerun()
     with st.expander("Recipe"):
-        st.json(job.as_dict(), expanded=1)
+        st.json(
+            {"request": job.request.model_dump(mode="json", exclude_defaults=True), "job": job.as_dict()}, expanded=2
+        )
 
 
 def download_link(job: Job) -> str:
@@ -83,10 +89,15 @@ def again(job: Job) -> None:
 
 def extend(job: Job) -> None:
     """Open Create with this film as the one to continue."""
-    with studio().uploads.receive(f"{job.id}.mp4") as incoming, studio().file(job.id, "video.mp4").open("rb") as film:
-        while chunk := film.read(2**20):
-            incoming.write(chunk)
-        upload = incoming.accept()
+    try:
+        film = studio().file(job.id, "video.mp4")
+        with studio().uploads.receive(f"{shortened(job.title, 40)}.mp4") as incoming, film.open("rb") as source:
+            while chunk := source.read(2**20):
+                incoming.write(chunk)
+            upload = incoming.accept()
+    except StudioError as error:
+        st.error(plain(str(error)), icon=":material/error:")
+        return
     form.restore(job.request, job.plan, seed=None)
     st.session_state["form_to_restore"] |= {"mode": "video_extension", "video": upload.id, "image": None}
     st.switch_page(CREATE)
@@ -129,7 +140,7 @@ def progress_words(job: Job) -> str:
         return f"Waiting · {shortened(job.title, 60)}"
     held = "Paused · " if job.state is JobState.PAUSED else ""
     if at is None:
-        return f"{held}Starting"
+        return "Paused before it began" if held else "Starting"
     parts = [at.stage.value.capitalize()]
     if at.step:
         parts += [f"window {max(at.window, 1)} of {at.windows}", f"step {at.step} of {at.steps}"]
@@ -138,8 +149,10 @@ def progress_words(job: Job) -> str:
 
 def time_words(job: Job) -> str:
     title = plain(shortened(job.title, 70))
+    if job.state is JobState.PAUSED:
+        return f"{title} · it keeps its place" if job.started_at else title
     if job.started_at is None or job.state is JobState.QUEUED:
-        return title
+        return "" if job.state is JobState.QUEUED else title
     parts = [f"{duration(time.time() - job.started_at)} so far"]
     if job.progress and job.progress.eta_s is not None and job.state is JobState.RUNNING:
         parts.append(f"about {duration(job.progress.eta_s)} left")

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from backend.core.planning import Plan
-from backend.core.schema import DEFAULT_FRAMES, PAGE_FRAMES, SEED, GenerationRequest, Mode
+from backend.core.schema import DEFAULT_FRAMES, SEED, GenerationRequest, Mode
 from backend.core.schema import SkyReelsOptions as Options
 
 DEFAULTS: dict[str, Any] = {
@@ -65,7 +65,7 @@ def restore(request: GenerationRequest, plan: Plan, *, seed: int | None) -> None
         name: value for name, value in request.model_dump(mode="json").items() if name in DEFAULTS or name in FILES
     }
     fields |= {
-        "num_frames": min(max(plan.num_frames, int(PAGE_FRAMES.least)), int(PAGE_FRAMES.most)),
+        "num_frames": plan.num_frames,
         "fps": plan.fps,
         "num_inference_steps": plan.num_inference_steps,
         "guidance_scale": plan.guidance_scale,
@@ -76,6 +76,12 @@ def restore(request: GenerationRequest, plan: Plan, *, seed: int | None) -> None
     options = request.skyreels.model_dump()
     fields |= {name: options[name] or None for name in WINDOWS}
     st.session_state["form_to_restore"] = fields
+
+
+def edit(job_id: str, request: GenerationRequest, plan: Plan) -> None:
+    """Fill the form with a waiting job's wish; the next Generate replaces that job, which is held until then."""
+    restore(request, plan, seed=request.seed)
+    st.session_state["replaces"] = job_id
 
 
 def roll_the_dice() -> None:

@@ -6,6 +6,7 @@ import time
 
 import streamlit as st
 
+from backend.core.errors import StudioError
 from backend.jobs.job import Job, JobState
 from backend.jobs.store import Filter
 from ui import form
@@ -26,8 +27,8 @@ def queue_bar(active: list[Job], more: int) -> None:
         )
         st.button(label, icon=icon, key="queue_switch", on_click=studio().pause_queue, args=(not paused,))
         if paused:
-            st.caption("Paused: what renders goes on, nothing new starts.")
-        elif active and not more:
+            st.caption("Paused: the current film finishes, no other starts.")
+        elif active and not more and all(job.state is not JobState.PAUSED for job in active):
             st.caption(f"All done at about {clock(time.time() + sum(seconds_left(job) for job in active))}")
 
 
@@ -36,16 +37,28 @@ def seconds_left(job: Job) -> float:
     return at.eta_s if at and at.eta_s is not None else job.plan.forecast.total_s
 
 
-def waiting_row(job: Job, place: int) -> None:
+def waiting_row(job: Job, place: int, last: int) -> None:
     with st.container(border=True, key=f"job_{job.id}"):
         words, buttons = st.columns([3, 2], vertical_alignment="center")
         words.markdown(f"**{place}** · {plain(shortened(job.title, 80))}")
         words.caption(facts(job))
         with buttons.container(horizontal=True, horizontal_alignment="right", gap="xsmall"):
-            action("To the front", ":material/vertical_align_top:", job, lambda job_id: studio().move(job_id, None))
-            action("Up", ":material/arrow_upward:", job, lambda job_id: studio().move(job_id, -1))
-            action("Down", ":material/arrow_downward:", job, lambda job_id: studio().move(job_id, 1))
-            action("Hold", ":material/pause:", job, studio().pause)
+            action(
+                "To the front",
+                ":material/vertical_align_top:",
+                job,
+                lambda job_id: studio().move(job_id, None),
+                disabled=place == 1,
+            )
+            action("Up", ":material/arrow_upward:", job, lambda job_id: studio().move(job_id, -1), disabled=place == 1)
+            action(
+                "Down",
+                ":material/arrow_downward:",
+                job,
+                lambda job_id: studio().move(job_id, 1),
+                disabled=place == last,
+            )
+            action("Pause", ":material/pause:", job, studio().pause)
             if st.button("Edit", icon=":material/edit:", key=f"edit_{job.id}", type="tertiary"):
                 edit(job)
             action("Remove", ":material/close:", job, studio().cancel)
@@ -60,10 +73,13 @@ def facts(job: Job) -> str:
 
 
 def edit(job: Job) -> None:
-    """Take a waiting job out of the queue and open its wish on the Create page."""
-    studio().cancel(job.id)
-    studio().delete(job.id)
-    form.restore(job.request, job.plan, seed=job.request.seed)
+    """Hold a waiting job and open its wish on the Create page, where Generate replaces it."""
+    try:
+        studio().pause(job.id)
+    except StudioError as error:
+        st.toast(plain(str(error)), icon=":material/error:")
+        return
+    form.edit(job.id, job.request, job.plan)
     st.switch_page(CREATE)
 
 
@@ -90,7 +106,7 @@ def sections() -> None:
     if waiting:
         st.header(f"Waiting ({len(waiting) + more})")
         for place, job in enumerate(waiting, start=1):
-            waiting_row(job, place)
+            waiting_row(job, place, len(waiting) + more)
         if more:
             st.caption(f"and {more} more")
     person = studio().store.find(Filter(states=(JobState.FAILED, JobState.QUARANTINED)), limit=20)

@@ -22,17 +22,12 @@ def studio() -> VideoGenerator:
     return shared_generator()
 
 
-def film_url(job: Job) -> str:
-    """Where the page finds a film: our range-serving route, or the file itself under `streamlit run app.py` alone."""
-    if web.serving:
-        return f"/app/static/media/{job.id}/video.mp4"
-    return str(studio().file(job.id, "video.mp4"))
-
-
-def poster_url(job: Job) -> str:
-    if web.serving:
-        return f"/app/static/media/{job.id}/thumbnail.jpg"
-    return str(studio().file(job.id, "thumbnail.jpg"))
+def media_url(job: Job, name: str = "video.mp4") -> str:
+    """Where the page finds a film's video or `thumbnail.jpg`: our range-serving route, or the file itself under
+    `streamlit run app.py` alone. Raises NotFound if it is gone.
+    """
+    file = studio().file(job.id, name)
+    return f"/app/static/media/{job.id}/{name}" if web.serving else str(file)
 
 
 def preview_url(upload: Upload, width: int, height: int, fit: str) -> str:
@@ -58,6 +53,11 @@ def poll_s() -> float:
 
 def latest_films(count: int) -> list[Job]:
     return studio().store.find(Filter(states=(JobState.SUCCEEDED,)), limit=count)
+
+
+def before_a_new_job() -> int:
+    """How many jobs would be rendered before one that is submitted now; held ones are passed over."""
+    return sum(state in ("running", "queued") for _, state in studio().store.queue())
 
 
 def queue_mark() -> tuple[object, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 
+LINK = re.compile(r"(:(?=//)|www(?=\.)|@)", re.IGNORECASE)  # an invisible joiner behind it keeps it from being a link
 MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$:~])")
 
 
@@ -14,7 +15,7 @@ def plain(text: str) -> str:
     >>> plain("**a** :material/star: $x$")
     '\\\\*\\\\*a\\\\*\\\\* \\\\:material/star\\\\: \\\\$x\\\\$'
     """
-    return MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+    return MARKDOWN.sub(r"\\\1", LINK.sub("\\1\u2060", " ".join(text.split())))
 
 
 def shortened(text: str, most: int = 60) -> str:

@@ -152,8 +152,8 @@ class GenerationRequest(BaseModel):
             )
         needs = {
             Mode.TEXT_TO_VIDEO: ("prompt", "a prompt", "write what the film should show"),
-            Mode.IMAGE_TO_VIDEO: ("image", "a picture", "upload a JPG, PNG or WebP and send its id"),
-            Mode.VIDEO_EXTENSION: ("video", "a video", "upload an MP4, MOV, AVI or MKV and send its id"),
+            Mode.IMAGE_TO_VIDEO: ("image", "a picture", "give a JPG, PNG or WebP (its id, once it is uploaded)"),
+            Mode.VIDEO_EXTENSION: ("video", "a video", "give an MP4, MOV, AVI or MKV (its id, once it is uploaded)"),
         }
         field, what, way_out = needs[self.mode]
         if not getattr(self, field):

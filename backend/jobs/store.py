@@ -282,7 +282,7 @@ class Store:
         """Id and state of every job that has not ended, in order: cheap enough to be asked at every poll."""
         rows = self._all(
             "SELECT id, state FROM jobs WHERE state IN ('running', 'paused', 'queued')"
-            " ORDER BY state = 'queued', position"
+            " ORDER BY CASE state WHEN 'running' THEN 0 WHEN 'paused' THEN 1 ELSE 2 END, position"
         )
         return [(row["id"], row["state"]) for row in rows]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -114,16 +115,25 @@ async def job_events(job_id: str, generator: Generator) -> StreamingResponse:
     return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 
-def _file(generator: VideoGenerator, job_id: str, name: str, *, download: bool = False) -> FileResponse:
-    path = generator.file(job_id, name)
-    filename = f"{job_id}{path.suffix}" if download else None
-    return FileResponse(path, media_type=MEDIA_TYPES[name], filename=filename)
+def _file(generator: VideoGenerator, job_id: str, name: str, *, filename: str | None = None) -> FileResponse:
+    return FileResponse(generator.file(job_id, name), media_type=MEDIA_TYPES[name], filename=filename)
+
+
+def slug(text: str, otherwise: str) -> str:
+    """A file name's stem.
+
+    >>> slug("A red boat, at sunset!", "film"), slug("\U0001f642", "film")
+    ('a-red-boat-at-sunset', 'film')
+    """
+    return re.sub(r"[^a-z0-9]+", "-", text.lower())[:48].strip("-") or otherwise
 
 
 @api.get("/jobs/{job_id}/video", tags=["films"])
 def job_video(job_id: str, generator: Generator, download: bool = False) -> FileResponse:
     """The MP4; ranges are honoured. `download=true` sends it as an attachment."""
-    return _file(generator, job_id, "video.mp4", download=download)
+    job = generator.job(job_id)
+    filename = f"{slug(job.title, job.id)}-{job.request.seed}.mp4" if download else None
+    return _file(generator, job_id, "video.mp4", filename=filename)
 
 
 @api.get("/jobs/{job_id}/thumbnail", tags=["films"])

@@ -94,7 +94,7 @@ def test_generate_queues_the_form_and_keeps_it(app, generator):
 
 def test_what_cannot_be_done_is_said_at_the_button_and_nothing_is_queued(app, generator):
     app.button(key="generate").click().run()
-    assert "write what the film should show" in app.error[0].value
+    assert "Write a prompt first" in app.error[0].value
     assert generator.active() == []
 
 

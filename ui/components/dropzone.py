@@ -22,7 +22,10 @@ _zone = st.components.v2.component(
 )
 
 ACCEPT = {"image": ["jpg", "jpeg", "png", "webp"], "video": ["mp4", "mov", "avi", "mkv"]}
-HINTS = {"image": "JPG, PNG or WebP, up to 50 megapixels", "video": "MP4, MOV, AVI or MKV, up to 500 MB and 10 minutes"}
+HINTS = {
+    "image": "Drop or choose a JPG, PNG or WebP, up to 50 megapixels",
+    "video": "Drop or choose an MP4, MOV, AVI or MKV, up to 500 MB and 10 minutes",
+}
 
 
 def dropzone(label: str, kind: str, key: str) -> str | None:
