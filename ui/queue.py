@@ -43,25 +43,17 @@ def waiting_row(job: Job, place: int, last: int) -> None:
         words.markdown(f"**{place}** · {plain(shortened(job.title, 80))}")
         words.caption(facts(job))
         with buttons.container(horizontal=True, horizontal_alignment="right", gap="xsmall"):
-            action(
-                "To the front",
-                ":material/vertical_align_top:",
-                job,
-                lambda job_id: studio().move(job_id, None),
-                disabled=place == 1,
-            )
-            action("Up", ":material/arrow_upward:", job, lambda job_id: studio().move(job_id, -1), disabled=place == 1)
-            action(
-                "Down",
-                ":material/arrow_downward:",
-                job,
-                lambda job_id: studio().move(job_id, 1),
-                disabled=place == last,
-            )
+            move("To the front", ":material/vertical_align_top:", job, None, disabled=place == 1)
+            move("Up", ":material/arrow_upward:", job, -1, disabled=place == 1)
+            move("Down", ":material/arrow_downward:", job, 1, disabled=place == last)
             action("Pause", ":material/pause:", job, studio().pause)
             if st.button("Edit", icon=":material/edit:", key=f"edit_{job.id}", type="tertiary"):
                 edit(job)
             action("Remove", ":material/close:", job, studio().cancel)
+
+
+def move(label: str, icon: str, job: Job, places: int | None, *, disabled: bool) -> None:
+    action(label, icon, job, lambda job_id: studio().move(job_id, places), disabled=disabled)
 
 
 def facts(job: Job) -> str:

@@ -34,9 +34,11 @@ video {{ border-radius: 0.9rem; background: #12142a; }}
 [role="dialog"] video {{ max-height: 62vh; }}
 [class*="st-key-stage_"] video {{ max-height: 66vh; }}
 .studio-download {{ display: inline-block; border: 1px solid rgba(128, 132, 170, 0.4); border-radius: 999px;
-  padding: 0.4rem 0.9rem; font-size: 0.875rem; color: inherit !important; text-decoration: none !important; line-height: 1.5; }}
+  padding: 0.4rem 0.9rem; font-size: 0.875rem; color: inherit !important; text-decoration: none !important;
+  line-height: 1.5; }}
 .studio-download:hover, .studio-download:focus {{ border-color: #667eea; }}
-[class*="st-key-poster_"] img {{ border-radius: 0.7rem; aspect-ratio: 16 / 9; object-fit: cover; object-position: 50% 30%; width: 100%;
+[class*="st-key-poster_"] img {{ border-radius: 0.7rem; aspect-ratio: 16 / 9; object-fit: cover;
+  object-position: 50% 30%; width: 100%;
   background: #12142a; }}
 [class*="st-key-poster_"] button {{ min-height: 0; padding: 0.1rem 0; text-align: left; }}
 [class*="st-key-poster_"] [data-testid="stCaptionContainer"] {{ margin-top: -0.6rem; }}

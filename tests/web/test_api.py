@@ -63,7 +63,7 @@ def test_films_are_served_in_ranges(client, generator):
 def test_a_download_is_an_attachment(client, generator):
     job = finished(client, generator)
     header = client.get(f"/api/v1/jobs/{job['id']}/video?download=true").headers["content-disposition"]
-    assert header == f'attachment; filename="a-red-boat-at-sunset-1.mp4"'
+    assert header == 'attachment; filename="a-red-boat-at-sunset-1.mp4"'
 
 
 @pytest.mark.parametrize(
