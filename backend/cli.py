@@ -38,6 +38,11 @@ out = Console()
 err = Console(stderr=True)
 
 
+class QueueAction(str, Enum):
+    PAUSE = "pause"
+    RESUME = "resume"
+
+
 # --- a studio, here or running elsewhere: the same calls, the same JSON ---
 
 
@@ -49,6 +54,8 @@ class Studio(Protocol):
     def jobs(self, states: list[str], limit: int) -> list[dict[str, Any]]: ...
     def act(self, job_id: str, action: str) -> dict[str, Any]: ...
     def models(self) -> list[dict[str, Any]]: ...
+    def queue_paused(self) -> bool: ...
+    def pause_queue(self, paused: bool) -> None: ...
     def save_video(self, job_id: str, to: Path) -> None: ...
     def close(self) -> None: ...
 
@@ -96,6 +103,12 @@ class LocalStudio:
 
     def models(self) -> list[dict[str, Any]]:
         return [spec.as_dict() for spec in self._generator.models()]
+
+    def queue_paused(self) -> bool:
+        return self._generator.store.queue_paused
+
+    def pause_queue(self, paused: bool) -> None:
+        self._generator.pause_queue(paused)
 
     def save_video(self, job_id: str, to: Path) -> None:
         shutil.copyfile(self._generator.file(job_id, "video.mp4"), to)
@@ -250,7 +263,11 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the job as JSON when it is done.")] = False,
 ) -> None:
     """Render one film: by the running studio if there is one, else by this process."""
+    if out_file is not None and not can_write(out_file):
+        fail(f"--out {out_file} cannot be written; name a file in a folder of yours.", BAD_REQUEST)
     with open_studio() as studio:
+        if studio.queue_paused():
+            fail("The queue is paused, so the film would wait; resume it first: queue resume.", FAILED)
         job = studio.submit(send_files(studio, wish))
         try:
             job = follow(studio, job)
@@ -258,13 +275,21 @@ def generate(
             studio.act(job["id"], "cancel")
             job = wait_for_end(studio, job)
         if job["state"] == "succeeded" and out_file is not None:
-            out_file.parent.mkdir(parents=True, exist_ok=True)
             studio.save_video(job["id"], out_file)
     if as_json:
         print(json.dumps(job))
     else:
         report_end(job, out_file)
     raise typer.Exit({"succeeded": DONE, "cancelled": CANCELLED}.get(job["state"], FAILED))
+
+
+def can_write(file: Path) -> bool:
+    """Whether a film can be put there, asked before an hour of rendering; makes the folder."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return not file.is_dir() and os.access(file if file.exists() else file.parent, os.W_OK)
+    except OSError:
+        return False
 
 
 def follow(studio: Studio, job: dict[str, Any]) -> dict[str, Any]:
@@ -392,6 +417,14 @@ for _action, _words in {
     _job_command(_action, _words)
 
 
+@app.command()
+def queue(action: Annotated[QueueAction, typer.Argument(help="pause: start no other film; resume: go on.")]) -> None:
+    """Pause or resume the whole queue."""
+    with open_studio() as studio:
+        studio.pause_queue(action is QueueAction.PAUSE)
+    out.print(f"The queue is {'paused' if action is QueueAction.PAUSE else 'running'}.")
+
+
 @models_app.command("list")
 def models_list(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     """The models that can render here and now."""
@@ -440,4 +473,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
 
 
 if __name__ == "__main__":
-    app(prog_name=os.environ.get("STUDIO_COMMAND", "python -m backend.cli"))
+    try:
+        app(prog_name=os.environ.get("STUDIO_COMMAND", "python -m backend.cli"))
+    except KeyboardInterrupt:
+        raise SystemExit(CANCELLED) from None

@@ -11,11 +11,13 @@ import contextlib
 import errno
 import logging
 import shutil
+import sqlite3
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -45,9 +47,11 @@ from backend.system.monitoring import Monitor, machine
 from backend.utils import make_folders
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 PROGRESS_EVERY_S = 0.5  # how often a running job's progress is written; each write is synced
 TIDY_EVERY_S = 600
+STORE_RETRY_S = 5.0
 CATALOG_KEEP_S = 5
 AN = {"image": "an image", "video": "a video"}
 
@@ -75,7 +79,12 @@ class VideoGenerator:
         self.settings = settings
         self.machine = on_machine or machine()
         self.engines = engines or {"synthetic": SyntheticEngine(), "skyreels": SkyReelsEngine()}
-        make_folders((settings.models, settings.outputs, settings.temp, settings.uploads))
+        try:
+            make_folders((settings.models, settings.outputs, settings.temp, settings.uploads))
+        except OSError as error:
+            raise StudioError(
+                f"The data folder {settings.data} cannot be used ({error.strerror});", hint="name another with --data."
+            ) from None
         self._lock_file = FileLock(settings.lock, thread_local=False)  # start and stop may come from other threads
         try:
             self._lock_file.acquire(timeout=0)
@@ -221,7 +230,7 @@ class VideoGenerator:
         job = self.job(job_id)
         if job.trashed_at is None:
             raise Conflict(f"Job {job_id} is not in the trash;", hint="there is nothing to restore.")
-        if job.artifact:
+        if job.artifact and not (self.settings.outputs / job_id).exists():
             restore_from_trash(self.settings.outputs, job_id)
         return self.store.set_trashed(job_id, False)
 
@@ -265,9 +274,6 @@ class VideoGenerator:
         control = self._control
         return control is not None and control.job.id == job_id and control.cancelled
 
-    def upload(self, upload_id: str) -> Upload:
-        return self.uploads.get(upload_id)
-
     # --- the worker ---
 
     def _work(self) -> None:
@@ -277,7 +283,7 @@ class VideoGenerator:
             with self._changed:
                 if self._stopping:  # asked under the lock: a stop that came while tidying has notified already
                     return
-                job = self.store.claim()
+                job = self._insist(self.store.claim)
                 if job is None:
                     self._changed.wait(timeout=TIDY_EVERY_S)
                     continue
@@ -300,14 +306,29 @@ class VideoGenerator:
         except JobCancelled:
             if self._control and self._control.cancelled:
                 log.info("job %s: cancelled", job.id)
-                self.store.finish(job, JobState.CANCELLED)
+                self._insist(lambda: self.store.finish(job, JobState.CANCELLED))
             else:
                 log.info("job %s: the studio stops; it waits again", job.id)
                 self.store.give_back(job)
         except Exception as error:
-            self.store.finish(job, JobState.FAILED, error=self._explained(job, error))
+            failure = self._explained(job, error)
+            self._insist(lambda: self.store.finish(job, JobState.FAILED, error=failure))
         else:
             self._succeed(job, artifact)
+
+    def _insist(self, write: Callable[[], T]) -> T | None:
+        """Write to the store, however long it takes: a full or failing disk must not end the worker. None if the studio
+        is stopped meanwhile; the next start recovers the row.
+        """
+        while True:
+            try:
+                return write()
+            except sqlite3.Error as error:
+                log.error("the store cannot be written (%s); trying again", error)
+                with self._changed:
+                    if self._stopping:
+                        return None
+                    self._changed.wait(timeout=STORE_RETRY_S)
 
     def _explained(self, job: Job, error: Exception) -> JobError:
         """Why a render failed, in words that a person can act on; the log has the rest."""
@@ -322,7 +343,7 @@ class VideoGenerator:
 
     def _succeed(self, job: Job, artifact: Artifact) -> None:
         log.info("job %s: %d frames in %.1f s", job.id, artifact.frames, artifact.render_s)
-        if not self.store.finish(job, JobState.SUCCEEDED, artifact=artifact):
+        if self._insist(lambda: self.store.finish(job, JobState.SUCCEEDED, artifact=artifact)) is False:
             log.warning("job %s: its film came after the row had ended; it is removed", job.id)
             shutil.rmtree(self.settings.outputs / job.id, ignore_errors=True)
 
@@ -339,7 +360,8 @@ class VideoGenerator:
             now = time.monotonic()
             if now - control.written >= PROGRESS_EVERY_S:
                 control.written = now
-                self.store.set_progress(control.job, self._progress(control, at))
+                with contextlib.suppress(sqlite3.Error):  # a full disk: the render itself will meet it, and say so
+                    self.store.set_progress(control.job, self._progress(control, at))
 
         return report
 
@@ -411,7 +433,7 @@ class VideoGenerator:
                 log.info("job %s: purged from the trash", job_id)
             purge_trash(self.settings.outputs, self.settings.trash_keep_s, time.time())
             self.uploads.sweep(self.store.uploads_in_use(), self.settings.upload_keep_s, time.time())
-        except OSError:
+        except (OSError, sqlite3.Error):
             log.exception("tidying failed; it is tried again later")
 
     def _announce(self) -> None:

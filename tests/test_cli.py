@@ -57,6 +57,35 @@ def test_a_bad_wish_exits_2_with_a_sentence_and_queues_nothing(run, command, arg
     assert json.loads(run("jobs", "list", "--json")[1]) == []
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_the_render(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path, tmp_path / "file" / "film.mp4"):
+        code, _, err = run("generate", "--prompt", "x", *SMALL, "--out", place)
+        assert (code, "cannot be written" in err) == (2, True)
+    assert json.loads(run("jobs", "list", "--json")[1]) == []
+
+
+def test_a_paused_queue_is_said_instead_of_waited_for(run):
+    assert run("queue", "pause")[0] == 0
+    code, _, err = run("generate", "--prompt", "x", *SMALL)
+    assert (code, "queue resume" in err) == (1, True)
+    assert run("queue", "resume")[0] == 0
+    assert run("generate", "--prompt", "x", *SMALL)[0] == 0
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "nonsense.invalid"])
+def test_an_address_that_others_reach_is_refused(run, host):
+    code, _, err = run("--host", host, "--no-browser")
+    assert (code, "no password" in err) == (1, True)
+
+
+def test_a_data_folder_that_cannot_be_made_is_one_sentence(run, settings):
+    settings.data.parent.mkdir(exist_ok=True)
+    settings.data.write_text("a file")
+    code, _, err = run("jobs", "list")
+    assert (code, "cannot be used" in err) == (1, True)
+
+
 def test_an_unknown_flag_exits_2(run):
     assert run("generate", "--prmpt", "x")[0] == 2
 

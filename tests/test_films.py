@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 
-from backend.core.schema import Fit
+from backend.core.planning import Machine, make_plan
+from backend.core.registry import MODELS
+from backend.core.schema import Fit, parse_request
 from backend.jobs.job import JobState
-from backend.media.fitting import fit_picture
+from backend.jobs.runner import fit_frames
+from backend.media.fitting import fit_back, fit_picture
 from backend.media.probe import probe
 from backend.media.reader import read_frames
 from backend.media.writer import read_recipe
@@ -71,6 +74,19 @@ def test_a_real_clip_is_continued_and_its_frames_come_once_each(generator, a_req
     assert worst > 30
     assert psnr(after[source.frames], after[source.frames - 1]) > 20  # no jump where the new frames begin
     assert job.plan.source_frames == source.frames
+
+
+@pytest.mark.parametrize("size", ["960x540", "1280x720", "720x720", "540x960", "640x358", "130x98"])
+@pytest.mark.parametrize("model", ["skyreels-v2-df-1.3b-540p", "skyreels-v2-df-14b-720p"])
+def test_what_the_model_continues_lies_exactly_on_what_is_shown(size, model):
+    """A frame given to the model and delivered again is where it was: an extension has no jump at its seam."""
+    request = parse_request({"prompt": "x", "resolution": size})
+    plan = make_plan(request, MODELS[model], Machine("CPU", 2, 8))
+    random = np.random.default_rng(0).integers(0, 256, (plan.height // 8, plan.width // 8, 3), np.uint8)
+    shown = fit_picture(random, plan.width, plan.height, Fit.CROP)
+    drawn = fit_back(shown, plan.render_width, plan.render_height)
+    assert drawn.shape == (plan.render_height, plan.render_width, 3)
+    assert psnr(fit_frames(drawn[None], plan.width, plan.height)[0], shown) > 30
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import errno
 import itertools
+import sqlite3
 import threading
 import time
 
@@ -121,6 +122,42 @@ def test_a_failing_job_says_why_keeps_its_row_and_the_next_one_runs(generator, f
     assert generator.job(failed.id) == job
     faults.raise_at = {}
     assert generator.wait(generator.retry(failed.id).id, timeout=30).state is S.SUCCEEDED
+
+
+def test_a_film_whose_process_died_before_the_row_was_written_is_taken_over(settings, engine, a_request, monkeypatch):
+    first = VideoGenerator(settings, {"synthetic": engine})
+    with monkeypatch.context() as patch:
+        patch.setattr(first.store, "finish", lambda *_, **__: True)  # as if the process had died before the write
+        first.start()
+        job = first.submit(a_request())
+        while not (settings.outputs / job.id / "metadata.json").exists():
+            time.sleep(0.02)
+        first.stop()
+    film = (settings.outputs / job.id / "video.mp4").read_bytes()
+    second = VideoGenerator(settings, {})  # no engine: it must not render again
+    monkeypatch.setattr(second, "engines", {"synthetic": None})
+    second.start()
+    ended = second.wait(job.id, timeout=30)
+    assert ended.state is S.SUCCEEDED, ended.error
+    assert ended.artifact.frames == 16
+    assert second.file(job.id, "video.mp4").read_bytes() == film
+    second.stop()
+
+
+def test_a_store_that_cannot_be_written_for_a_while_ends_no_worker(generator, a_request, monkeypatch):
+    monkeypatch.setattr("backend.video_generator.STORE_RETRY_S", 0.05)
+    finish, failures = generator.store.finish, [sqlite3.OperationalError("database or disk is full")] * 3
+
+    def flaky(*arguments, **named):
+        if failures:
+            raise failures.pop()
+        return finish(*arguments, **named)
+
+    monkeypatch.setattr(generator.store, "finish", flaky)
+    job = generator.wait(generator.submit(a_request()).id, timeout=30)
+    assert job.state is S.SUCCEEDED
+    assert failures == []
+    assert generator.alive
 
 
 def test_too_few_frames_are_a_failure_not_a_short_film(generator, faults, settings, a_request):

@@ -148,17 +148,17 @@ def file_field(field: str, kind: str, label: str) -> None:
     upload = None
     if upload_id:
         try:
-            upload = studio().upload(upload_id)
+            upload = studio().uploads.get(upload_id)
         except StudioError:
             form.put(field, None)  # cleaned up meanwhile
     if upload is None:
         made = dropzone(label, kind, key=f"drop_{field}")
-        if made and studio().upload(made).kind == kind:
+        if made and studio().uploads.get(made).kind == kind:
             form.put(field, made)
             st.rerun()
         elif made:
             other = "a video; drop a JPG, PNG or WebP" if kind == "image" else "a picture; drop an MP4, MOV, AVI or MKV"
-            st.error(f"{plain(studio().upload(made).filename)} is {other}.", icon=":material/error:")
+            st.error(f"{plain(studio().uploads.get(made).filename)} is {other}.", icon=":material/error:")
         return
     width, height = SIZES[form.get("resolution"), Orientation(form.get("orientation"))]
     with st.container(border=True, key=f"file_{field}"):
@@ -264,11 +264,11 @@ def missing(error: StudioError) -> str:
     return steps[error.field] if error.field in steps and not form.get(error.field) else ""
 
 
-def plan_card() -> None:
+def plan_card(spec: ModelSpec) -> None:
     """The plan of the form as it stands, or why there is none."""
     with st.container(border=True, key="plan"):
         try:
-            plan = studio().plan(parse_request(form.wish()))
+            plan = studio().plan(parse_request(form.wish(windows=spec.diffusion_forcing)))
         except StudioError as error:
             if first_step := missing(error):
                 st.caption(f":material/route: {first_step}, and the plan appears here.")
@@ -299,7 +299,7 @@ def plan_words(plan: Plan) -> str:
     return " · ".join(parts)
 
 
-def generate_button() -> None:
+def generate_button(spec: ModelSpec) -> None:
     if st.button(
         "Generate",
         type="primary",
@@ -308,14 +308,14 @@ def generate_button() -> None:
         shortcut="Ctrl+Enter",
         key="generate",
     ):
-        submit()
+        submit(spec)
     if said := st.session_state.pop("submit_error", None):
         st.error(said, icon=":material/error:")
 
 
-def submit() -> None:
+def submit(spec: ModelSpec) -> None:
     """Queue the form's wish once; a second click within a moment is the same wish."""
-    wish = form.wish()
+    wish = form.wish(windows=spec.diffusion_forcing)
     mark = json.dumps(wish, sort_keys=True)
     last_mark, last_time = st.session_state.get("last_submit", ("", 0.0))
     if mark == last_mark and time.monotonic() - last_time < DOUBLE_CLICK_S:
@@ -415,8 +415,8 @@ header("Create", "Describe a film. It is made on this machine, and stays here.",
 left, right = st.columns([41, 59], gap="large")
 with left:
     wish_column(spec)
-    plan_card()
+    plan_card(spec)
     replacing()
-    generate_button()
+    generate_button(spec)
 with right:
     stage_column(spec)

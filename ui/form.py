@@ -50,12 +50,12 @@ def prepare() -> None:
         st.session_state.setdefault(key(field), value)
 
 
-def wish() -> dict[str, Any]:
-    """The form as the fields of a request; the files count only in the mode that uses them."""
+def wish(*, windows: bool) -> dict[str, Any]:
+    """The form as the fields of a request; files count only in the mode that uses them, `windows` only where shown."""
     mode = Mode(get("mode"))
     found = {field: get(field) for field in DEFAULTS if get(field) is not None}
     found |= {name: get(name) for name, modes in FILES.items() if mode in modes and get(name)}
-    options = {name: get(name) for name in WINDOWS if get(name) is not None}
+    options = {name: get(name) for name in WINDOWS if windows and get(name) is not None}
     return found | ({"skyreels": options} if options else {})
 
 

@@ -106,7 +106,7 @@ def sections() -> None:
         st.header("Needs you")
         for job in person:
             ended_row(job)
-    cancelled = studio().store.find(Filter(states=(JobState.CANCELLED,), since=time.time() - 86400), limit=10)
+    cancelled = studio().store.find(Filter(states=(JobState.CANCELLED,), ended_since=time.time() - 86400), limit=10)
     if cancelled:
         st.header("Cancelled today")
         for job in cancelled:

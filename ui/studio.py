@@ -52,7 +52,7 @@ def poll_s() -> float:
 
 
 def latest_films(count: int) -> list[Job]:
-    return studio().store.find(Filter(states=(JobState.SUCCEEDED,)), limit=count)
+    return studio().store.find(Filter(states=(JobState.SUCCEEDED,), last_ended_first=True), limit=count)
 
 
 def before_a_new_job() -> int:
@@ -75,4 +75,4 @@ def film_news() -> str:
     newest = films[0].id if films else ""
     seen = st.session_state.setdefault("newest_film", newest)
     st.session_state["newest_film"] = newest
-    return "Film ready" if newest and newest > seen else ""
+    return "Film ready" if newest and newest != seen else ""

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from backend.core.errors import InvalidRequest, ModelUnavailable
+from backend.core.errors import InvalidRequest
 from backend.core.registry import SYNTHETIC, ModelSpec, Transformer
-from backend.core.schema import DEFAULT_FPS, DEFAULT_FRAMES, FPS, NUM_FRAMES, GenerationRequest
+from backend.core.schema import DEFAULT_FPS, DEFAULT_FRAMES, FPS, NUM_FRAMES, SECONDS, GenerationRequest
 
 
 class Stage(str, Enum):
@@ -181,7 +181,7 @@ def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machin
         and (spec.end_image or not request.end_image)
         and spec.transformer is not None
         and machine.has_gpu
-        and spec.weights_gib + 2 <= machine.vram_gib
+        and max(spec.weights_gib, spec.other_gib) + 2 <= machine.vram_gib  # in turn: text encoder, then transformer
     ]
     if able:
         return max(
@@ -190,9 +190,7 @@ def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machin
     embedded = [spec for spec in present.values() if spec.id == "skyreels-v2-tiny" and request.mode in spec.modes]
     if embedded:
         return embedded[0]
-    if SYNTHETIC.id in present:
-        return SYNTHETIC
-    raise ModelUnavailable("No model is here that could do this;", hint="download one, or allow the sketch.")
+    return SYNTHETIC
 
 
 def make_plan(
@@ -210,10 +208,13 @@ def make_plan(
     width, height = request.size
     fps = request.fps or _source_fps(source) or spec.fps or DEFAULT_FPS
     num_frames = request.num_frames or (round(request.seconds * fps) if request.seconds else DEFAULT_FRAMES)
-    if not NUM_FRAMES.least <= num_frames <= NUM_FRAMES.most:
+    least, most = NUM_FRAMES
+    if not least <= num_frames <= most:
+        shortest = max(SECONDS.least, math.ceil(10 * least / fps) / 10)
+        longest = min(SECONDS.most, math.floor(10 * most / fps) / 10)
         raise InvalidRequest(
             f"seconds={request.seconds:g} at {fps} fps are {num_frames} frames;",
-            hint=f"use {NUM_FRAMES.least / fps:.2f} to {NUM_FRAMES.most / fps:.1f} seconds.",
+            hint=f"use {shortest:g} to {longest:g} seconds.",
             field="seconds",
         )
     if request.end_image and not spec.end_image:
@@ -221,12 +222,19 @@ def make_plan(
             f"{spec.title} cannot end on a picture;", hint="leave end_image out or use a DF model.", field="end_image"
         )
     options = request.skyreels
+    one_window = spec.engine == "skyreels" and not spec.diffusion_forcing
+    if one_window and (options.base_num_frames or options.overlap_history):
+        raise InvalidRequest(
+            f"{spec.title} makes one window, whose length is its own;",
+            hint="leave base_num_frames and overlap_history out, or use a DF model.",
+            field="skyreels.base_num_frames" if options.base_num_frames else "skyreels.overlap_history",
+        )
     base = options.base_num_frames or spec.base_num_frames
     overlap = options.overlap_history or min(spec.overlap_history, base - 4)
     source_frames = frames_at(source, fps) if source else 0
     prefix = min(overlap, 4 * ((source_frames - 1) // 4) + 1) if source else 0
     render_frames = legal_frames(prefix + num_frames)
-    if not spec.diffusion_forcing and spec.engine == "skyreels" and render_frames > base:
+    if one_window and render_frames > base:
         raise InvalidRequest(
             f"num_frames={num_frames} is more than {spec.title} makes in its one window;",
             hint=f"use at most {base} frames, or a DF model.",

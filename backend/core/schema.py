@@ -122,21 +122,23 @@ class GenerationRequest(BaseModel):
     fps: int | None = between(FPS, None)
     num_inference_steps: int | None = between(STEPS, None)
     guidance_scale: float | None = between(GUIDANCE_SCALE, None)
-    seed: int = Field(default=None, ge=SEED.least, le=SEED.most, validate_default=True)
+    seed: int = Field(default_factory=lambda: secrets.randbelow(int(SEED.most) + 1), ge=SEED.least, le=SEED.most)
     preset: Preset = Preset.EXACT
     skyreels: SkyReelsOptions = SkyReelsOptions()
 
-    @field_validator("seed", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _draw_seed(cls, seed: Any) -> Any:
-        return secrets.randbelow(int(SEED.most) + 1) if seed is None else seed
+    def _null_seed_is_no_seed(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("seed", 0) is None:
+            return {name: value for name, value in data.items() if name != "seed"}
+        return data
 
     @field_validator("image", "end_image", "video")
     @classmethod
     def _upload_id(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(UPLOAD_ID, value):
             raise ValueError(f"{value[:40]!r} is not the id of an upload; send the file to /api/v1/uploads first")
-        return value or None
+        return value
 
     @field_validator("resolution")
     @classmethod

@@ -8,15 +8,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+from pydantic import ValidationError
+
 from backend import __version__
 from backend.core.config import Settings
-from backend.core.errors import RenderFailed
+from backend.core.errors import NotFound, RenderFailed
 from backend.core.planning import Plan, Stage
 from backend.core.schema import Fit
 from backend.jobs.engine import Engine, Inputs, Report, Reporter, Task
 from backend.jobs.job import ARTIFACT, PLAN, Artifact, Job
-from backend.media.fitting import Frames, Picture, fit_picture
-from backend.media.outputs import THUMBNAIL, VIDEO, publish, write_metadata
+from backend.media.fitting import Frames, Picture, fit_back, fit_picture
+from backend.media.outputs import THUMBNAIL, VIDEO, publish, read_metadata, write_metadata
 from backend.media.probe import MediaInfo
 from backend.media.reader import read_frames, read_image
 from backend.media.uploads import Uploads
@@ -32,6 +35,8 @@ def run_job(
 
     Raises JobCancelled through `report`, and StudioError where the render cannot be done.
     """
+    if finished := already_made(job, settings):
+        return finished
     started = time.monotonic()
     plan = job.plan
     work = settings.temp / job.id
@@ -76,27 +81,39 @@ def run_job(
         shutil.rmtree(work, ignore_errors=True)
 
 
+def already_made(job: Job, settings: Settings) -> Artifact | None:
+    """The film of an attempt that was published whole, and whose process died before it could write the row."""
+    try:
+        return ARTIFACT.validate_python(read_metadata(settings.outputs / job.id)["artifact"])
+    except (NotFound, KeyError, ValidationError):
+        return None
+
+
 def read_inputs(job: Job, uploads: Uploads) -> Inputs:
-    """The pictures and the end of the source, fitted to the size that the model draws."""
+    """The pictures and the end of the source, fitted to the delivered size and then to the one that the model draws, so
+    that what comes back through `deliver` lies exactly on what was shown before.
+    """
     request, plan = job.request, job.plan
 
     def picture(upload_id: str | None) -> Picture | None:
         if upload_id is None:
             return None
-        return read_image(uploads.file(upload_id), plan.render_width, plan.render_height, request.fit)
+        shown = read_image(uploads.file(upload_id), plan.width, plan.height, request.fit)
+        return fit_back(shown, plan.render_width, plan.render_height)
 
     prefix = None
     if request.video:
         chunks = read_frames(
             uploads.file(request.video),
             fps=plan.fps,
-            width=plan.render_width,
-            height=plan.render_height,
+            width=plan.width,
+            height=plan.height,
             fit=request.fit,
             start=plan.source_frames - plan.prefix_frames,
             stop=plan.source_frames,
         )
-        prefix = _joined(chunks, plan.prefix_frames)
+        shown = _joined(chunks, plan.prefix_frames)
+        prefix = np.stack([fit_back(frame, plan.render_width, plan.render_height) for frame in shown])
     return Inputs(image=picture(request.image), end_image=picture(request.end_image), prefix=prefix)
 
 
@@ -137,8 +154,6 @@ def deliver(plan: Plan, rendered: Iterator[Frames]) -> Iterator[Frames]:
 
 def fit_frames(frames: Frames, width: int, height: int) -> Frames:
     """Frames of the model's size, cropped or enlarged to the delivered one."""
-    import numpy as np
-
     if frames.shape[1:3] == (height, width):
         return frames
     return np.stack([fit_picture(frame, width, height, Fit.CROP) for frame in frames])
@@ -186,8 +201,6 @@ class _Poster:
 
 
 def _joined(chunks: Iterator[Frames], frames: int) -> Frames:
-    import numpy as np
-
     joined = np.concatenate(list(chunks))
     if len(joined) != frames:
         raise RenderFailed(

@@ -78,7 +78,8 @@ class Filter:
     favourite: bool = False
     trashed: bool = False
     before: str | None = None
-    since: float | None = None
+    ended_since: float | None = None
+    last_ended_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +102,19 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.row_factory = sqlite3.Row
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON"):
-            self._db.execute(f"PRAGMA {pragma}")
-        found = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if found == 0:
-            self._db.executescript(f"BEGIN; {SCHEMA} COMMIT;")
-        elif found != SCHEMA_VERSION:
+        try:
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON"):
+                self._db.execute(f"PRAGMA {pragma}")
+            found = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if found == 0:
+                self._db.executescript(f"BEGIN; {SCHEMA} COMMIT;")
+        except sqlite3.Error as error:
+            self._db.close()
+            raise StudioError(
+                f"{path.name} cannot be read ({error});",
+                hint="move it away to begin a new history; the films in outputs/ stay.",
+            ) from None
+        if found not in (0, SCHEMA_VERSION):
             self._db.close()
             raise StudioError(
                 f"{path.name} has schema version {found}, this studio reads {SCHEMA_VERSION};",
@@ -126,10 +134,10 @@ class Store:
         """
         body, now = request.model_dump_json(), self._clock()
         with self._lock:
-            if key is not None:
+            if key:
                 self._run("UPDATE jobs SET key = NULL WHERE key = ? AND created_at < ?", key, now - KEY_KEEP_S)
                 row = self._one("SELECT * FROM jobs WHERE key = ?", key)
-                if row is not None:
+                if row:
                     return _same_request(_job(row), request, key)
             waiting = self._one("SELECT count(*) AS n FROM jobs WHERE state = 'queued'")["n"]
             if waiting >= limit:
@@ -140,7 +148,7 @@ class Store:
             row = self._one(
                 "INSERT INTO jobs (id, state, position, created_at, key, prompt, mode, model, request, plan)"
                 " VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
-                *(new_id(), position, now, key, request.prompt, request.mode.value, plan.model),
+                *(new_id(), position, now, key or None, request.prompt, request.mode.value, plan.model),
                 *(body, PLAN.dump_json(plan).decode()),
             )
             self.version += 1
@@ -209,6 +217,8 @@ class Store:
         """Change the state by hand: cancel, pause, resume, retry. Raises Conflict if `to` cannot follow."""
         with self._lock:
             job = self.get(job_id)
+            if job.trashed_at is not None:
+                raise Conflict(f"Job {job_id} is in the trash;", hint="restore it first.")
             if to not in TRANSITIONS[job.state]:
                 raise Conflict(f"Job {job_id} is {job.state.value} and cannot become {to.value};", hint=_way_out(job))
             ended = self._clock() if to is JobState.CANCELLED else None
@@ -259,7 +269,9 @@ class Store:
         """Forget the jobs that lay in the trash for longer than that; returns their ids."""
         with self._lock:
             limit = self._clock() - older_than_s
-            rows = self._all("DELETE FROM jobs WHERE trashed_at < ? RETURNING id", limit)
+            rows = self._all(
+                "DELETE FROM jobs WHERE trashed_at < ? AND state NOT IN ('running', 'queued') RETURNING id", limit
+            )
             self.version += bool(rows)
             return [row["id"] for row in rows]
 
@@ -272,9 +284,9 @@ class Store:
         return _job(row)
 
     def find(self, wanted: Filter = Filter(), *, limit: int = 50, offset: int = 0) -> list[Job]:
-        """Jobs that match: the newest first, but waiting ones in the order in which they will run."""
+        """Jobs that match, the newest first."""
         where, values = _where(wanted)
-        order = "position" if set(wanted.states) == {JobState.QUEUED} else "id DESC"
+        order = "finished_at DESC" if wanted.last_ended_first else "id DESC"
         rows = self._all(f"SELECT * FROM jobs WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?", *values, limit, offset)
         return [_job(row) for row in rows]
 
@@ -404,8 +416,8 @@ def _where(wanted: Filter) -> tuple[str, list[Any]]:
         narrow("favourite = 1")
     if wanted.before:
         narrow("id < ?", wanted.before)
-    if wanted.since is not None:
-        narrow("created_at >= ?", wanted.since)
+    if wanted.ended_since is not None:
+        narrow("finished_at >= ?", wanted.ended_since)
     return " AND ".join(clauses), values
 
 
@@ -418,8 +430,9 @@ def _escape_like(word: str) -> str:
 
 
 def _same_request(job: Job, request: GenerationRequest, key: str) -> Job:
-    """The job of an idempotency key, if it was made for the same request; the drawn seed does not count."""
-    if job.request.model_copy(update={"seed": 0}) != request.model_copy(update={"seed": 0}):
+    """The job of an idempotency key, if it was made for the same request; a seed that was drawn does not count."""
+    drawn = "seed" not in request.model_fields_set
+    if job.request != (request.model_copy(update={"seed": job.request.seed}) if drawn else request):
         raise Conflict(f"The key {key[:40]!r} was used for another request;", hint="use a new key for a new request.")
     return job
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 
@@ -18,8 +19,11 @@ def sync(path: Path) -> None:
 def move_folder(folder: Path, target: Path) -> None:
     """Give a finished folder its place in one step: its files and names first, so that nothing half-made is ever there.
 
-    Both must lie on one file system. Raises OSError where something is there already (ENOTEMPTY, ENOTDIR).
+    On another file system a copy is made beside `target` first. Raises OSError where something is there already
+    (ENOTEMPTY, ENOTDIR).
     """
+    if folder.stat().st_dev != target.parent.stat().st_dev:
+        folder = Path(shutil.copytree(folder, target.with_name(f".{target.name}.part"), dirs_exist_ok=True))
     for path in folder.iterdir():
         sync(path)
     sync(folder)

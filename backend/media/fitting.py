@@ -14,6 +14,25 @@ Frames = NDArray[np.uint8]  # RGB, shape (frames, height, width, 3)
 Picture = NDArray[np.uint8]  # RGB, shape (height, width, 3)
 
 
+def fit_back(picture: Picture, width: int, height: int) -> Picture:
+    """The picture of `width` x `height` that `fit_picture(..., CROP)` turns into `picture`: the same part at the same
+    place, what lies outside continued from the edge.
+    """
+    import cv2
+
+    shown_height, shown_width = picture.shape[:2]
+    if (shown_width, shown_height) == (width, height):
+        return picture
+    scale = max(shown_width / width, shown_height / height)
+    # cv2 counts from the middle of the first pixel, hence the halves
+    left = (shown_width - width * scale) / 2 + (scale - 1) / 2
+    top = (shown_height - height * scale) / 2 + (scale - 1) / 2
+    inverse = np.array([[scale, 0, left], [0, scale, top]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    back = cv2.warpAffine(picture, inverse, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(back, np.uint8)
+
+
 def fit_picture(picture: Picture, width: int, height: int, fit: str) -> Picture:
     """`picture` as `width` x `height` pixels, by a Fit or its value: scaled and cropped, or scaled between black bars.
 

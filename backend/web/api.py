@@ -9,12 +9,14 @@ import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
+import anyio
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from backend.core.errors import InvalidRequest, StudioError
 from backend.core.schema import Fit, GenerationRequest, Mode, explain
@@ -25,6 +27,7 @@ from backend.video_generator import VideoGenerator
 
 MEDIA_TYPES = {"video.mp4": "video/mp4", "thumbnail.jpg": "image/jpeg", "metadata.json": "application/json"}
 EVENT_EVERY_S = 0.5
+UPLOAD_IDLE_S = 60.0
 
 
 def the_generator(request: Request) -> VideoGenerator:
@@ -128,7 +131,7 @@ def slug(text: str, otherwise: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower())[:48].strip("-") or otherwise
 
 
-@api.get("/jobs/{job_id}/video", tags=["films"])
+@api.api_route("/jobs/{job_id}/video", methods=["GET", "HEAD"], tags=["films"])
 def job_video(job_id: str, generator: Generator, download: bool = False) -> FileResponse:
     """The MP4; ranges are honoured. `download=true` sends it as an attachment."""
     job = generator.job(job_id)
@@ -136,7 +139,7 @@ def job_video(job_id: str, generator: Generator, download: bool = False) -> File
     return _file(generator, job_id, "video.mp4", filename=filename)
 
 
-@api.get("/jobs/{job_id}/thumbnail", tags=["films"])
+@api.api_route("/jobs/{job_id}/thumbnail", methods=["GET", "HEAD"], tags=["films"])
 def job_thumbnail(job_id: str, generator: Generator) -> FileResponse:
     return _file(generator, job_id, "thumbnail.jpg")
 
@@ -170,7 +173,7 @@ async def upload(request: Request, generator: Generator, filename: str = "") -> 
     """Store a picture or a video: the raw body, or the multipart field `file`. Streamed to disk, then decoded."""
     slots: asyncio.Semaphore = request.app.state.upload_slots
     async with slots:
-        if request.headers.get("content-type", "").startswith("multipart/form-data"):
+        if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
             form = await request.form(max_files=1, max_fields=4)
             part = form.get("file")
             if not isinstance(part, UploadFile):
@@ -189,8 +192,17 @@ async def _chunks_of(part: UploadFile) -> AsyncIterator[bytes]:
 
 async def _receive(generator: VideoGenerator, filename: str, chunks: AsyncIterator[bytes]) -> Upload:
     with generator.uploads.receive(filename) as incoming:
-        async for chunk in chunks:
-            await run_in_threadpool(incoming.write, chunk)
+        try:
+            while True:
+                with anyio.fail_after(UPLOAD_IDLE_S):
+                    chunk = await anext(chunks)
+                await run_in_threadpool(incoming.write, chunk)
+        except StopAsyncIteration:
+            pass
+        except TimeoutError:
+            raise InvalidRequest(f"Nothing came for {UPLOAD_IDLE_S:g} s;", hint="send the file again.") from None
+        except ClientDisconnect:
+            raise InvalidRequest("The upload was cut off;", hint="send the file again.") from None
         return await run_in_threadpool(incoming.accept)
 
 
@@ -216,10 +228,18 @@ def system(generator: Generator) -> dict[str, Any]:
     }
 
 
-@api.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
-def nothing_here(path: str) -> Response:
+METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
+nowhere = APIRouter(include_in_schema=False)
+
+
+@nowhere.api_route("/api/{path:path}", methods=METHODS)
+@nowhere.api_route("/api", methods=METHODS)
+@nowhere.api_route("/metrics", methods=METHODS)
+@nowhere.api_route("/v1/{path:path}", methods=METHODS)
+def nothing_here(request: Request) -> Response:
     """Without this, an unknown address would fall through to Streamlit, which answers every path with its page."""
-    raise HTTPException(404)
+    known = any(getattr(route, "path_regex", re.compile("$^")).match(request.scope["path"]) for route in api.routes)
+    raise HTTPException(405 if known else 404)
 
 
 # --- media for the pages: a path under /app/static/, since Streamlit passes such a string on as a URL ---

@@ -59,6 +59,12 @@ class RemoteStudio:
     def models(self) -> list[dict[str, Any]]:
         return list(self._call("GET", "/models")["models"])
 
+    def queue_paused(self) -> bool:
+        return bool(self._call("GET", "/system")["queue_paused"])
+
+    def pause_queue(self, paused: bool) -> None:
+        self._call("POST", f"/queue/{'pause' if paused else 'resume'}")
+
     def save_video(self, job_id: str, to: Path) -> None:
         with self._http.stream("GET", f"/jobs/{job_id}/video") as answer:
             answer.raise_for_status()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+UPLOADS = "/api/v1/uploads"
+BODY_LIMIT = 2**20  # bytes of JSON
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 # Streamlit loads its components' scripts from blob: URLs and sets styles inline; nothing may come from another host.
@@ -53,13 +54,15 @@ class Guard:
             await self.app(scope, receive, send)
             return
         reason = self.refusal(scope)
-        if reason is None:
+        if reason is None and (excess := body_problem(scope)):
+            await _refuse(send, 413, "too_large", excess)
+        elif reason is None:
             await self.app(scope, receive, _with_headers(send))
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": reason[:120]})
         else:
-            await _refuse(send, reason)
+            await _refuse(send, 403, "forbidden", reason)
 
     def refusal(self, scope: Scope) -> str | None:
         """Why the request is refused, or None."""
@@ -71,7 +74,7 @@ class Guard:
         if unsafe and headers.get("sec-fetch-site") == "cross-site":
             return "A page of another site sent this request; only the studio's own pages may."
         origin = headers.get("origin")
-        if unsafe and origin is not None and urlsplit(origin).netloc != host:
+        if unsafe and origin is not None and origin.partition("://")[2] != host:
             return f"The origin {origin[:80]!r} is not this studio's; only its own pages may send this."
         return None
 
@@ -92,8 +95,22 @@ def _with_headers(send: Send) -> Send:
     return sender
 
 
-async def _refuse(send: Send, reason: str) -> None:
-    body = json.dumps({"error": {"code": "forbidden", "message": reason, "field": None}}).encode()
+def body_problem(scope: Scope) -> str | None:
+    """Why the body of an API call is not read: only uploads may be large, and they are streamed to disk."""
+    path = scope["path"]
+    if scope["type"] != "http" or not path.startswith("/api/") or path == UPLOADS:
+        return None
+    headers = dict(scope["headers"])
+    length = headers.get(b"content-length", b"0")
+    if b"transfer-encoding" in headers:
+        return "A body without a Content-Length is only taken by uploads; send its length."
+    if not length.isdigit() or int(length) > BODY_LIMIT:
+        return f"A body of {length.decode('latin-1')[:20]} bytes is too large; send at most {BODY_LIMIT}."
+    return None
+
+
+async def _refuse(send: Send, status: int, code: str, reason: str) -> None:
+    body = json.dumps({"error": {"code": code, "message": reason, "field": None}}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *HEADERS]
-    await send({"type": "http.response.start", "status": 403, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

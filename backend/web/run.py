@@ -9,11 +9,12 @@ import socket
 import threading
 import time
 import webbrowser
+from ipaddress import ip_address
 
 import uvicorn
 
 from backend.core.config import Settings
-from backend.core.errors import StudioBusy
+from backend.core.errors import StudioBusy, StudioError
 from backend.video_generator import shared_generator
 from backend.web.client import running_studio
 from backend.web.guard import LOOPBACK_HOSTS
@@ -24,8 +25,9 @@ GRACE_S = 3  # open downloads and event streams may finish for this long after C
 
 def run_server(settings: Settings, host: str, port: int, *, open_browser: bool) -> None:
     """Serve until a signal ends it. Raises StudioBusy, in one sentence with the way out, for a port that is taken."""
-    url = f"http://localhost:{port}"
+    check_host(host)
     check_port(settings, host, port)
+    url = f"http://{'localhost' if host in ('127.0.0.1', 'localhost') else host}:{port}"
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     shared_generator(settings)  # here, so that a data folder in use is one sentence, not a failed start of the server
@@ -46,8 +48,20 @@ def run_server(settings: Settings, host: str, port: int, *, open_browser: bool) 
     except KeyboardInterrupt:
         pass  # uvicorn raises it again after a clean shutdown
     finally:
-        settings.address.unlink(missing_ok=True)
         print("The studio is closed.")
+
+
+def check_host(host: str) -> None:
+    """Raise StudioError for an address that others could reach: there is no password at the door."""
+    try:
+        loopback = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise StudioError(
+            f"--host {host} is not a loopback address, and the studio has no password against the network;",
+            hint="leave --host out, and reach it from elsewhere through a tunnel such as ssh -L.",
+        )
 
 
 def check_port(settings: Settings, host: str, port: int) -> None:
@@ -59,8 +73,9 @@ def check_port(settings: Settings, host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             ours = running_studio(settings) == f"http://localhost:{port}"
-            what = "the studio already runs there; open it" if ours else f"start with --port {port + 1}"
-            raise StudioBusy(f"Port {port} is taken ({error.strerror});", hint=f"{what}.") from None
+            other = port + 1 if port < 65535 else 8501
+            what = "the studio already runs there; open it" if ours else f"start with --port {other}"
+            raise StudioBusy(f"Port {port} cannot be used ({error.strerror});", hint=f"{what}.") from None
 
 
 def _announce(server: uvicorn.Server, settings: Settings, url: str, open_browser: bool) -> None:

@@ -13,7 +13,7 @@ from fastapi_offline import FastAPIOffline
 from backend import __version__, web
 from backend.core.config import ROOT, Settings
 from backend.video_generator import shared_generator, stop_shared_generator
-from backend.web.api import api, install_error_handlers, media
+from backend.web.api import api, install_error_handlers, media, nowhere
 from backend.web.guard import LOOPBACK_HOSTS, Guard
 
 
@@ -38,6 +38,7 @@ def create_app(settings: Settings, hosts: Iterable[str] = LOOPBACK_HOSTS) -> Fas
                 yield
         finally:
             web.serving = False
+            settings.address.unlink(missing_ok=True)
             await asyncio.to_thread(stop_shared_generator)
 
     app: FastAPI = FastAPIOffline(
@@ -50,6 +51,7 @@ def create_app(settings: Settings, hosts: Iterable[str] = LOOPBACK_HOSTS) -> Fas
     install_error_handlers(app)
     app.include_router(media)
     app.include_router(api)
+    app.include_router(nowhere)
     app.add_middleware(Guard, hosts=tuple(hosts))
     app.mount("/", pages)
     return app

@@ -119,7 +119,7 @@ def test_a_taken_port_and_a_taken_folder_are_one_sentence_each(live, tmp_path):
 
     code, said = start(live.port, tmp_path)
     assert code == 1
-    assert said == f"Port {live.port} is taken (Address already in use); start with --port {live.port + 1}."
+    assert said == f"Port {live.port} cannot be used (Address already in use); start with --port {live.port + 1}."
     code, said = start(live.port, live.data)
     assert code == 1
     assert said.endswith("the studio already runs there; open it.")

@@ -170,6 +170,38 @@ def test_one_key_one_job(store, clock):
     assert add(store, "another film", key="k").id != job.id
 
 
+def test_a_key_with_another_explicit_seed_is_another_request(store):
+    job = add(store, key="k", seed=1)
+    with pytest.raises(Conflict):
+        add(store, key="k", seed=2)
+    assert add(store, key="k2").id == add(store, key="k2").id  # drawn seeds do not count
+    assert add(store, key="").id != add(store, key="").id  # an empty key is none
+    assert job.request.seed == 1
+
+
+def test_what_lies_in_the_trash_is_not_retried(store):
+    job = add(store)
+    store.move_to_state(job.id, JobState.CANCELLED)
+    store.set_trashed(job.id, True)
+    with pytest.raises(Conflict, match="restore it first"):
+        store.move_to_state(job.id, JobState.QUEUED)
+
+
+def test_a_file_that_is_no_database_is_explained_and_left_alone(tmp_path):
+    path = tmp_path / "studio.db"
+    path.write_bytes(b"no database" * 1000)
+    with pytest.raises(StudioError, match=r"studio\.db cannot be read .* move it away"):
+        Store(path)
+    assert path.read_bytes() == b"no database" * 1000
+
+
+def test_running_comes_before_held_before_waiting(store):
+    held, running, waiting = (add(store).id for _ in range(3))
+    store.move_to_state(held, JobState.PAUSED)
+    store.claim()
+    assert [job_id for job_id, _ in store.queue()] == [running, held, waiting]
+
+
 def test_one_key_from_many_threads(store):
     ids = []
     threads = [threading.Thread(target=lambda: ids.append(add(store, key="same", seed=1).id)) for _ in range(20)]
@@ -193,7 +225,7 @@ def test_moving_in_the_queue(store):
     a, b, c = (add(store).id for _ in range(3))
 
     def order():
-        return [job.id for job in store.find(Filter(states=(JobState.QUEUED,)))]
+        return [job_id for job_id, _ in store.queue()]
 
     assert order() == [a, b, c]
     store.move(c, None)

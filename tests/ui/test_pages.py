@@ -98,6 +98,45 @@ def test_what_cannot_be_done_is_said_at_the_button_and_nothing_is_queued(app, ge
     assert generator.active() == []
 
 
+def test_a_number_out_of_bounds_is_refused_not_ignored(app, generator):
+    app.text_area(key="form_prompt").set_value("a red boat").run()
+    app.number_input(key="form_num_inference_steps").set_value(60).run()
+    app.button(key="generate").click().run()
+    assert "use 10 to 50" in app.error[0].value
+    assert generator.active() == []
+
+
+def test_editing_a_waiting_film_replaces_it_only_when_generate_is_pressed(app, history, generator):
+    waiting = history["waiting"].id
+    visit(app, "ui/queue.py")
+    app.button(key=f"edit_{waiting}").click().run()
+    assert generator.job(waiting).state.value == "paused"
+    visit(app, "ui/create.py")
+    assert app.text_area(key="form_prompt").value == "a waiting film"
+    assert "replaces the waiting film" in shown(app)
+    app.button(key="generate").click().run()
+    assert generator.job(waiting).state.value == "cancelled"
+    [new] = generator.active()
+    assert new.request.prompt == "a waiting film"
+
+
+def test_an_edit_can_be_left(app, history, generator):
+    waiting = history["waiting"].id
+    visit(app, "ui/queue.py")
+    app.button(key=f"edit_{waiting}").click().run()
+    visit(app, "ui/create.py")
+    app.button(key="keep_original").click().run()
+    assert generator.job(waiting).state.value == "queued"
+
+
+def test_a_film_whose_folder_is_gone_is_said(app, history, settings):
+    import shutil
+
+    shutil.rmtree(settings.outputs / history["done"].id)
+    for page in ("ui/create.py", "ui/gallery.py"):
+        assert "files are gone" in shown(visit(app, page))
+
+
 def test_the_form_survives_a_visit_to_another_page(app):
     app.text_area(key="form_prompt").set_value("a red boat").run()
     visit(app, "ui/gallery.py")

@@ -98,12 +98,49 @@ def test_a_body_that_is_no_request_is_422(client, body):
     ["/api/v1/jobs/nope", "/api/v1/jobs/nope/video", "/api/v1/nothing", "/api/v1/uploads/..%2f..%2fetc", "/api/v2"],
 )
 def test_what_is_not_there_is_404_json(client, path):
-    if path == "/api/v2":
-        assert client.get(path).status_code == 200  # a page's address: Streamlit answers every one of those
-        return
     answer = client.get(path)
     assert answer.status_code == 404
     assert answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("PUT", "/api/v1/jobs"), ("PATCH", "/api/v1/plan"), ("GET", "/api/v1/plan")]
+)
+def test_a_wrong_method_is_405_json(client, method, path):
+    answer = client.request(method, path)
+    assert answer.status_code == 405
+    assert "another method" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/v1/videos", "/api"])
+def test_what_does_not_exist_yet_is_no_page(client, path):
+    assert client.get(path).status_code == 404
+    assert client.head(path).status_code == 404
+
+
+def test_a_film_answers_head(client, generator):
+    job = finished(client, generator)
+    answer = client.head(f"/api/v1/jobs/{job['id']}/video")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "video/mp4")
+
+
+@pytest.mark.parametrize("headers", [{"content-length": str(2**20 + 1)}, {"transfer-encoding": "chunked"}])
+def test_only_uploads_may_be_large(client, generator, headers):
+    answer = client.post("/api/v1/jobs", content=iter([b"{}"]), headers=headers | {"content-type": "application/json"})
+    assert answer.status_code == 413
+    assert generator.store.count() == 0
+
+
+def test_an_upload_that_stalls_gives_its_place_back(client, settings, monkeypatch):
+    monkeypatch.setattr("backend.web.api.UPLOAD_IDLE_S", 0.2)
+
+    def slow():
+        yield png()[:50]
+        time.sleep(1)
+        yield b"late"
+
+    assert client.post("/api/v1/uploads?filename=cat.png", content=slow()).status_code == 422
+    assert client.post("/api/v1/uploads?filename=cat.png", content=png()).status_code == 201
 
 
 def test_the_plan_says_what_it_will_be(client):

@@ -39,7 +39,13 @@ def test_the_own_names_are_let_in(client, host):
 
 @pytest.mark.parametrize(
     "headers",
-    [{"origin": FOREIGN}, {"origin": "null"}, {"origin": "http://localhost:1"}, {"sec-fetch-site": "cross-site"}],
+    [
+        {"origin": FOREIGN},
+        {"origin": "null"},
+        {"origin": "http://[::1"},
+        {"origin": "http://localhost:1"},
+        {"sec-fetch-site": "cross-site"},
+    ],
 )
 @pytest.mark.parametrize("path", ["/api/v1/jobs", "/api/v1/plan", "/api/v1/uploads", "/api/v1/queue/pause"])
 def test_another_sites_page_cannot_send(client, generator, path, headers):
