@@ -13,7 +13,7 @@ from enum import Enum
 
 from backend.core.errors import InvalidRequest, ModelUnavailable
 from backend.core.registry import SYNTHETIC, ModelSpec, Transformer
-from backend.core.schema import DEFAULT_FPS, DEFAULT_FRAMES, FPS, NUM_FRAMES, GenerationRequest
+from backend.core.schema import DEFAULT_FPS, DEFAULT_FRAMES, FPS, NUM_FRAMES, Fidelity, GenerationRequest
 
 
 class Stage(str, Enum):
@@ -96,6 +96,7 @@ class Plan:
     guidance_scale: float
     flow_shift: float
     forecast: Forecast
+    fidelity: Fidelity = Fidelity.ORIGINAL
 
     @property
     def total_frames(self) -> int:
@@ -255,6 +256,7 @@ def make_plan(
         guidance_scale=spec.guidance_scale if request.guidance_scale is None else request.guidance_scale,
         flow_shift=options.flow_shift or spec.flow_shift,
         forecast=Forecast({}, 0.0, 0),
+        fidelity=options.fidelity,
     )
     return _with_forecast(plan, spec, machine, calibration)
 

@@ -67,6 +67,17 @@ class Preset(str, Enum):
     EXACT = "exact"
 
 
+class Fidelity(str, Enum):
+    """Whose arithmetic a render follows.
+
+    `original`: SkyReels V2 as its authors run it, with guidance in float32 and a solver that remembers what it was
+    given. `diffusers`: the pipelines of that library bit for bit, for comparing with films made there.
+    """
+
+    ORIGINAL = "original"
+    DIFFUSERS = "diffusers"
+
+
 SIZES: dict[tuple[str, Orientation], tuple[int, int]] = {
     ("540p", Orientation.LANDSCAPE): (960, 540),
     ("540p", Orientation.PORTRAIT): (540, 960),
@@ -90,6 +101,7 @@ class SkyReelsOptions(BaseModel):
     overlap_history: int | None = between(OVERLAP_FRAMES, None)
     addnoise_condition: int = between(ADDNOISE, 0)
     flow_shift: float | None = between(FLOW_SHIFT, None)
+    fidelity: Fidelity = Fidelity.ORIGINAL
 
     @field_validator("base_num_frames", "overlap_history")
     @classmethod

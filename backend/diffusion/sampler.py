@@ -13,8 +13,10 @@ import torch
 
 from backend.core.errors import RenderFailed
 from backend.core.planning import Plan
+from backend.core.schema import Fidelity
 from backend.diffusion.components import Components
 from backend.diffusion.conditions import Conditions
+from backend.diffusion.solver import Solver
 from backend.diffusion.text import Prompt
 
 
@@ -33,6 +35,7 @@ class Sampler:
         self.conditions = conditions
         self.window = 0
         self.step_index = 0
+        self._original = plan.fidelity is Fidelity.ORIGINAL
         self.film: torch.Tensor | None = None
         # On the CPU, so that the seed means the same noise on every device; windows draw from it in their order.
         self._noise = torch.Generator("cpu").manual_seed(seed)
@@ -54,14 +57,8 @@ class Sampler:
         Raises RenderFailed if the result is not finite; whatever a hook raises inside leaves the state as it was.
         """
         with torch.no_grad():
-            timestep = self._solver.timesteps[self.step_index]
-            prediction = self._predict(timestep)[:, :, self._free]
-            sample = self.latents[:, :, self._free]
-            if not self.components.diffusion_forcing:
-                # The forcing loops, the original's and the port's, let the solver remember a view of latents that are
-                # then overwritten, so its second step corrects from the result of the first. The plain ones do not.
-                sample = sample.clone()
-            self.latents[:, :, self._free] = self._solver.step(prediction, timestep, sample, return_dict=False)[0]
+            velocity = self._predict(self._solver.timesteps[self.step_index])
+            self._solver.step(self.latents, velocity)
         # Reading the answer also waits for the GPU, so a CUDA error surfaces in the step that made it.
         if not torch.isfinite(self.latents).all():
             raise RenderFailed(
@@ -85,11 +82,11 @@ class Sampler:
         self.latents = torch.randn(shape, generator=self._noise, dtype=torch.float32).to(device)
         self._known = 0 if known is None else known.shape[2]
         if known is not None:
-            self.latents[:, :, : self._known] = known
+            self.latents[:, :, : self._known] = self._given(known)
         self._free = slice(self._known, shape[2])  # the latent frames that the solver moves
         if self.conditions.end is not None and last:
-            self.latents = torch.cat([self.latents, self.conditions.end], dim=2)
-        self._solver = self.components.scheduler(plan.flow_shift, plan.num_inference_steps)
+            self.latents = torch.cat([self.latents, self._given(self.conditions.end)], dim=2)
+        self._solver = Solver(self.components, plan, self._free)
 
     def _close_window(self) -> None:
         # The end picture's latent frame stands behind the film and is not part of it.
@@ -102,8 +99,12 @@ class Sampler:
         if not self.finished:
             self._open_window()
 
+    def _given(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents of frames that are known; the stock pipelines keep them in the transformer's precision."""
+        return latents if self._original else latents.to(self.components.transformer.dtype).float()
+
     def _predict(self, timestep: torch.Tensor) -> torch.Tensor:
-        """The guided velocity of every latent frame at `timestep`, float32."""
+        """The guided velocity of every latent frame at `timestep`: float32, or the model's dtype as in diffusers."""
         dtype = self.components.transformer.dtype
         if self.components.diffusion_forcing:
             latents, timesteps = self._forcing_input(timestep, dtype)
@@ -130,7 +131,6 @@ class Sampler:
         return latents, timesteps
 
     def _forward(self, latents: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        # Mixing guidance in bfloat16 would lose what the difference of two close predictions says.
         velocity: torch.Tensor = self.components.transformer(
             hidden_states=latents,
             timestep=timesteps,
@@ -139,8 +139,9 @@ class Sampler:
             enable_diffusion_forcing=self.components.diffusion_forcing,
             fps=[0 if self.plan.fps == 16 else 1],  # the two rates that the model was told apart in training
             return_dict=False,
-        )[0].float()
-        return velocity
+        )[0]
+        # Mixing guidance in bfloat16 would lose what the difference of two close predictions says.
+        return velocity.float() if self._original else velocity
 
 
 def condition_noise(shape: tuple[int, ...], seed: int, window: int, step: int) -> torch.Tensor:

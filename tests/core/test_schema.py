@@ -52,6 +52,7 @@ def test_a_request_survives_json():
         ({"prompt": "x", "num_frames": 64, "seconds": 2}, "num_frames", "64", "send one"),
         ({"prompt": "x", "skyreels": {"overlap_history": 18}}, "skyreels.overlap_history", "18", "17 or 21"),
         ({"prompt": "x", "skyreels": {"overlap": 17}}, "skyreels.overlap", "overlap", "overlap_history"),
+        ({"prompt": "x", "skyreels": {"fidelity": "exact"}}, "skyreels.fidelity", "exact", "original"),
         ({"prompt": ["x"]}, "prompt", "['x']", "string"),
     ],
 )
