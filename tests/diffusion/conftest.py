@@ -129,6 +129,8 @@ def stock(checkpoints):
         if "DiffusionForcing" in pipeline.__name__:
             base = 4 * max(window.stop - window.start for window in plan.windows) - 3
             inputs |= {"base_num_frames": base, "addnoise_condition": plan.addnoise_condition, "fps": plan.fps}
+            if plan.ar_step:
+                inputs |= {"ar_step": plan.ar_step, "causal_block_size": plan.causal_block_size}
             if len(plan.windows) > 1 or plan.prefix_frames:
                 inputs["overlap_history"] = plan.overlap_history
         return pipe(

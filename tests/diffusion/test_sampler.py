@@ -24,6 +24,7 @@ from backend.diffusion.text import encode_prompt
 from tests.diffusion.conftest import NEGATIVE, SEED
 
 SHORT_BASE = {"base_num_frames": 17, "overlap_history": 5}
+ASYNC = {"ar_step": 3, "causal_block_size": 2, "base_num_frames": 29, "overlap_history": 13}
 BFLOAT16 = pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["float32", "bfloat16"])
 
 
@@ -52,8 +53,12 @@ def test_text_to_video_equals_the_stock_pipeline(sample, stock, stock_plan, guid
         {"num_frames": 17, "fps": 16},
         {"num_frames": 29, "skyreels": SHORT_BASE},  # two full windows
         {"num_frames": 37, "skyreels": SHORT_BASE},  # a short window last
+        {"num_frames": 21, "skyreels": {"ar_step": 3, "causal_block_size": 2}},
+        {"num_frames": 21, "skyreels": {"ar_step": 4, "causal_block_size": 1}},
+        {"num_frames": 53, "skyreels": ASYNC | {"ar_step": 12}},  # each block waits for the one before to finish
+        {"num_frames": 53, "skyreels": ASYNC, "guidance_scale": 1},  # a short window last
     ],
-    ids=["short", "16fps", "two windows", "short last window"],
+    ids=["short", "16fps", "two windows", "short last window", "async", "frame by frame", "in turn", "async windows"],
 )
 def test_forcing_equals_the_stock_pipeline(sample, stock, stock_plan, wishes, dtype):
     plan = stock_plan("df", **wishes)
@@ -84,12 +89,12 @@ def test_forcing_between_two_pictures_equals_the_stock_pipeline(sample, stock, s
 
 
 @BFLOAT16
-def test_extension_equals_the_stock_pipeline(sample, stock, stock_plan, clip, dtype):
-    plan = stock_plan("df", source_frames=17, num_frames=24, skyreels=SHORT_BASE)
-    assert plan.prefix_frames == 5
+@pytest.mark.parametrize("skyreels", [SHORT_BASE, ASYNC], ids=["sync", "async"])
+def test_extension_equals_the_stock_pipeline(sample, stock, stock_plan, clip, skyreels, dtype):
+    plan = stock_plan("df", source_frames=17, num_frames=24, skyreels=skyreels)
     video = [Image.fromarray(frame) for frame in clip]
     theirs = stock(SkyReelsV2DiffusionForcingVideoToVideoPipeline, "df", plan, dtype=dtype, video=video)
-    assert torch.equal(sample("df", plan, prefix=clip[-5:], dtype=dtype), theirs)
+    assert torch.equal(sample("df", plan, prefix=clip[-plan.prefix_frames :], dtype=dtype), theirs)
 
 
 @BFLOAT16
@@ -146,6 +151,37 @@ def test_a_long_film_from_a_picture_ends_with_a_short_window(sample, plan_for, p
     assert sample("df", plan, image=picture).shape == (1, 16, 10, 8, 8)
 
 
+def test_blocks_that_wait_see_the_whole_window_in_the_original(sample, stock_plan, plan_for, components):
+    """The port hides later blocks from earlier ones, and its transformer does so for the next render too."""
+    wishes = {"num_frames": 21, "skyreels": {"ar_step": 3, "causal_block_size": 2}}
+    transformer = components["df"].transformer
+    plan = plan_for("df", **wishes)
+    free = sample("df", plan)
+    assert transformer.config.num_frame_per_block == 1
+    sample("df", stock_plan("df", **wishes))
+    assert transformer.config.num_frame_per_block == 2
+    assert torch.equal(free, sample("df", plan))
+    assert transformer.config.num_frame_per_block == 1
+    masked = sample("df", replace(plan, fidelity=Fidelity.DIFFUSERS))
+    assert not torch.allclose(free, masked, atol=1e-2)
+
+
+def test_blocks_go_down_one_after_another_until_all_are_clean(components, plan_for):
+    """Stock pipelines leave the frames that fill no block as pure noise."""
+    plan = plan_for("df", num_frames=30, guidance_scale=1, skyreels={"ar_step": 3, "causal_block_size": 3})
+    assert plan.render_frames == 33  # 9 latent frames
+    sampler = Sampler(components["df"], plan, SEED, encode_prompt(components["df"], "A boat", None), Conditions())
+    moved, steps = torch.zeros(9, dtype=int), 0
+    while not sampler.finished:
+        before = sampler.latents.clone()
+        sampler.step()
+        after = sampler.film if sampler.finished else sampler.latents
+        moved += (before != after).flatten(3).any(3)[0].any(0)
+        steps += 1
+    assert moved.tolist() == [10] * 9
+    assert steps == plan.window_steps[0] == 10 + 2 * 3
+
+
 def test_the_end_picture_acts_on_the_last_window_only(sample, plan_for, picture, last_picture):
     plan = plan_for("df", mode="image_to_video", num_frames=37, end=True, skyreels=SHORT_BASE)
     ends = sample("df", plan, image=picture, end_image=last_picture)
@@ -176,6 +212,9 @@ def test_windows_hand_their_end_on(components, plan_for, window):
         (101, {}, 120),
         (61, {"base_num_frames": 17}, 120),  # 13 of 17 frames in common
         (105, {"overlap_history": 93}, 40),  # one new latent frame a window
+        (100, {"ar_step": 5}, 0),
+        (61, {"ar_step": 2, "causal_block_size": 3, "base_num_frames": 33}, 40),
+        (40, {"ar_step": 50, "causal_block_size": 1, "base_num_frames": 17}, 3),
         (1457, {}, 0),
     ],
 )
@@ -211,6 +250,7 @@ def test_guidance_is_mixed_in_float32_unless_diffusers_is_wanted(components, pla
 
     class Bfloat16:
         dtype = torch.bfloat16
+        config = parts.transformer.config
 
         def __call__(self, hidden_states, encoder_hidden_states, **_):
             assert hidden_states.dtype is torch.bfloat16
@@ -218,7 +258,7 @@ def test_guidance_is_mixed_in_float32_unless_diffusers_is_wanted(components, pla
             return (seen[-1],)
 
     sampler = Sampler(replace(parts, transformer=Bfloat16()), plan, SEED, text, Conditions())
-    mixed = sampler._predict(sampler._solver.timesteps[0])
+    mixed = sampler._predict()
     positive, negative = (prediction.double() for prediction in seen)
     exact = negative + 6 * (positive - negative)
     if fidelity is Fidelity.DIFFUSERS:
