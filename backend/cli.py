@@ -171,7 +171,8 @@ def request_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Give `command(wish, ...)` a flag for every field of a request; what was not given is not in `wish`."""
     fields = dict(TEXT_FLAGS)
     for name, info in SkyReelsOptions.model_fields.items():
-        kind = float if "float" in str(info.annotation) else int
+        choice = isinstance(info.annotation, type) and issubclass(info.annotation, Enum)
+        kind: Any = info.annotation if choice else float if "float" in str(info.annotation) else int
         fields[name] = (kind, "A diffusion-forcing setting; see docs/usage.md.")
 
     @functools.wraps(command)

@@ -385,7 +385,7 @@ class VideoGenerator:
             window=at.window,
             windows=len(plan.windows),
             step=at.step,
-            steps=plan.num_inference_steps,
+            steps=plan.window_steps[max(at.window, 1) - 1],
             fraction=round(done, 4),
             eta_s=round(max(0.0, total - elapsed), 1),
         )

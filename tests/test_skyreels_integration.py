@@ -92,6 +92,8 @@ def render(engine, task, report=None) -> np.ndarray:
     [
         ("df", "text_to_video", {}),
         ("df", "text_to_video", {"num_frames": 38, "skyreels": {"base_num_frames": 17, "overlap_history": 5}}),
+        ("df", "text_to_video", {"num_frames": 38, "skyreels": {"ar_step": 2, "causal_block_size": 2}}),
+        ("df", "text_to_video", {"skyreels": {"fidelity": "diffusers"}}),
         ("df", "image_to_video", {}),
         ("df", "image_to_video", {"num_frames": 20, "end": True}),
         ("df", "video_extension", {"num_frames": 20}),

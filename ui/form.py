@@ -73,7 +73,7 @@ def restore(request: GenerationRequest, plan: Plan, *, seed: int | None) -> None
     }
     if request.resolution not in ("540p", "720p"):
         fields["resolution"] = "540p"
-    options = request.skyreels.model_dump()
+    options = request.skyreels.model_dump(mode="json")
     fields |= {name: options[name] or None for name in WINDOWS}
     st.session_state["form_to_restore"] = fields
 

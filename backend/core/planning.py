@@ -6,6 +6,7 @@ Pure arithmetic on the request, the model's row and the machine's figures, so a 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -13,7 +14,17 @@ from enum import Enum
 
 from backend.core.errors import InvalidRequest
 from backend.core.registry import SYNTHETIC, ModelSpec, Transformer
-from backend.core.schema import DEFAULT_FPS, DEFAULT_FRAMES, FPS, NUM_FRAMES, SECONDS, GenerationRequest
+from backend.core.schedule import count_steps
+from backend.core.schema import (
+    DEFAULT_FPS,
+    DEFAULT_FRAMES,
+    FPS,
+    NUM_FRAMES,
+    SECONDS,
+    Fidelity,
+    GenerationRequest,
+)
+from backend.core.windows import Window, latent_frames, lay_out
 
 
 class Stage(str, Enum):
@@ -48,14 +59,6 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """A half-open range of latent frames that one pass denoises."""
-
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True, slots=True)
 class Forecast:
     """What a render will probably take: seconds a stage, peak memory of the device, bytes of the finished file."""
 
@@ -73,7 +76,8 @@ class Forecast:
 class Plan:
     """A request made legal. The model renders `render_frames` at `render_width` x `render_height`; of these the first
     `prefix_frames` repeat the end of the source and the last ones are trimmed, so that `num_frames` new ones remain,
-    delivered at `width` x `height` after `source_frames` frames of the source.
+    delivered at `width` x `height` after `source_frames` frames of the source. Blocks of `causal_block_size` latent
+    frames lag `ar_step` steps behind one another; 0 is all at once.
     """
 
     model: str
@@ -96,6 +100,9 @@ class Plan:
     guidance_scale: float
     flow_shift: float
     forecast: Forecast
+    fidelity: Fidelity = Fidelity.ORIGINAL
+    ar_step: int = 0
+    causal_block_size: int = 1
 
     @property
     def total_frames(self) -> int:
@@ -107,49 +114,26 @@ class Plan:
         return self.total_frames / self.fps
 
     @property
-    def forwards(self) -> int:
-        """Calls of the transformer, guidance counted."""
-        return len(self.windows) * self.num_inference_steps * (2 if self.guidance_scale > 1 else 1)
-
-
-def latent_frames(frames: int) -> int:
-    """Latent frames of 4k+1 pixel frames.
-
-    >>> latent_frames(97)
-    25
-    """
-    return (frames - 1) // 4 + 1
-
-
-def legal_frames(frames: int) -> int:
-    """The least 4k+1 that is not below `frames`.
-
-    >>> [legal_frames(n) for n in (1, 64, 65, 66)]
-    [1, 65, 65, 69]
-    """
-    return 4 * math.ceil((frames - 1) / 4) + 1
-
-
-def plan_windows(num_frames: int, base_num_frames: int, overlap_history: int) -> tuple[Window, ...]:
-    """Split a long film into denoising windows that share `overlap_history` frames; the last may be shorter.
-
-    Arguments are frames, each 4k+1. Raises InvalidRequest unless `overlap_history` is shorter than `base_num_frames`.
-
-    >>> plan_windows(257, base_num_frames=97, overlap_history=17)
-    (Window(start=0, stop=25), Window(start=20, stop=45), Window(start=40, stop=65))
-    """
-    total, base, overlap = latent_frames(num_frames), latent_frames(base_num_frames), latent_frames(overlap_history)
-    if overlap >= base:
-        raise InvalidRequest(
-            f"overlap_history={overlap_history} is not shorter than the window of {base_num_frames} frames;",
-            hint=f"use at most {base_num_frames - 4}.",
-            field="skyreels.overlap_history",
+    def window_steps(self) -> tuple[int, ...]:
+        """Denoising steps of each window; more than `num_inference_steps` where blocks wait for one another."""
+        known = [latent_frames(self.prefix_frames) if self.prefix_frames else 0]
+        known += [before.stop - after.start for before, after in itertools.pairwise(self.windows)]
+        return tuple(
+            count_steps(
+                window.stop - window.start, self.num_inference_steps, self.ar_step, self.causal_block_size, ready
+            )
+            for window, ready in zip(self.windows, known, strict=True)
         )
-    windows = [Window(0, min(base, total))]
-    while windows[-1].stop < total:
-        start = windows[-1].stop - overlap
-        windows.append(Window(start, min(start + base, total)))
-    return tuple(windows)
+
+    @property
+    def passes(self) -> int:
+        """Calls of the transformer a step: with guidance, one with the prompt and one without."""
+        return 2 if self.guidance_scale > 1 else 1
+
+    @property
+    def forwards(self) -> int:
+        """Calls of the transformer in all."""
+        return self.passes * sum(self.window_steps)
 
 
 def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machine: Machine) -> ModelSpec:
@@ -179,6 +163,7 @@ def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machin
         for spec in present.values()
         if request.mode in spec.modes
         and (spec.end_image or not request.end_image)
+        and (spec.diffusion_forcing or not request.skyreels.ar_step)
         and spec.transformer is not None
         and machine.has_gpu
         and max(spec.weights_gib, spec.other_gib) + 2 <= machine.vram_gib  # in turn: text encoder, then transformer
@@ -222,25 +207,20 @@ def make_plan(
             f"{spec.title} cannot end on a picture;", hint="leave end_image out or use a DF model.", field="end_image"
         )
     options = request.skyreels
-    one_window = spec.engine == "skyreels" and not spec.diffusion_forcing
-    if one_window and (options.base_num_frames or options.overlap_history):
+    if options.ar_step and spec.engine == "skyreels":
+        _check_blocks_can_wait(request, spec)
+    if (
+        spec.engine == "skyreels"
+        and not spec.diffusion_forcing
+        and (options.base_num_frames or options.overlap_history)
+    ):
         raise InvalidRequest(
             f"{spec.title} makes one window, whose length is its own;",
             hint="leave base_num_frames and overlap_history out, or use a DF model.",
             field="skyreels.base_num_frames" if options.base_num_frames else "skyreels.overlap_history",
         )
-    base = options.base_num_frames or spec.base_num_frames
-    overlap = options.overlap_history or min(spec.overlap_history, base - 4)
     source_frames = frames_at(source, fps) if source else 0
-    prefix = min(overlap, 4 * ((source_frames - 1) // 4) + 1) if source else 0
-    render_frames = legal_frames(prefix + num_frames)
-    if one_window and render_frames > base:
-        raise InvalidRequest(
-            f"num_frames={num_frames} is more than {spec.title} makes in its one window;",
-            hint=f"use at most {base} frames, or a DF model.",
-            field="num_frames",
-        )
-    windows = plan_windows(render_frames, base, overlap)
+    layout = lay_out(request, spec, num_frames, source_frames)
     render_width, render_height, enlarged = render_size(width, height, spec)
     plan = Plan(
         model=spec.id,
@@ -253,18 +233,36 @@ def make_plan(
         enlarged=enlarged,
         fps=fps,
         num_frames=num_frames,
-        render_frames=render_frames,
-        prefix_frames=prefix,
+        render_frames=layout.render_frames,
+        prefix_frames=layout.prefix_frames,
         source_frames=source_frames,
-        windows=windows,
-        overlap_history=overlap,
+        windows=layout.windows,
+        overlap_history=layout.overlap_history,
         addnoise_condition=options.addnoise_condition,
         num_inference_steps=request.num_inference_steps or spec.num_inference_steps,
         guidance_scale=spec.guidance_scale if request.guidance_scale is None else request.guidance_scale,
         flow_shift=options.flow_shift or spec.flow_shift,
         forecast=Forecast({}, 0.0, 0),
+        fidelity=options.fidelity,
+        ar_step=options.ar_step if spec.engine == "skyreels" else 0,
+        causal_block_size=options.block if spec.engine == "skyreels" else 1,
     )
     return _with_forecast(plan, spec, machine, calibration)
+
+
+def _check_blocks_can_wait(request: GenerationRequest, spec: ModelSpec) -> None:
+    """Raise InvalidRequest where blocks of frames cannot lag behind one another."""
+    reason = None
+    if not spec.diffusion_forcing:
+        reason = f"{spec.title} gives all frames the same noise level; use ar_step=0 or a DF model."
+    elif request.image:
+        # A picture is one latent frame and fills no block; the original would denoise it away.
+        reason = "a first picture fills no block of frames; use ar_step=0, or leave the picture out."
+    elif request.end_image and request.skyreels.fidelity is Fidelity.DIFFUSERS:
+        reason = "the last picture fills no block of the causal mask of diffusers; use ar_step=0 or fidelity=original."
+    if reason:
+        refused = f"ar_step={request.skyreels.ar_step} is not possible:"
+        raise InvalidRequest(refused, hint=reason, field="skyreels.ar_step")
 
 
 def render_size(width: int, height: int, spec: ModelSpec) -> tuple[int, int, bool]:
@@ -359,11 +357,12 @@ def _model_cost(plan: Plan, spec: ModelSpec, machine: Machine) -> tuple[dict[Sta
     flops = device_flops(machine)
     rows = plan.render_width * plan.render_height // (2 * spec.spatial_factor) ** 2
     tokens = [rows * (window.stop - window.start) for window in plan.windows]
-    passes = plan.forwards / len(plan.windows)
+    calls = [plan.passes * steps for steps in plan.window_steps]
     decode = DECODE_FLOPS_PER_PIXEL * plan.render_width * plan.render_height * plan.render_frames
     seconds = {
         Stage.LOADING: 2 + spec.memory_gib / READ_GIB_PER_S,
-        Stage.DENOISING: passes * sum(forward_flops(spec.transformer, count) for count in tokens) / flops,
+        Stage.DENOISING: sum(n * forward_flops(spec.transformer, count) for n, count in zip(calls, tokens, strict=True))
+        / flops,
         Stage.DECODING: decode / (flops / 4 if machine.has_gpu else flops),
     }
     hidden = max(tokens) * (spec.transformer.dim if spec.transformer else 0) * 2

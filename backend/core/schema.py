@@ -36,10 +36,13 @@ FLOW_SHIFT = Bounds(1.0, 20.0)
 WINDOW_FRAMES = Bounds(17, 257)
 OVERLAP_FRAMES = Bounds(5, 97)
 ADDNOISE = Bounds(0, 100)
+AR_STEP = Bounds(0, 50)  # as many as there are steps: then each block waits for the one before to finish
+BLOCK = Bounds(1, 12)  # latent frames; two of 12 fit into the usual window of 97 frames
 PROMPT_LENGTH = 4000  # characters; the text encoder reads 512 tokens
 
 DEFAULT_FRAMES = 64
 DEFAULT_FPS = 24
+DEFAULT_BLOCK = 5  # latent frames, as the original's authors recommend together with ar_step=5
 
 UPLOAD_ID = r"[0-9a-z]{20}"
 
@@ -67,6 +70,17 @@ class Preset(str, Enum):
     EXACT = "exact"
 
 
+class Fidelity(str, Enum):
+    """Whose arithmetic a render follows.
+
+    `original`: SkyReels V2 as its authors run it, with guidance in float32 and a solver that remembers what it was
+    given. `diffusers`: the pipelines of that library bit for bit, for comparing with films made there.
+    """
+
+    ORIGINAL = "original"
+    DIFFUSERS = "diffusers"
+
+
 SIZES: dict[tuple[str, Orientation], tuple[int, int]] = {
     ("540p", Orientation.LANDSCAPE): (960, 540),
     ("540p", Orientation.PORTRAIT): (540, 960),
@@ -90,6 +104,9 @@ class SkyReelsOptions(BaseModel):
     overlap_history: int | None = between(OVERLAP_FRAMES, None)
     addnoise_condition: int = between(ADDNOISE, 0)
     flow_shift: float | None = between(FLOW_SHIFT, None)
+    ar_step: int = between(AR_STEP, 0)
+    causal_block_size: int | None = between(BLOCK, None)
+    fidelity: Fidelity = Fidelity.ORIGINAL
 
     @field_validator("base_num_frames", "overlap_history")
     @classmethod
@@ -100,6 +117,20 @@ class SkyReelsOptions(BaseModel):
                 f"{frames} is not 4k+1 (the VAE packs 4 frames into one latent frame); use {below} or {below + 4}"
             )
         return frames
+
+    @model_validator(mode="after")
+    def _blocks_wait_for_one_another(self) -> SkyReelsOptions:
+        if self.ar_step == 0 and (self.causal_block_size or 1) > 1:
+            raise ValueError(
+                f"causal_block_size={self.causal_block_size} needs an ar_step, by which a block lags behind the one"
+                " before; use ar_step=5, or leave causal_block_size out"
+            )
+        return self
+
+    @property
+    def block(self) -> int:
+        """Latent frames that go down the noise levels together; 1 where all do."""
+        return (self.causal_block_size or DEFAULT_BLOCK) if self.ar_step else 1
 
 
 class GenerationRequest(BaseModel):
@@ -228,6 +259,8 @@ def explain(errors: Sequence[Any]) -> InvalidRequest:
         first = message.split(" ", 1)[0].split("=")[0]
         if field is None and first in GenerationRequest.model_fields:
             field = first
+        if field == "skyreels" and first in SkyReelsOptions.model_fields:
+            return InvalidRequest(f"{message}.", field=f"skyreels.{first}")
         return InvalidRequest(f"{field}: {message}." if path else f"{message}.", field=field)
     if kind in ("enum", "literal_error"):
         return InvalidRequest(f"{field}={shown} is not a choice;", hint=f"use {context.get('expected')}.", field=field)

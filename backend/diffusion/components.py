@@ -55,16 +55,6 @@ class Components:
         config = self.vae.config
         return int(2 ** (len(config.dim_mult) - 1) * (config.patch_size or 1))
 
-    def scheduler(self, flow_shift: float, num_inference_steps: int) -> Any:
-        """A fresh UniPC solver with its noise levels set, at the first of them."""
-        solver = UniPCMultistepScheduler.from_config(
-            self.scheduler_config, flow_shift=flow_shift, prediction_type="flow_prediction", use_flow_sigmas=True
-        )
-        solver.set_timesteps(num_inference_steps, device=self.device)
-        # Asked by timestep it would look the start up, and take the second of two that round to the same integer.
-        solver.set_begin_index(0)
-        return solver
-
     def move(self, device: torch.device) -> None:
         """Put all models on `device`."""
         for model in (self.text_encoder, self.image_encoder, self.transformer, self.vae):

@@ -13,8 +13,11 @@ import torch
 
 from backend.core.errors import RenderFailed
 from backend.core.planning import Plan
+from backend.core.schedule import make_schedule
+from backend.core.schema import Fidelity
 from backend.diffusion.components import Components
 from backend.diffusion.conditions import Conditions
+from backend.diffusion.solver import Solver
 from backend.diffusion.text import Prompt
 
 
@@ -33,6 +36,7 @@ class Sampler:
         self.conditions = conditions
         self.window = 0
         self.step_index = 0
+        self._original = plan.fidelity is Fidelity.ORIGINAL
         self.film: torch.Tensor | None = None
         # On the CPU, so that the seed means the same noise on every device; windows draw from it in their order.
         self._noise = torch.Generator("cpu").manual_seed(seed)
@@ -45,8 +49,8 @@ class Sampler:
     @property
     def part(self) -> float:
         """How much of the denoising is done, 0 to 1."""
-        steps = self.plan.num_inference_steps
-        return (self.window * steps + self.step_index) / (len(self.plan.windows) * steps)
+        steps = self.plan.window_steps
+        return (sum(steps[: self.window]) + self.step_index) / sum(steps)
 
     def step(self) -> None:
         """Go one noise level down in one window: one call of the transformer, two with guidance.
@@ -54,14 +58,11 @@ class Sampler:
         Raises RenderFailed if the result is not finite; whatever a hook raises inside leaves the state as it was.
         """
         with torch.no_grad():
-            timestep = self._solver.timesteps[self.step_index]
-            prediction = self._predict(timestep)[:, :, self._free]
-            sample = self.latents[:, :, self._free]
-            if not self.components.diffusion_forcing:
-                # The forcing loops, the original's and the port's, let the solver remember a view of latents that are
-                # then overwritten, so its second step corrects from the result of the first. The plain ones do not.
-                sample = sample.clone()
-            self.latents[:, :, self._free] = self._solver.step(prediction, timestep, sample, return_dict=False)[0]
+            velocity = self._predict()
+            moves = self._schedule.moves[self.step_index]
+            for solver in self._solvers:
+                if moves[solver.frames.start]:
+                    solver.step(self.latents, velocity)
         # Reading the answer also waits for the GPU, so a CUDA error surfaces in the step that made it.
         if not torch.isfinite(self.latents).all():
             raise RenderFailed(
@@ -69,7 +70,7 @@ class Sampler:
                 hint="lower guidance_scale; if that does not help, download the model again.",
             )
         self.step_index += 1
-        if self.step_index == self.plan.num_inference_steps:
+        if self.step_index == len(self._schedule.levels):
             self._close_window()
 
     def _open_window(self) -> None:
@@ -85,42 +86,57 @@ class Sampler:
         self.latents = torch.randn(shape, generator=self._noise, dtype=torch.float32).to(device)
         self._known = 0 if known is None else known.shape[2]
         if known is not None:
-            self.latents[:, :, : self._known] = known
-        self._free = slice(self._known, shape[2])  # the latent frames that the solver moves
+            self.latents[:, :, : self._known] = self._given(known)
+        self._length = shape[2]
         if self.conditions.end is not None and last:
-            self.latents = torch.cat([self.latents, self.conditions.end], dim=2)
-        self._solver = self.components.scheduler(plan.flow_shift, plan.num_inference_steps)
+            self.latents = torch.cat([self.latents, self._given(self.conditions.end)], dim=2)
+        self._schedule = make_schedule(
+            shape[2], plan.num_inference_steps, plan.ar_step, plan.causal_block_size, self._known
+        )
+        self._solvers = [Solver(self.components, plan, slice(*run)) for run in self._schedule.runs]
+        self._timesteps = self._make_timesteps()
+
+    def _make_timesteps(self) -> torch.Tensor:
+        """What the transformer is told of every latent frame at every step, of shape (steps, latent frames), int64."""
+        # 999 is noise that waits, 0 a frame that is finished or given, as is the end picture's behind the last one.
+        of_level = [999, *self._solvers[0].timesteps.tolist(), 0]
+        behind = [0] * (self.latents.shape[2] - self._length)
+        rows = [[of_level[level] for level in row] + behind for row in self._schedule.levels]
+        return torch.tensor(rows, device=self.components.device)
 
     def _close_window(self) -> None:
         # The end picture's latent frame stands behind the film and is not part of it.
         if self.film is None:
-            self.film = self.latents[:, :, : self._free.stop]
+            self.film = self.latents[:, :, : self._length]
         else:
-            self.film = torch.cat([self.film, self.latents[:, :, self._free]], dim=2)
+            self.film = torch.cat([self.film, self.latents[:, :, self._known : self._length]], dim=2)
         self.window += 1
         self.step_index = 0
         if not self.finished:
             self._open_window()
 
-    def _predict(self, timestep: torch.Tensor) -> torch.Tensor:
-        """The guided velocity of every latent frame at `timestep`, float32."""
+    def _given(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents of frames that are known; the stock pipelines keep them in the transformer's precision."""
+        return latents if self._original else latents.to(self.components.transformer.dtype).float()
+
+    def _predict(self) -> torch.Tensor:
+        """The guided velocity of every latent frame at its level: float32, or the model's dtype as in diffusers."""
         dtype = self.components.transformer.dtype
         if self.components.diffusion_forcing:
-            latents, timesteps = self._forcing_input(timestep, dtype)
+            latents, timesteps = self._forcing_input(dtype)
         else:
             joined = [self.latents] if self.conditions.channels is None else [self.latents, self.conditions.channels]
-            latents, timesteps = torch.cat(joined, dim=1).to(dtype), timestep.expand(1)
+            latents, timesteps = torch.cat(joined, dim=1).to(dtype), self._timesteps[self.step_index, :1]
         positive = self._forward(latents, timesteps, self.prompt.positive)
         if self.prompt.negative is None:
             return positive
         negative = self._forward(latents, timesteps, self.prompt.negative)
         return negative + self.plan.guidance_scale * (positive - negative)
 
-    def _forcing_input(self, timestep: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    def _forcing_input(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents in `dtype` and one timestep a latent frame; a little noise on known frames if the plan says so."""
         latents = self.latents.to(dtype, copy=True)
-        timesteps = torch.zeros(1, latents.shape[2], dtype=torch.int64, device=latents.device)
-        timesteps[:, self._free] = timestep
+        timesteps = self._timesteps[self.step_index : self.step_index + 1].clone()
         level = self.plan.addnoise_condition
         if level and self._known:
             known = latents[:, :, : self._known]
@@ -130,7 +146,7 @@ class Sampler:
         return latents, timesteps
 
     def _forward(self, latents: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        # Mixing guidance in bfloat16 would lose what the difference of two close predictions says.
+        self._set_mask()
         velocity: torch.Tensor = self.components.transformer(
             hidden_states=latents,
             timestep=timesteps,
@@ -139,8 +155,19 @@ class Sampler:
             enable_diffusion_forcing=self.components.diffusion_forcing,
             fps=[0 if self.plan.fps == 16 else 1],  # the two rates that the model was told apart in training
             return_dict=False,
-        )[0].float()
-        return velocity
+        )[0]
+        # Mixing guidance in bfloat16 would lose what the difference of two close predictions says.
+        return velocity.float() if self._original else velocity
+
+    def _set_mask(self) -> None:
+        """See that later blocks are hidden from earlier ones only where diffusers does so.
+
+        The released weights were not trained with that mask (SkyReels-V2 issues 53, 58, 78), and the transformer keeps
+        it for the next render until somebody takes it off.
+        """
+        transformer, block = self.components.transformer, 1 if self._original else self.plan.causal_block_size
+        if transformer.config.num_frame_per_block != block:
+            transformer._set_ar_attention(block)
 
 
 def condition_noise(shape: tuple[int, ...], seed: int, window: int, step: int) -> torch.Tensor:

@@ -10,17 +10,16 @@ from backend.core.planning import (
     Machine,
     Source,
     Stage,
-    Window,
     choose_model,
     forward_flops,
     fraction_done,
     frames_at,
-    latent_frames,
     make_plan,
-    plan_windows,
 )
 from backend.core.registry import LARGE, MODELS, SMALL, SYNTHETIC
+from backend.core.schedule import make_schedule
 from backend.core.schema import parse_request
+from backend.core.windows import Window, latent_frames, plan_windows
 
 H100 = Machine("NVIDIA H100 80GB HBM3", cores=16, ram_gib=128, vram_gib=79)
 CARD_16 = Machine("NVIDIA RTX A4000", cores=8, ram_gib=32, vram_gib=16)
@@ -139,6 +138,126 @@ def test_every_wish_has_a_legal_plan(width, height, frames, fps, model, source):
         assert plan.render_width >= width
         assert plan.render_height >= height
     assert plan.forecast.total_s > 0
+
+
+def wait(num_frames=100, source=None, model=DF_SMALL, **options):
+    """A plan whose blocks wait for one another by 5 steps."""
+    wish = {"num_frames": num_frames, "skyreels": {"ar_step": 5} | options}
+    if source:
+        wish |= {"mode": "video_extension", "video": "0" * 20}
+    return make_plan(ask(**wish), model, H100, Source(64, 64, source, 24.0) if source else None)
+
+
+def test_blocks_that_wait_divide_every_window_and_the_rest_is_trimmed():
+    plan = wait(num_frames=100)
+    assert (plan.ar_step, plan.causal_block_size) == (5, 5)
+    assert (plan.windows, plan.render_frames) == ((Window(0, 25), Window(20, 30)), 117)
+    # The second window has one block that is known and one that is not.
+    assert plan.window_steps == (30 + 4 * 5, 30)
+    assert plan.forwards == 2 * 80
+    assert plan.forecast.total_s > make_plan(ask(num_frames=100), DF_SMALL, H100).forecast.total_s
+
+
+def test_what_was_left_open_fits_the_blocks():
+    hd = MODELS["skyreels-v2-df-14b-720p"]
+    assert wait(num_frames=300, model=hd).windows[0] == Window(0, 30)  # of 121 frames, 31 latent frames
+    assert wait(num_frames=300, causal_block_size=4).windows[1].start == 24 - 8
+    assert wait(num_frames=300, causal_block_size=12).windows[1].start == 12
+    assert wait(num_frames=64, base_num_frames=121).windows == (Window(0, 20),)  # one window: its most is no matter
+
+
+def test_an_extension_begins_with_whole_blocks():
+    assert wait(source=100).prefix_frames == 17
+    assert wait(source=100, causal_block_size=2).prefix_frames == 21
+    assert wait(source=12, causal_block_size=2).prefix_frames == 5
+    with pytest.raises(InvalidRequest, match=r"17 frames or more, the video has 9; use causal_block_size=3,"):
+        wait(source=9)
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "words"),
+    [
+        (
+            {"base_num_frames": 121},
+            "base_num_frames",
+            "121 is 31 latent frames, .* divided by .* 5; use 117 or 137",
+        ),
+        ({"base_num_frames": 17}, "base_num_frames", "17 is 5 latent frames, which leaves no room .* use 37 or 57"),
+        ({"overlap_history": 21}, "overlap_history", "21 is 6 latent frames, .* divided by blocks of 5; use 17 or 37"),
+        ({"overlap_history": 97}, "overlap_history", "97 is 25 latent frames, which leaves no room .* use 57 or 77"),
+        ({"base_num_frames": 57, "overlap_history": 77}, "base_num_frames", "use 97 or 117"),
+    ],
+)
+def test_windows_that_are_not_whole_blocks_are_refused_with_the_two_nearest(options, field, words):
+    with pytest.raises(InvalidRequest, match=words) as refused:
+        wait(num_frames=300, **options)
+    assert refused.value.field == f"skyreels.{field}"
+
+
+def test_a_first_picture_and_plain_models_cannot_wait():
+    """The original and the port take the picture for a part of a block, and denoise it away."""
+    picture = {"mode": "image_to_video", "image": "0" * 20, "skyreels": {"ar_step": 5}}
+    with pytest.raises(InvalidRequest, match=r"ar_step=5 .* first picture .* use ar_step=0"):
+        make_plan(ask(**picture), DF_SMALL, H100)
+    with pytest.raises(InvalidRequest, match=r"same noise level; use ar_step=0 or a DF model"):
+        wait(model=MODELS["skyreels-v2-t2v-14b-540p"])
+    ends = {"mode": "video_extension", "video": "0" * 20, "end_image": "0" * 20}
+    source = Source(64, 64, 100, 24.0)
+    assert make_plan(ask(**ends, skyreels={"ar_step": 5}), DF_SMALL, H100, source).ar_step == 5
+    with pytest.raises(InvalidRequest, match=r"causal mask of diffusers; use ar_step=0 or fidelity=original"):
+        make_plan(ask(**ends, skyreels={"ar_step": 5, "fidelity": "diffusers"}), DF_SMALL, H100, source)
+
+
+def test_the_sketch_has_nothing_that_waits():
+    plan = wait(model=SYNTHETIC)
+    assert (plan.ar_step, plan.causal_block_size, plan.render_frames) == (0, 1, 101)
+
+
+def test_auto_takes_a_model_whose_blocks_can_wait():
+    plain = MODELS["skyreels-v2-t2v-14b-540p"]
+    assert choose_model(ask(), [plain, DF_SMALL], H100) is plain
+    assert choose_model(ask(skyreels={"ar_step": 5}), [plain, DF_SMALL], H100) is DF_SMALL
+
+
+@given(
+    frames=st.integers(16, 1457),
+    ar_step=st.integers(1, 50),
+    steps=st.integers(10, 50),
+    block=st.none() | st.integers(1, 12),
+    base=st.none() | st.integers(4, 64).map(lambda k: 4 * k + 1),
+    overlap=st.none() | st.integers(1, 24).map(lambda k: 4 * k + 1),
+    source=st.none() | st.integers(1, 300),
+    hd=st.booleans(),
+)
+def test_blocks_that_wait_have_a_legal_plan_or_a_refusal_that_leads_to_one(
+    frames, ar_step, steps, block, base, overlap, source, hd
+):
+    model = MODELS["skyreels-v2-df-14b-720p" if hd else "skyreels-v2-df-1.3b-540p"]
+    options = {"ar_step": ar_step, "causal_block_size": block, "base_num_frames": base, "overlap_history": overlap}
+    wish = {"num_frames": frames, "num_inference_steps": steps}
+    if source:
+        wish |= {"mode": "video_extension", "video": "0" * 20}
+    plan = None
+    for _ in range(4):
+        try:
+            plan = make_plan(ask(**wish, skyreels=options), model, H100, source and Source(64, 64, source, 24.0))
+            break
+        except InvalidRequest as refused:
+            name = refused.field.removeprefix("skyreels.")
+            nearest = [int(number) for number in re.findall(r"\d+", refused.hint.replace("ar_step=0", ""))]
+            options[name] = nearest[-1]
+    assert plan, options
+    size = plan.causal_block_size
+    assert plan.prefix_frames + frames <= plan.render_frames < plan.prefix_frames + frames + 4 * size
+    assert plan.windows[-1].stop == latent_frames(plan.render_frames)
+    known = [latent_frames(plan.prefix_frames) if plan.prefix_frames else 0]
+    known += [before.stop - after.start for before, after in itertools.pairwise(plan.windows)]
+    for window, ready, counted in zip(plan.windows, known, plan.window_steps, strict=True):
+        length = window.stop - window.start
+        assert length % size == ready % size == 0
+        assert ready < length <= max(latent_frames(options["base_num_frames"] or model.base_num_frames), 2 * size)
+        if len(plan.windows) < 8:
+            assert counted == len(make_schedule(length, steps, ar_step, size, ready).levels)
 
 
 def test_frames_at_another_rate():

@@ -52,6 +52,15 @@ def test_a_request_survives_json():
         ({"prompt": "x", "num_frames": 64, "seconds": 2}, "num_frames", "64", "send one"),
         ({"prompt": "x", "skyreels": {"overlap_history": 18}}, "skyreels.overlap_history", "18", "17 or 21"),
         ({"prompt": "x", "skyreels": {"overlap": 17}}, "skyreels.overlap", "overlap", "overlap_history"),
+        ({"prompt": "x", "skyreels": {"ar_step": 51}}, "skyreels.ar_step", "51", "0 to 50"),
+        (
+            {"prompt": "x", "skyreels": {"ar_step": 5, "causal_block_size": 13}},
+            "skyreels.causal_block_size",
+            "13",
+            "1 to 12",
+        ),
+        ({"prompt": "x", "skyreels": {"causal_block_size": 5}}, "skyreels.causal_block_size", "5", "ar_step=5"),
+        ({"prompt": "x", "skyreels": {"fidelity": "exact"}}, "skyreels.fidelity", "exact", "original"),
         ({"prompt": ["x"]}, "prompt", "['x']", "string"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from backend.core.schema import parse_request
 from backend.library.checkpoints import find_checkpoints
 from tests.tiny_checkpoints import KINDS, build_checkpoint
 
+SEED = 7
+NEGATIVE = "blurry"
 MACHINE = Machine(device="CPU, 2 cores", cores=2, ram_gib=8.0)
 
 
@@ -45,6 +48,15 @@ def components(checkpoints) -> dict[str, Any]:
     return {
         kind: load_components(folder, torch.device("cpu"), lambda part: None) for kind, folder in checkpoints.items()
     }
+
+
+def in_dtype(parts: Any, dtype: Any) -> Any:
+    """Components whose transformer is loaded anew in `dtype`; None leaves all as they are."""
+    if dtype is None:
+        return parts
+    folder = parts.transformer.config._name_or_path
+    loaded = type(parts.transformer).from_pretrained(folder, dtype=dtype, local_files_only=True)
+    return replace(parts, transformer=loaded.eval().requires_grad_(False))
 
 
 @pytest.fixture(scope="session")
@@ -82,3 +94,56 @@ def last_picture() -> np.ndarray:
 def clip() -> np.ndarray:
     """17 frames."""
     return np.random.default_rng(3).integers(0, 256, (17, 64, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def sample(components):
+    """Our latents for a plan and its inputs."""
+
+    from backend.diffusion.conditions import encode_conditions
+    from backend.diffusion.sampler import Sampler
+    from backend.diffusion.text import encode_prompt
+
+    def run(kind, plan, image=None, end_image=None, prefix=None, seed=SEED, prompt="A boat", dtype=None):
+        parts = in_dtype(components[kind], dtype)
+        text = encode_prompt(parts, prompt, NEGATIVE if plan.guidance_scale > 1 else None)
+        conditions = encode_conditions(parts, plan.render_frames, image, end_image, prefix)
+        sampler = Sampler(parts, plan, seed, text, conditions)
+        while not sampler.finished:
+            sampler.step()
+        return sampler.film
+
+    return run
+
+
+@pytest.fixture
+def stock(checkpoints):
+    """A stock pipeline's latents for the same plan."""
+
+    import torch
+
+    def run(pipeline, kind, plan, seed=SEED, dtype=None, **inputs):
+        dtypes = {} if dtype is None else {"dtype": {"transformer": dtype, "default": torch.float32}}
+        pipe = pipeline.from_pretrained(checkpoints[kind], local_files_only=True, **dtypes)
+        pipe.set_progress_bar_config(disable=True)
+        if "DiffusionForcing" in pipeline.__name__:
+            base = 4 * max(window.stop - window.start for window in plan.windows) - 3
+            inputs |= {"base_num_frames": base, "addnoise_condition": plan.addnoise_condition, "fps": plan.fps}
+            if plan.ar_step:
+                inputs |= {"ar_step": plan.ar_step, "causal_block_size": plan.causal_block_size}
+            if len(plan.windows) > 1 or plan.prefix_frames:
+                inputs["overlap_history"] = plan.overlap_history
+        return pipe(
+            prompt="A boat",
+            negative_prompt=NEGATIVE,
+            height=plan.render_height,
+            width=plan.render_width,
+            num_frames=plan.render_frames,
+            num_inference_steps=plan.num_inference_steps,
+            guidance_scale=plan.guidance_scale,
+            generator=torch.Generator("cpu").manual_seed(seed),
+            output_type="latent",
+            **inputs,
+        ).frames
+
+    return run

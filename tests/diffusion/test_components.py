@@ -39,15 +39,6 @@ def test_the_causal_mask_is_off_whatever_the_file_says(copy):
     assert load_components(folder, CPU, lambda part: None).transformer.config.num_frame_per_block == 1
 
 
-def test_the_solver_has_the_plans_shift_and_starts_at_the_first_level(components):
-    gentle, strong = (components["df"].scheduler(shift, 10) for shift in (3.0, 8.0))
-    assert len(strong.timesteps) == 10
-    assert strong.timesteps[5] > gentle.timesteps[5]
-    assert strong.config.use_flow_sigmas
-    assert strong.config.prediction_type == "flow_prediction"
-    assert strong.begin_index == 0
-
-
 def test_loading_tells_how_far_it_is_and_can_be_stopped(checkpoints):
     parts = []
     load_components(checkpoints["i2v"], CPU, parts.append)

@@ -17,67 +17,35 @@ from diffusers import (
 from PIL import Image
 
 from backend.core.errors import RenderFailed
+from backend.core.schema import Fidelity
 from backend.diffusion.conditions import Conditions, encode_conditions
 from backend.diffusion.sampler import Sampler, condition_noise
 from backend.diffusion.text import encode_prompt
-
-SEED = 7
-NEGATIVE = "blurry"
-
-
-@pytest.fixture
-def sample(components, plan_for):
-    """Our latents for a plan and its inputs."""
-
-    def run(kind, plan, image=None, end_image=None, prefix=None, seed=SEED, prompt="A boat"):
-        parts = components[kind]
-        text = encode_prompt(parts, prompt, NEGATIVE if plan.guidance_scale > 1 else None)
-        conditions = encode_conditions(parts, plan.render_frames, image, end_image, prefix)
-        sampler = Sampler(parts, plan, seed, text, conditions)
-        while not sampler.finished:
-            sampler.step()
-        return sampler.film
-
-    return run
-
-
-@pytest.fixture
-def stock(checkpoints):
-    """A stock pipeline's latents for the same plan."""
-
-    def run(pipeline, kind, plan, seed=SEED, **inputs):
-        pipe = pipeline.from_pretrained(checkpoints[kind], local_files_only=True)
-        pipe.set_progress_bar_config(disable=True)
-        if "DiffusionForcing" in pipeline.__name__:
-            base = 4 * max(window.stop - window.start for window in plan.windows) - 3
-            inputs |= {"base_num_frames": base, "addnoise_condition": plan.addnoise_condition, "fps": plan.fps}
-            if len(plan.windows) > 1 or plan.prefix_frames:
-                inputs["overlap_history"] = plan.overlap_history
-        return pipe(
-            prompt="A boat",
-            negative_prompt=NEGATIVE,
-            height=plan.render_height,
-            width=plan.render_width,
-            num_frames=plan.render_frames,
-            num_inference_steps=plan.num_inference_steps,
-            guidance_scale=plan.guidance_scale,
-            generator=torch.Generator("cpu").manual_seed(seed),
-            output_type="latent",
-            **inputs,
-        ).frames
-
-    return run
-
+from tests.diffusion.conftest import NEGATIVE, SEED
 
 SHORT_BASE = {"base_num_frames": 17, "overlap_history": 5}
+ASYNC = {"ar_step": 3, "causal_block_size": 2, "base_num_frames": 29, "overlap_history": 13}
+BFLOAT16 = pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["float32", "bfloat16"])
 
 
+@pytest.fixture
+def stock_plan(plan_for):
+    """A plan that is to give what the stock pipelines give."""
+
+    def plan(kind, **wishes):
+        return plan_for(kind, **wishes | {"skyreels": wishes.get("skyreels", {}) | {"fidelity": "diffusers"}})
+
+    return plan
+
+
+@BFLOAT16
 @pytest.mark.parametrize("guidance_scale", [1.0, 6.0])
-def test_text_to_video_equals_the_stock_pipeline(sample, stock, plan_for, guidance_scale):
-    plan = plan_for("t2v", guidance_scale=guidance_scale)
-    assert torch.equal(sample("t2v", plan), stock(SkyReelsV2Pipeline, "t2v", plan))
+def test_text_to_video_equals_the_stock_pipeline(sample, stock, stock_plan, guidance_scale, dtype):
+    plan = stock_plan("t2v", guidance_scale=guidance_scale)
+    assert torch.equal(sample("t2v", plan, dtype=dtype), stock(SkyReelsV2Pipeline, "t2v", plan, dtype=dtype))
 
 
+@BFLOAT16
 @pytest.mark.parametrize(
     "wishes",
     [
@@ -85,24 +53,33 @@ def test_text_to_video_equals_the_stock_pipeline(sample, stock, plan_for, guidan
         {"num_frames": 17, "fps": 16},
         {"num_frames": 29, "skyreels": SHORT_BASE},  # two full windows
         {"num_frames": 37, "skyreels": SHORT_BASE},  # a short window last
+        {"num_frames": 21, "skyreels": {"ar_step": 3, "causal_block_size": 2}},
+        {"num_frames": 21, "skyreels": {"ar_step": 4, "causal_block_size": 1}},
+        {"num_frames": 53, "skyreels": ASYNC | {"ar_step": 12}},  # each block waits for the one before to finish
+        {"num_frames": 53, "skyreels": ASYNC, "guidance_scale": 1},  # a short window last
     ],
-    ids=["short", "16fps", "two windows", "short last window"],
+    ids=["short", "16fps", "two windows", "short last window", "async", "frame by frame", "in turn", "async windows"],
 )
-def test_forcing_equals_the_stock_pipeline(sample, stock, plan_for, wishes):
-    plan = plan_for("df", **wishes)
-    assert torch.equal(sample("df", plan), stock(SkyReelsV2DiffusionForcingPipeline, "df", plan))
+def test_forcing_equals_the_stock_pipeline(sample, stock, stock_plan, wishes, dtype):
+    plan = stock_plan("df", **wishes)
+    theirs = stock(SkyReelsV2DiffusionForcingPipeline, "df", plan, dtype=dtype)
+    assert torch.equal(sample("df", plan, dtype=dtype), theirs)
 
 
+@BFLOAT16
 @pytest.mark.parametrize(("num_frames", "windows"), [(17, 1), (29, 2)])
-def test_forcing_from_a_picture_equals_the_stock_pipeline(sample, stock, plan_for, picture, num_frames, windows):
-    plan = plan_for("df", mode="image_to_video", num_frames=num_frames, skyreels=SHORT_BASE)
+def test_forcing_from_a_picture_equals_the_stock_pipeline(
+    sample, stock, stock_plan, picture, num_frames, windows, dtype
+):
+    plan = stock_plan("df", mode="image_to_video", num_frames=num_frames, skyreels=SHORT_BASE)
     assert len(plan.windows) == windows
-    theirs = stock(SkyReelsV2DiffusionForcingImageToVideoPipeline, "df", plan, image=Image.fromarray(picture))
-    assert torch.equal(sample("df", plan, image=picture), theirs)
+    image = Image.fromarray(picture)
+    theirs = stock(SkyReelsV2DiffusionForcingImageToVideoPipeline, "df", plan, dtype=dtype, image=image)
+    assert torch.equal(sample("df", plan, image=picture, dtype=dtype), theirs)
 
 
-def test_forcing_between_two_pictures_equals_the_stock_pipeline(sample, stock, plan_for, picture, last_picture):
-    plan = plan_for("df", mode="image_to_video", end=True)
+def test_forcing_between_two_pictures_equals_the_stock_pipeline(sample, stock, stock_plan, picture, last_picture):
+    plan = stock_plan("df", mode="image_to_video", end=True)
     inputs = {"image": Image.fromarray(picture), "last_image": Image.fromarray(last_picture)}
     theirs = stock(SkyReelsV2DiffusionForcingImageToVideoPipeline, "df", plan, **inputs)[:, :, :-1]
     ours = sample("df", plan, image=picture, end_image=last_picture)
@@ -111,22 +88,24 @@ def test_forcing_between_two_pictures_equals_the_stock_pipeline(sample, stock, p
     assert not torch.allclose(ours, sample("df", plan, image=picture), atol=1e-2)
 
 
-def test_extension_equals_the_stock_pipeline(sample, stock, plan_for, clip):
-    plan = plan_for("df", source_frames=17, num_frames=24, skyreels=SHORT_BASE)
-    assert plan.prefix_frames == 5
+@BFLOAT16
+@pytest.mark.parametrize("skyreels", [SHORT_BASE, ASYNC], ids=["sync", "async"])
+def test_extension_equals_the_stock_pipeline(sample, stock, stock_plan, clip, skyreels, dtype):
+    plan = stock_plan("df", source_frames=17, num_frames=24, skyreels=skyreels)
     video = [Image.fromarray(frame) for frame in clip]
-    theirs = stock(SkyReelsV2DiffusionForcingVideoToVideoPipeline, "df", plan, video=video)
-    assert torch.equal(sample("df", plan, prefix=clip[-5:]), theirs)
+    theirs = stock(SkyReelsV2DiffusionForcingVideoToVideoPipeline, "df", plan, dtype=dtype, video=video)
+    assert torch.equal(sample("df", plan, prefix=clip[-plan.prefix_frames :], dtype=dtype), theirs)
 
 
-def test_image_to_video_equals_the_stock_pipeline(sample, stock, plan_for, picture):
-    plan = plan_for("i2v", mode="image_to_video")
-    theirs = stock(SkyReelsV2ImageToVideoPipeline, "i2v", plan, image=Image.fromarray(picture))
-    assert torch.equal(sample("i2v", plan, image=picture), theirs)
+@BFLOAT16
+def test_image_to_video_equals_the_stock_pipeline(sample, stock, stock_plan, picture, dtype):
+    plan = stock_plan("i2v", mode="image_to_video")
+    theirs = stock(SkyReelsV2ImageToVideoPipeline, "i2v", plan, dtype=dtype, image=Image.fromarray(picture))
+    assert torch.equal(sample("i2v", plan, image=picture, dtype=dtype), theirs)
 
 
-def test_noise_on_known_frames_is_mixed_as_the_stock_pipeline_does(sample, stock, plan_for, monkeypatch):
-    plan = plan_for("df", num_frames=29, skyreels=SHORT_BASE | {"addnoise_condition": 20})
+def test_noise_on_known_frames_is_mixed_as_the_stock_pipeline_does(sample, stock, stock_plan, monkeypatch):
+    plan = stock_plan("df", num_frames=29, skyreels=SHORT_BASE | {"addnoise_condition": 20})
     steps = iter(range(plan.num_inference_steps))  # only the second window has known frames
     ours = sample("df", plan)
     monkeypatch.setattr(torch, "randn_like", lambda known: condition_noise(known.shape, SEED, 1, next(steps)))
@@ -143,6 +122,23 @@ def test_noise_has_a_name(sample, plan_for):
     assert len({condition_noise((4,), *name)[0].item() for name in names}) == 4
 
 
+def test_the_original_keeps_known_frames_in_float32(sample, plan_for, stock_plan, components, picture):
+    prefix = encode_conditions(components["df"], 17, picture).prefix
+    wishes = {"mode": "image_to_video"}
+    kept, rounded = (
+        sample("df", plan("df", **wishes), image=picture, dtype=torch.bfloat16)[:, :, :1]
+        for plan in (plan_for, stock_plan)
+    )
+    assert torch.equal(kept, prefix)
+    assert torch.equal(rounded, prefix.bfloat16().float())
+
+
+def test_the_fidelities_make_different_films_of_the_same_thing(sample, plan_for, stock_plan):
+    ours, theirs = sample("df", plan_for("df")), sample("df", stock_plan("df"))
+    assert not torch.equal(ours, theirs)
+    assert torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.9
+
+
 def test_the_prompt_matters(sample, plan_for):
     plan = plan_for("df")
     assert not torch.equal(sample("df", plan), sample("df", plan, prompt="A fox"))
@@ -153,6 +149,37 @@ def test_a_long_film_from_a_picture_ends_with_a_short_window(sample, plan_for, p
     plan = plan_for("df", mode="image_to_video", num_frames=37, skyreels=SHORT_BASE)
     assert [window.stop - window.start for window in plan.windows] == [5, 5, 4]
     assert sample("df", plan, image=picture).shape == (1, 16, 10, 8, 8)
+
+
+def test_blocks_that_wait_see_the_whole_window_in_the_original(sample, stock_plan, plan_for, components):
+    """The port hides later blocks from earlier ones, and its transformer does so for the next render too."""
+    wishes = {"num_frames": 21, "skyreels": {"ar_step": 3, "causal_block_size": 2}}
+    transformer = components["df"].transformer
+    plan = plan_for("df", **wishes)
+    free = sample("df", plan)
+    assert transformer.config.num_frame_per_block == 1
+    sample("df", stock_plan("df", **wishes))
+    assert transformer.config.num_frame_per_block == 2
+    assert torch.equal(free, sample("df", plan))
+    assert transformer.config.num_frame_per_block == 1
+    masked = sample("df", replace(plan, fidelity=Fidelity.DIFFUSERS))
+    assert not torch.allclose(free, masked, atol=1e-2)
+
+
+def test_blocks_go_down_one_after_another_until_all_are_clean(components, plan_for):
+    """Stock pipelines leave the frames that fill no block as pure noise."""
+    plan = plan_for("df", num_frames=30, guidance_scale=1, skyreels={"ar_step": 3, "causal_block_size": 3})
+    assert plan.render_frames == 33  # 9 latent frames
+    sampler = Sampler(components["df"], plan, SEED, encode_prompt(components["df"], "A boat", None), Conditions())
+    moved, steps = torch.zeros(9, dtype=int), 0
+    while not sampler.finished:
+        before = sampler.latents.clone()
+        sampler.step()
+        after = sampler.film if sampler.finished else sampler.latents
+        moved += (before != after).flatten(3).any(3)[0].any(0)
+        steps += 1
+    assert moved.tolist() == [10] * 9
+    assert steps == plan.window_steps[0] == 10 + 2 * 3
 
 
 def test_the_end_picture_acts_on_the_last_window_only(sample, plan_for, picture, last_picture):
@@ -185,6 +212,9 @@ def test_windows_hand_their_end_on(components, plan_for, window):
         (101, {}, 120),
         (61, {"base_num_frames": 17}, 120),  # 13 of 17 frames in common
         (105, {"overlap_history": 93}, 40),  # one new latent frame a window
+        (100, {"ar_step": 5}, 0),
+        (61, {"ar_step": 2, "causal_block_size": 3, "base_num_frames": 33}, 40),
+        (40, {"ar_step": 50, "causal_block_size": 1, "base_num_frames": 17}, 3),
         (1457, {}, 0),
     ],
 )
@@ -210,15 +240,17 @@ def test_every_plan_runs_to_its_end(components, plan_for, num_frames, skyreels, 
         assert torch.equal(sampler.film[:, :, : conditions.prefix.shape[2]], conditions.prefix)
 
 
-def test_guidance_is_mixed_in_float32(components, plan_for):
+@pytest.mark.parametrize("fidelity", Fidelity)
+def test_guidance_is_mixed_in_float32_unless_diffusers_is_wanted(components, plan_for, fidelity):
     """bfloat16 would round each prediction and the difference of two that are close to each other."""
-    plan = plan_for("t2v", guidance_scale=6)
+    plan = plan_for("t2v", guidance_scale=6, skyreels={"fidelity": fidelity})
     parts = components["t2v"]
     text = encode_prompt(parts, "A boat", NEGATIVE)
     seen = []
 
     class Bfloat16:
         dtype = torch.bfloat16
+        config = parts.transformer.config
 
         def __call__(self, hidden_states, encoder_hidden_states, **_):
             assert hidden_states.dtype is torch.bfloat16
@@ -226,9 +258,12 @@ def test_guidance_is_mixed_in_float32(components, plan_for):
             return (seen[-1],)
 
     sampler = Sampler(replace(parts, transformer=Bfloat16()), plan, SEED, text, Conditions())
-    mixed = sampler._predict(sampler._solver.timesteps[0])
+    mixed = sampler._predict()
     positive, negative = (prediction.double() for prediction in seen)
     exact = negative + 6 * (positive - negative)
+    if fidelity is Fidelity.DIFFUSERS:
+        assert mixed.dtype is torch.bfloat16
+        return
     assert mixed.dtype is torch.float32
     torch.testing.assert_close(mixed.double(), exact, rtol=1e-6, atol=1e-6)
 

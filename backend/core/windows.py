@@ -1,0 +1,155 @@
+"""How the frames of a film lie in windows, the passes over a model that can see only so many at once.
+
+The VAE packs the first pixel frame into one latent frame and every further four into another, so legal counts are 4k+1.
+Where blocks of latent frames wait for one another (`ar_step`), every window and what it repeats are whole blocks:
+frames that fill no block would never be denoised.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from backend.core.errors import InvalidRequest
+from backend.core.registry import ModelSpec
+from backend.core.schema import OVERLAP_FRAMES, WINDOW_FRAMES, GenerationRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A half-open range of latent frames that one pass denoises."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Windows over `render_frames` frames; the first `prefix_frames` come from the source, and every window after the
+    first begins with the last `overlap_history` of the one before.
+    """
+
+    render_frames: int
+    prefix_frames: int
+    overlap_history: int
+    windows: tuple[Window, ...]
+
+
+def latent_frames(frames: int) -> int:
+    """Latent frames of 4k+1 pixel frames.
+
+    >>> latent_frames(97)
+    25
+    """
+    return (frames - 1) // 4 + 1
+
+
+def pixel_frames(latents: int) -> int:
+    """What `latent_frames` makes of it, back.
+
+    >>> pixel_frames(25)
+    97
+    """
+    return 4 * latents - 3
+
+
+def legal_frames(frames: int) -> int:
+    """The least 4k+1 that is not below `frames`.
+
+    >>> [legal_frames(n) for n in (1, 64, 65, 66)]
+    [1, 65, 65, 69]
+    """
+    return 4 * math.ceil((frames - 1) / 4) + 1
+
+
+def plan_windows(num_frames: int, base_num_frames: int, overlap_history: int) -> tuple[Window, ...]:
+    """Split a long film into denoising windows that share `overlap_history` frames; the last may be shorter.
+
+    Arguments are frames, each 4k+1. Raises InvalidRequest unless `overlap_history` is shorter than `base_num_frames`.
+
+    >>> plan_windows(257, base_num_frames=97, overlap_history=17)
+    (Window(start=0, stop=25), Window(start=20, stop=45), Window(start=40, stop=65))
+    """
+    total, base, overlap = latent_frames(num_frames), latent_frames(base_num_frames), latent_frames(overlap_history)
+    if overlap >= base:
+        raise InvalidRequest(
+            f"overlap_history={overlap_history} is not shorter than the window of {base_num_frames} frames;",
+            hint=f"use at most {base_num_frames - 4}.",
+            field="skyreels.overlap_history",
+        )
+    windows = [Window(0, min(base, total))]
+    while windows[-1].stop < total:
+        start = windows[-1].stop - overlap
+        windows.append(Window(start, min(start + base, total)))
+    return tuple(windows)
+
+
+def lay_out(request: GenerationRequest, spec: ModelSpec, num_frames: int, source_frames: int) -> Layout:
+    """The shortest legal layout with `num_frames` new frames after the end of a source of `source_frames`, 0 for none.
+
+    What the request leaves open is made to fit its blocks. Raises InvalidRequest where a wish cannot fit, naming the
+    two nearest that do.
+    """
+    block = request.skyreels.block if spec.engine == "skyreels" else 1  # the sketch has no noise levels
+    base, overlap = _sizes(request, spec, block)
+    prefix = _prefix(overlap, source_frames, block) if source_frames else 0
+    prefix_frames = pixel_frames(prefix) if prefix else 0
+    total = _whole_blocks(latent_frames(legal_frames(prefix_frames + num_frames)), block)
+    if total > base and spec.engine == "skyreels" and not spec.diffusion_forcing:
+        raise InvalidRequest(
+            f"num_frames={num_frames} is more than {spec.title} makes in its one window;",
+            hint=f"use at most {pixel_frames(base)} frames, or a DF model.",
+            field="num_frames",
+        )
+    if block > 1 and total > base and request.skyreels.base_num_frames is not None:
+        room = 2 * block if request.skyreels.overlap_history is None else max(2 * block, overlap + 1)
+        _check_blocks("base_num_frames", base, block, room, latent_frames(int(WINDOW_FRAMES.most)))
+    if block > 1 and (total > base or prefix):
+        most = latent_frames(int(OVERLAP_FRAMES.most))
+        _check_blocks("overlap_history", overlap, block, block, min(most, base - block) if total > base else most)
+    frames = pixel_frames(total), pixel_frames(base), pixel_frames(overlap)
+    windows = (Window(0, total),) if total <= base else plan_windows(*frames)
+    return Layout(pixel_frames(total), prefix_frames, pixel_frames(overlap), windows)
+
+
+def _sizes(request: GenerationRequest, spec: ModelSpec, block: int) -> tuple[int, int]:
+    """Latent frames of a window and of the overlap: as asked, else the model's own, made to fit `block`."""
+    options = request.skyreels
+    base = latent_frames(options.base_num_frames or spec.base_num_frames)
+    if options.base_num_frames is None:
+        base = max(base - base % block, 2 * block)
+    if options.overlap_history is not None:
+        return base, latent_frames(options.overlap_history)
+    wanted = _whole_blocks(latent_frames(spec.overlap_history), block)
+    return base, max(min(wanted, base - base % block - block), block)
+
+
+def _prefix(overlap: int, source_frames: int, block: int) -> int:
+    """Latent frames of the source's end that the first window begins with: at most `overlap`, in whole blocks."""
+    has = latent_frames(source_frames)
+    if has < block:
+        raise InvalidRequest(
+            f"causal_block_size={block} continues {pixel_frames(block)} frames or more, the video has {source_frames};",
+            hint=f"use causal_block_size={has}, or ar_step=0.",
+            field="skyreels.causal_block_size",
+        )
+    return min(overlap, has - has % block)
+
+
+def _check_blocks(name: str, wish: int, block: int, least: int, most: int) -> None:
+    """Raise InvalidRequest unless `wish`, in latent frames, is a number of whole blocks from `least` to `most`."""
+    if wish % block == 0 and least <= wish <= most:
+        return
+    legal = [count for count in range(block, most + 1, block) if count >= least]
+    nearest = sorted(sorted(legal, key=lambda count: abs(count - wish))[:2])
+    reason = "cannot be divided by" if wish % block else "leaves no room for"
+    raise InvalidRequest(
+        f"{name}={pixel_frames(wish)} is {wish} latent frames, which {reason} blocks of {block};",
+        hint=f"use {' or '.join(str(pixel_frames(count)) for count in nearest)}.",
+        field=f"skyreels.{name}",
+    )
+
+
+def _whole_blocks(latents: int, block: int) -> int:
+    """The least number of whole blocks that is not below `latents`."""
+    return block * math.ceil(latents / block)
