@@ -177,6 +177,7 @@ def test_streamlit_run_app_alone_shows_the_pages(tmp_path, browser):
         video = tab.locator("video")
         video.wait_for()
         tab.wait_for_function("v => v.readyState >= 2 && !v.error", arg=video.element_handle())
+        assert "/media/" in video.get_attribute("src")
         tab.close()
     finally:
         process.terminate()

@@ -234,6 +234,7 @@ def test_it_can_start_again(running: Monitor) -> None:
     running._samples.clear()
     running.start()
     wait_until(lambda: running.history())
+    assert len(running.history()) >= 1
 
 
 def test_a_disk_that_went_away_does_not_end_the_watch(running: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
