@@ -17,6 +17,7 @@ from diffusers import (
 from PIL import Image
 
 from backend.core.errors import RenderFailed
+from backend.core.schedule import Schedule
 from backend.core.schema import Fidelity
 from backend.diffusion.conditions import Conditions, encode_conditions
 from backend.diffusion.sampler import Sampler, named_noise
@@ -164,6 +165,21 @@ def test_blocks_that_wait_see_the_whole_window_in_the_original(sample, stock_pla
     assert transformer.config.num_frame_per_block == 1
     masked = sample("df", replace(plan, fidelity=Fidelity.DIFFUSERS))
     assert not torch.allclose(free, masked, atol=1e-2)
+
+
+@pytest.mark.parametrize("fidelity", Fidelity)
+@pytest.mark.parametrize(
+    ("skyreels", "solvers"), [({}, 1), ({"ar_step": 2, "causal_block_size": 3}, 3)], ids=["sync", "async"]
+)
+def test_one_solver_moves_all_frames_with_the_same_history(
+    sample, components, plan_for, monkeypatch, skyreels, fidelity, solvers
+):
+    plan = plan_for("df", num_frames=33, skyreels=skyreels | {"fidelity": fidelity})
+    grouped = sample("df", plan)
+    sampler = Sampler(components["df"], plan, REQUEST, encode_prompt(components["df"], "A boat", None), Conditions())
+    assert len(sampler._solvers) == solvers
+    monkeypatch.setattr(Schedule, "runs", [(frame, frame + 1) for frame in range(9)])
+    assert torch.equal(grouped, sample("df", plan))
 
 
 def test_blocks_go_down_one_after_another_until_all_are_clean(components, plan_for):
