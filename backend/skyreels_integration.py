@@ -83,7 +83,7 @@ class SkyReelsEngine:
             conditions = encode_conditions(
                 components, plan.render_frames, inputs.image, inputs.end_image, inputs.prefix
             )
-            sampler = Sampler(components, plan, request.seed, prompt, conditions)
+            sampler = Sampler(components, plan, request, prompt, conditions)
             with components.at_work(components.transformer):
                 while not sampler.finished:
                     progress(Report(Stage.DENOISING, sampler.part, sampler.window + 1, sampler.step_index + 1))

@@ -9,6 +9,7 @@ StudioError
 ├── StudioBusy         503  another process owns the data folder
 ├── NotEnoughSpace     507
 └── RenderFailed       500  the engine gave up
+    ├── CheckpointRefused   it belongs to another render: begin anew
     ├── ModelUnavailable
     └── NotEnoughMemory
 JobCancelled                somebody asked for it: not an error
@@ -73,6 +74,10 @@ class NotEnoughSpace(StudioError):
 
 class RenderFailed(StudioError):
     code = "render_failed"
+
+
+class CheckpointRefused(RenderFailed):
+    code = "checkpoint_refused"
 
 
 class ModelUnavailable(RenderFailed):

@@ -7,14 +7,18 @@ and stay, the others go down together. Windows follow one another, each beginnin
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
+import json
+from typing import Any
 
 import torch
 
-from backend.core.errors import RenderFailed
+from backend.core.errors import CheckpointRefused, RenderFailed
 from backend.core.planning import Plan
 from backend.core.schedule import make_schedule
-from backend.core.schema import Fidelity
+from backend.core.schema import Fidelity, GenerationRequest
 from backend.diffusion.components import Components
 from backend.diffusion.conditions import Conditions
 from backend.diffusion.solver import Solver
@@ -22,24 +26,32 @@ from backend.diffusion.text import Prompt
 
 
 class Sampler:
-    """A render as a state machine: call `step` until `finished`, then read `film`.
+    """A render as a state machine: call `step` until `finished`, then read `film`. What `state` gives between steps,
+    another sampler in another process can `restore`, and ends with the same bits.
 
     `window` and `step_index` count from 0 and say what the next `step` will do. `latents` are those of the current
     window and `film` those that are ready, float32, normalised, of shape (1, channels, latent frames, height, width).
     """
 
-    def __init__(self, components: Components, plan: Plan, seed: int, prompt: Prompt, conditions: Conditions) -> None:
+    def __init__(
+        self,
+        components: Components,
+        plan: Plan,
+        request: GenerationRequest,
+        prompt: Prompt,
+        conditions: Conditions,
+    ) -> None:
         self.components = components
         self.plan = plan
-        self.seed = seed
+        self.request = request
         self.prompt = prompt
         self.conditions = conditions
         self.window = 0
         self.step_index = 0
         self._original = plan.fidelity is Fidelity.ORIGINAL
         self.film: torch.Tensor | None = None
-        # On the CPU, so that the seed means the same noise on every device; windows draw from it in their order.
-        self._noise = torch.Generator("cpu").manual_seed(seed)
+        # The stock pipelines draw the noise of all windows from one generator, in their order.
+        self._noise = torch.Generator("cpu").manual_seed(request.seed)
         self._open_window()
 
     @property
@@ -51,6 +63,53 @@ class Sampler:
         """How much of the denoising is done, 0 to 1."""
         steps = self.plan.window_steps
         return (sum(steps[: self.window]) + self.step_index) / sum(steps)
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """A hash of all that decides the film: plan, request and model. Not the forecast, which learns."""
+        plan = dataclasses.asdict(self.plan) | {"forecast": None}
+        wish = self.request.model_dump(mode="json", exclude_defaults=True)
+        named = hashlib.blake2b(json.dumps([plan, wish], sort_keys=True).encode(), digest_size=16)
+        transformer = self.components.transformer
+        # One small tensor that any training moves stands for the weights.
+        named.update(f"{transformer.dtype} {sum(weight.numel() for weight in transformer.parameters())}".encode())
+        named.update(transformer.scale_shift_table.float().cpu().numpy().tobytes())
+        return named.hexdigest()
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Tensors by name, copies on the CPU, and facts that JSON can hold; together all that the next step needs."""
+        tensors = {"latents": self.latents}
+        if self.film is not None:
+            tensors["film"] = self.film
+        if not self._original:
+            tensors["noise"] = self._noise.get_state()
+        counters = []
+        for number, solver in enumerate(self._solvers):
+            remembered, counts = solver.state()
+            tensors |= {f"solver{number}.{name}": tensor for name, tensor in remembered.items()}
+            counters.append(counts)
+        facts = {"identity": self.identity, "window": self.window, "step": self.step_index, "solvers": counters}
+        return {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}, facts
+
+    def restore(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+        """Go on from what `state` gave. Raises CheckpointRefused, and changes nothing, if that was another render."""
+        if facts.get("identity") != self.identity:
+            raise CheckpointRefused(
+                "The checkpoint was made with another request, plan or model;", hint="render from the beginning."
+            )
+        device = self.components.device
+        self.window, self.step_index = facts["window"], 0
+        self.film = tensors["film"].to(device) if "film" in tensors else None
+        if not self.finished:
+            self._open_window()
+            self.step_index = facts["step"]
+            self.latents = tensors["latents"].to(device, copy=True)
+            for number, (solver, counts) in enumerate(zip(self._solvers, facts["solvers"], strict=True)):
+                start = f"solver{number}."
+                mine = {name.removeprefix(start): t.to(device) for name, t in tensors.items() if name.startswith(start)}
+                solver.restore(mine, counts)
+        if not self._original:
+            self._noise.set_state(tensors["noise"])
 
     def step(self) -> None:
         """Go one noise level down in one window: one call of the transformer, two with guidance.
@@ -83,7 +142,7 @@ class Sampler:
         factor = self.components.spatial_factor
         height, width = plan.render_height // factor, plan.render_width // factor
         shape = (1, self.components.vae.config.z_dim, window.stop - window.start, height, width)
-        self.latents = torch.randn(shape, generator=self._noise, dtype=torch.float32).to(device)
+        self.latents = self._draw(shape).to(device)
         self._known = 0 if known is None else known.shape[2]
         if known is not None:
             self.latents[:, :, : self._known] = self._given(known)
@@ -115,6 +174,13 @@ class Sampler:
         if not self.finished:
             self._open_window()
 
+    def _draw(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """The noise that the current window begins with. On the CPU, so that a seed is the same on every device."""
+        # The first window's is the same for both, so that with one seed the fidelities draw the same thing.
+        if self.window == 0 or not self._original:
+            return torch.randn(shape, generator=self._noise, dtype=torch.float32)
+        return named_noise(shape, self.request.seed, self.window)
+
     def _given(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents of frames that are known; the stock pipelines keep them in the transformer's precision."""
         return latents if self._original else latents.to(self.components.transformer.dtype).float()
@@ -140,7 +206,7 @@ class Sampler:
         level = self.plan.addnoise_condition
         if level and self._known:
             known = latents[:, :, : self._known]
-            noise = condition_noise(known.shape, self.seed, self.window, self.step_index).to(known)
+            noise = named_noise(known.shape, self.request.seed, self.window, self.step_index).to(known)
             latents[:, :, : self._known] = known * (1.0 - 0.001 * level) + noise * (0.001 * level)
             timesteps[:, : self._known] = level
         return latents, timesteps
@@ -170,8 +236,8 @@ class Sampler:
             transformer._set_ar_attention(block)
 
 
-def condition_noise(shape: tuple[int, ...], seed: int, window: int, step: int) -> torch.Tensor:
-    """Noise that its three names alone decide, so that a render can go on from any step. Float32, on the CPU."""
+def named_noise(shape: tuple[int, ...], seed: int, window: int, step: int | None = None) -> torch.Tensor:
+    """Noise that its names alone decide, so that a render can go on from anywhere. Float32, on the CPU."""
     name = hashlib.blake2b(f"{seed} {window} {step}".encode(), digest_size=8).digest()
     generator = torch.Generator("cpu").manual_seed(int.from_bytes(name, "little") >> 1)
     return torch.randn(shape, generator=generator, dtype=torch.float32)

@@ -22,9 +22,15 @@ from backend.diffusion.components import Components
 
 GREATEST_SIGMA = float(np.float32(0.999))  # rounded as there: the level 0.666 is timestep 666, not 665
 
+COUNTERS = ("_step_index", "lower_order_nums", "this_order")
+
 
 class Solver:
-    """UniPC for the latent frames of `frames`, all at the same noise level."""
+    """UniPC for the latent frames of `frames`, which go down the noise levels together.
+
+    The loops of the original and of diffusers keep a copy of the solver a latent frame. Frames with the same history
+    have the same coefficients, so one solver moves them all, to the same bits.
+    """
 
     def __init__(self, components: Components, plan: Plan, frames: slice) -> None:
         self.frames = frames
@@ -48,6 +54,21 @@ class Solver:
             sample = sample.clone()
         # No timestep: the solver counts its steps, as it was told where they begin.
         latents[:, :, self.frames] = self._unipc.step(velocity[:, :, self.frames], None, sample, return_dict=False)[0]
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, int | None]]:
+        """What the next step needs: tensors by name, and counters."""
+        outputs = {f"output{number}": output for number, output in enumerate(self._unipc.model_outputs)}
+        tensors = outputs | {"last_sample": self._unipc.last_sample}
+        found = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        return found, {name: getattr(self._unipc, name, None) for name in COUNTERS}
+
+    def restore(self, tensors: dict[str, torch.Tensor], counters: dict[str, int | None]) -> None:
+        """Go on from what `state` gave. A remembered view of the latents comes back as the values it had."""
+        unipc = self._unipc
+        unipc.model_outputs = [tensors.get(f"output{number}") for number in range(len(unipc.model_outputs))]
+        unipc.last_sample = tensors.get("last_sample")
+        for name in COUNTERS:
+            setattr(unipc, name, counters[name])
 
 
 def make_unipc(components: Components, plan: Plan) -> Any:

@@ -17,6 +17,7 @@ from tests.tiny_checkpoints import KINDS, build_checkpoint
 
 SEED = 7
 NEGATIVE = "blurry"
+REQUEST = parse_request({"prompt": "A boat", "negative_prompt": NEGATIVE, "seed": SEED})
 MACHINE = Machine(device="CPU, 2 cores", cores=2, ram_gib=8.0)
 
 
@@ -108,7 +109,7 @@ def sample(components):
         parts = in_dtype(components[kind], dtype)
         text = encode_prompt(parts, prompt, NEGATIVE if plan.guidance_scale > 1 else None)
         conditions = encode_conditions(parts, plan.render_frames, image, end_image, prefix)
-        sampler = Sampler(parts, plan, seed, text, conditions)
+        sampler = Sampler(parts, plan, REQUEST.model_copy(update={"seed": seed}), text, conditions)
         while not sampler.finished:
             sampler.step()
         return sampler.film

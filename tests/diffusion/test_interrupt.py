@@ -7,6 +7,7 @@ from backend.diffusion.conditions import encode_conditions
 from backend.diffusion.interrupt import interruptible
 from backend.diffusion.sampler import Sampler
 from backend.diffusion.text import encode_prompt
+from tests.diffusion.conftest import REQUEST
 
 
 class Check:
@@ -30,11 +31,12 @@ def hooks(components):
 
 def test_every_forward_can_be_left_before_any_block(components, plan_for, clip):
     parts, plan = components["df"], plan_for("df", source_frames=17)
+    text, conditions = encode_prompt(parts, "A boat", ""), encode_conditions(parts, 33, prefix=clip)
     actions = {
         "text": (lambda: encode_prompt(parts, "A boat", ""), 2 * 2),  # blocks x texts
         "conditions": (lambda: encode_conditions(parts, 33, prefix=clip), 5),  # latent frames
         "step": (
-            Sampler(parts, plan, 7, encode_prompt(parts, "A boat", ""), encode_conditions(parts, 33, prefix=clip)).step,
+            Sampler(parts, plan, REQUEST, text, conditions).step,
             2 * 2,
         ),  # blocks x guidance
     }

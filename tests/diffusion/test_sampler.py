@@ -17,11 +17,12 @@ from diffusers import (
 from PIL import Image
 
 from backend.core.errors import RenderFailed
+from backend.core.schedule import Schedule
 from backend.core.schema import Fidelity
 from backend.diffusion.conditions import Conditions, encode_conditions
-from backend.diffusion.sampler import Sampler, condition_noise
+from backend.diffusion.sampler import Sampler, named_noise
 from backend.diffusion.text import encode_prompt
-from tests.diffusion.conftest import NEGATIVE, SEED
+from tests.diffusion.conftest import NEGATIVE, REQUEST, SEED
 
 SHORT_BASE = {"base_num_frames": 17, "overlap_history": 5}
 ASYNC = {"ar_step": 3, "causal_block_size": 2, "base_num_frames": 29, "overlap_history": 13}
@@ -55,7 +56,7 @@ def test_text_to_video_equals_the_stock_pipeline(sample, stock, stock_plan, guid
         {"num_frames": 37, "skyreels": SHORT_BASE},  # a short window last
         {"num_frames": 21, "skyreels": {"ar_step": 3, "causal_block_size": 2}},
         {"num_frames": 21, "skyreels": {"ar_step": 4, "causal_block_size": 1}},
-        {"num_frames": 53, "skyreels": ASYNC | {"ar_step": 12}},  # each block waits for the one before to finish
+        {"num_frames": 21, "skyreels": ASYNC | {"ar_step": 12}},  # each block waits for the one before to finish
         {"num_frames": 53, "skyreels": ASYNC, "guidance_scale": 1},  # a short window last
     ],
     ids=["short", "16fps", "two windows", "short last window", "async", "frame by frame", "in turn", "async windows"],
@@ -108,7 +109,7 @@ def test_noise_on_known_frames_is_mixed_as_the_stock_pipeline_does(sample, stock
     plan = stock_plan("df", num_frames=29, skyreels=SHORT_BASE | {"addnoise_condition": 20})
     steps = iter(range(plan.num_inference_steps))  # only the second window has known frames
     ours = sample("df", plan)
-    monkeypatch.setattr(torch, "randn_like", lambda known: condition_noise(known.shape, SEED, 1, next(steps)))
+    monkeypatch.setattr(torch, "randn_like", lambda known: named_noise(known.shape, SEED, 1, next(steps)))
     assert torch.equal(ours, stock(SkyReelsV2DiffusionForcingPipeline, "df", plan))
 
 
@@ -118,8 +119,8 @@ def test_noise_has_a_name(sample, plan_for):
     torch.manual_seed(99)  # the global generator has no say
     assert torch.equal(first, sample("df", plan))
     assert not torch.equal(first, sample("df", plan, seed=SEED + 1))
-    names = [(7, 0, 0), (8, 0, 0), (7, 1, 0), (7, 0, 1)]
-    assert len({condition_noise((4,), *name)[0].item() for name in names}) == 4
+    names = [(7, 0, 0), (8, 0, 0), (7, 1, 0), (7, 0, 1), (7, 0)]
+    assert len({named_noise((4,), *name)[0].item() for name in names}) == 5
 
 
 def test_the_original_keeps_known_frames_in_float32(sample, plan_for, stock_plan, components, picture):
@@ -166,11 +167,26 @@ def test_blocks_that_wait_see_the_whole_window_in_the_original(sample, stock_pla
     assert not torch.allclose(free, masked, atol=1e-2)
 
 
+@pytest.mark.parametrize("fidelity", Fidelity)
+@pytest.mark.parametrize(
+    ("skyreels", "solvers"), [({}, 1), ({"ar_step": 2, "causal_block_size": 3}, 3)], ids=["sync", "async"]
+)
+def test_one_solver_moves_all_frames_with_the_same_history(
+    sample, components, plan_for, monkeypatch, skyreels, fidelity, solvers
+):
+    plan = plan_for("df", num_frames=33, skyreels=skyreels | {"fidelity": fidelity})
+    grouped = sample("df", plan)
+    sampler = Sampler(components["df"], plan, REQUEST, encode_prompt(components["df"], "A boat", None), Conditions())
+    assert len(sampler._solvers) == solvers
+    monkeypatch.setattr(Schedule, "runs", [(frame, frame + 1) for frame in range(9)])
+    assert torch.equal(grouped, sample("df", plan))
+
+
 def test_blocks_go_down_one_after_another_until_all_are_clean(components, plan_for):
     """Stock pipelines leave the frames that fill no block as pure noise."""
     plan = plan_for("df", num_frames=30, guidance_scale=1, skyreels={"ar_step": 3, "causal_block_size": 3})
     assert plan.render_frames == 33  # 9 latent frames
-    sampler = Sampler(components["df"], plan, SEED, encode_prompt(components["df"], "A boat", None), Conditions())
+    sampler = Sampler(components["df"], plan, REQUEST, encode_prompt(components["df"], "A boat", None), Conditions())
     moved, steps = torch.zeros(9, dtype=int), 0
     while not sampler.finished:
         before = sampler.latents.clone()
@@ -195,7 +211,7 @@ def test_the_end_picture_acts_on_the_last_window_only(sample, plan_for, picture,
 @pytest.mark.parametrize("window", [1, 2, 3])
 def test_windows_hand_their_end_on(components, plan_for, window):
     plan = plan_for("df", num_frames=45, skyreels=SHORT_BASE, guidance_scale=1)
-    sampler = Sampler(components["df"], plan, SEED, encode_prompt(components["df"], "A boat", None), Conditions())
+    sampler = Sampler(components["df"], plan, REQUEST, encode_prompt(components["df"], "A boat", None), Conditions())
     while sampler.window < window:
         sampler.step()
     overlap = plan.windows[window - 1].stop - plan.windows[window].start
@@ -226,7 +242,7 @@ def test_every_plan_runs_to_its_end(components, plan_for, num_frames, skyreels, 
     frames = np.zeros((plan.prefix_frames, 64, 64, 3), dtype=np.uint8) if source_frames else None
     end_image = np.zeros((64, 64, 3), dtype=np.uint8) if source_frames else None
     conditions = encode_conditions(parts, plan.render_frames, end_image=end_image, prefix=frames)
-    sampler = Sampler(parts, plan, SEED, encode_prompt(parts, "A boat", None), conditions)
+    sampler = Sampler(parts, plan, REQUEST, encode_prompt(parts, "A boat", None), conditions)
     forwards, parts_done = 0, [sampler.part]
     while not sampler.finished:
         sampler.step()
@@ -257,7 +273,7 @@ def test_guidance_is_mixed_in_float32_unless_diffusers_is_wanted(components, pla
             seen.append(hidden_states * (1.0 if encoder_hidden_states is text.positive else 1.01))
             return (seen[-1],)
 
-    sampler = Sampler(replace(parts, transformer=Bfloat16()), plan, SEED, text, Conditions())
+    sampler = Sampler(replace(parts, transformer=Bfloat16()), plan, REQUEST, text, Conditions())
     mixed = sampler._predict()
     positive, negative = (prediction.double() for prediction in seen)
     exact = negative + 6 * (positive - negative)
@@ -270,7 +286,7 @@ def test_guidance_is_mixed_in_float32_unless_diffusers_is_wanted(components, pla
 
 def test_numbers_astray_fail_the_render(components, plan_for):
     parts = components["df"]
-    sampler = Sampler(parts, plan_for("df"), SEED, encode_prompt(parts, "A boat", NEGATIVE), Conditions())
+    sampler = Sampler(parts, plan_for("df"), REQUEST, encode_prompt(parts, "A boat", NEGATIVE), Conditions())
     sampler.step()
     sampler.latents[0, 0, 2] = float("nan")
     with pytest.raises(RenderFailed, match=r"Step 2 of window 1 .* not numbers; lower guidance_scale"):
@@ -280,7 +296,7 @@ def test_numbers_astray_fail_the_render(components, plan_for):
 def test_an_interrupted_step_can_be_done_again(components, plan_for, sample):
     parts = components["df"]
     plan = plan_for("df")
-    sampler = Sampler(parts, plan, SEED, encode_prompt(parts, "A boat", NEGATIVE), Conditions())
+    sampler = Sampler(parts, plan, REQUEST, encode_prompt(parts, "A boat", NEGATIVE), Conditions())
 
     def stop(*_):
         raise KeyboardInterrupt
