@@ -9,7 +9,6 @@ import streamlit as st
 
 from backend.core.planning import Plan
 from backend.core.schema import DEFAULT_FRAMES, SEED, GenerationRequest, Mode
-from backend.core.schema import SkyReelsOptions as Options
 
 DEFAULTS: dict[str, Any] = {
     "mode": Mode.TEXT_TO_VIDEO.value,
@@ -25,7 +24,7 @@ DEFAULTS: dict[str, Any] = {
     "fit": "crop",
     "model": "auto",
 }
-WINDOWS = tuple(Options.model_fields)  # the diffusion-forcing settings, None by default
+WINDOWS = ("base_num_frames", "overlap_history", "addnoise_condition", "flow_shift")  # None by default
 FILES = {"image": {Mode.IMAGE_TO_VIDEO}, "end_image": {Mode.IMAGE_TO_VIDEO}, "video": {Mode.VIDEO_EXTENSION}}
 
 
