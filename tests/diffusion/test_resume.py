@@ -144,4 +144,6 @@ def test_a_checkpoint_of_other_weights_is_refused(start, components):
 def test_what_was_learned_about_time_does_not_matter(start):
     sampler = start("short")
     later = replace(sampler.plan.forecast, calibration=2.0)
-    start("short", forecast=later).restore(*sampler.state())
+    taken_up = start("short", forecast=later)
+    taken_up.restore(*sampler.state())
+    assert torch.equal(taken_up.latents, sampler.latents)
