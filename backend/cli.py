@@ -117,9 +117,9 @@ class LocalStudio:
 @contextmanager
 def open_studio() -> Iterator[Studio]:
     """The studio that runs on the data folder, else one of our own. Turns errors into a sentence and an exit code."""
-    settings = Settings.from_env()
     studio: Studio | None = None
     try:
+        settings = Settings.from_env()
         try:
             studio = LocalStudio(settings)
         except StudioBusy as busy:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import functools
 import gc
 import logging
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.core.config import GIB
-from backend.core.errors import ModelUnavailable, NotEnoughMemory
+from backend.core.errors import JobCancelled, ModelUnavailable, NotEnoughMemory, SnapshotRefused
 from backend.core.planning import Plan, Stage
 from backend.jobs.engine import Report, Reporter, Task
 from backend.media.fitting import Frames
 
 if TYPE_CHECKING:
     from backend.diffusion.components import Components
+    from backend.diffusion.decode import Film
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +29,12 @@ READING = 0.8  # of the loading stage; the rest is encoding the prompt and the p
 class SkyReelsEngine:
     """SkyReels V2 on this machine's GPU, or on its CPU where there is none. One render at a time.
 
-    The checkpoint of the last render stays loaded, so the next one with the same model starts at once.
+    The checkpoint of the last render stays loaded, so the next one with the same model starts at once. A render saves
+    where it stands every `save_every_s` seconds, and when it is cancelled; the next attempt goes on from there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, save_every_s: float = 30.0) -> None:
+        self._save_every_s = save_every_s
         self._folder: Path | None = None
         self._components: Components | None = None
 
@@ -67,35 +72,26 @@ class SkyReelsEngine:
             torch.cuda.empty_cache()
 
     def _render(self, task: Task, progress: _Progress) -> Iterator[Frames]:
-        from backend.diffusion.conditions import encode_conditions
-        from backend.diffusion.decode import decode
         from backend.diffusion.interrupt import interruptible
-        from backend.diffusion.sampler import Sampler
-        from backend.diffusion.text import encode_prompt
 
-        plan, request, inputs = task.plan, task.request, task.inputs
         components = self._load(task.checkpoint, progress)
-        _place(components, plan)
+        _place(components, task.plan)
         with interruptible(components, progress.again):
-            negative = request.negative_prompt if plan.guidance_scale > 1 else None
-            prompt = encode_prompt(components, request.prompt, negative)
-            progress(Report(Stage.LOADING, (1 + READING) / 2))
-            conditions = encode_conditions(
-                components, plan.render_frames, inputs.image, inputs.end_image, inputs.prefix
-            )
-            sampler = Sampler(components, plan, request, prompt, conditions)
-            with components.at_work(components.transformer):
-                while not sampler.finished:
-                    progress(Report(Stage.DENOISING, sampler.part, sampler.window + 1, sampler.step_index + 1))
-                    sampler.step()
-            latents = sampler.film
-            del sampler, prompt, conditions
-            assert latents is not None  # there is no plan without a window
-            progress(Report(Stage.DECODING, 0.0))
-            with components.at_work(components.vae):
-                for number, frames in enumerate(decode(components.vae, latents), start=1):
-                    progress(Report(Stage.DECODING, number / latents.shape[2]))
-                    yield frames
+            film = _begin(components, task, progress)
+            saves = _Saves(film, task.work, self._save_every_s, progress)
+            try:
+                while True:
+                    _denoise(film, saves, progress)
+                    yield from _decode(film, progress)
+                    if film.sampler.finished:
+                        return
+                    if film.sampler.window_done:
+                        with components.at_work(components.vae):
+                            film.next_window()
+                        saves.save()
+            except JobCancelled:
+                saves.save()
+                raise
 
     def _load(self, folder: Path | None, progress: _Progress) -> Components:
         """The components of `folder`: those of the last render, or read from disk after letting go of those."""
@@ -127,13 +123,87 @@ class _Progress:
     def __init__(self, report: Reporter) -> None:
         self.report = report
         self.last = Report(Stage.LOADING, 0.0)
+        self.saved_at: float | None = None
 
     def __call__(self, report: Report) -> None:
-        self.last = report
-        self.report(report)
+        self.last = replace(report, saved_at=self.saved_at)
+        self.report(self.last)
 
     def again(self) -> None:
         self.report(self.last)
+
+
+class _Saves:
+    """Writes where the film stands into the work folder, after a step or between two windows."""
+
+    def __init__(self, film: Film, work: Path | None, every_s: float, progress: _Progress) -> None:
+        self._film = film
+        self._work = work
+        self._every_s = every_s
+        self._progress = progress
+        self._last = time.monotonic()
+
+    def save_if_due(self) -> None:
+        if time.monotonic() - self._last >= self._every_s:
+            self.save()
+
+    def save(self) -> None:
+        from backend.diffusion.snapshot import write_snapshot
+
+        if self._work is not None:
+            write_snapshot(self._work, self._film.state())
+            self._last = time.monotonic()
+            self._progress.saved_at = time.time()
+
+
+def _begin(components: Components, task: Task, progress: _Progress) -> Film:
+    """The film before its first step, or where an earlier attempt left it."""
+    from backend.diffusion.conditions import encode_conditions
+    from backend.diffusion.decode import Film
+    from backend.diffusion.sampler import Sampler
+    from backend.diffusion.snapshot import read_snapshot
+    from backend.diffusion.text import encode_prompt
+
+    plan, request, inputs = task.plan, task.request, task.inputs
+    negative = request.negative_prompt if plan.guidance_scale > 1 else None
+    prompts = [encode_prompt(components, request.prompt, negative)]
+    progress(Report(Stage.LOADING, (1 + READING) / 2))
+    conditions = encode_conditions(components, plan.render_frames, inputs.image, inputs.end_image, inputs.prefix)
+
+    def film() -> Film:
+        return Film(Sampler(components, plan, request, prompts, conditions), task.first_frame)
+
+    try:
+        state = read_snapshot(task.work) if task.work else None
+        if state is not None:
+            taken_up = film()
+            taken_up.restore(state)
+            log.info("goes on from window %d, step %d", taken_up.sampler.window + 1, taken_up.sampler.step_index + 1)
+            return taken_up
+    except SnapshotRefused as error:
+        log.warning("the saved state is not used: %s", error)
+    return film()
+
+
+def _denoise(film: Film, saves: _Saves, progress: _Progress) -> None:
+    """Step until there are final latents to decode."""
+    sampler = film.sampler
+    with sampler.components.at_work(sampler.components.transformer):
+        while not film.waiting:
+            progress(Report(Stage.DENOISING, sampler.part, sampler.window + 1, sampler.step_index + 1))
+            sampler.step()
+            saves.save_if_due()
+
+
+def _decode(film: Film, progress: _Progress) -> Iterator[Frames]:
+    """Decode the latents that have become final."""
+    sampler = film.sampler
+    progress(Report(Stage.DENOISING, sampler.part, sampler.window + 1, sampler.step_index))
+    progress(Report(Stage.DECODING, film.part, sampler.window + 1))
+    with sampler.components.at_work(sampler.components.vae):
+        for frames in film.frames():
+            progress(Report(Stage.DECODING, film.part, sampler.window + 1))
+            yield frames
 
 
 @functools.cache
@@ -144,7 +214,7 @@ def _import_torch() -> None:
     """
     import torch
 
-    from backend.diffusion import conditions, decode, interrupt, sampler, text  # noqa: F401
+    from backend.diffusion import conditions, decode, interrupt, sampler, snapshot, text  # noqa: F401
 
     # The same task gives the same bytes: without this cuDNN may choose its algorithms anew.
     torch.backends.cudnn.deterministic = True

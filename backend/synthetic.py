@@ -60,18 +60,21 @@ class SyntheticEngine:
         self._released.set()
 
     def render(self, task: Task, report: Reporter) -> Iterator[Frames]:
-        """See `Engine.render`. A step is reported when it begins; the frames that fall due in it are drawn then."""
+        """See `Engine.render`. A step is reported when it begins; the frames that fall due in it are drawn then. Later
+        attempts begin with the step in which `first_frame` falls due.
+        """
         plan = task.plan
         draw = _drawing(task)
         frames = plan.render_frames + self.faults.extra_frames
+        new = frames - plan.prefix_frames
         steps = len(plan.windows) * plan.num_inference_steps
         waiting: list[Picture] = []
-        drawn = 0
-        for step in range(steps):
+        drawn = task.first_frame
+        for step in range(max(0, drawn - plan.prefix_frames) * steps // new, steps):
             self._suffer(step + 1)
             window, of_window = divmod(step, plan.num_inference_steps)
             report(Report(Stage.DENOISING, step / steps, window + 1, of_window + 1))
-            due = frames * (step + 1) // steps
+            due = plan.prefix_frames + new * (step + 1) // steps
             while drawn < due:
                 waiting.append(draw(drawn))
                 drawn += 1

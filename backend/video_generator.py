@@ -31,11 +31,11 @@ from backend.core.errors import (
     StudioBusy,
     StudioError,
 )
-from backend.core.planning import Machine, Plan, Progress, choose_model, fraction_done, make_plan
+from backend.core.planning import Machine, Plan, Progress, Stage, choose_model, fraction_done, make_plan
 from backend.core.registry import SYNTHETIC, ModelSpec
 from backend.core.schema import GenerationRequest
 from backend.jobs.engine import Engine, Report, Reporter
-from backend.jobs.job import ACTIVE, ENDED, Artifact, Job, JobError, JobState
+from backend.jobs.job import ACTIVE, ENDED, RETRIABLE, Artifact, Job, JobError, JobState
 from backend.jobs.runner import run_job
 from backend.jobs.store import Store, Tally
 from backend.library.checkpoints import Checkpoint, find_checkpoints
@@ -67,7 +67,17 @@ class _Control:
     began: float = field(default_factory=time.monotonic)
     paused_s: float = 0.0
     written: float = 0.0
-    fraction: float = 0.0
+    parts: dict[Stage, float] = field(default_factory=dict)  # how much of each stage is done
+    taken_up: float = 0.0  # of the whole job, done by an earlier attempt
+
+    def note(self, at: Report) -> None:
+        if at.stage is Stage.DENOISING and at.stage not in self.parts:
+            self.taken_up = fraction_done(self.job.plan, {at.stage: at.part})
+        if at.stage is not Stage.LOADING:
+            self.parts[Stage.LOADING] = 1.0
+        if at.stage is Stage.SAVING:
+            self.parts |= {Stage.DENOISING: 1.0, Stage.DECODING: 1.0}
+        self.parts[at.stage] = max(self.parts.get(at.stage, 0.0), at.part)
 
 
 class VideoGenerator:
@@ -78,7 +88,7 @@ class VideoGenerator:
     ) -> None:
         self.settings = settings
         self.machine = on_machine or machine()
-        self.engines = engines or {"synthetic": SyntheticEngine(), "skyreels": SkyReelsEngine()}
+        self.engines = engines or {"synthetic": SyntheticEngine(), "skyreels": SkyReelsEngine(settings.save_every_s)}
         try:
             make_folders((settings.models, settings.outputs, settings.temp, settings.uploads))
         except OSError as error:
@@ -112,7 +122,6 @@ class VideoGenerator:
                 return
             for job in self.store.recover():
                 log.warning("job %s: was running when the studio ended; now %s", job.id, job.state.value)
-            self._clear_temp()
             self.monitor.start()
             self._thread = threading.Thread(target=self._work, name="studio-worker", daemon=True)
             self._thread.start()
@@ -219,8 +228,11 @@ class VideoGenerator:
         return self.store.move(job_id, places)
 
     def delete(self, job_id: str) -> Job:
-        """Into the trash with a job that has ended, its film too; `restore` brings both back for a week."""
+        """Into the trash with a job that has ended, its film too; `restore` brings both back for a week. What an
+        unfinished film could have gone on from is gone at once.
+        """
         job = self.store.set_trashed(job_id, True)
+        shutil.rmtree(self.settings.temp / job.id, ignore_errors=True)
         if job.artifact:
             with contextlib.suppress(NotFound):  # somebody took the folder away already
                 move_to_trash(self.settings.outputs, job_id)
@@ -350,13 +362,12 @@ class VideoGenerator:
     def _reporter(self) -> Reporter:
         control = self._control
         assert control is not None
-        plan = control.job.plan
 
         def report(at: Report) -> None:
             self._hold_while_paused(control)
             if control.cancelled or control.stopping:
                 raise JobCancelled(control.job.id)
-            control.fraction = max(control.fraction, fraction_done(plan, at.stage, at.part))
+            control.note(at)
             now = time.monotonic()
             if now - control.written >= PROGRESS_EVERY_S:
                 control.written = now
@@ -375,11 +386,13 @@ class VideoGenerator:
         control.paused_s += time.monotonic() - since
 
     def _progress(self, control: _Control, at: Report) -> Progress:
-        plan, done = control.job.plan, control.fraction
+        plan = control.job.plan
+        done = fraction_done(plan, control.parts)
         elapsed = time.monotonic() - control.began - control.paused_s
-        trust = min(1.0, 4 * done)  # in what was measured so far, against the forecast
-        measured = elapsed / done if done > 0.02 else 0.0
-        total = trust * measured + (1 - trust) * max(plan.forecast.total_s, elapsed)
+        own, rest = done - control.taken_up, 1 - control.taken_up
+        trust = min(1.0, 4 * own)  # in what was measured so far, against the forecast
+        measured = elapsed * rest / own if own > 0.02 else 0.0
+        total = trust * measured + (1 - trust) * max(plan.forecast.total_s * rest, elapsed)
         return Progress(
             stage=at.stage,
             window=at.window,
@@ -388,6 +401,8 @@ class VideoGenerator:
             steps=plan.window_steps[max(at.window, 1) - 1],
             fraction=round(done, 4),
             eta_s=round(max(0.0, total - elapsed), 1),
+            frames_ready=at.frames_ready,
+            saved_at=at.saved_at,
         )
 
     def _check_space(self, plan: Plan) -> None:
@@ -418,12 +433,24 @@ class VideoGenerator:
         return checkpoint.folder
 
     def _clear_temp(self) -> None:
-        """At the start nothing renders, so whatever lies in temp/ was left by a dead process."""
+        """Remove from temp/ what no job can go on from; after a failure or a cancellation it is kept a while."""
+        now = time.time()
         for entry in self.settings.temp.iterdir():
-            if entry.is_dir() and not entry.is_symlink():
+            if not entry.is_dir() or entry.is_symlink():
+                if entry.name != ".gitkeep":
+                    entry.unlink(missing_ok=True)
+            elif not self._may_go_on(entry.name, now):
                 shutil.rmtree(entry, ignore_errors=True)
-            elif entry.name != ".gitkeep":
-                entry.unlink(missing_ok=True)
+
+    def _may_go_on(self, job_id: str, now: float) -> bool:
+        try:
+            job = self.job(job_id)
+        except NotFound:
+            return False
+        if job.state in ACTIVE:
+            return True
+        recent = now - (job.finished_at or now) <= self.settings.unfinished_keep_s
+        return job.state in RETRIABLE and job.trashed_at is None and recent
 
     def _tidy(self) -> None:
         """Remove uploads that no job needs and what lay in the trash for a week; never an output."""
@@ -432,6 +459,7 @@ class VideoGenerator:
             for job_id in self.store.purge(self.settings.trash_keep_s):
                 log.info("job %s: purged from the trash", job_id)
             purge_trash(self.settings.outputs, self.settings.trash_keep_s, time.time())
+            self._clear_temp()
             self.uploads.sweep(self.store.uploads_in_use(), self.settings.upload_keep_s, time.time())
         except (OSError, sqlite3.Error):
             log.exception("tidying failed; it is tried again later")

@@ -16,3 +16,14 @@ def real_media(name: str) -> Path:
     if not path.is_file():
         pytest.skip(f"{name} is not here; `python tests/fetch_media.py` gets it")
     return path
+
+
+def write_film(path, chunks, *, fps, width, height, recipe=None, title=""):
+    """A film of one segment, as the runner would write it; returns its frames."""
+    from backend.media.writer import join_segments, write_segment
+
+    segment = path.with_name("segment.mp4")
+    written = write_segment(segment, chunks, fps=fps, width=width, height=height)
+    join_segments(path, [segment], recipe=recipe or {}, title=title)
+    segment.unlink()
+    return written

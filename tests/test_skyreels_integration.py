@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import gc
+import itertools
+import time
 import weakref
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,22 +130,93 @@ def test_the_negative_prompt_is_heard(engine, task):
     assert not np.array_equal(render(engine, job), render(engine, task("df")))
 
 
-def test_progress_goes_up_through_the_stages(task):
+def test_progress_goes_up_window_by_window(task):
     job, reports = task("df", num_frames=29, skyreels={"base_num_frames": 17, "overlap_history": 5}), Reports()
     render(SkyReelsEngine(), job, reports)
     stages = [report.stage for report in reports]
-    assert sorted(stages, key=list(Stage).index) == stages
-    assert set(stages) == {Stage.LOADING, Stage.DENOISING, Stage.DECODING}
+    loading, denoising, decoding = Stage.LOADING, Stage.DENOISING, Stage.DECODING
+    turns = [stage for stage, _ in itertools.groupby(stages)]
+    assert turns == [loading, denoising, decoding, denoising, decoding]
     for stage in set(stages):
         parts = [report.part for report in reports if report.stage is stage]
         assert parts == sorted(parts)
         assert parts[0] >= 0
         assert parts[-1] <= 1
-    steps = list(dict.fromkeys((r.window, r.step) for r in reports if r.stage is Stage.DENOISING))
+    steps = list(dict.fromkeys((r.window, r.step) for r in reports if r.stage is denoising))
     assert steps == [(window, step) for window in (1, 2) for step in range(1, 11)]
     assert reports[-1].part == 1.0
-    # A report before each step, and one before each of the 2 blocks of its 2 forwards.
-    assert stages.count(Stage.DENOISING) == 2 * 10 * (1 + 2 * 2)
+    # A report before each step, one before each of the 2 blocks of its 2 forwards, and one at the end of the window.
+    assert stages.count(denoising) == 2 * (10 * (1 + 2 * 2) + 1)
+
+
+LONG = {"num_frames": 38, "skyreels": {"base_num_frames": 17, "overlap_history": 5}}
+BLOCKS = {"num_frames": 38, "skyreels": {"ar_step": 2, "causal_block_size": 2}}
+
+
+@pytest.mark.parametrize("wishes", [LONG, BLOCKS, LONG | {"end": True, "mode": "image_to_video"}])
+@pytest.mark.parametrize("cut", [1, 4, 11, 12, 19])
+def test_a_cancelled_render_goes_on_from_its_last_step(task, tmp_path, wishes, cut):
+    job = replace(task("df", **wishes), work=tmp_path)
+    whole = render(SkyReelsEngine(), replace(job, work=None))
+    steps = []
+
+    def counted(report):
+        if report.stage is Stage.DENOISING and (report.window, report.step) not in steps:
+            steps.append((report.window, report.step))
+        return len(steps) == cut
+
+    reports, frames = Reports(counted), []
+    with pytest.raises(JobCancelled):
+        frames.extend(SkyReelsEngine().render(job, reports))
+    done = sum(len(chunk) for chunk in frames)
+    ends = [0, *(stop for _, stop in job.plan.segments)]
+    begin = max(end for end in ends if end <= done)  # what the runner keeps
+    reports = Reports()
+    rest = render(SkyReelsEngine(), replace(job, first_frame=begin), reports)
+    assert np.array_equal(rest, whole[begin:])
+    # A step that is done has a report of its own and one before each of the 2 blocks of its 2 forwards.
+    denoised = Counter((r.window, r.step) for r in reports if r.stage is Stage.DENOISING)
+    assert min(step for step, reported in denoised.items() if reported >= 5) == steps[-1]
+
+
+def test_a_killed_render_has_saved_after_every_step_if_wanted(task, tmp_path):
+    from backend.diffusion.snapshot import read_snapshot
+
+    job = replace(task("df"), work=tmp_path)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(report):
+        if report.step == 6:
+            raise Killed
+
+    for every_s, step in ((3600.0, None), (0.0, 5)):
+        with pytest.raises(Killed):
+            render(SkyReelsEngine(save_every_s=every_s), job, kill)
+        state = read_snapshot(tmp_path)
+        assert (state and state.facts["step"]) == step
+
+
+def test_what_cannot_be_gone_on_from_is_left_and_the_render_begins_anew(task, tmp_path):
+    job = replace(task("df"), work=tmp_path)
+    whole = render(SkyReelsEngine(), replace(job, work=None))
+    with pytest.raises(JobCancelled):
+        render(SkyReelsEngine(), job, Reports(lambda report: report.step == 5))
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-1000])
+    reports = Reports()
+    assert np.array_equal(render(SkyReelsEngine(), job, reports), whole)
+    assert next(r.step for r in reports if r.stage is Stage.DENOISING) == 1
+
+
+def test_the_report_says_when_it_was_saved(task, tmp_path):
+    reports = Reports()
+    render(SkyReelsEngine(save_every_s=0.0), replace(task("df"), work=tmp_path), reports)
+    saved = [r.saved_at for r in reports if r.stage is Stage.DENOISING]
+    assert saved[0] is None
+    assert saved[-1] is not None
+    assert abs(saved[-1] - time.time()) < 60
 
 
 @pytest.fixture(scope="module")

@@ -48,6 +48,8 @@ def test_cancel_stops_at_the_next_step(generator, engine, settings, a_request):
     engine.release()
     assert generator.wait(job.id, timeout=10).state is S.CANCELLED
     assert not (settings.outputs / job.id).exists()
+    assert not list(settings.temp.rglob("*.part"))
+    generator.delete(job.id)
     assert not (settings.temp / job.id).exists()
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from backend.core.errors import InvalidRequest
 
 ROOT = Path(__file__).resolve().parents[2]  # the checkout: pages, and weights that came with it
 
@@ -22,14 +26,28 @@ class Settings:
     upload_limit_bytes: int = 500 * MIB
     upload_slots: int = 2  # uploads at once; a further one waits
     upload_keep_s: float = 24 * 3600  # an upload that no job needs is removed after this
+    save_every_s: float = 30.0  # a render that is killed loses at most this much, and the step that it was in
+    unfinished_keep_s: float = 7 * 24 * 3600  # what a cancelled or failed job can go on from
     trash_keep_s: float = 7 * 24 * 3600
     disk_reserve_bytes: int = 2 * GIB  # a render starts only if this much would stay free
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
-        """`STUDIO_DATA` moves the data folder away from the checkout."""
-        data = environ.get("STUDIO_DATA")
-        return cls(data=Path(data).expanduser().resolve() if data else ROOT)
+        """`STUDIO_DATA` moves the data folder away from the checkout, `STUDIO_SAVE_EVERY_S` sets `save_every_s`.
+
+        Raises InvalidRequest where that is no number from 0 on.
+        """
+        found: dict[str, Any] = {}
+        if data := environ.get("STUDIO_DATA"):
+            found["data"] = Path(data).expanduser().resolve()
+        if save := environ.get("STUDIO_SAVE_EVERY_S"):
+            try:
+                found["save_every_s"] = float(save)
+            except ValueError:
+                found["save_every_s"] = math.nan
+            if not found["save_every_s"] >= 0:
+                raise InvalidRequest(f"STUDIO_SAVE_EVERY_S={save} is no number of seconds;", hint="use one such as 30.")
+        return cls(**found)
 
     @property
     def models(self) -> Path:

@@ -9,7 +9,7 @@ StudioError
 ├── StudioBusy         503  another process owns the data folder
 ├── NotEnoughSpace     507
 └── RenderFailed       500  the engine gave up
-    ├── CheckpointRefused   it belongs to another render: begin anew
+    ├── SnapshotRefused     what an earlier attempt left is of another render: begin anew
     ├── ModelUnavailable
     └── NotEnoughMemory
 JobCancelled                somebody asked for it: not an error
@@ -76,8 +76,10 @@ class RenderFailed(StudioError):
     code = "render_failed"
 
 
-class CheckpointRefused(RenderFailed):
-    code = "checkpoint_refused"
+class SnapshotRefused(RenderFailed):
+    """What an earlier attempt left cannot be gone on from."""
+
+    code = "snapshot_refused"
 
 
 class ModelUnavailable(RenderFailed):

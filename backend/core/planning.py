@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -24,10 +24,14 @@ from backend.core.schema import (
     Fidelity,
     GenerationRequest,
 )
-from backend.core.windows import Window, latent_frames, lay_out
+from backend.core.windows import Window, latent_frames, lay_out, pixel_frames
+
+SEGMENT_LATENTS = 5  # blocks are gathered to segments of at least as many latent frames, 17 or 20 frames
 
 
 class Stage(str, Enum):
+    """What a render does. Denoising and decoding take turns, window by window."""
+
     LOADING = "loading"
     DENOISING = "denoising"
     DECODING = "decoding"
@@ -124,6 +128,22 @@ class Plan:
             )
             for window, ready in zip(self.windows, known, strict=True)
         )
+
+    @property
+    def segments(self) -> tuple[tuple[int, int], ...]:
+        """Half-open ranges of the rendered frames that are kept, each of which becomes final at one step: a window, or
+        where blocks wait for one another, some of its blocks. A film is written to the disk in these.
+        """
+        ends = [0]
+        for window in self.windows:
+            block = self.causal_block_size if self.ar_step else window.stop - window.start
+            for end in range(window.start + block, window.stop + 1, block):
+                if end - ends[-1] >= SEGMENT_LATENTS or ends[-1] < end == window.stop:
+                    ends.append(end)
+        edges = [0, *(pixel_frames(end) for end in ends[1:])]
+        first, last = self.prefix_frames, self.prefix_frames + self.num_frames
+        ranges = ((max(a, first), min(b, last)) for a, b in itertools.pairwise(edges))
+        return tuple((a, b) for a, b in ranges if a < b)
 
     @property
     def passes(self) -> int:
@@ -371,7 +391,9 @@ def _model_cost(plan: Plan, spec: ModelSpec, machine: Machine) -> tuple[dict[Sta
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a render is. `window` and `step` count from 1; `fraction` is of the whole job, 0 to 1."""
+    """Where a render is. `window` and `step` count from 1; `fraction` is of the whole job, 0 to 1; so many frames of
+    the film can be watched already; a killed render would go on from `saved_at`, in seconds since the epoch.
+    """
 
     stage: Stage
     window: int = 0
@@ -380,11 +402,12 @@ class Progress:
     steps: int = 0
     fraction: float = 0.0
     eta_s: float | None = None
+    frames_ready: int = 0
+    saved_at: float | None = None
 
 
-def fraction_done(plan: Plan, stage: Stage, part: float) -> float:
-    """How much of the whole job is done when `part` (0 to 1) of `stage` is, weighed by the forecast's seconds."""
+def fraction_done(plan: Plan, parts: Mapping[Stage, float]) -> float:
+    """How much of the whole job is done when `parts` (0 to 1) of its stages are, weighed by the forecast's seconds."""
     seconds = plan.forecast.seconds
-    before = sum(value for other, value in seconds.items() if list(Stage).index(other) < list(Stage).index(stage))
-    total = plan.forecast.total_s or 1.0
-    return min(1.0, (before + seconds.get(stage, 0.0) * min(max(part, 0.0), 1.0)) / total)
+    done = sum(seconds.get(stage, 0.0) * min(max(part, 0.0), 1.0) for stage, part in parts.items())
+    return min(1.0, done / (plan.forecast.total_s or 1.0))

@@ -16,7 +16,7 @@ T = TypeVar("T")
 Row = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Schedule:
     """Rows are denoising steps, columns latent frames.
 
@@ -35,6 +35,21 @@ class Schedule:
         columns = list(zip(*self.moves, strict=True))
         starts = [n for n, column in enumerate(columns) if n == 0 or column != columns[n - 1]]
         return [(a, b) for a, b in itertools.pairwise([*starts, len(columns)]) if any(columns[a])]
+
+    @functools.cached_property
+    def final(self) -> tuple[int, ...]:
+        """How many leading frames no later step moves, before the first step and after each."""
+        last = [
+            max((n + 1 for n, row in enumerate(self.moves) if row[frame]), default=0) for frame in range(self.frames)
+        ]
+        return tuple(
+            next((frame for frame in range(self.frames) if last[frame] > done), self.frames)
+            for done in range(len(self.moves) + 1)
+        )
+
+    @property
+    def frames(self) -> int:
+        return len(self.moves[0])
 
 
 def count_steps(frames: int, steps: int, ar_step: int = 0, block: int = 1, ready: int = 0) -> int:

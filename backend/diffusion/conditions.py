@@ -45,8 +45,8 @@ def encode_conditions(
         first = image[None] if prefix is None and image is not None else prefix
         with components.at_work(components.vae):
             return Conditions(
-                prefix=None if first is None else _to_latents(components, _to_tensor(components, first)),
-                end=None if end_image is None else _to_latents(components, _to_tensor(components, end_image[None])),
+                prefix=None if first is None else to_latents(components, _to_tensor(components, first)),
+                end=None if end_image is None else to_latents(components, _to_tensor(components, end_image[None])),
             )
 
 
@@ -63,7 +63,7 @@ def _to_tensor(components: Components, frames: Frames) -> torch.Tensor:
     return 2.0 * scaled.permute(3, 0, 1, 2)[None] - 1.0
 
 
-def _to_latents(components: Components, video: torch.Tensor) -> torch.Tensor:
+def to_latents(components: Components, video: torch.Tensor) -> torch.Tensor:
     vae = components.vae
     mean, inverse_std = latent_statistics(vae)
     return (vae.encode(video.to(vae.dtype)).latent_dist.mode().float() - mean) * inverse_std
@@ -74,7 +74,7 @@ def _for_image_to_video(components: Components, num_frames: int, image: Picture)
     # The model was trained on the picture followed by mid-grey frames, not on the picture alone.
     grey = first.new_zeros(1, 3, num_frames - 1, *first.shape[3:])
     with components.at_work(components.vae):
-        latents = _to_latents(components, torch.cat([first, grey], dim=2))
+        latents = to_latents(components, torch.cat([first, grey], dim=2))
     mask = latents.new_zeros(1, 4, *latents.shape[2:])
     mask[:, :, 0] = 1
     with components.at_work(components.image_encoder):

@@ -11,11 +11,12 @@ import dataclasses
 import functools
 import hashlib
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 
-from backend.core.errors import CheckpointRefused, RenderFailed
+from backend.core.errors import RenderFailed, SnapshotRefused
 from backend.core.planning import Plan
 from backend.core.schedule import make_schedule
 from backend.core.schema import Fidelity, GenerationRequest
@@ -25,12 +26,20 @@ from backend.diffusion.solver import Solver
 from backend.diffusion.text import Prompt
 
 
-class Sampler:
-    """A render as a state machine: call `step` until `finished`, then read `film`. What `state` gives between steps,
-    another sampler in another process can `restore`, and ends with the same bits.
+class State(NamedTuple):
+    """A sampler between two steps: tensors by name, and facts that JSON can hold."""
 
-    `window` and `step_index` count from 0 and say what the next `step` will do. `latents` are those of the current
-    window and `film` those that are ready, float32, normalised, of shape (1, channels, latent frames, height, width).
+    tensors: dict[str, torch.Tensor]
+    facts: dict[str, Any]
+
+
+class Sampler:
+    """A render as a state machine: `step` until the window is done, `open_window` for the next, until `finished`. What
+    `state` gives between steps, another sampler in another process can `restore`, and ends with the same bits.
+
+    `window` and `step_index` count from 0 and say what the next `step` will do. `latents` are those of the window,
+    float32, normalised, of shape (1, channels, latent frames, height, width); the first `known` of its frames were
+    given, and `length` of them belong to the film.
     """
 
     def __init__(
@@ -38,31 +47,53 @@ class Sampler:
         components: Components,
         plan: Plan,
         request: GenerationRequest,
-        prompt: Prompt,
+        prompts: Sequence[Prompt],
         conditions: Conditions,
     ) -> None:
         self.components = components
         self.plan = plan
         self.request = request
-        self.prompt = prompt
+        self.prompts = prompts
         self.conditions = conditions
-        self.window = 0
+        self.window = -1
         self.step_index = 0
+        self.known = 0
+        self.length = 0
         self._original = plan.fidelity is Fidelity.ORIGINAL
-        self.film: torch.Tensor | None = None
         # The stock pipelines draw the noise of all windows from one generator, in their order.
         self._noise = torch.Generator("cpu").manual_seed(request.seed)
-        self._open_window()
+        self.open_window(conditions.prefix)
+
+    @property
+    def window_done(self) -> bool:
+        """Whether all frames of the window are final, so that it can be handed on."""
+        return self.step_index == len(self._schedule.levels)
 
     @property
     def finished(self) -> bool:
-        return self.window == len(self.plan.windows)
+        return self.window_done and self.window == len(self.plan.windows) - 1
 
     @property
     def part(self) -> float:
         """How much of the denoising is done, 0 to 1."""
         steps = self.plan.window_steps
         return (sum(steps[: self.window]) + self.step_index) / sum(steps)
+
+    @property
+    def final(self) -> int:
+        """How many leading latent frames of the window no later step will change."""
+        return self._schedule.final[self.step_index]
+
+    def predicted(self) -> torch.Tensor:
+        """The clean latents as far as they can be told: the solver's guess for frames on their way down, and without
+        those that have not begun. Of the shape of `latents`, but shorter.
+        """
+        guess, begun = self.latents[:, :, : self.length].clone(), self.known
+        for solver in self._solvers:
+            if solver.clean is not None:
+                guess[:, :, solver.frames] = solver.clean
+                begun = solver.frames.stop
+        return guess[:, :, :begun]
 
     @functools.cached_property
     def identity(self) -> str:
@@ -76,11 +107,9 @@ class Sampler:
         named.update(transformer.scale_shift_table.float().cpu().numpy().tobytes())
         return named.hexdigest()
 
-    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Tensors by name, copies on the CPU, and facts that JSON can hold; together all that the next step needs."""
+    def state(self) -> State:
+        """All that the next step needs, tensors as copies on the CPU."""
         tensors = {"latents": self.latents}
-        if self.film is not None:
-            tensors["film"] = self.film
         if not self._original:
             tensors["noise"] = self._noise.get_state()
         counters = []
@@ -88,26 +117,23 @@ class Sampler:
             remembered, counts = solver.state()
             tensors |= {f"solver{number}.{name}": tensor for name, tensor in remembered.items()}
             counters.append(counts)
-        facts = {"identity": self.identity, "window": self.window, "step": self.step_index, "solvers": counters}
-        return {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}, facts
+        facts = {"window": self.window, "step": self.step_index, "known": self.known, "solvers": counters}
+        copies = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+        return State(copies, facts | {"identity": self.identity})
 
-    def restore(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
-        """Go on from what `state` gave. Raises CheckpointRefused, and changes nothing, if that was another render."""
+    def restore(self, state: State) -> None:
+        """Go on from what `state` gave. Raises SnapshotRefused, and changes nothing, if that was another render."""
+        tensors, facts = state
         if facts.get("identity") != self.identity:
-            raise CheckpointRefused(
-                "The checkpoint was made with another request, plan or model;", hint="render from the beginning."
-            )
+            raise SnapshotRefused("It was made with another request, plan or model;", hint="render from the beginning.")
         device = self.components.device
-        self.window, self.step_index = facts["window"], 0
-        self.film = tensors["film"].to(device) if "film" in tensors else None
-        if not self.finished:
-            self._open_window()
-            self.step_index = facts["step"]
-            self.latents = tensors["latents"].to(device, copy=True)
-            for number, (solver, counts) in enumerate(zip(self._solvers, facts["solvers"], strict=True)):
-                start = f"solver{number}."
-                mine = {name.removeprefix(start): t.to(device) for name, t in tensors.items() if name.startswith(start)}
-                solver.restore(mine, counts)
+        self.window = facts["window"]
+        self._enter(tensors["latents"].to(device, copy=True), facts["known"])
+        self.step_index = facts["step"]
+        for number, (solver, counts) in enumerate(zip(self._solvers, facts["solvers"], strict=True)):
+            start = f"solver{number}."
+            mine = {name.removeprefix(start): t.to(device) for name, t in tensors.items() if name.startswith(start)}
+            solver.restore(mine, counts)
         if not self._original:
             self._noise.set_state(tensors["noise"])
 
@@ -129,28 +155,27 @@ class Sampler:
                 hint="lower guidance_scale; if that does not help, download the model again.",
             )
         self.step_index += 1
-        if self.step_index == len(self._schedule.levels):
-            self._close_window()
 
-    def _open_window(self) -> None:
-        """Fresh noise, with the frames that are known already written into it."""
-        plan, device = self.plan, self.components.device
-        window, last = plan.windows[self.window], self.window == len(plan.windows) - 1
-        known = self.conditions.prefix
-        if self.film is not None:
-            known = self.film[:, :, window.start :]
-        factor = self.components.spatial_factor
-        height, width = plan.render_height // factor, plan.render_width // factor
+    def open_window(self, known: torch.Tensor | None) -> None:
+        """Go on to the next window: fresh noise, with the latents that are known written over its first frames."""
+        self.window += 1
+        window, factor = self.plan.windows[self.window], self.components.spatial_factor
+        height, width = self.plan.render_height // factor, self.plan.render_width // factor
         shape = (1, self.components.vae.config.z_dim, window.stop - window.start, height, width)
-        self.latents = self._draw(shape).to(device)
-        self._known = 0 if known is None else known.shape[2]
+        latents = self._draw(shape).to(self.components.device)
         if known is not None:
-            self.latents[:, :, : self._known] = self._given(known)
-        self._length = shape[2]
-        if self.conditions.end is not None and last:
-            self.latents = torch.cat([self.latents, self._given(self.conditions.end)], dim=2)
+            latents[:, :, : known.shape[2]] = self._given(known)
+        if self.conditions.end is not None and self.window == len(self.plan.windows) - 1:
+            latents = torch.cat([latents, self._given(self.conditions.end)], dim=2)
+        self._enter(latents, 0 if known is None else known.shape[2])
+
+    def _enter(self, latents: torch.Tensor, known: int) -> None:
+        """Stand before the first step of the window, which begins with `latents`."""
+        plan, window = self.plan, self.plan.windows[self.window]
+        self.latents, self.known, self.length = latents, known, window.stop - window.start
+        self.step_index = 0
         self._schedule = make_schedule(
-            shape[2], plan.num_inference_steps, plan.ar_step, plan.causal_block_size, self._known
+            self.length, plan.num_inference_steps, plan.ar_step, plan.causal_block_size, known
         )
         self._solvers = [Solver(self.components, plan, slice(*run)) for run in self._schedule.runs]
         self._timesteps = self._make_timesteps()
@@ -159,20 +184,9 @@ class Sampler:
         """What the transformer is told of every latent frame at every step, of shape (steps, latent frames), int64."""
         # 999 is noise that waits, 0 a frame that is finished or given, as is the end picture's behind the last one.
         of_level = [999, *self._solvers[0].timesteps.tolist(), 0]
-        behind = [0] * (self.latents.shape[2] - self._length)
+        behind = [0] * (self.latents.shape[2] - self.length)
         rows = [[of_level[level] for level in row] + behind for row in self._schedule.levels]
         return torch.tensor(rows, device=self.components.device)
-
-    def _close_window(self) -> None:
-        # The end picture's latent frame stands behind the film and is not part of it.
-        if self.film is None:
-            self.film = self.latents[:, :, : self._length]
-        else:
-            self.film = torch.cat([self.film, self.latents[:, :, self._known : self._length]], dim=2)
-        self.window += 1
-        self.step_index = 0
-        if not self.finished:
-            self._open_window()
 
     def _draw(self, shape: tuple[int, ...]) -> torch.Tensor:
         """The noise that the current window begins with. On the CPU, so that a seed is the same on every device."""
@@ -193,10 +207,11 @@ class Sampler:
         else:
             joined = [self.latents] if self.conditions.channels is None else [self.latents, self.conditions.channels]
             latents, timesteps = torch.cat(joined, dim=1).to(dtype), self._timesteps[self.step_index, :1]
-        positive = self._forward(latents, timesteps, self.prompt.positive)
-        if self.prompt.negative is None:
+        prompt = self.prompts[min(self.window, len(self.prompts) - 1)]
+        positive = self._forward(latents, timesteps, prompt.positive)
+        if prompt.negative is None:
             return positive
-        negative = self._forward(latents, timesteps, self.prompt.negative)
+        negative = self._forward(latents, timesteps, prompt.negative)
         return negative + self.plan.guidance_scale * (positive - negative)
 
     def _forcing_input(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
@@ -204,11 +219,11 @@ class Sampler:
         latents = self.latents.to(dtype, copy=True)
         timesteps = self._timesteps[self.step_index : self.step_index + 1].clone()
         level = self.plan.addnoise_condition
-        if level and self._known:
-            known = latents[:, :, : self._known]
+        if level and self.known:
+            known = latents[:, :, : self.known]
             noise = named_noise(known.shape, self.request.seed, self.window, self.step_index).to(known)
-            latents[:, :, : self._known] = known * (1.0 - 0.001 * level) + noise * (0.001 * level)
-            timesteps[:, : self._known] = level
+            latents[:, :, : self.known] = known * (1.0 - 0.001 * level) + noise * (0.001 * level)
+            timesteps[:, : self.known] = level
         return latents, timesteps
 
     def _forward(self, latents: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor) -> torch.Tensor:

@@ -44,6 +44,12 @@ class Solver:
         timesteps: torch.Tensor = self._unipc.timesteps
         return timesteps
 
+    @property
+    def clean(self) -> torch.Tensor | None:
+        """What the last step took for the clean latents of `frames`; None before the first."""
+        clean: torch.Tensor | None = self._unipc.model_outputs[-1]
+        return clean
+
     def step(self, latents: torch.Tensor, velocity: torch.Tensor) -> None:
         """Move `frames` of `latents` one level down, in place.
 

@@ -14,12 +14,16 @@ from backend.media.fitting import Frames, Picture
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Progress of one render: `part` of `stage`, 0 to 1; windows and steps count from 1."""
+    """Progress of one render: `part` of `stage`, 0 to 1; windows and steps count from 1. `frames_ready` and `saved_at`
+    are those of `Progress`.
+    """
 
     stage: Stage
     part: float
     window: int = 0
     step: int = 0
+    frames_ready: int = 0
+    saved_at: float | None = None
 
 
 # Called between steps and chunks; raises JobCancelled when the job was cancelled, waits while it is paused.
@@ -39,21 +43,27 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Everything that one render needs. `checkpoint` is the model's folder, None for the sketch."""
+    """Everything that one render needs. `checkpoint` is the model's folder, None for the sketch. An engine may keep
+    files of its own in `work` to go on from, if the next attempt finds them there; frames before `first_frame` exist.
+    """
 
     request: GenerationRequest
     plan: Plan
     inputs: Inputs
     checkpoint: Path | None = None
+    work: Path | None = None
+    first_frame: int = 0
 
 
 class Engine(Protocol):
     """Both engines: `SkyReelsEngine` and `SyntheticEngine`."""
 
     def render(self, task: Task, report: Reporter) -> Iterator[Frames]:
-        """Yield uint8 RGB chunks of `render_width` x `render_height`: all `render_frames`, the prefix included.
+        """Yield uint8 RGB chunks of `render_width` x `render_height`: from `first_frame` on all `render_frames`, of
+        which the prefix is a part.
 
-        The same task gives the same bytes on the same machine. Raises JobCancelled through `report`, RenderFailed and
-        its children where the render cannot go on; then holds no memory that the next render would miss.
+        The same task gives the same bytes on the same machine, wherever it begins. Raises JobCancelled through
+        `report`, RenderFailed and its children where the render cannot go on; then holds no memory that the next
+        render would miss.
         """
         ...

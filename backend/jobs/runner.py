@@ -1,11 +1,15 @@
-"""How one job is run: inputs are read, an engine draws, the frames are fitted, written, checked and published."""
+"""How one job is run: inputs are read, an engine draws, its frames are fitted and written in segments, and these are
+joined, checked and published.
+"""
 
 from __future__ import annotations
 
-import logging
+import contextlib
+import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +17,7 @@ from pydantic import ValidationError
 
 from backend import __version__
 from backend.core.config import Settings
-from backend.core.errors import NotFound, RenderFailed
+from backend.core.errors import ModelUnavailable, NotEnoughMemory, NotFound, RenderFailed
 from backend.core.planning import Plan, Stage
 from backend.core.schema import Fit
 from backend.jobs.engine import Engine, Inputs, Report, Reporter, Task
@@ -23,9 +27,14 @@ from backend.media.outputs import THUMBNAIL, VIDEO, publish, read_metadata, writ
 from backend.media.probe import MediaInfo
 from backend.media.reader import read_frames, read_image
 from backend.media.uploads import Uploads
-from backend.media.writer import write_poster, write_video
+from backend.media.writer import join_segments, write_poster, write_segment
 
-log = logging.getLogger(__name__)
+# What lies in the folder of an unfinished film, beside its segments and what the engine keeps there.
+SOURCE = "source.mp4"
+PREVIEW = "preview.mp4"  # the film so far
+FILM = "film"
+SECONDS = "seconds.txt"
+MADE_WITH = "made-with.json"
 
 
 def run_job(
@@ -33,52 +42,59 @@ def run_job(
 ) -> Artifact:
     """Render `job` into outputs/<id>/ and say what came of it. Nothing stands there unless all of it does.
 
-    Raises JobCancelled through `report`, and StudioError where the render cannot be done.
+    The film grows in temp/<id>/, segment by segment; what an earlier attempt finished there is not made again. Raises
+    JobCancelled through `report`, and StudioError where the render cannot be done; then that folder stays.
     """
     if finished := already_made(job, settings):
         return finished
-    started = time.monotonic()
-    plan = job.plan
-    work = settings.temp / job.id
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    plan, recipe = job.plan, make_recipe(job)
+    work = _open_work(settings.temp / job.id, recipe["versions"])
     try:
-        report(Report(Stage.LOADING, 0.0))
-        task = Task(job.request, plan, read_inputs(job, uploads), checkpoint)
-        frames = film(job, engine.render(task, report), uploads, report)
-        poster = _Poster(plan)
-        recipe = make_recipe(job)
-        write_video(
-            work / VIDEO,
-            poster.watch(frames),
-            fps=plan.fps,
-            width=plan.width,
-            height=plan.height,
-            recipe=recipe,
-            title=job.title,
-        )
-        report(Report(Stage.SAVING, 0.5))
-        if poster.frame is None:
-            raise RenderFailed(f"{plan.model_title} drew no frame;", hint="retry, or choose another model.")
-        write_poster(work / THUMBNAIL, poster.frame)
-        artifact = Artifact(
-            video=f"outputs/{job.id}/{VIDEO}",
-            thumbnail=f"outputs/{job.id}/{THUMBNAIL}",
-            width=plan.width,
-            height=plan.height,
-            frames=plan.total_frames,
-            fps=plan.fps,
-            bytes=(work / VIDEO).stat().st_size,
-            model=plan.model,
-            engine=plan.engine,
-            render_s=round(time.monotonic() - started, 3),
-        )
-        write_metadata(work, recipe | {"artifact": ARTIFACT.dump_python(artifact, mode="json")})
-        expect = MediaInfo("video", plan.width, plan.height, plan.total_frames, float(plan.fps))
-        publish(work, settings.outputs, job.id, expect=expect)
-        return artifact
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        with _stopwatch(work / SECONDS) as seconds:
+            report(Report(Stage.LOADING, 0.0))
+            segments = make_segments(job, engine, checkpoint, uploads, work, report)
+            report(Report(Stage.SAVING, 0.5, frames_ready=plan.total_frames))
+            artifact = _publish(job, segments, recipe, settings, seconds())
+    except (ModelUnavailable, NotEnoughMemory):
+        raise
+    except RenderFailed:
+        shutil.rmtree(work)  # what was kept may be the reason
+        raise
+    shutil.rmtree(work, ignore_errors=True)
+    return artifact
+
+
+def make_segments(
+    job: Job, engine: Engine, checkpoint: Path | None, uploads: Uploads, work: Path, report: Reporter
+) -> list[Path]:
+    """The film as video files, in order: the source if there is one, then a file for each of the plan's segments.
+
+    Raises as `run_job` does; then those that are whole stay in `work`.
+    """
+    plan = job.plan
+    size = {"fps": plan.fps, "width": plan.width, "height": plan.height}
+    segments = [work / f"{number:03}.mp4" for number in range(len(plan.segments))]
+    made = next((number for number, path in enumerate(segments) if not path.exists()), len(segments))
+    before = [work / SOURCE] if job.request.video else []
+    if before and not before[0].exists():
+        write_segment(before[0], _source(job, uploads, report), **size)
+    if made == len(segments):
+        return before + segments
+    first_frame = plan.segments[made][0]
+    task = Task(job.request, plan, read_inputs(job, uploads), checkpoint, work, first_frame)
+    at = first_frame
+
+    def watch(report_of_engine: Report) -> None:
+        report(replace(report_of_engine, frames_ready=plan.source_frames + at - plan.prefix_frames))
+
+    with contextlib.closing(_Cut(plan, engine.render(task, watch), first_frame)) as frames:
+        for number, (start, stop) in enumerate(plan.segments[made:], start=made):
+            chunks = _watch_for_poster(plan, frames.take(stop - start), start, work / THUMBNAIL)
+            write_segment(segments[number], chunks, **size)
+            at = stop
+            if number + 1 < len(segments):
+                join_segments(work / PREVIEW, before + segments[: number + 1], recipe={}, title=job.title)
+    return before + segments
 
 
 def already_made(job: Job, settings: Settings) -> Artifact | None:
@@ -91,7 +107,7 @@ def already_made(job: Job, settings: Settings) -> Artifact | None:
 
 def read_inputs(job: Job, uploads: Uploads) -> Inputs:
     """The pictures and the end of the source, fitted to the delivered size and then to the one that the model draws, so
-    that what comes back through `deliver` lies exactly on what was shown before.
+    that what comes back through `fit_frames` lies exactly on what was shown before.
     """
     request, plan = job.request, job.plan
 
@@ -117,39 +133,55 @@ def read_inputs(job: Job, uploads: Uploads) -> Inputs:
     return Inputs(image=picture(request.image), end_image=picture(request.end_image), prefix=prefix)
 
 
-def film(job: Job, rendered: Iterator[Frames], uploads: Uploads, report: Reporter) -> Iterator[Frames]:
-    """The frames of the finished film, in delivered size: those of the source, then exactly `num_frames` new ones."""
-    plan = job.plan
-    if job.request.video:
-        done = 0
-        source = read_frames(
-            uploads.file(job.request.video),
-            fps=plan.fps,
-            width=plan.width,
-            height=plan.height,
-            fit=job.request.fit,
-            stop=plan.source_frames,
-        )
-        for chunk in source:
-            done += len(chunk)
-            report(Report(Stage.LOADING, done / plan.source_frames))
-            yield chunk
-    yield from deliver(plan, rendered)
+def _source(job: Job, uploads: Uploads, report: Reporter) -> Iterator[Frames]:
+    """The video that is continued, as it begins the film."""
+    plan, done = job.plan, 0
+    assert job.request.video is not None
+    chunks = read_frames(
+        uploads.file(job.request.video),
+        fps=plan.fps,
+        width=plan.width,
+        height=plan.height,
+        fit=job.request.fit,
+        stop=plan.source_frames,
+    )
+    for chunk in chunks:
+        done += len(chunk)
+        report(Report(Stage.LOADING, done / plan.source_frames))
+        yield chunk
 
 
-def deliver(plan: Plan, rendered: Iterator[Frames]) -> Iterator[Frames]:
-    """Drop the prefix, trim the end, crop or enlarge to the delivered size. Raises RenderFailed for missing frames."""
-    first, last = plan.prefix_frames, plan.prefix_frames + plan.num_frames
-    at = 0
-    for chunk in rendered:
-        kept = chunk[max(0, first - at) : max(0, last - at)]
-        at += len(chunk)
-        if len(kept):
-            yield fit_frames(kept, plan.width, plan.height)
-    if at < last:
-        raise RenderFailed(
-            f"{plan.model_title} made {at} frames of {plan.render_frames};", hint="retry, or choose another model."
-        )
+class _Cut:
+    """Cuts the stream of an engine, which begins at the rendered frame `first`, into pieces in the delivered size."""
+
+    def __init__(self, plan: Plan, rendered: Iterator[Frames], first: int) -> None:
+        self._plan = plan
+        self._rendered = rendered
+        self._at = first
+        self._rest = np.empty((0, plan.render_height, plan.render_width, 3), np.uint8)
+
+    def take(self, count: int) -> Iterator[Frames]:
+        """The next `count` frames. Raises RenderFailed where the engine has no more."""
+        plan = self._plan
+        while count:
+            if not len(self._rest):
+                chunk = next(self._rendered, None)
+                if chunk is None:
+                    raise RenderFailed(
+                        f"{plan.model_title} made {self._at} frames of {plan.render_frames};",
+                        hint="retry, or choose another model.",
+                    )
+                self._rest = chunk
+            piece, self._rest = self._rest[:count], self._rest[count:]
+            count -= len(piece)
+            self._at += len(piece)
+            if len(piece):
+                yield fit_frames(piece, plan.width, plan.height)
+
+    def close(self) -> None:
+        """End the engine's render."""
+        if isinstance(self._rendered, Generator):
+            self._rendered.close()
 
 
 def fit_frames(frames: Frames, width: int, height: int) -> Frames:
@@ -184,20 +216,69 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-class _Poster:
-    """Keeps the frame that will stand for the film: the one a third into what is new."""
+def _watch_for_poster(plan: Plan, chunks: Iterator[Frames], start: int, path: Path) -> Iterator[Frames]:
+    """Write the frame that will stand for the film as it passes: the one a third into what is new."""
+    wanted = plan.prefix_frames + plan.num_frames // 3 - start
+    for chunk in chunks:
+        if 0 <= wanted < len(chunk):
+            write_poster(path, chunk[wanted])
+        wanted -= len(chunk)
+        yield chunk
 
-    def __init__(self, plan: Plan) -> None:
-        self._wanted = plan.source_frames + plan.num_frames // 3
-        self.frame: Frames | None = None
 
-    def watch(self, chunks: Iterator[Frames]) -> Iterator[Frames]:
-        at = 0
-        for chunk in chunks:
-            if at <= self._wanted < at + len(chunk):
-                self.frame = chunk[self._wanted - at].copy()
-            at += len(chunk)
-            yield chunk
+def _open_work(work: Path, versions: object) -> Path:
+    """The folder that the film grows in. What other versions of the libraries left there is thrown away."""
+    made_with = work / MADE_WITH
+    stamp = json.dumps(versions, sort_keys=True)
+    if not made_with.exists() or made_with.read_text() != stamp:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        made_with.write_text(stamp)
+    return work
+
+
+@contextlib.contextmanager
+def _stopwatch(path: Path) -> Iterator[Callable[[], float]]:
+    """Counts the seconds of all attempts; those of one that was killed are lost."""
+    before = float(path.read_text()) if path.exists() else 0.0
+    started = time.monotonic()
+
+    def seconds() -> float:
+        return before + time.monotonic() - started
+
+    try:
+        yield seconds
+    finally:
+        if path.parent.exists():
+            path.write_text(f"{seconds():.3f}")
+
+
+def _publish(
+    job: Job, segments: list[Path], recipe: dict[str, object], settings: Settings, render_s: float
+) -> Artifact:
+    """Join the segments and put the film, its poster and its sidecar in their place."""
+    plan = job.plan
+    work = segments[0].parent
+    film = work / FILM
+    film.mkdir(exist_ok=True)
+    join_segments(film / VIDEO, segments, recipe=recipe, title=job.title)
+    shutil.copy(work / THUMBNAIL, film / THUMBNAIL)
+    artifact = Artifact(
+        video=f"outputs/{job.id}/{VIDEO}",
+        thumbnail=f"outputs/{job.id}/{THUMBNAIL}",
+        width=plan.width,
+        height=plan.height,
+        frames=plan.total_frames,
+        fps=plan.fps,
+        bytes=(film / VIDEO).stat().st_size,
+        model=plan.model,
+        engine=plan.engine,
+        render_s=round(render_s, 3),
+    )
+    write_metadata(film, recipe | {"artifact": ARTIFACT.dump_python(artifact, mode="json")})
+    expect = MediaInfo("video", plan.width, plan.height, plan.total_frames, float(plan.fps))
+    publish(film, settings.outputs, job.id, expect=expect)
+    return artifact
 
 
 def _joined(chunks: Iterator[Frames], frames: int) -> Frames:

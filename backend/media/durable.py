@@ -30,3 +30,10 @@ def move_folder(folder: Path, target: Path) -> None:
     folder.rename(target)
     sync(target.parent)
     sync(folder.parent)
+
+
+def replace_file(part: Path, target: Path) -> None:
+    """Give a file that was written beside `target` its name, in place of an earlier one, so that it is always whole."""
+    sync(part)
+    part.replace(target)
+    sync(target.parent)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backend.core.errors import RenderFailed, UploadRefused
-from backend.media.durable import sync
+from backend.media.durable import replace_file, sync
 from backend.media.fitting import Frames, Picture
 from backend.media.probe import FILM_SECONDS, facts
 
@@ -22,27 +23,71 @@ CRF = 18
 POSTER_WIDTH = 640
 JPEG_QUALITY = 88
 THREADS = min(4, os.cpu_count() or 1)  # each thread of the encoder holds frames of its own
+DELAY = 2  # frames by which x264 decodes ahead of what is shown, with its B-frames
 BT709 = 1  # the same number for matrix, primaries and transfer; a range of 1 is the limited one
 
 
-def write_video(
-    path: Path, chunks: Iterable[Frames], *, fps: int, width: int, height: int, recipe: Mapping[str, Any], title: str
-) -> int:
+def write_segment(path: Path, chunks: Iterable[Frames], *, fps: int, width: int, height: int) -> int:
     """Encode `chunks` (RGB, each of shape (n, height, width, 3)) as H.264 and return how many frames were written.
 
-    The file has yuv420p in BT.709, its index first, `title`, and `recipe` as JSON in the comment tag. `recipe` is read
-    after the last chunk, so a caller may still put timings in while frames are drawn. Raises RenderFailed for a chunk
-    of another shape or none at all, OSError where the disk is full; then the unfinished files are the caller's.
+    The file has yuv420p in BT.709. It is there only when it is whole and on the disk. Raises RenderFailed for a chunk
+    of another shape or none at all, OSError where the disk is full.
     """
     import av
 
-    silent = path.with_name(path.name + ".part")
-    with av.open(f"file:{silent}", "w", format="mp4") as container:
-        written = _encode(container, chunks, fps, width, height)
-    _finish(silent, path, {"title": title, "comment": json.dumps(recipe, ensure_ascii=False)})
-    silent.unlink()
-    sync(path)
-    return written
+    with _whole(path) as part, av.open(f"file:{part}", "w", format="mp4") as container:
+        return _encode(container, chunks, fps, width, height)
+
+
+def join_segments(path: Path, segments: Sequence[Path], *, recipe: Mapping[str, Any], title: str) -> None:
+    """Put files of `write_segment`, of one size and rate, one after the other, without encoding them again.
+
+    The file has its index first, `title`, and `recipe` as JSON in the comment tag. Raises RenderFailed for a segment
+    that cannot be read or does not fit, OSError where the disk is full.
+    """
+    import av
+
+    with _whole(path) as part, av.open(f"file:{part}", "w", format="mp4", options={"movflags": "+faststart"}) as film:
+        # FFmpeg takes tags only before the first packet.
+        film.metadata.update({"title": title, "comment": json.dumps(recipe, ensure_ascii=False)})
+        try:
+            _copy_packets(segments, film)
+        except av.error.InvalidDataError as error:
+            raise RenderFailed(f"A part of the film cannot be read ({error.strerror});", hint="try again.") from None
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Where to write a file that gets its name when it is complete."""
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        replace_file(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _copy_packets(segments: Sequence[Path], film: OutputContainer) -> None:
+    import av
+
+    stream, written = None, 0
+    for segment in segments:
+        with av.open(f"file:{segment}") as source:
+            given = source.streams.video[0]
+            if stream is None:
+                stream = film.add_stream_from_template(given)
+                stream.time_base = given.time_base
+            if given.codec_context.extradata != stream.codec_context.extradata:
+                raise RenderFailed("The parts of the film do not fit together;", hint="try again.")
+            frame = int(1 / (given.average_rate * given.time_base))
+            packets = (packet for packet in source.demux(given) if packet.dts is not None)
+            for number, packet in enumerate(packets, start=written):
+                packet.pts += written * frame
+                # A segment of one or two frames has no delay, but all must have the same for times to go up.
+                packet.dts = (number - DELAY) * frame
+                packet.stream = stream
+                film.mux(packet)
+            written += given.frames
 
 
 def _encode(container: OutputContainer, chunks: Iterable[Frames], fps: int, width: int, height: int) -> int:
@@ -82,28 +127,8 @@ def _check(chunk: Frames, width: int, height: int) -> None:
         )
 
 
-def _finish(silent: Path, path: Path, tags: dict[str, str]) -> None:
-    """Copy the packets into the final file. FFmpeg takes tags only before the first packet, when no timing is known
-    yet; and moving the index to the front copies the file anyway.
-    """
-    import av
-
-    with (
-        av.open(f"file:{silent}") as source,
-        av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"}) as target,
-    ):
-        target.metadata.update(tags)
-        given = source.streams.video[0]
-        stream = target.add_stream_from_template(given)
-        stream.time_base = given.time_base
-        for packet in source.demux(given):
-            if packet.dts is not None:
-                packet.stream = stream
-                target.mux(packet)
-
-
 def read_recipe(path: Path, name: str = "") -> dict[str, Any] | None:
-    """The recipe that `write_video` put into the file, None if there is none.
+    """The recipe that `join_segments` put into the file, None if there is none.
 
     The file may come from outside: UploadRefused, which calls it `name`, if it is no video.
     """

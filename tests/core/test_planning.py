@@ -304,7 +304,35 @@ def test_the_forecast_grows_with_the_work_and_with_what_was_learned():
 
 def test_the_fraction_runs_from_nothing_to_all():
     plan = make_plan(ask(), DF_SMALL, H100)
-    marks = [fraction_done(plan, stage, part) for stage in Stage for part in (0.0, 0.5, 1.0)]
-    assert marks[0] == 0.0
-    assert marks[-1] == pytest.approx(1.0)
-    assert marks == sorted(marks)
+    assert fraction_done(plan, {}) == 0.0
+    assert fraction_done(plan, dict.fromkeys(Stage, 1.0)) == pytest.approx(1.0)
+    half = fraction_done(plan, {Stage.LOADING: 1.0, Stage.DENOISING: 0.5, Stage.DECODING: 0.5})
+    seconds = plan.forecast.seconds
+    worked = seconds[Stage.LOADING] + (seconds[Stage.DENOISING] + seconds[Stage.DECODING]) / 2
+    assert half == pytest.approx(worked / plan.forecast.total_s)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "segments"),
+    [
+        ({"num_frames": 64}, [(0, 64)]),  # 65 are made
+        ({"num_frames": 200}, [(0, 97), (97, 177), (177, 200)]),
+        ({"num_frames": 97, "ar_step": 5}, [(0, 17), (17, 37), (37, 57), (57, 77), (77, 97)]),
+        ({"num_frames": 97, "ar_step": 5, "causal_block_size": 2}, [(0, 21), (21, 45), (45, 69), (69, 93), (93, 97)]),
+        (
+            {"num_frames": 60, "ar_step": 2, "base_num_frames": 37, "causal_block_size": 5},
+            [(0, 17), (17, 37), (37, 57), (57, 60)],
+        ),
+    ],
+)
+def test_segments_are_what_becomes_final_together(wishes, segments):
+    wishes = dict(wishes)
+    frames = wishes.pop("num_frames")
+    assert list(make_plan(ask(num_frames=frames, skyreels=wishes), DF_SMALL, H100).segments) == segments
+
+
+def test_segments_of_an_extension_begin_after_the_prefix():
+    request = ask(mode="video_extension", video="0" * 20, num_frames=100)
+    plan = make_plan(request, DF_SMALL, H100, Source(960, 544, 50, 24.0))
+    assert plan.prefix_frames == 17
+    assert plan.segments == ((17, 97), (97, 117))

@@ -46,3 +46,9 @@ def test_frames_that_go_down_together_are_a_run():
     assert make_schedule(9, 10, ar_step=2, block=3).runs == [(0, 3), (3, 6), (6, 9)]
     assert make_schedule(9, 10, ar_step=2, block=3, ready=3).runs == [(3, 6), (6, 9)]
     assert make_schedule(4, 10, ar_step=0, block=2).runs == [(0, 4)]
+
+
+def test_leading_frames_become_final_with_their_last_move():
+    assert make_schedule(3, 10).final == (0,) * 10 + (3,)
+    assert make_schedule(3, 10, ready=1).final == (1,) * 10 + (3,)
+    assert make_schedule(6, 10, ar_step=3, block=2).final == (0,) * 10 + (2,) * 3 + (4,) * 3 + (6,)

@@ -97,11 +97,28 @@ def clip() -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (17, 64, 64, 3), dtype=np.uint8)
 
 
+def to_the_end(film: Any, each_step: Callable[[], None] = lambda: None) -> list[np.ndarray]:
+    """The frames that a film still gives, chunk by chunk; `each_step` is called after every step."""
+    chunks = []
+    while True:
+        while not film.waiting:
+            film.sampler.step()
+            each_step()
+        chunks += list(film.frames())
+        if film.sampler.finished:
+            return chunks
+        if film.sampler.window_done:
+            film.next_window()
+
+
 @pytest.fixture
 def sample(components):
-    """Our latents for a plan and its inputs."""
+    """Our latents for a plan and its inputs, all windows joined."""
+
+    import torch
 
     from backend.diffusion.conditions import encode_conditions
+    from backend.diffusion.decode import Film
     from backend.diffusion.sampler import Sampler
     from backend.diffusion.text import encode_prompt
 
@@ -109,10 +126,15 @@ def sample(components):
         parts = in_dtype(components[kind], dtype)
         text = encode_prompt(parts, prompt, NEGATIVE if plan.guidance_scale > 1 else None)
         conditions = encode_conditions(parts, plan.render_frames, image, end_image, prefix)
-        sampler = Sampler(parts, plan, REQUEST.model_copy(update={"seed": seed}), text, conditions)
-        while not sampler.finished:
-            sampler.step()
-        return sampler.film
+        sampler = Sampler(parts, plan, REQUEST.model_copy(update={"seed": seed}), [text], conditions)
+        windows = []
+
+        def keep_window():
+            if sampler.window_done:
+                windows.append(sampler.latents[:, :, sampler.known if windows else 0 : sampler.length])
+
+        to_the_end(Film(sampler), keep_window)
+        return torch.cat(windows, dim=2)
 
     return run
 

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import gc
+import itertools
 
 import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, SkyReelsV2Pipeline
 
-from backend.diffusion.conditions import latent_statistics
-from backend.diffusion.decode import decode
+from backend.core.schema import Fidelity
+from backend.diffusion.conditions import Conditions, latent_statistics
+from backend.diffusion.decode import Decoder, Film, _to_pixels
+from backend.diffusion.sampler import Sampler
+from backend.diffusion.text import encode_prompt
+from tests.diffusion.conftest import REQUEST, to_the_end
 
 VAES = {
     "wan 2.1": {"base_dim": 4, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 1},
@@ -42,6 +47,11 @@ TENSORS = (torch.Tensor, torch.nn.Parameter)
 def vae(request):
     torch.manual_seed(0)
     return AutoencoderKLWan(**VAES[request.param]).eval()
+
+
+def decode(vae, latents):
+    """Chunks of frames."""
+    return (_to_pixels(video) for video in Decoder(vae).decode(latents))
 
 
 @pytest.fixture
@@ -98,3 +108,82 @@ def test_memory_does_not_grow_with_the_film(vae):
     held = {number: live_bytes() for number, _ in enumerate(decode(vae, film)) if number in (0, 5, 15)}
     assert held[5] == held[15]
     assert held[5] > held[0]  # the cache, which shows that the count counts
+
+
+@pytest.fixture
+def long_film(components, plan_for):
+    """A sampler at the start of three windows of 17 frames with 5 in common."""
+
+    def make(fidelity=Fidelity.ORIGINAL, **skyreels):
+        wishes = {"base_num_frames": 17, "overlap_history": 5, "fidelity": fidelity} | skyreels
+        plan = plan_for("df", num_frames=37, guidance_scale=1, skyreels=wishes)
+        parts = components["df"]
+        return Sampler(parts, plan, REQUEST, [encode_prompt(parts, "A boat", None)], Conditions())
+
+    return make
+
+
+def window_by_window(film):
+    """The latents of each window and the frames that it gave."""
+    while True:
+        while not film.sampler.window_done:
+            film.sampler.step()
+        yield film.sampler.latents.clone(), np.concatenate([chunk for chunk in film.frames() if len(chunk)])
+        if film.sampler.finished:
+            return
+        film.next_window()
+
+
+def test_a_window_begins_with_the_last_pictures_of_the_one_before(long_film):
+    """Encoded again, so that its first latent frame stands for one frame, as in training."""
+    film = Film(long_film())
+    vae = film.sampler.components.vae
+    mean, inverse_std = latent_statistics(vae)
+    before, last, total = None, None, 0
+    for latents, frames in window_by_window(film):
+        with torch.no_grad():
+            picture = vae.decode(latents / inverse_std + mean).sample
+        if before is not None:
+            with torch.no_grad():
+                known = (vae.encode(last).latent_dist.mode() - mean) * inverse_std
+            assert torch.equal(latents[:, :, :2], known)
+            assert not torch.allclose(known, before[:, :, -2:], atol=1e-3)
+            picture = picture[:, :, 5:]
+        assert np.array_equal(frames, _to_pixels(picture))
+        before, last = latents, picture.clamp(-1, 1)[:, :, -5:]
+        total += len(frames)
+    assert total == 37
+
+
+def test_the_stock_pipelines_hand_latents_on_and_decode_all_at_once(long_film):
+    film = Film(long_film(Fidelity.DIFFUSERS))
+    latents, frames = zip(*window_by_window(film), strict=True)
+    assert all(torch.equal(a[:, :, -2:], b[:, :, :2]) for a, b in itertools.pairwise(latents))
+    joined = torch.cat([latents[0], *(window[:, :, 2:] for window in latents[1:])], dim=2)
+    assert np.array_equal(np.concatenate(frames), np.concatenate(list(decode(film.sampler.components.vae, joined))))
+
+
+@pytest.mark.parametrize("first", [0, 1, 7, 17, 18, 30, 36])
+def test_frames_that_exist_are_not_given_again(long_film, first):
+    whole, rest = (np.concatenate(to_the_end(Film(long_film(), first=at))) for at in (0, first))
+    assert np.array_equal(rest, whole[first:])
+
+
+def test_blocks_are_given_as_they_become_final(components, plan_for):
+    plan = plan_for("df", num_frames=29, guidance_scale=1, skyreels={"ar_step": 3, "causal_block_size": 2})
+    parts = components["df"]
+    film = Film(Sampler(parts, plan, REQUEST, [encode_prompt(parts, "A boat", None)], Conditions()))
+    given = []
+    while not film.sampler.finished:
+        film.sampler.step()
+        if film.waiting:
+            given.append((film.sampler.step_index, sum(len(chunk) for chunk in film.frames())))
+    assert given == [(10, 5), (13, 8), (16, 8), (19, 8)]
+
+
+def test_part_goes_from_nothing_to_all(long_film):
+    film = Film(long_film())
+    parts = [film.part]
+    for _ in window_by_window(film):
+        parts.append(film.part)
+    assert parts == [0, 0.5, 0.8, 1.0]

@@ -36,7 +36,7 @@ def test_every_forward_can_be_left_before_any_block(components, plan_for, clip):
         "text": (lambda: encode_prompt(parts, "A boat", ""), 2 * 2),  # blocks x texts
         "conditions": (lambda: encode_conditions(parts, 33, prefix=clip), 5),  # latent frames
         "step": (
-            Sampler(parts, plan, REQUEST, text, conditions).step,
+            Sampler(parts, plan, REQUEST, [text], conditions).step,
             2 * 2,
         ),  # blocks x guidance
     }

@@ -1,20 +1,21 @@
-"""A render that is cut at any step and goes on elsewhere ends with the same bits."""
+"""A render that is cut at any step and goes on elsewhere ends with the same bits, of its latents and its frames."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load, save
 
-from backend.core.errors import CheckpointRefused, StudioError
+from backend.core.errors import SnapshotRefused, StudioError
 from backend.core.schema import Fidelity
 from backend.diffusion.conditions import encode_conditions
+from backend.diffusion.decode import Film
 from backend.diffusion.sampler import Sampler
+from backend.diffusion.snapshot import NAME, read_snapshot, write_snapshot
 from backend.diffusion.text import encode_prompt
-from tests.diffusion.conftest import NEGATIVE, REQUEST
+from tests.diffusion.conftest import NEGATIVE, REQUEST, to_the_end
 
 WINDOWS = {"base_num_frames": 17, "overlap_history": 5, "addnoise_condition": 20}
 JOBS = {
@@ -48,54 +49,82 @@ def start(components, plan_for, picture, last_picture, clip):
         end_image = last_picture if wishes.get("end") else None
         prefix = clip[-plan.prefix_frames :] if plan.prefix_frames else None
         conditions = encode_conditions(parts, plan.render_frames, image, end_image, prefix)
-        return Sampler(parts, plan, request, encode_prompt(parts, "A boat", NEGATIVE), conditions)
+        return Sampler(parts, plan, request, [encode_prompt(parts, "A boat", NEGATIVE)], conditions)
 
     return make
-
-
-def on_disk(state):
-    """As the state comes back from files."""
-    tensors, facts = state
-    return load(save(tensors)), json.loads(json.dumps(facts))
-
-
-def run(sampler):
-    while not sampler.finished:
-        sampler.step()
-    return sampler.film
 
 
 @pytest.mark.parametrize(
     ("job", "fidelity"),
     [(job, Fidelity.ORIGINAL) for job in JOBS] + [(job, Fidelity.DIFFUSERS) for job in ("long", "async windows")],
 )
-def test_a_cut_at_every_step_changes_nothing(start, job, fidelity):
-    unbroken = run(start(job, fidelity))
-    sampler, steps = start(job, fidelity), 0
-    while True:
-        state = on_disk(sampler.state())
+def test_a_cut_at_every_step_changes_nothing(start, job, fidelity, tmp_path):
+    unbroken = Film(start(job, fidelity))
+    whole = np.concatenate(to_the_end(unbroken))
+    film, steps, frames = Film(start(job, fidelity)), 0, []
+    while not film.sampler.finished or film.waiting:
+        write_snapshot(tmp_path, film.state())
         torch.manual_seed(steps)  # the global generator has no say
-        sampler = start(job, fidelity)
-        sampler.restore(*state)
-        if sampler.finished:
-            break
-        sampler.step()
-        steps += 1
-    assert steps == sum(sampler.plan.window_steps)
-    assert torch.equal(sampler.film, unbroken)
+        film = Film(start(job, fidelity), first=sum(len(chunk) for chunk in frames))
+        film.restore(read_snapshot(tmp_path))
+        if film.sampler.window_done:
+            frames += list(film.frames())
+            if film.sampler.finished:
+                break
+            film.next_window()
+        else:
+            film.sampler.step()
+            steps += 1
+    assert steps == sum(film.sampler.plan.window_steps)
+    assert torch.equal(film.sampler.latents, unbroken.sampler.latents)
+    assert np.array_equal(np.concatenate(frames), whole)
+
+
+def test_a_film_can_be_taken_up_between_two_blocks(start):
+    """Blocks that are final are shown while later ones go down; what was shown is not given again."""
+    sampler = start("async windows")
+    whole = np.concatenate(to_the_end(Film(sampler)))
+    film, given = Film(start("async windows")), []
+    while len(given) < 3:
+        while not film.waiting:
+            film.sampler.step()
+        assert not film.sampler.window_done
+        given += [chunk for chunk in film.frames() if len(chunk)]
+    shown = sum(len(chunk) for chunk in given)
+    assert 0 < shown < len(whole) // 2
+    taken_up = Film(start("async windows"), first=shown)
+    taken_up.restore(film.state())
+    rest = to_the_end(taken_up)
+    assert np.array_equal(np.concatenate([*given, *rest]), whole)
+
+
+def test_a_state_is_refused_where_frames_before_it_are_missing(start):
+    film = Film(start("long"))
+    while film.sampler.window == 0:
+        film.sampler.step()
+        if film.sampler.window_done:
+            list(film.frames())
+            film.next_window()
+    Film(start("long"), first=17).restore(film.state())
+    with pytest.raises(SnapshotRefused, match="gives no frame 16; render from the beginning"):
+        Film(start("long"), first=16).restore(film.state())
 
 
 def test_a_used_sampler_can_go_back(start):
-    sampler = start("long")
+    sampler = start("async windows")
     for _ in range(13):
         sampler.step()
     state = sampler.state()
-    kept = {name: tensor.clone() for name, tensor in state[0].items()}
-    film = run(sampler)
-    assert all(torch.equal(tensor, kept[name]) for name, tensor in state[0].items()), "the state is no copy"
-    sampler.restore(*state)
-    assert (sampler.window, sampler.step_index) == (1, 3)
-    assert torch.equal(run(sampler), film)
+    kept = {name: tensor.clone() for name, tensor in state.tensors.items()}
+    while not sampler.window_done:
+        sampler.step()
+    latents = sampler.latents.clone()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in state.tensors.items()), "the state is no copy"
+    sampler.restore(state)
+    assert (sampler.window, sampler.step_index) == (0, 13)
+    while not sampler.window_done:
+        sampler.step()
+    assert torch.equal(sampler.latents, latents)
 
 
 def test_the_noise_of_a_window_needs_none_of_the_windows_before(start):
@@ -120,9 +149,9 @@ def test_a_checkpoint_of_another_render_is_refused(start, changes):
     other.step()
     sampler = start("short")
     before = sampler.latents.clone()
-    with pytest.raises(CheckpointRefused, match="another request, plan or model; render from the beginning"):
-        sampler.restore(*other.state())
-    assert issubclass(CheckpointRefused, StudioError)
+    with pytest.raises(SnapshotRefused, match="another request, plan or model; render from the beginning"):
+        sampler.restore(other.state())
+    assert issubclass(SnapshotRefused, StudioError)
     assert torch.equal(sampler.latents, before)
     assert sampler.step_index == 0
 
@@ -135,8 +164,8 @@ def test_a_checkpoint_of_other_weights_is_refused(start, components):
     try:
         with torch.no_grad():
             table.add_(1e-3)
-        with pytest.raises(CheckpointRefused):
-            start("short").restore(*state)
+        with pytest.raises(SnapshotRefused):
+            start("short").restore(state)
     finally:
         table.data.copy_(before)
 
@@ -145,5 +174,30 @@ def test_what_was_learned_about_time_does_not_matter(start):
     sampler = start("short")
     later = replace(sampler.plan.forecast, calibration=2.0)
     taken_up = start("short", forecast=later)
-    taken_up.restore(*sampler.state())
+    taken_up.restore(sampler.state())
     assert torch.equal(taken_up.latents, sampler.latents)
+
+
+def test_a_folder_without_a_snapshot_has_none(tmp_path):
+    assert read_snapshot(tmp_path) is None
+
+
+@pytest.mark.parametrize("harm", ["torn", "flipped", "empty"])
+def test_a_damaged_snapshot_is_refused(start, tmp_path, harm):
+    write_snapshot(tmp_path, start("short").state())
+    path = tmp_path / NAME
+    data = bytearray(path.read_bytes())
+    if harm == "flipped":
+        data[-3] ^= 1
+    path.write_bytes({"torn": data[: len(data) // 2], "empty": b""}.get(harm, data))
+    with pytest.raises(SnapshotRefused, match="render from the beginning"):
+        read_snapshot(tmp_path)
+
+
+def test_a_snapshot_replaces_the_one_before_and_leaves_nothing_else(start, tmp_path):
+    sampler = start("short")
+    write_snapshot(tmp_path, sampler.state())
+    sampler.step()
+    write_snapshot(tmp_path, sampler.state())
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+    assert read_snapshot(tmp_path).facts["step"] == 1

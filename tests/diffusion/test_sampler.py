@@ -20,9 +20,10 @@ from backend.core.errors import RenderFailed
 from backend.core.schedule import Schedule
 from backend.core.schema import Fidelity
 from backend.diffusion.conditions import Conditions, encode_conditions
+from backend.diffusion.decode import Film
 from backend.diffusion.sampler import Sampler, named_noise
 from backend.diffusion.text import encode_prompt
-from tests.diffusion.conftest import NEGATIVE, REQUEST, SEED
+from tests.diffusion.conftest import NEGATIVE, REQUEST, SEED, to_the_end
 
 SHORT_BASE = {"base_num_frames": 17, "overlap_history": 5}
 ASYNC = {"ar_step": 3, "causal_block_size": 2, "base_num_frames": 29, "overlap_history": 13}
@@ -176,7 +177,7 @@ def test_one_solver_moves_all_frames_with_the_same_history(
 ):
     plan = plan_for("df", num_frames=33, skyreels=skyreels | {"fidelity": fidelity})
     grouped = sample("df", plan)
-    sampler = Sampler(components["df"], plan, REQUEST, encode_prompt(components["df"], "A boat", None), Conditions())
+    sampler = Sampler(components["df"], plan, REQUEST, [encode_prompt(components["df"], "A boat", None)], Conditions())
     assert len(sampler._solvers) == solvers
     monkeypatch.setattr(Schedule, "runs", [(frame, frame + 1) for frame in range(9)])
     assert torch.equal(grouped, sample("df", plan))
@@ -186,12 +187,12 @@ def test_blocks_go_down_one_after_another_until_all_are_clean(components, plan_f
     """Stock pipelines leave the frames that fill no block as pure noise."""
     plan = plan_for("df", num_frames=30, guidance_scale=1, skyreels={"ar_step": 3, "causal_block_size": 3})
     assert plan.render_frames == 33  # 9 latent frames
-    sampler = Sampler(components["df"], plan, REQUEST, encode_prompt(components["df"], "A boat", None), Conditions())
+    sampler = Sampler(components["df"], plan, REQUEST, [encode_prompt(components["df"], "A boat", None)], Conditions())
     moved, steps = torch.zeros(9, dtype=int), 0
     while not sampler.finished:
         before = sampler.latents.clone()
         sampler.step()
-        after = sampler.film if sampler.finished else sampler.latents
+        after = sampler.latents
         moved += (before != after).flatten(3).any(3)[0].any(0)
         steps += 1
     assert moved.tolist() == [10] * 9
@@ -206,17 +207,6 @@ def test_the_end_picture_acts_on_the_last_window_only(sample, plan_for, picture,
     known = plan.windows[-2].stop
     assert torch.equal(ends[:, :, :known], free[:, :, :known])
     assert not torch.allclose(ends[:, :, known:], free[:, :, known:], atol=1e-3)
-
-
-@pytest.mark.parametrize("window", [1, 2, 3])
-def test_windows_hand_their_end_on(components, plan_for, window):
-    plan = plan_for("df", num_frames=45, skyreels=SHORT_BASE, guidance_scale=1)
-    sampler = Sampler(components["df"], plan, REQUEST, encode_prompt(components["df"], "A boat", None), Conditions())
-    while sampler.window < window:
-        sampler.step()
-    overlap = plan.windows[window - 1].stop - plan.windows[window].start
-    assert torch.equal(sampler.latents[:, :, :overlap], sampler.film[:, :, -overlap:])
-    assert not sampler.finished
 
 
 @pytest.mark.parametrize(
@@ -242,18 +232,13 @@ def test_every_plan_runs_to_its_end(components, plan_for, num_frames, skyreels, 
     frames = np.zeros((plan.prefix_frames, 64, 64, 3), dtype=np.uint8) if source_frames else None
     end_image = np.zeros((64, 64, 3), dtype=np.uint8) if source_frames else None
     conditions = encode_conditions(parts, plan.render_frames, end_image=end_image, prefix=frames)
-    sampler = Sampler(parts, plan, REQUEST, encode_prompt(parts, "A boat", None), conditions)
-    forwards, parts_done = 0, [sampler.part]
-    while not sampler.finished:
-        sampler.step()
-        forwards += 1
-        parts_done.append(sampler.part)
-    assert forwards == plan.forwards
+    sampler = Sampler(parts, plan, REQUEST, [encode_prompt(parts, "A boat", None)], conditions)
+    parts_done = [sampler.part]
+    frames = np.concatenate(to_the_end(Film(sampler), lambda: parts_done.append(sampler.part)))
+    assert len(parts_done) - 1 == plan.forwards
     assert (parts_done[0], parts_done[-1]) == (0, 1)
     assert parts_done == sorted(parts_done)
-    assert sampler.film.shape[2] == (plan.render_frames - 1) // 4 + 1
-    if conditions.prefix is not None:
-        assert torch.equal(sampler.film[:, :, : conditions.prefix.shape[2]], conditions.prefix)
+    assert len(frames) == plan.render_frames
 
 
 @pytest.mark.parametrize("fidelity", Fidelity)
@@ -273,7 +258,7 @@ def test_guidance_is_mixed_in_float32_unless_diffusers_is_wanted(components, pla
             seen.append(hidden_states * (1.0 if encoder_hidden_states is text.positive else 1.01))
             return (seen[-1],)
 
-    sampler = Sampler(replace(parts, transformer=Bfloat16()), plan, REQUEST, text, Conditions())
+    sampler = Sampler(replace(parts, transformer=Bfloat16()), plan, REQUEST, [text], Conditions())
     mixed = sampler._predict()
     positive, negative = (prediction.double() for prediction in seen)
     exact = negative + 6 * (positive - negative)
@@ -286,7 +271,7 @@ def test_guidance_is_mixed_in_float32_unless_diffusers_is_wanted(components, pla
 
 def test_numbers_astray_fail_the_render(components, plan_for):
     parts = components["df"]
-    sampler = Sampler(parts, plan_for("df"), REQUEST, encode_prompt(parts, "A boat", NEGATIVE), Conditions())
+    sampler = Sampler(parts, plan_for("df"), REQUEST, [encode_prompt(parts, "A boat", NEGATIVE)], Conditions())
     sampler.step()
     sampler.latents[0, 0, 2] = float("nan")
     with pytest.raises(RenderFailed, match=r"Step 2 of window 1 .* not numbers; lower guidance_scale"):
@@ -296,7 +281,7 @@ def test_numbers_astray_fail_the_render(components, plan_for):
 def test_an_interrupted_step_can_be_done_again(components, plan_for, sample):
     parts = components["df"]
     plan = plan_for("df")
-    sampler = Sampler(parts, plan, REQUEST, encode_prompt(parts, "A boat", NEGATIVE), Conditions())
+    sampler = Sampler(parts, plan, REQUEST, [encode_prompt(parts, "A boat", NEGATIVE)], Conditions())
 
     def stop(*_):
         raise KeyboardInterrupt
@@ -307,4 +292,20 @@ def test_an_interrupted_step_can_be_done_again(components, plan_for, sample):
             sampler.step()
         hook.remove()
         sampler.step()
-    assert torch.equal(sampler.film, sample("df", plan))
+    assert torch.equal(sampler.latents, sample("df", plan))
+
+
+def test_the_guess_at_the_end_comes_nearer(components, plan_for):
+    parts = components["df"]
+    plan = plan_for("df", num_frames=21, skyreels={"ar_step": 3, "causal_block_size": 2})
+    sampler = Sampler(parts, plan, REQUEST, [encode_prompt(parts, "A boat", NEGATIVE)], Conditions())
+    assert sampler.predicted().shape[2] == 0
+    guesses = []
+    while not sampler.finished:
+        sampler.step()
+        guesses.append(sampler.predicted())
+    # Blocks begin 3 steps after one another.
+    assert [guess.shape[2] for guess in guesses] == [2] * 3 + [4] * 3 + [6] * 10
+    far = [(guess[:, :, :2] - sampler.latents[:, :, :2]).abs().mean().item() for guess in guesses[5:]]
+    assert far == sorted(far, reverse=True)
+    assert far[0] > far[-1] == 0

@@ -239,11 +239,11 @@ def photo(tmp_path_factory):
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """30 frames at 25 fps of a square that moves."""
-    from backend.media.writer import write_video
+    from tests.media_files import write_film
 
     frames = np.full((30, 240, 320, 3), 60, np.uint8)
     for n in range(30):
         frames[n, 80:140, 20 + 6 * n : 80 + 6 * n] = (220, 180, 40)
     file = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    write_video(file, [frames], fps=25, width=320, height=240, recipe={}, title="clip")
+    write_film(file, [frames], fps=25, width=320, height=240, recipe={}, title="clip")
     return file

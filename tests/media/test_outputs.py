@@ -26,7 +26,8 @@ from backend.media.outputs import (
     write_metadata,
 )
 from backend.media.probe import MediaInfo, probe
-from backend.media.writer import read_recipe, write_poster, write_video
+from backend.media.writer import read_recipe, write_poster
+from tests.media_files import write_film
 
 EXPECTED = MediaInfo("video", 96, 64, 10, 24.0)
 DAY = 24 * 3600.0
@@ -36,7 +37,7 @@ DAY = 24 * 3600.0
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     frames = np.full((10, 64, 96, 3), 128, np.uint8)
-    write_video(folder / VIDEO, [frames], fps=24, width=96, height=64, recipe={}, title="")
+    write_film(folder / VIDEO, [frames], fps=24, width=96, height=64, recipe={}, title="")
     write_poster(folder / THUMBNAIL, frames[0])
     write_metadata(folder, {"prompt": "ein Boot, größer als 🌊"})
     return folder
@@ -95,7 +96,7 @@ def test_a_torn_film_is_not_published(work: Path, outputs: Path):
 def test_a_film_may_be_longer_than_an_upload(tmp_path: Path, outputs: Path):
     """A source of 600 seconds and what continues it."""
     frames = np.zeros((700, 64, 64, 3), np.uint8)
-    write_video(tmp_path / VIDEO, [frames], fps=1, width=64, height=64, recipe={"seed": 1}, title="")
+    write_film(tmp_path / VIDEO, [frames], fps=1, width=64, height=64, recipe={"seed": 1}, title="")
     work = tmp_path / "work"
     work.mkdir()
     (tmp_path / VIDEO).rename(work / VIDEO)

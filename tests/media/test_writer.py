@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -21,14 +22,15 @@ from backend.core.schema import Fit
 from backend.media.fitting import Frames, Picture
 from backend.media.probe import MediaInfo, probe
 from backend.media.reader import read_frames
-from backend.media.writer import read_recipe, write_poster, write_video
+from backend.media.writer import join_segments, read_recipe, write_poster, write_segment
 from tests.media.conftest import numbered
+from tests.media_files import write_film
 
 RECIPE = {"prompt": 'A "red" boat; it\'s = 100 % \\ wet\nat sea 🌊', "seed": 7, "list": [1, 2.5, None]}
 
 
 def write(path: Path, chunks: Any, **changes: Any) -> int:
-    return write_video(
+    return write_film(
         path, chunks, **{"fps": 24, "width": 96, "height": 64, "recipe": RECIPE, "title": "Boat", **changes}
     )
 
@@ -89,17 +91,6 @@ def test_the_recipe_is_inside(tmp_path: Path):
     assert read_recipe(path) == recipe
 
 
-def test_timings_may_come_while_frames_are_drawn(tmp_path: Path):
-    recipe: dict[str, Any] = {"seed": 7}
-
-    def drawing() -> Iterator[Frames]:
-        yield from film(3)
-        recipe["seconds"] = 12.5
-
-    write(tmp_path / "video.mp4", drawing(), recipe=recipe)
-    assert read_recipe(tmp_path / "video.mp4") == {"seed": 7, "seconds": 12.5}
-
-
 @pytest.mark.parametrize("comment", [None, "filmed on holiday", "[1, 2]", "{broken"])
 def test_other_videos_have_no_recipe(make_video, comment: str | None):
     assert read_recipe(make_video(tags={"comment": comment} if comment else None)) is None
@@ -139,7 +130,59 @@ def test_an_error_while_drawing_comes_through(tmp_path: Path):
 
     with pytest.raises(RenderFailed, match="gave up"):
         write(tmp_path / "video.mp4", drawing())
-    assert not (tmp_path / "video.mp4").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def pictures_of(path: Path) -> list[Frames]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray() for frame in container.decode(video=0)]
+
+
+def times_of(path: Path) -> list[int]:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(stream) if packet.pts is not None]
+        decoding = [packet.dts for packet in packets]
+        assert all(before < after for before, after in itertools.pairwise(decoding))
+        shown = sorted(packet.pts for packet in packets)
+        return [round(time * stream.time_base * stream.average_rate) for time in shown]
+
+
+@pytest.mark.parametrize("fps", [8, 24, 30])
+def test_joined_segments_show_their_pictures_in_order(tmp_path: Path, fps: int):
+    segments, shown, at = [], [], 0
+    for number, length in enumerate((17, 1, 80, 2, 3)):
+        path = tmp_path / f"{number}.mp4"
+        chunk = np.stack([numbered(at + n) for n in range(length)])
+        assert write_segment(path, [chunk], fps=fps, width=96, height=64) == length
+        shown += pictures_of(path)
+        segments.append(path)
+        at += length
+    film_path = tmp_path / "film.mp4"
+    join_segments(film_path, segments, recipe=RECIPE, title="Boat")
+    joined = pictures_of(film_path)
+    assert len(joined) == 103
+    assert all(np.array_equal(a, b) for a, b in zip(joined, shown, strict=True))
+    assert times_of(film_path) == list(range(103))
+    assert probe(film_path) == MediaInfo("video", 96, 64, 103, float(fps))
+    assert read_recipe(film_path) == RECIPE
+
+
+def test_the_same_frames_are_the_same_segment(tmp_path: Path):
+    for name in ("a.mp4", "b.mp4"):
+        write_segment(tmp_path / name, film(40), fps=24, width=96, height=64)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_segments_that_do_not_fit_are_no_film(tmp_path: Path):
+    write_segment(tmp_path / "a.mp4", film(4), fps=24, width=96, height=64)
+    write_segment(tmp_path / "b.mp4", [np.zeros((4, 32, 32, 3), np.uint8)], fps=24, width=32, height=32)
+    with pytest.raises(RenderFailed, match="do not fit together"):
+        join_segments(tmp_path / "film.mp4", [tmp_path / "a.mp4", tmp_path / "b.mp4"], recipe={}, title="")
+    (tmp_path / "b.mp4").write_bytes((tmp_path / "a.mp4").read_bytes()[:500])
+    with pytest.raises(RenderFailed, match="cannot be read"):
+        join_segments(tmp_path / "film.mp4", [tmp_path / "a.mp4", tmp_path / "b.mp4"], recipe={}, title="")
+    assert not (tmp_path / "film.mp4").exists()
 
 
 def run_limited(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -152,11 +195,11 @@ def test_a_full_disk_is_an_os_error(tmp_path: Path):
 import resource, sys
 from pathlib import Path
 import numpy as np
-from backend.media.writer import write_video
+from tests.media_files import write_film
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
 noise = np.random.default_rng(0).integers(0, 255, (8, 128, 128, 3), np.uint8)
 try:
-    write_video(Path(sys.argv[1]), [noise] * 4, fps=24, width=128, height=128, recipe={}, title="")
+    write_film(Path(sys.argv[1]), [noise] * 4, fps=24, width=128, height=128, recipe={}, title="")
 except OSError as error:
     print("errno", error.errno)
 """
@@ -170,13 +213,13 @@ import resource, sys
 from pathlib import Path
 from backend.core.schema import Fit
 from backend.media.reader import read_frames
-from backend.media.writer import write_video
+from tests.media_files import write_film
 source, size, peaks = Path(sys.argv[1]), {"width": 1280, "height": 720}, []
 def watched():
     for chunk in read_frames(source, fps=24, **size, fit=Fit.CROP):
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
         yield chunk
-assert write_video(source.with_name("copy.mp4"), watched(), fps=24, **size, recipe={}, title="") == 160
+assert write_film(source.with_name("copy.mp4"), watched(), fps=24, **size, recipe={}, title="") == 160
 print(peaks[64 // 8], peaks[-1])
 """
     path = make_video("source.mp4", [numbered(number, 160, 90) for number in range(160)])

@@ -1,0 +1,186 @@
+"""A film grows in segments on the disk, and goes on from there in the next attempt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from backend.core.errors import JobCancelled, RenderFailed
+from backend.core.planning import Machine, Source, Stage, make_plan
+from backend.core.registry import SYNTHETIC
+from backend.jobs.job import Job, JobState
+from backend.jobs.runner import run_job
+from backend.media.uploads import Uploads
+from backend.synthetic import Faults, SyntheticEngine
+from tests.media_files import write_film
+
+MACHINE = Machine("CPU, 2 cores", 2, 8.0)
+LONG = {"num_frames": 60, "skyreels": {"base_num_frames": 25, "overlap_history": 5}}  # 25, 20 and 15 frames
+
+
+class Reports(list):
+    """Remembers; raises JobCancelled at the first report that `cancel_at` holds for."""
+
+    def __init__(self, cancel_at=lambda report: False):
+        self.cancel_at = cancel_at
+
+    def __call__(self, report):
+        self.append(report)
+        if self.cancel_at(report):
+            raise JobCancelled
+
+
+@pytest.fixture
+def job(settings, a_request, tmp_path):
+    def make(source=False, **wishes):
+        found = None
+        if source:
+            clip = tmp_path / "clip.mp4"
+            ramp = np.linspace(0, 1, 128)[:, None] * [250, 120, 30]
+            frames = np.stack([np.tile(np.roll(ramp, n, 0), (96, 1, 1)) for n in range(30)]).astype(np.uint8)
+            write_film(clip, [frames], fps=24, width=128, height=96)
+            settings.uploads.mkdir(parents=True, exist_ok=True)
+            with Uploads(settings).receive("clip.mp4") as incoming:
+                incoming.write(clip.read_bytes())
+                upload = incoming.accept()
+            wishes |= {"mode": "video_extension", "video": upload.id}
+            found = Source(128, 96, 30, 24.0)
+        request = a_request(**LONG | wishes)
+        plan = make_plan(request, SYNTHETIC, MACHINE, found)
+        return Job("0" * 19 + "1", JobState.RUNNING, request, plan, created_at=0.0, position=1.0)
+
+    return make
+
+
+@pytest.fixture
+def run(settings):
+    for folder in (settings.outputs, settings.temp, settings.uploads):
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def render(job, report=None, faults=None):
+        engine = SyntheticEngine(faults)
+        return run_job(job, engine, None, Uploads(settings), settings, Reports() if report is None else report)
+
+    return render
+
+
+def pictures(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as film:
+        return [frame.to_ndarray() for frame in film.decode(video=0)]
+
+
+def same(a: Path, b: Path) -> bool:
+    return all(np.array_equal(*pair) for pair in zip(pictures(a), pictures(b), strict=True))
+
+
+@pytest.mark.parametrize("source", [False, True])
+@pytest.mark.parametrize("step", [1, 2, 9, 10, 15, 20, 21, 29])
+def test_a_cancelled_job_goes_on_and_makes_the_same_film(job, run, settings, tmp_path, step, source):
+    wish = job(source)
+    video = settings.data / run(wish).video
+    video.parent.rename(tmp_path / "unbroken")
+
+    def at_step(report):
+        return report.stage is Stage.DENOISING and 10 * (report.window - 1) + report.step == step
+
+    with pytest.raises(JobCancelled):
+        run(wish, Reports(at_step))
+    kept = sorted(path.name for path in (settings.temp / wish.id).glob("*.mp4"))
+    assert not video.exists()
+    reports = Reports()
+    run(wish, reports)
+    assert same(video, tmp_path / "unbroken" / "video.mp4")
+    assert [path.name for path in settings.temp.iterdir()] == []
+    first = next(r for r in reports if r.stage is Stage.DENOISING)
+    finished = sum(stop - start for start, stop in wish.plan.segments[: sum(name[0] == "0" for name in kept)])
+    assert first.part > finished / 60 - 0.1
+    assert ("source.mp4" in kept) == source
+    if source:
+        assert not any(r.stage is Stage.LOADING and r.part > 0 for r in reports), "the source was encoded again"
+
+
+def test_the_film_so_far_can_be_watched(job, run, settings):
+    wish, seen = job(), []
+    preview = settings.temp / wish.id / "preview.mp4"
+
+    def look(report):
+        if report.stage is Stage.DENOISING:
+            seen.append((report.frames_ready, len(pictures(preview)) if preview.exists() else 0))
+
+    run(wish, look)
+    assert seen[0] == (0, 0)
+    assert list(dict.fromkeys(seen)) == [(0, 0), (25, 25), (45, 45)]
+
+
+def test_a_film_that_was_finished_but_not_published_needs_no_engine(job, run, settings, monkeypatch):
+    wish = job()
+
+    def died(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("backend.jobs.runner.publish", died)
+        with pytest.raises(KeyboardInterrupt):
+            run(wish)
+    artifact = run(wish, faults=Faults(raise_at={n: AssertionError("drawn again") for n in range(1, 31)}))
+    assert len(pictures(settings.data / artifact.video)) == 60
+    assert (settings.outputs / wish.id / "thumbnail.jpg").is_file()
+
+
+def test_a_damaged_segment_fails_once_and_the_next_attempt_begins_anew(job, run, settings):
+    wish = job()
+    with pytest.raises(JobCancelled):
+        run(wish, Reports(lambda report: report.window == 3))
+    segment = settings.temp / wish.id / "000.mp4"
+    segment.write_bytes(segment.read_bytes()[:700])
+    with pytest.raises(RenderFailed, match="cannot be read"):
+        run(wish)
+    assert not (settings.temp / wish.id).exists()
+    assert len(pictures(settings.data / run(wish).video)) == 60
+
+
+def test_what_other_versions_made_is_not_gone_on_from(job, run, settings):
+    wish = job()
+    with pytest.raises(JobCancelled):
+        run(wish, Reports(lambda report: report.window == 2))
+    stamp = settings.temp / wish.id / "made-with.json"
+    stamp.write_text(json.dumps(json.loads(stamp.read_text()) | {"torch": "1.0"}))
+    reports = Reports()
+    run(wish, reports)
+    assert min(r.window for r in reports if r.stage is Stage.DENOISING) == 1
+
+
+def test_the_seconds_of_all_attempts_count(job, run, settings):
+    wish = job()
+    with pytest.raises(JobCancelled):
+        run(wish, Reports(lambda report: report.window == 2))
+    file = settings.temp / wish.id / "seconds.txt"
+    before = float(file.read_text())
+    assert before > 0
+    file.write_text(str(before + 100))
+    assert 100 < run(wish).render_s < 160
+
+
+@pytest.mark.parametrize(("extra", "ends"), [(-1, "made 59 frames of 61"), (3, None)])
+def test_too_few_frames_are_a_failure_and_more_are_left(job, run, settings, extra, ends):
+    wish = job()
+    faults = Faults(extra_frames=extra - (wish.plan.render_frames - 60) if extra < 0 else extra)
+    if ends is None:
+        assert len(pictures(settings.data / run(wish, faults=faults).video)) == 60
+        return
+    with pytest.raises(RenderFailed, match=ends):
+        run(wish, faults=faults)
+
+
+def test_the_poster_is_the_frame_a_third_into_what_is_new(job, run, settings):
+    from PIL import Image
+
+    wish = job(source=True)
+    film = settings.data / run(wish).video
+    with Image.open(film.with_name("thumbnail.jpg")) as poster, av.open(str(film)) as container:
+        wanted = list(container.decode(video=0))[30 + 20].to_ndarray(format="rgb24")
+        assert np.abs(np.asarray(poster).astype(int) - wanted).mean() < 8
