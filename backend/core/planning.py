@@ -107,6 +107,8 @@ class Plan:
     fidelity: Fidelity = Fidelity.ORIGINAL
     ar_step: int = 0
     causal_block_size: int = 1
+    causal_attention: bool = False
+    batch_guidance: bool = False
 
     @property
     def total_frames(self) -> int:

@@ -37,6 +37,11 @@ class Schedule:
         return [(a, b) for a, b in itertools.pairwise([*starts, len(columns)]) if any(columns[a])]
 
     @functools.cached_property
+    def begun(self) -> tuple[int, ...]:
+        """How many leading frames do not wait as noise, at each step."""
+        return tuple(next((frame for frame, level in enumerate(row) if level == 0), len(row)) for row in self.levels)
+
+    @functools.cached_property
     def final(self) -> tuple[int, ...]:
         """How many leading frames no later step moves, before the first step and after each."""
         last = [

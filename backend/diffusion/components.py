@@ -13,7 +13,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers import AutoencoderKLWan, SkyReelsV2Transformer3DModel, UniPCMultistepScheduler
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler
 from transformers import (
     AutoTokenizer,
     CLIPImageProcessorPil,
@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from backend.core.errors import ModelUnavailable
+from backend.diffusion.transformer import Transformer
 from backend.library.checkpoints import FORCING_CLASSES, IMAGE_CLASS
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ def load_components(folder: Path, device: torch.device, loaded: Callable[[float]
         name = index["_class_name"]
         models = {
             "text_encoder": (UMT5EncoderModel, dtype),
-            "transformer": (SkyReelsV2Transformer3DModel, dtype),
+            "transformer": (Transformer, dtype),
             "vae": (AutoencoderKLWan, torch.float32),
         }
         if name == IMAGE_CLASS:

@@ -208,16 +208,24 @@ class Sampler:
             joined = [self.latents] if self.conditions.channels is None else [self.latents, self.conditions.channels]
             latents, timesteps = torch.cat(joined, dim=1).to(dtype), self._timesteps[self.step_index, :1]
         prompt = self.prompts[min(self.window, len(self.prompts) - 1)]
-        positive = self._forward(latents, timesteps, prompt.positive)
         if prompt.negative is None:
-            return positive
-        negative = self._forward(latents, timesteps, prompt.negative)
+            return self._forward(latents, timesteps, prompt.positive)
+        if self.plan.batch_guidance:
+            both = self._forward(latents, timesteps, torch.cat([prompt.positive, prompt.negative]))
+            positive, negative = both.chunk(2)
+        else:
+            positive = self._forward(latents, timesteps, prompt.positive)
+            negative = self._forward(latents, timesteps, prompt.negative)
         return negative + self.plan.guidance_scale * (positive - negative)
 
     def _forcing_input(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latents in `dtype` and one timestep a latent frame; a little noise on known frames if the plan says so."""
-        latents = self.latents.to(dtype, copy=True)
-        timesteps = self._timesteps[self.step_index : self.step_index + 1].clone()
+        """Latents in `dtype` and one timestep a latent frame; a little noise on known frames if the plan says so.
+
+        Where blocks do not see later ones, those that have not begun are left out: nobody would look at them.
+        """
+        begun = self._schedule.begun[self.step_index] if self.plan.causal_attention else self.latents.shape[2]
+        latents = self.latents[:, :, :begun].to(dtype, copy=True)
+        timesteps = self._timesteps[self.step_index : self.step_index + 1, :begun].clone()
         level = self.plan.addnoise_condition
         if level and self.known:
             known = latents[:, :, : self.known]
@@ -227,12 +235,15 @@ class Sampler:
         return latents, timesteps
 
     def _forward(self, latents: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """One call of the transformer, which sees the same latents beside each of the texts."""
         self._set_mask()
+        texts, image = len(text), self.conditions.image_tokens
         velocity: torch.Tensor = self.components.transformer(
-            hidden_states=latents,
-            timestep=timesteps,
+            hidden_states=latents.expand(texts, -1, -1, -1, -1),
+            timestep=timesteps.expand(texts, *timesteps.shape[1:]),
             encoder_hidden_states=text,
-            encoder_hidden_states_image=self.conditions.image_tokens,
+            encoder_hidden_states_image=None if image is None else image.expand(texts, -1, -1),
+            causal_block_size=self.plan.causal_block_size if self.plan.causal_attention else None,
             enable_diffusion_forcing=self.components.diffusion_forcing,
             fps=[0 if self.plan.fps == 16 else 1],  # the two rates that the model was told apart in training
             return_dict=False,

@@ -309,3 +309,84 @@ def test_the_guess_at_the_end_comes_nearer(components, plan_for):
     far = [(guess[:, :, :2] - sampler.latents[:, :, :2]).abs().mean().item() for guess in guesses[5:]]
     assert far == sorted(far, reverse=True)
     assert far[0] > far[-1] == 0
+
+
+def test_both_forwards_of_guidance_can_be_one(sample, plan_for, components, picture):
+    for kind, wishes, given in (
+        ("df", {}, {}),
+        ("df", {"num_frames": 21, "skyreels": {"ar_step": 3, "causal_block_size": 2}}, {}),
+        ("t2v", {}, {}),
+        ("i2v", {"mode": "image_to_video"}, {"image": picture}),
+    ):
+        plan = plan_for(kind, **wishes)
+        calls = []
+        hook = components[kind].transformer.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        batched = sample(kind, replace(plan, batch_guidance=True), **given)
+        hook.remove()
+        assert len(calls) == sum(plan.window_steps)
+        torch.testing.assert_close(batched, sample(kind, plan, **given), atol=1e-4, rtol=0)
+
+
+def test_causal_blocks_leave_out_what_has_not_begun(components, plan_for, monkeypatch):
+    plan = plan_for("df", num_frames=29, guidance_scale=1, skyreels={"ar_step": 3, "causal_block_size": 2})
+    parts = components["df"]
+    text = [encode_prompt(parts, "A boat", None)]
+
+    def run(plan):
+        seen = []
+        hook = parts.transformer.patch_embedding.register_forward_pre_hook(
+            lambda _, args: seen.append(args[0].shape[2])
+        )
+        sampler = Sampler(parts, plan, REQUEST, text, Conditions())
+        while not sampler.finished:
+            sampler.step()
+        hook.remove()
+        return sampler.latents, seen
+
+    causal, seen = run(replace(plan, causal_attention=True))
+    assert seen == [2] * 3 + [4] * 3 + [6] * 3 + [8] * 10
+    free, all_frames = run(plan)
+    assert all_frames == [8] * 19
+    assert not torch.allclose(causal, free, atol=1e-3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Schedule, "begun", property(lambda _: [8] * 19))
+        whole, seen = run(replace(plan, causal_attention=True))
+    assert seen == [8] * 19
+    torch.testing.assert_close(causal, whole, atol=1e-5, rtol=0)
+
+
+def test_causal_blocks_equal_the_stock_pipelines_mask(components, plan_for):
+    """Every step of a render, with the mask of the stock transformer instead of ours."""
+    plan = plan_for("df", num_frames=21, skyreels={"ar_step": 3, "causal_block_size": 3})
+    parts = components["df"]
+    sampler = Sampler(
+        parts, replace(plan, causal_attention=True), REQUEST, [encode_prompt(parts, "A", "b")], Conditions()
+    )
+    masked = Sampler(parts, plan, REQUEST, sampler.prompts, Conditions())
+    masked._set_mask = lambda: parts.transformer._set_ar_attention(3)
+    try:
+        while not sampler.finished:
+            masked.latents.copy_(sampler.latents)
+            masked.step_index = sampler.step_index
+            begun = sampler._schedule.begun[sampler.step_index]
+            torch.testing.assert_close(sampler._predict(), masked._predict()[:, :, :begun], atol=2e-5, rtol=0)
+            parts.transformer._set_ar_attention(1)
+            sampler.step()
+    finally:
+        parts.transformer._set_ar_attention(1)
+
+
+def test_a_storyboard_tells_each_window_its_own(components, plan_for):
+    plan = plan_for("df", num_frames=45, guidance_scale=1, skyreels=SHORT_BASE)
+    parts = components["df"]
+    told = [encode_prompt(parts, text, None) for text in ("A boat", "A fox")]
+    heard = []
+    hook = parts.transformer.register_forward_pre_hook(
+        lambda *args: heard.append(
+            [torch.equal(args[2]["encoder_hidden_states"], one.positive) for one in told].index(True)
+        ),
+        with_kwargs=True,
+    )
+    to_the_end(Film(Sampler(parts, plan, REQUEST, told, Conditions())))
+    hook.remove()
+    assert heard == [0] * 10 + [1] * 10 * (len(plan.windows) - 1)
