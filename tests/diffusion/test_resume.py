@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import multiprocessing
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 
 from backend.core.errors import SnapshotRefused, StudioError
 from backend.core.schema import Fidelity
+from backend.diffusion.components import load_components
 from backend.diffusion.conditions import encode_conditions
 from backend.diffusion.decode import Film
 from backend.diffusion.sampler import Sampler
@@ -78,6 +81,65 @@ def test_a_cut_at_every_step_changes_nothing(start, job, fidelity, tmp_path):
     assert steps == sum(film.sampler.plan.window_steps)
     assert torch.equal(film.sampler.latents, unbroken.sampler.latents)
     assert np.array_equal(np.concatenate(frames), whole)
+
+
+def fingerprint(film, frames):
+    """What a render came to: its last latents and all frames from its first on."""
+    latents = film.sampler.latents.numpy().tobytes()
+    return hashlib.sha1(latents).hexdigest(), [hashlib.sha1(chunk.tobytes()).hexdigest() for chunk in frames]
+
+
+def finish(folder, plan, inputs, snapshots):
+    """In a process that has seen nothing of the render: take each snapshot up and go to the end."""
+    torch.set_num_threads(1)
+    parts = load_components(folder, torch.device("cpu"), lambda part: None)
+    text = [encode_prompt(parts, "A boat", NEGATIVE)]
+    found = []
+    for snapshot, first in snapshots:
+        conditions = encode_conditions(parts, plan.render_frames, *inputs)
+        film = Film(Sampler(parts, plan, REQUEST, text, conditions), first)
+        film.restore(read_snapshot(snapshot))
+        chunks = [chunk for chunk in to_the_end(film) if len(chunk)]
+        found.append(fingerprint(film, [np.concatenate(chunks)] if chunks else []))
+    return found
+
+
+@pytest.fixture(scope="module")
+def fresh_process():
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        yield lambda *task: pool.apply(finish, task)
+
+
+@pytest.mark.parametrize(
+    "job", ["short", "long", "async windows", "picture", "end picture", "extension", "plain picture"]
+)
+def test_every_snapshot_ends_alike_in_a_fresh_process(
+    start, checkpoints, fresh_process, tmp_path, job, picture, last_picture, clip
+):
+    kind, wishes = JOBS[job]
+    film, snapshots, chunks = Film(start(job)), [], []
+    while True:
+        folder = tmp_path / f"{len(snapshots)}"
+        folder.mkdir()
+        write_snapshot(folder, film.state())
+        snapshots.append((folder, sum(len(chunk) for chunk in chunks)))
+        if film.sampler.window_done and not film.waiting:
+            film.next_window()
+        film.sampler.step()
+        if film.waiting:
+            chunks += list(film.frames())
+        if film.sampler.finished:
+            break
+    frames = np.concatenate([chunk for chunk in chunks if len(chunk)])
+    plan = film.sampler.plan
+    inputs = (
+        picture if wishes.get("mode") == "image_to_video" else None,
+        last_picture if wishes.get("end") else None,
+        clip[-plan.prefix_frames :] if plan.prefix_frames else None,
+    )
+    ends = fresh_process(checkpoints[kind], plan, inputs, snapshots)
+    assert len(ends) == sum(plan.window_steps)
+    assert ends == [fingerprint(film, [frames[first:]]) for _, first in snapshots]
 
 
 def test_a_film_can_be_taken_up_between_two_blocks(start):

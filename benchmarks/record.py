@@ -1,0 +1,35 @@
+"""Results of a benchmark, with what it takes to judge them: machine, versions, command."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("torch", "diffusers", "transformers", "numpy")
+
+
+def record(name: str, results: dict[str, Any]) -> None:
+    """Print `results` and write them to results/<name>.json."""
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
+    facts = {
+        "benchmark": name,
+        "date": date.today().isoformat(),
+        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "machine": {"device": device, "system": platform.system(), "python": platform.python_version()},
+        "versions": {package: version(package) for package in PACKAGES},
+        "results": results,
+    }
+    text = json.dumps(facts, indent=2)
+    print(text)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(text + "\n")
