@@ -260,7 +260,7 @@ def skyreels_controls(spec: ModelSpec) -> None:
             return
         with right:
             number("Noise on the overlap", "addnoise_condition", ADDNOISE, 0, "About 20 lets long films drift less.")
-        with st.expander("Blocks and arithmetic, for experiments"):
+        with st.expander("Blocks and arithmetic, rarely needed"):
             blocks()
             arithmetic()
 
