@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, get_args, get_origin
 
 import typer
 from rich.console import Console
@@ -24,6 +24,7 @@ from rich.table import Table
 
 from backend.core.config import Settings
 from backend.core.errors import InvalidRequest, StudioBusy, StudioError
+from backend.core.planning import steps_in_words
 from backend.core.schema import Fit, Mode, Orientation, Preset, SkyReelsOptions, parse_request
 
 DONE, FAILED, BAD_REQUEST, CANCELLED = 0, 1, 2, 130
@@ -167,20 +168,32 @@ FLAG_NAMES = {"num_inference_steps": "--steps"}
 FILES = ("image", "end_image", "video")
 
 
+SKYREELS_HELP = {"storyboard": "What the next window shows; give it once for each window after the first."}
+
+
+def flag_type(annotation: Any) -> Any:
+    """What a flag takes for a setting of that type: a list stands for a flag that may be repeated.
+
+    >>> flag_type(tuple[str, ...]), flag_type(int | None), flag_type(bool)
+    (list[str], <class 'int'>, <class 'bool'>)
+    """
+    if get_origin(annotation) is tuple:
+        return list[str]
+    return next(iter(get_args(annotation)), annotation)
+
+
 def request_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Give `command(wish, ...)` a flag for every field of a request; what was not given is not in `wish`."""
     fields = dict(TEXT_FLAGS)
     for name, info in SkyReelsOptions.model_fields.items():
-        choice = isinstance(info.annotation, type) and issubclass(info.annotation, Enum)
-        kind: Any = info.annotation if choice else float if "float" in str(info.annotation) else int
-        fields[name] = (kind, "A diffusion-forcing setting; see docs/usage.md.")
+        fields[name] = (flag_type(info.annotation), SKYREELS_HELP.get(name, "A SkyReels setting; see docs/usage.md."))
 
     @functools.wraps(command)
     def with_flags(**given: Any) -> None:
         wish: dict[str, Any] = {}
         for name in fields:
             value = given.pop(name)
-            if value is None:
+            if value in (None, []):
                 continue
             value = value.value if isinstance(value, Enum) else value
             (wish.setdefault("skyreels", {}) if name in SkyReelsOptions.model_fields else wish)[name] = value
@@ -360,7 +373,7 @@ def plan(
         "frames": f"{found['total_frames']} at {found['fps']} fps, {found['total_frames'] / found['fps']:.1f} s",
         "new frames": f"{found['num_frames']} kept of {found['render_frames']} made",
         "windows": str(len(found["windows"])),
-        "steps": f"{found['num_inference_steps']}, {found['forwards']} model calls",
+        "steps": f"{steps_in_words(found['window_steps'])}, {found['forwards']} model calls",
         "about": f"{found['forecast_s']:.0f} s, peak {found['forecast']['peak_gib']:.1f} GiB",
         "on disk": f"about {found['forecast']['disk_bytes'] / 1e6:.1f} MB",
     }

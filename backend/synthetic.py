@@ -6,6 +6,8 @@ switchable faults. The drawing itself is `backend/sketch/`.
 
 from __future__ import annotations
 
+import bisect
+import functools
 import os
 import threading
 import time
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backend.core.planning import Stage
+from backend.core.windows import pixel_frames
 from backend.jobs.engine import Report, Reporter, Task
 from backend.media.fitting import Frames, Picture
 
@@ -37,9 +40,9 @@ class Faults:
 
 
 class SyntheticEngine:
-    """Draws `request.prompt`, or moves the given picture, or continues the given video.
+    """Draws `request.prompt` and its storyboard, or moves the given picture, or continues the given video.
 
-    The same task gives the same bytes. Prompt, negative prompt and seed change the picture; `num_inference_steps` only
+    The same task gives the same bytes. Prompts, negative prompt and seed change the picture; `num_inference_steps` only
     divides the work that progress counts, and `guidance_scale` and `flow_shift` have no effect: nothing is denoised.
     """
 
@@ -106,12 +109,18 @@ def _drawing(task: Task) -> Callable[[int], Picture]:
     from backend.sketch.words import parse, parse_for_picture
 
     request, plan, inputs = task.request, task.plan, task.inputs
-    words = (request.prompt, request.seed, request.negative_prompt)
     if inputs.image is None and inputs.prefix is None:
-        film = Film(parse(*words), plan.render_width, plan.render_height, max(1, plan.num_frames - 1) / plan.fps)
-        return lambda n: film.frame(n / plan.fps)
+        stops = [pixel_frames(window.stop) for window in plan.windows]
+        seconds = max(1, plan.num_frames - 1) / plan.fps
 
-    scene = parse_for_picture(*words)
+        @functools.lru_cache(maxsize=1)
+        def film(prompt: str) -> Film:
+            scene = parse(prompt, request.seed, request.negative_prompt)
+            return Film(scene, plan.render_width, plan.render_height, seconds)
+
+        return lambda n: film(request.prompt_of(bisect.bisect(stops, n))).frame(n / plan.fps)
+
+    scene = parse_for_picture(request.prompt, request.seed, request.negative_prompt)
     prefix = inputs.prefix
     if prefix is not None:
         # The last frame of the prefix is second 0, so the first new frame already moves.

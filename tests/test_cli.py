@@ -129,6 +129,23 @@ def test_plan_prints_what_it_will_be(run):
     assert "64 kept of 65 made" in run("plan", "--prompt", "x", "--num-frames", "64")[1]
 
 
+def test_a_story_is_told_by_a_repeated_flag(run):
+    story = ["--storyboard", "noon", "--storyboard", "dusk", "--base-num-frames", "17", "--overlap-history", "5"]
+    plan = ["plan", "--prompt", "dawn", "--num-frames", "49"]
+    code, out, _ = run(*plan, *story, "--json")
+    assert (code, json.loads(out)["window_steps"]) == (0, [20] * 4)
+    code, _, err = run(*plan, *story, "--storyboard", "night", "--storyboard", "dawn")
+    assert (code, "storyboard has 4 prompts" in err) == (2, True)
+
+
+def test_settings_that_are_yes_or_no_are_flags(run):
+    rest = ["--prompt", "x", "--fidelity", "diffusers"]
+    for flag in ("--causal-attention", "--batch-guidance"):
+        code, _, err = run("plan", *rest, flag)
+        assert (code, f"{flag[2:].replace('-', '_')}=true is not possible" in err) == (2, True)
+    assert run("plan", *rest)[0] == 0
+
+
 def test_jobs_are_listed_shown_and_acted_on(run):
     run("generate", "--prompt", "a red boat", *SMALL)
     [job] = json.loads(run("jobs", "list", "--json")[1])

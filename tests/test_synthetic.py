@@ -91,6 +91,18 @@ def test_the_same_task_gives_the_same_bytes_and_another_seed_or_prompt_does_not(
         assert not np.array_equal(first, render(a_task(**change))), change
 
 
+def test_a_window_is_drawn_from_its_prompt_of_the_storyboard() -> None:
+    windows = {"base_num_frames": 17, "overlap_history": 5}
+    sea, hills, city = "a red boat at sea", "a yellow balloon over hills", "a blue car in the city at night"
+    task = a_task(prompt=sea, num_frames=48, skyreels=windows | {"storyboard": [hills, city]})
+    frames = render(task)
+    assert [window.stop for window in task.plan.windows] == [5, 8, 11, 13]  # 17, 29, 41 and 49 frames
+    for prompt, shows in ((sea, slice(0, 17)), (hills, slice(17, 29)), (city, slice(29, 49))):
+        alone = render(a_task(prompt=prompt, num_frames=48, skyreels=windows))
+        assert np.array_equal(frames[shows], alone[shows]), prompt
+    assert len({frames[n].tobytes() for n in (0, 20, 40)}) == 3
+
+
 def test_steps_and_guidance_leave_the_picture_alone() -> None:
     assert (render(a_task(num_inference_steps=50, guidance_scale=1)) == render(a_task(num_inference_steps=10))).all()
 

@@ -9,10 +9,13 @@ import time
 import streamlit as st
 
 from backend.core.errors import StudioError
-from backend.core.planning import Plan, choose_model
+from backend.core.planning import Plan, choose_model, steps_in_words
 from backend.core.registry import SYNTHETIC, ModelSpec
 from backend.core.schema import (
     ADDNOISE,
+    AR_STEP,
+    BLOCK,
+    DEFAULT_BLOCK,
     DEFAULT_FPS,
     FLOW_SHIFT,
     FPS,
@@ -25,8 +28,10 @@ from backend.core.schema import (
     GenerationRequest,
     Mode,
     Orientation,
+    SkyReelsOptions,
     parse_request,
 )
+from backend.core.windows import latent_frames, pixel_frames
 from backend.jobs.job import Job
 from ui import form
 from ui.components.dropzone import dropzone
@@ -42,6 +47,9 @@ MODES = {
 }
 SHAPES = {"landscape": "16:9", "portrait": "9:16", "square": "1:1"}
 FITS = {"crop": "Fill the frame (crop)", "letterbox": "Show all of it (bars)"}
+ARITHMETIC = {"original": "SkyReels V2", "diffusers": "diffusers"}
+USUAL_WINDOWS = (13, 19, 25, 31)  # latent frames
+USUAL_OVERLAPS = (3, 5, 7, 10)
 DOUBLE_CLICK_S = 1.5
 
 
@@ -109,11 +117,10 @@ def wish_column(spec: ModelSpec) -> None:
     )
     length_caption(mode)
     details(spec)
-    if spec.diffusion_forcing:
-        skyreels_controls(spec)
+    skyreels_controls(spec)
 
 
-def choice(label: str, options: dict[str, str], field: str) -> None:
+def choice(label: str, options: dict[str, str], field: str, words: str | None = None) -> None:
     st.segmented_control(
         label,
         list(options),
@@ -121,6 +128,7 @@ def choice(label: str, options: dict[str, str], field: str) -> None:
         key=form.key(field),
         required=True,
         width="stretch",
+        help=words,
         persist_state="session",
     )
 
@@ -234,28 +242,121 @@ def number(label: str, field: str, bounds: Bounds, default: object, words: str) 
 
 
 def skyreels_controls(spec: ModelSpec) -> None:
-    with st.expander("SkyReels controls: windows"):
-        windows = [frames for frames in (49, 73, 97, 121) if frames <= spec.base_num_frames]
-        st.selectbox(
+    """What only this model's kind has: story and windows, and for a real model the settings of its denoising."""
+    shown = form.controls_of(spec)
+    title = "SkyReels controls" if spec.engine == "skyreels" else "Story"
+    parts = {"storyboard": "story", "base_num_frames": "windows", "ar_step": "blocks", "fidelity": "arithmetic"}
+    with st.expander(f"{title}: {', '.join(words for field, words in parts.items() if field in shown)}"):
+        if "storyboard" in shown:
+            story(spec)
+            window_sizes(spec)
+        if spec.engine != "skyreels":
+            return
+        left, right = st.columns(2)
+        with left:
+            number("Flow shift", "flow_shift", FLOW_SHIFT, spec.flow_shift, "Higher: more time on layout and motion.")
+        if not spec.diffusion_forcing:
+            arithmetic()
+            return
+        with right:
+            number("Noise on the overlap", "addnoise_condition", ADDNOISE, 0, "About 20 lets long films drift less.")
+        with st.expander("Blocks and arithmetic, rarely needed"):
+            blocks()
+            arithmetic()
+
+
+def story(spec: ModelSpec) -> None:
+    st.text_area(
+        "Story, a line for each further window",
+        key=form.key("storyboard"),
+        height=100,
+        placeholder="What happens next?",
+        help="The prompt is what the first window shows. Windows without a line go on with the last one.",
+        persist_state="session",
+    )
+    st.caption(story_words(spec))
+
+
+def story_words(spec: ModelSpec) -> str:
+    """How many lines the film has windows for."""
+    wish = form.wish(spec)
+    wish.get("skyreels", {}).pop("storyboard", None)  # too long a story has no plan
+    try:
+        windows = len(studio().plan(parse_request(wish)).windows)
+    except StudioError:
+        return "The plan says how many windows the film has."
+    if windows == 1:
+        return "The film has one window: the prompt tells all of it. A longer film or a smaller window makes more."
+    return f"The film has {windows} windows: the prompt and up to {windows - 1} line{'s' if windows > 2 else ''} here."
+
+
+def window_sizes(spec: ModelSpec) -> None:
+    options = SkyReelsOptions.model_construct(
+        ar_step=form.get("ar_step") or 0,
+        causal_attention=form.get("causal_attention"),
+        causal_block_size=form.get("causal_block_size"),
+    )
+    block = max(options.block, 1) if spec.engine == "skyreels" else 1
+    most = latent_frames(spec.base_num_frames)
+    left, right = st.columns(2)
+    with left:
+        frames(
             "Window, frames",
-            windows,
-            index=None,
-            placeholder=str(spec.base_num_frames),
-            key=form.key("base_num_frames"),
-            help="What the model sees at once. Smaller: less memory; motion may forget what came before.",
-            persist_state="session",
+            "base_num_frames",
+            [max(round(n / block), 2) * block for n in USUAL_WINDOWS if n <= most],
+            spec.base_num_frames,
+            "What the model sees at once. Smaller: less memory; motion may forget what came before.",
         )
-        st.selectbox(
+    with right:
+        frames(
             "Overlap, frames",
-            [9, 17, 25, 37],
-            index=None,
-            placeholder=str(spec.overlap_history),
-            key=form.key("overlap_history"),
-            help="What a window repeats of the one before. Larger: smoother joins, more work.",
-            persist_state="session",
+            "overlap_history",
+            [max(round(n / block), 1) * block for n in USUAL_OVERLAPS],
+            spec.overlap_history,
+            "What a window repeats of the one before. Larger: smoother joins, more work.",
         )
-        number("Noise on the overlap", "addnoise_condition", ADDNOISE, 0, "About 20 lets long films drift less.")
-        number("Flow shift", "flow_shift", FLOW_SHIFT, spec.flow_shift, "Higher: more time on layout and motion.")
+
+
+def frames(label: str, field: str, latents: list[int], default: int, words: str) -> None:
+    """A choice of frame counts, given in latent frames; one that a film was made with stays a choice."""
+    st.selectbox(
+        label,
+        sorted({pixel_frames(count) for count in latents} | {form.get(field)} - {None}),
+        index=None,
+        placeholder=str(default),
+        key=form.key(field),
+        help=words,
+        persist_state="session",
+    )
+
+
+def blocks() -> None:
+    left, right = st.columns(2)
+    with left:
+        words = "Frames come in blocks, each this many steps behind the one before: steadier motion, more steps."
+        number("Steps a block waits", "ar_step", AR_STEP, 0, words)
+    with right:
+        words = "Latent frames of four frames each that are made together."
+        number("Block, latent frames", "causal_block_size", BLOCK, DEFAULT_BLOCK, words)
+    switch(
+        "Blocks see only earlier ones",
+        "causal_attention",
+        "For weights that were trained so; the released ones draw a worse picture.",
+    )
+
+
+def arithmetic() -> None:
+    switch(
+        "Guidance in one call",
+        "batch_guidance",
+        "Often a little faster; takes more memory. The same picture but for the last bits.",
+    )
+    words = "SkyReels V2 as its authors run it, or a film that the diffusers pipelines would make, bit for bit."
+    choice("Arithmetic of", ARITHMETIC, "fidelity", words)
+
+
+def switch(label: str, field: str, words: str) -> None:
+    st.toggle(label, key=form.key(field), help=words, persist_state="session")
 
 
 def missing(error: StudioError) -> str:
@@ -268,7 +369,7 @@ def plan_card(spec: ModelSpec) -> None:
     """The plan of the form as it stands, or why there is none."""
     with st.container(border=True, key="plan"):
         try:
-            plan = studio().plan(parse_request(form.wish(windows=spec.diffusion_forcing)))
+            plan = studio().plan(parse_request(form.wish(spec)))
         except StudioError as error:
             if first_step := missing(error):
                 st.caption(f":material/route: {first_step}, and the plan appears here.")
@@ -289,7 +390,7 @@ def plan_card(spec: ModelSpec) -> None:
 def plan_words(plan: Plan) -> str:
     windows = f"{len(plan.windows)} window" + ("s" if len(plan.windows) > 1 else "")
     drawn, delivered = f"{plan.render_width}x{plan.render_height}", f"{plan.width}x{plan.height}"
-    parts = [windows, f"{plan.num_inference_steps} steps", f"{plan.render_frames} frames made, {plan.num_frames} kept"]
+    parts = [windows, steps_in_words(plan.window_steps), f"{plan.render_frames} frames made, {plan.num_frames} kept"]
     if plan.source_frames:
         parts.append(f"after {plan.source_frames} of the video, {duration(plan.total_s)} in all")
     if drawn == delivered:
@@ -315,7 +416,7 @@ def generate_button(spec: ModelSpec) -> None:
 
 def submit(spec: ModelSpec) -> None:
     """Queue the form's wish once; a second click within a moment is the same wish."""
-    wish = form.wish(windows=spec.diffusion_forcing)
+    wish = form.wish(spec)
     mark = json.dumps(wish, sort_keys=True)
     last_mark, last_time = st.session_state.get("last_submit", ("", 0.0))
     if mark == last_mark and time.monotonic() - last_time < DOUBLE_CLICK_S:

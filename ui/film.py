@@ -99,7 +99,12 @@ def extend(job: Job) -> None:
         st.error(plain(str(error)), icon=":material/error:")
         return
     form.restore(job.request, job.plan, seed=None)
-    st.session_state["form_to_restore"] |= {"mode": "video_extension", "video": upload.id, "image": None}
+    st.session_state["form_to_restore"] |= {
+        "mode": "video_extension",
+        "video": upload.id,
+        "image": None,
+        "storyboard": "",
+    }
     st.switch_page(CREATE)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import streamlit as st
 
 from backend.core.planning import Plan
-from backend.core.schema import DEFAULT_FRAMES, SEED, GenerationRequest, Mode
+from backend.core.registry import ModelSpec
+from backend.core.schema import DEFAULT_FRAMES, SEED, Fidelity, GenerationRequest, Mode
 
 DEFAULTS: dict[str, Any] = {
     "mode": Mode.TEXT_TO_VIDEO.value,
@@ -24,7 +25,18 @@ DEFAULTS: dict[str, Any] = {
     "fit": "crop",
     "model": "auto",
 }
-WINDOWS = ("base_num_frames", "overlap_history", "addnoise_condition", "flow_shift")  # None by default
+SKYREELS: dict[str, Any] = {
+    "storyboard": "",  # here one line for each window
+    "base_num_frames": None,
+    "overlap_history": None,
+    "addnoise_condition": None,
+    "flow_shift": None,
+    "ar_step": None,
+    "causal_block_size": None,
+    "causal_attention": False,
+    "batch_guidance": False,
+    "fidelity": Fidelity.ORIGINAL.value,
+}
 FILES = {"image": {Mode.IMAGE_TO_VIDEO}, "end_image": {Mode.IMAGE_TO_VIDEO}, "video": {Mode.VIDEO_EXTENSION}}
 
 
@@ -33,7 +45,7 @@ def key(field: str) -> str:
 
 
 def get(field: str) -> Any:
-    return st.session_state.get(key(field), DEFAULTS.get(field))
+    return st.session_state.get(key(field), (DEFAULTS | SKYREELS).get(field))
 
 
 def put(field: str, value: Any) -> None:
@@ -45,16 +57,29 @@ def prepare() -> None:
     waiting: dict[str, Any] | None = st.session_state.pop("form_to_restore", None)
     for field, value in (waiting or {}).items():
         put(field, value)
-    for field, value in DEFAULTS.items():
+    for field, value in (DEFAULTS | SKYREELS).items():
         st.session_state.setdefault(key(field), value)
 
 
-def wish(*, windows: bool) -> dict[str, Any]:
-    """The form as the fields of a request; files count only in the mode that uses them, `windows` only where shown."""
+def controls_of(spec: ModelSpec) -> list[str]:
+    """The SkyReels settings that the page shows for a model, by their names in the form."""
+    if spec.diffusion_forcing:
+        return list(SKYREELS)
+    if spec.engine == "synthetic":
+        return ["storyboard", "base_num_frames", "overlap_history"]
+    return ["flow_shift", "batch_guidance", "fidelity"]
+
+
+def wish(spec: ModelSpec) -> dict[str, Any]:
+    """The form as the fields of a request; files count only in the mode that uses them, SkyReels settings only where
+    they are shown.
+    """
     mode = Mode(get("mode"))
     found = {field: get(field) for field in DEFAULTS if get(field) is not None}
     found |= {name: get(name) for name, modes in FILES.items() if mode in modes and get(name)}
-    options = {name: get(name) for name in WINDOWS if windows and get(name) is not None}
+    options = {name: get(name) for name in controls_of(spec) if get(name) != SKYREELS[name]}
+    if story := options.pop("storyboard", ""):
+        options["storyboard"] = [line for line in story.splitlines() if line.strip()]
     return found | ({"skyreels": options} if options else {})
 
 
@@ -73,7 +98,8 @@ def restore(request: GenerationRequest, plan: Plan, *, seed: int | None) -> None
     if request.resolution not in ("540p", "720p"):
         fields["resolution"] = "540p"
     options = request.skyreels.model_dump(mode="json")
-    fields |= {name: options[name] or None for name in WINDOWS}
+    options["storyboard"] = "\n".join(" ".join(told.split()) for told in request.skyreels.storyboard)
+    fields |= {name: options[name] or default for name, default in SKYREELS.items()}
     st.session_state["form_to_restore"] = fields
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -24,7 +24,7 @@ from backend.core.schema import (
     Fidelity,
     GenerationRequest,
 )
-from backend.core.windows import Window, latent_frames, lay_out, pixel_frames
+from backend.core.windows import Layout, Window, latent_frames, lay_out, pixel_frames
 
 SEGMENT_LATENTS = 5  # blocks are gathered to segments of at least as many latent frames, 17 or 20 frames
 
@@ -81,7 +81,8 @@ class Plan:
     """A request made legal. The model renders `render_frames` at `render_width` x `render_height`; of these the first
     `prefix_frames` repeat the end of the source and the last ones are trimmed, so that `num_frames` new ones remain,
     delivered at `width` x `height` after `source_frames` frames of the source. Blocks of `causal_block_size` latent
-    frames lag `ar_step` steps behind one another; 0 is all at once.
+    frames lag `ar_step` steps behind one another (0 is all at once), and with `causal_attention` see only themselves
+    and earlier ones. `batch_guidance` puts both forwards of guidance into one call.
     """
 
     model: str
@@ -148,14 +149,31 @@ class Plan:
         return tuple((a, b) for a, b in ranges if a < b)
 
     @property
-    def passes(self) -> int:
-        """Calls of the transformer a step: with guidance, one with the prompt and one without."""
+    def predictions(self) -> int:
+        """What the transformer works out a step: with guidance, one prediction with the prompt and one without."""
         return 2 if self.guidance_scale > 1 else 1
+
+    @property
+    def passes(self) -> int:
+        """Calls of the transformer a step: one for each prediction, or one for all."""
+        return 1 if self.batch_guidance else self.predictions
 
     @property
     def forwards(self) -> int:
         """Calls of the transformer in all."""
         return self.passes * sum(self.window_steps)
+
+
+def steps_in_words(window_steps: Sequence[int]) -> str:
+    """How many steps the windows take: one number where all take the same.
+
+    >>> steps_in_words([30, 30]), steps_in_words([50, 45, 45, 30])
+    ('30 steps', '50, 2 x 45, 30 steps')
+    """
+    runs = [(steps, len(list(alike))) for steps, alike in itertools.groupby(window_steps)]
+    if len(runs) == 1:
+        return f"{runs[0][0]} steps"
+    return f"{', '.join(f'{count} x {steps}' if count > 1 else str(steps) for steps, count in runs)} steps"
 
 
 def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machine: Machine) -> ModelSpec:
@@ -185,7 +203,7 @@ def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machin
         for spec in present.values()
         if request.mode in spec.modes
         and (spec.end_image or not request.end_image)
-        and (spec.diffusion_forcing or not request.skyreels.ar_step)
+        and (spec.diffusion_forcing or not request.skyreels.needs_forcing)
         and spec.transformer is not None
         and machine.has_gpu
         and max(spec.weights_gib, spec.other_gib) + 2 <= machine.vram_gib  # in turn: text encoder, then transformer
@@ -229,20 +247,13 @@ def make_plan(
             f"{spec.title} cannot end on a picture;", hint="leave end_image out or use a DF model.", field="end_image"
         )
     options = request.skyreels
-    if options.ar_step and spec.engine == "skyreels":
-        _check_blocks_can_wait(request, spec)
-    if (
-        spec.engine == "skyreels"
-        and not spec.diffusion_forcing
-        and (options.base_num_frames or options.overlap_history)
-    ):
-        raise InvalidRequest(
-            f"{spec.title} makes one window, whose length is its own;",
-            hint="leave base_num_frames and overlap_history out, or use a DF model.",
-            field="skyreels.base_num_frames" if options.base_num_frames else "skyreels.overlap_history",
-        )
+    denoised = spec.engine == "skyreels"  # the sketch has neither noise levels nor a transformer
+    if denoised:
+        _check_blocks(request, spec)
+        _check_one_window(request, spec)
     source_frames = frames_at(source, fps) if source else 0
     layout = lay_out(request, spec, num_frames, source_frames)
+    _check_storyboard(request, layout)
     render_width, render_height, enlarged = render_size(width, height, spec)
     plan = Plan(
         model=spec.id,
@@ -266,25 +277,62 @@ def make_plan(
         flow_shift=options.flow_shift or spec.flow_shift,
         forecast=Forecast({}, 0.0, 0),
         fidelity=options.fidelity,
-        ar_step=options.ar_step if spec.engine == "skyreels" else 0,
-        causal_block_size=options.block if spec.engine == "skyreels" else 1,
+        ar_step=options.ar_step if denoised else 0,
+        causal_block_size=options.block if denoised else 1,
+        causal_attention=options.causal_attention and denoised,
+        batch_guidance=options.batch_guidance and denoised,
     )
     return _with_forecast(plan, spec, machine, calibration)
 
 
-def _check_blocks_can_wait(request: GenerationRequest, spec: ModelSpec) -> None:
-    """Raise InvalidRequest where blocks of frames cannot lag behind one another."""
+def _check_blocks(request: GenerationRequest, spec: ModelSpec) -> None:
+    """Raise InvalidRequest where frames cannot be made block by block."""
+    options = request.skyreels
+    if not options.ar_step and not options.causal_attention:
+        return
+    asked = ("ar_step", str(options.ar_step), "0") if options.ar_step else ("causal_attention", "true", "false")
+    name, value, off = asked
     reason = None
     if not spec.diffusion_forcing:
-        reason = f"{spec.title} gives all frames the same noise level; use ar_step=0 or a DF model."
-    elif request.image:
-        # A picture is one latent frame and fills no block; the original would denoise it away.
-        reason = "a first picture fills no block of frames; use ar_step=0, or leave the picture out."
-    elif request.end_image and request.skyreels.fidelity is Fidelity.DIFFUSERS:
+        reason = f"{spec.title} gives all frames the same noise level; use {name}={off} or a DF model."
+    elif request.image and options.block > 1:
+        # A picture is one latent frame; the original would take it for a part of a block and denoise it away.
+        reason = f"a first picture fills no block of {options.block}; use {name}={off}, or causal_block_size=1."
+    elif request.end_image and options.causal_attention:
+        name, value = "causal_attention", "true"
+        reason = "no frame would see the last picture, which comes after it; use causal_attention=false."
+    elif request.end_image and options.fidelity is Fidelity.DIFFUSERS:
         reason = "the last picture fills no block of the causal mask of diffusers; use ar_step=0 or fidelity=original."
     if reason:
-        refused = f"ar_step={request.skyreels.ar_step} is not possible:"
-        raise InvalidRequest(refused, hint=reason, field="skyreels.ar_step")
+        raise InvalidRequest(f"{name}={value} is not possible:", hint=reason, field=f"skyreels.{name}")
+
+
+def _check_one_window(request: GenerationRequest, spec: ModelSpec) -> None:
+    """Raise InvalidRequest where something is asked of further windows, and the model makes only one."""
+    for name in ("base_num_frames", "overlap_history", "storyboard"):
+        if getattr(request.skyreels, name) and not spec.diffusion_forcing:
+            raise InvalidRequest(
+                f"{spec.title} makes one window, whose length is its own, from one prompt;",
+                hint=f"leave {name} out, or use a DF model.",
+                field=f"skyreels.{name}",
+            )
+
+
+def _check_storyboard(request: GenerationRequest, layout: Layout) -> None:
+    """Raise InvalidRequest if the storyboard has prompts for more windows than there are."""
+    told, further = len(request.skyreels.storyboard), len(layout.windows) - 1
+    if told <= further:
+        return
+    new = max(layout.base_num_frames - layout.overlap_history, 4)  # frames that a further window adds
+    longer = layout.base_num_frames + (told - 1) * new - layout.prefix_frames + 1
+    ways = [f"use at most {further}" if further else "leave the storyboard out"]
+    if longer <= NUM_FRAMES.most:
+        ways.append(f"take num_frames={longer} or more")
+    raise InvalidRequest(
+        f"storyboard has {told} prompts for the windows after the first, of which the film has {further};",
+        hint=f"{', '.join(ways)}, or use a smaller base_num_frames.",
+        field="skyreels.storyboard",
+    )
 
 
 def render_size(width: int, height: int, spec: ModelSpec) -> tuple[int, int, bool]:
@@ -379,7 +427,7 @@ def _model_cost(plan: Plan, spec: ModelSpec, machine: Machine) -> tuple[dict[Sta
     flops = device_flops(machine)
     rows = plan.render_width * plan.render_height // (2 * spec.spatial_factor) ** 2
     tokens = [rows * (window.stop - window.start) for window in plan.windows]
-    calls = [plan.passes * steps for steps in plan.window_steps]
+    calls = [plan.predictions * steps for steps in plan.window_steps]
     decode = DECODE_FLOPS_PER_PIXEL * plan.render_width * plan.render_height * plan.render_frames
     seconds = {
         Stage.LOADING: 2 + spec.memory_gib / READ_GIB_PER_S,
@@ -387,7 +435,8 @@ def _model_cost(plan: Plan, spec: ModelSpec, machine: Machine) -> tuple[dict[Sta
         / flops,
         Stage.DECODING: decode / (flops / 4 if machine.has_gpu else flops),
     }
-    hidden = max(tokens) * (spec.transformer.dim if spec.transformer else 0) * 2
+    batch = plan.predictions // plan.passes
+    hidden = batch * max(tokens) * (spec.transformer.dim if spec.transformer else 0) * 2
     return seconds, spec.memory_gib + 12 * hidden / 2**30
 
 

@@ -10,9 +10,17 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from backend.core.errors import InvalidRequest
 
@@ -39,6 +47,7 @@ ADDNOISE = Bounds(0, 100)
 AR_STEP = Bounds(0, 50)  # as many as there are steps: then each block waits for the one before to finish
 BLOCK = Bounds(1, 12)  # latent frames; two of 12 fit into the usual window of 97 frames
 PROMPT_LENGTH = 4000  # characters; the text encoder reads 512 tokens
+STORYBOARD_LENGTH = 30  # prompts after the first
 
 DEFAULT_FRAMES = 64
 DEFAULT_FPS = 24
@@ -95,17 +104,25 @@ def between(bounds: Bounds, default: Any = ...) -> Any:
     return Field(default, ge=bounds.least, le=bounds.most)
 
 
+Scene = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=PROMPT_LENGTH)]
+
+
 class SkyReelsOptions(BaseModel):
     """Diffusion-forcing settings by the names of the pipelines; None means the model's own default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    storyboard: tuple[Scene, ...] = Field(
+        (), max_length=STORYBOARD_LENGTH, description="prompts of the windows after the first; the last one stays"
+    )
     base_num_frames: int | None = between(WINDOW_FRAMES, None)
     overlap_history: int | None = between(OVERLAP_FRAMES, None)
     addnoise_condition: int = between(ADDNOISE, 0)
     flow_shift: float | None = between(FLOW_SHIFT, None)
     ar_step: int = between(AR_STEP, 0)
     causal_block_size: int | None = between(BLOCK, None)
+    causal_attention: bool = Field(False, description="blocks see only themselves and earlier ones")
+    batch_guidance: bool = Field(False, description="both forwards of guidance in one call of the transformer")
     fidelity: Fidelity = Fidelity.ORIGINAL
 
     @field_validator("base_num_frames", "overlap_history")
@@ -119,18 +136,35 @@ class SkyReelsOptions(BaseModel):
         return frames
 
     @model_validator(mode="after")
-    def _blocks_wait_for_one_another(self) -> SkyReelsOptions:
-        if self.ar_step == 0 and (self.causal_block_size or 1) > 1:
+    def _go_together(self) -> SkyReelsOptions:
+        if self.block == 1 and (self.causal_block_size or 1) > 1:
             raise ValueError(
                 f"causal_block_size={self.causal_block_size} needs an ar_step, by which a block lags behind the one"
-                " before; use ar_step=5, or leave causal_block_size out"
+                " before, or causal_attention; use ar_step=5, or leave causal_block_size out"
             )
+        if self.fidelity is Fidelity.DIFFUSERS:
+            if self.causal_attention:
+                raise ValueError(
+                    "causal_attention=true is not possible: diffusers fidelity decides that itself; leave it out or use"
+                    " fidelity=original"
+                )
+            if self.batch_guidance:
+                raise ValueError(
+                    "batch_guidance=true is not possible: diffusers fidelity makes two calls; leave it out or use"
+                    " fidelity=original"
+                )
         return self
 
     @property
     def block(self) -> int:
-        """Latent frames that go down the noise levels together; 1 where all do."""
-        return (self.causal_block_size or DEFAULT_BLOCK) if self.ar_step else 1
+        """Latent frames that go down the noise levels together or see one another; 1 where all do."""
+        return (self.causal_block_size or DEFAULT_BLOCK) if self.ar_step or self.causal_attention else 1
+
+    @property
+    def needs_forcing(self) -> bool:
+        """Whether only a model that gives every latent frame its own noise level can do it."""
+        windows = self.storyboard or self.base_num_frames or self.overlap_history
+        return bool(windows or self.ar_step or self.causal_attention)
 
 
 class GenerationRequest(BaseModel):
@@ -209,6 +243,11 @@ class GenerationRequest(BaseModel):
         named = SIZES.get((self.resolution, self.orientation))
         return named or parse_resolution(self.resolution)
 
+    def prompt_of(self, window: int) -> str:
+        """What window number `window`, from 0, shows. Windows beyond the storyboard keep its last prompt."""
+        told = (self.prompt, *self.skyreels.storyboard)
+        return told[min(window, len(told) - 1)]
+
 
 def parse_resolution(value: str) -> tuple[int, int]:
     """Width and height of `540p`, `720p` (as landscape) or `WIDTHxHEIGHT`, in pixels; ValueError otherwise."""
@@ -259,14 +298,26 @@ def explain(errors: Sequence[Any]) -> InvalidRequest:
         first = message.split(" ", 1)[0].split("=")[0]
         if field is None and first in GenerationRequest.model_fields:
             field = first
-        if field == "skyreels" and first in SkyReelsOptions.model_fields:
-            return InvalidRequest(f"{message}.", field=f"skyreels.{first}")
-        return InvalidRequest(f"{field}: {message}." if path else f"{message}.", field=field)
+        elif field == "skyreels" and first in SkyReelsOptions.model_fields:
+            field = f"skyreels.{first}"
+        elif field:
+            message = f"{field}: {message}"
+        reason, _, way_out = message.rpartition("; ")
+        return InvalidRequest(f"{reason};", hint=f"{way_out}.", field=field)
     if kind in ("enum", "literal_error"):
         return InvalidRequest(f"{field}={shown} is not a choice;", hint=f"use {context.get('expected')}.", field=field)
     if kind == "string_too_long":
         most = context["max_length"]
         return InvalidRequest(f"{field} has {len(value)} characters;", hint=f"use at most {most}.", field=field)
+    if kind == "string_too_short":
+        return InvalidRequest(f"{field} is empty;", hint="fill it in, or leave it out.", field=field)
+    if kind == "tuple_type":
+        return InvalidRequest(f"{field}={shown} is no list;", hint="send a list of prompts.", field=field)
+    if kind == "too_long":
+        most = context["max_length"]
+        return InvalidRequest(
+            f"{field} has {context['actual_length']} prompts;", hint=f"use at most {most}.", field=field
+        )
     if bounds and kind in ("greater_than_equal", "less_than_equal"):
         side = "below the least" if kind == "greater_than_equal" else "above the most"
         return InvalidRequest(
@@ -279,7 +330,7 @@ def explain(errors: Sequence[Any]) -> InvalidRequest:
             f"{field}={shown} is not a number that fits;", hint=f"use {bounds.least:g} to {bounds.most:g}.", field=field
         )
     reason = error["msg"][0].lower() + error["msg"][1:]
-    return InvalidRequest(f"{field or 'the request'}={shown}: {reason}.", field=field)
+    return InvalidRequest(f"{field or 'the request'}={shown} does not fit;", hint=f"{reason}.", field=field)
 
 
 def _bounds_of(path: Sequence[str]) -> Bounds | None:

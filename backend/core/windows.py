@@ -1,8 +1,8 @@
 """How the frames of a film lie in windows, the passes over a model that can see only so many at once.
 
 The VAE packs the first pixel frame into one latent frame and every further four into another, so legal counts are 4k+1.
-Where blocks of latent frames wait for one another (`ar_step`), every window and what it repeats are whole blocks:
-frames that fill no block would never be denoised.
+Where blocks of latent frames wait for one another (`ar_step`) or see only what came before (`causal_attention`), every
+window and what it repeats are whole blocks: frames that fill no block would never be denoised.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Windows over `render_frames` frames; the first `prefix_frames` come from the source, and every window after the
-    first begins with the last `overlap_history` of the one before.
+    """Windows of at most `base_num_frames` over `render_frames` frames; the first `prefix_frames` come from the source,
+    and every window after the first begins with the last `overlap_history` of the one before.
     """
 
     render_frames: int
     prefix_frames: int
+    base_num_frames: int
     overlap_history: int
     windows: tuple[Window, ...]
 
@@ -109,7 +110,7 @@ def lay_out(request: GenerationRequest, spec: ModelSpec, num_frames: int, source
         _check_blocks("overlap_history", overlap, block, block, min(most, base - block) if total > base else most)
     frames = pixel_frames(total), pixel_frames(base), pixel_frames(overlap)
     windows = (Window(0, total),) if total <= base else plan_windows(*frames)
-    return Layout(pixel_frames(total), prefix_frames, pixel_frames(overlap), windows)
+    return Layout(pixel_frames(total), prefix_frames, pixel_frames(base), pixel_frames(overlap), windows)
 
 
 def _sizes(request: GenerationRequest, spec: ModelSpec, block: int) -> tuple[int, int]:
@@ -130,7 +131,7 @@ def _prefix(overlap: int, source_frames: int, block: int) -> int:
     if has < block:
         raise InvalidRequest(
             f"causal_block_size={block} continues {pixel_frames(block)} frames or more, the video has {source_frames};",
-            hint=f"use causal_block_size={has}, or ar_step=0.",
+            hint=f"use causal_block_size={has}, or a longer video.",
             field="skyreels.causal_block_size",
         )
     return min(overlap, has - has % block)

@@ -109,7 +109,12 @@ class Job:
 def plan_as_dict(plan: Plan) -> dict[str, Any]:
     """The plan as REST and `--json` show it, with its sums."""
     shown: dict[str, Any] = PLAN.dump_python(plan, mode="json")
-    sums = {"total_frames": plan.total_frames, "forwards": plan.forwards, "forecast_s": plan.forecast.total_s}
+    sums = {
+        "total_frames": plan.total_frames,
+        "window_steps": list(plan.window_steps),
+        "forwards": plan.forwards,
+        "forecast_s": plan.forecast.total_s,
+    }
     return shown | sums
 
 

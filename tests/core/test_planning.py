@@ -208,15 +208,85 @@ def test_a_first_picture_and_plain_models_cannot_wait():
         make_plan(ask(**ends, skyreels={"ar_step": 5, "fidelity": "diffusers"}), DF_SMALL, H100, source)
 
 
+def test_a_first_picture_is_a_block_of_one():
+    picture = {"mode": "image_to_video", "image": "0" * 20, "num_frames": 21}
+    plan = make_plan(ask(**picture, skyreels={"ar_step": 5, "causal_block_size": 1}), DF_SMALL, H100)
+    assert plan.window_steps == (30 + 5 * 5,)
+
+
+def test_causal_blocks_are_whole_and_go_down_together():
+    plan = make_plan(ask(num_frames=100, skyreels={"causal_attention": True}), DF_SMALL, H100)
+    assert (plan.causal_attention, plan.ar_step, plan.causal_block_size) == (True, 0, 5)
+    assert plan.windows == (Window(0, 25), Window(20, 30))
+    assert plan.window_steps == (30, 30)
+    assert wait(causal_attention=True).window_steps == (50, 30)
+
+
+def test_what_causal_blocks_cannot_show_is_refused():
+    with pytest.raises(InvalidRequest, match=r"causal_attention=true .* same noise level; use causal_attention=false"):
+        make_plan(ask(num_frames=64, skyreels={"causal_attention": True}), MODELS["skyreels-v2-t2v-14b-540p"], H100)
+    picture = {"mode": "image_to_video", "image": "0" * 20, "num_frames": 64}
+    with pytest.raises(InvalidRequest, match=r"first picture fills no block of 5; .* causal_block_size=1"):
+        make_plan(ask(**picture, skyreels={"causal_attention": True}), DF_SMALL, H100)
+    frames = {"causal_attention": True, "causal_block_size": 1}
+    assert make_plan(ask(**picture, skyreels=frames), DF_SMALL, H100).causal_attention
+    with pytest.raises(InvalidRequest, match=r"causal_attention=true .* no frame would see the last picture"):
+        make_plan(ask(**picture, end_image="0" * 20, skyreels=frames | {"ar_step": 5}), DF_SMALL, H100)
+    with pytest.raises(InvalidRequest, match=r"121 is 31 latent frames, .* use 117 or 137"):
+        make_plan(ask(num_frames=300, skyreels={"causal_attention": True, "base_num_frames": 121}), DF_SMALL, H100)
+
+
+def test_guidance_in_one_call_halves_the_calls_and_not_the_work():
+    two = make_plan(ask(), DF_SMALL, H100)
+    one = make_plan(ask(skyreels={"batch_guidance": True}), DF_SMALL, H100)
+    assert (two.passes, two.forwards, one.passes, one.forwards) == (2, 60, 1, 30)
+    assert one.forecast.seconds == two.forecast.seconds
+    assert one.forecast.peak_gib > two.forecast.peak_gib
+    unguided = make_plan(ask(guidance_scale=1, skyreels={"batch_guidance": True}), DF_SMALL, H100)
+    assert unguided.forecast == make_plan(ask(guidance_scale=1), DF_SMALL, H100).forecast
+    assert unguided.forwards == 30
+
+
+@pytest.mark.parametrize("model", [DF_SMALL, SYNTHETIC])
+def test_a_storyboard_has_at_most_a_prompt_for_each_window(model):
+    told = {"num_frames": 128, "skyreels": {"storyboard": ["noon"]}}
+    assert len(make_plan(ask(**told), model, H100).windows) == 2
+    with pytest.raises(InvalidRequest) as refused:
+        make_plan(ask(**told | {"skyreels": {"storyboard": ["noon", "dusk", "night"]}}), model, H100)
+    assert str(refused.value) == (
+        "storyboard has 3 prompts for the windows after the first, of which the film has 1;"
+        " use at most 1, take num_frames=258 or more, or use a smaller base_num_frames."
+    )
+    assert refused.value.field == "skyreels.storyboard"
+    told["skyreels"]["storyboard"] = ["noon", "dusk", "night"]
+    assert len(make_plan(ask(**told | {"num_frames": 258}), model, H100).windows) == 4
+    with pytest.raises(InvalidRequest, match="use at most 1"):
+        make_plan(ask(**told | {"num_frames": 177, "skyreels": {"storyboard": ["x"] * 3}}), model, H100)
+
+
+def test_a_storyboard_that_no_film_is_long_enough_for_names_no_length():
+    with pytest.raises(InvalidRequest, match=r"has 0; leave the storyboard out, or use a smaller base_num_frames\.$"):
+        make_plan(ask(num_frames=64, skyreels={"storyboard": ["x"] * 30}), DF_SMALL, H100)
+
+
+def test_one_window_has_one_prompt():
+    with pytest.raises(InvalidRequest, match="from one prompt; leave storyboard out, or use a DF model"):
+        make_plan(ask(skyreels={"storyboard": ["noon"]}), MODELS["skyreels-v2-t2v-14b-540p"], H100)
+
+
 def test_the_sketch_has_nothing_that_waits():
-    plan = wait(model=SYNTHETIC)
+    plan = wait(model=SYNTHETIC, causal_attention=True, batch_guidance=True)
     assert (plan.ar_step, plan.causal_block_size, plan.render_frames) == (0, 1, 101)
+    assert (plan.causal_attention, plan.batch_guidance) == (False, False)
 
 
-def test_auto_takes_a_model_whose_blocks_can_wait():
+@pytest.mark.parametrize(
+    "options", [{"ar_step": 5}, {"causal_attention": True}, {"storyboard": ["noon"]}, {"base_num_frames": 49}]
+)
+def test_auto_takes_a_model_that_can_do_what_only_diffusion_forcing_can(options):
     plain = MODELS["skyreels-v2-t2v-14b-540p"]
     assert choose_model(ask(), [plain, DF_SMALL], H100) is plain
-    assert choose_model(ask(skyreels={"ar_step": 5}), [plain, DF_SMALL], H100) is DF_SMALL
+    assert choose_model(ask(skyreels=options), [plain, DF_SMALL], H100) is DF_SMALL
 
 
 @given(

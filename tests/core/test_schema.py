@@ -60,6 +60,22 @@ def test_a_request_survives_json():
             "1 to 12",
         ),
         ({"prompt": "x", "skyreels": {"causal_block_size": 5}}, "skyreels.causal_block_size", "5", "ar_step=5"),
+        ({"prompt": "x", "skyreels": {"storyboard": ["a"] * 31}}, "skyreels.storyboard", "31", "at most 30"),
+        ({"prompt": "x", "skyreels": {"storyboard": ["a", " "]}}, "skyreels.storyboard.1", "empty", "leave it out"),
+        ({"prompt": "x", "skyreels": {"storyboard": ["a" * 4001]}}, "skyreels.storyboard.0", "4001", "at most 4000"),
+        ({"prompt": "x", "skyreels": {"storyboard": "a story"}}, "skyreels.storyboard", "a story", "list of prompts"),
+        (
+            {"prompt": "x", "skyreels": {"causal_attention": True, "fidelity": "diffusers"}},
+            "skyreels.causal_attention",
+            "true",
+            "fidelity=original",
+        ),
+        (
+            {"prompt": "x", "skyreels": {"batch_guidance": True, "fidelity": "diffusers"}},
+            "skyreels.batch_guidance",
+            "true",
+            "fidelity=original",
+        ),
         ({"prompt": "x", "skyreels": {"fidelity": "exact"}}, "skyreels.fidelity", "exact", "original"),
         ({"prompt": ["x"]}, "prompt", "['x']", "string"),
     ],
@@ -71,6 +87,28 @@ def test_a_bad_wish_names_the_value_the_reason_and_the_way_out(wish, field, valu
     assert value in str(refused.value)
     assert way_out in str(refused.value)
     assert "\n" not in str(refused.value)
+    assert way_out in refused.value.hint
+
+
+def test_a_window_shows_its_prompt_of_the_storyboard_or_the_last():
+    request = parse_request({"prompt": "dawn", "skyreels": {"storyboard": [" noon ", "dusk"]}})
+    assert [request.prompt_of(window) for window in range(4)] == ["dawn", "noon", "dusk", "dusk"]
+    assert parse_request({"prompt": "dawn"}).prompt_of(3) == "dawn"
+    assert GenerationRequest.model_validate_json(request.model_dump_json()) == request
+
+
+@pytest.mark.parametrize(
+    ("options", "block"),
+    [
+        ({}, 1),
+        ({"ar_step": 5}, 5),
+        ({"causal_attention": True}, 5),
+        ({"causal_attention": True, "causal_block_size": 2}, 2),
+        ({"causal_attention": True, "ar_step": 3, "causal_block_size": 1}, 1),
+    ],
+)
+def test_frames_come_in_blocks_that_wait_or_that_see_only_what_came_before(options, block):
+    assert parse_request({"prompt": "x", "skyreels": options}).skyreels.block == block
 
 
 FIELDS = st.sampled_from([*GenerationRequest.model_fields, "other"])

@@ -69,11 +69,15 @@ def test_forcing_equals_the_stock_pipeline(sample, stock, stock_plan, wishes, dt
 
 
 @BFLOAT16
-@pytest.mark.parametrize(("num_frames", "windows"), [(17, 1), (29, 2)])
+@pytest.mark.parametrize(
+    ("num_frames", "windows", "waiting"),
+    [(17, 1, {}), (29, 2, {}), (17, 1, {"ar_step": 3, "causal_block_size": 1})],
+    ids=["short", "two windows", "frame by frame"],
+)
 def test_forcing_from_a_picture_equals_the_stock_pipeline(
-    sample, stock, stock_plan, picture, num_frames, windows, dtype
+    sample, stock, stock_plan, picture, num_frames, windows, waiting, dtype
 ):
-    plan = stock_plan("df", mode="image_to_video", num_frames=num_frames, skyreels=SHORT_BASE)
+    plan = stock_plan("df", mode="image_to_video", num_frames=num_frames, skyreels=SHORT_BASE | waiting)
     assert len(plan.windows) == windows
     image = Image.fromarray(picture)
     theirs = stock(SkyReelsV2DiffusionForcingImageToVideoPipeline, "df", plan, dtype=dtype, image=image)

@@ -6,10 +6,12 @@ from streamlit.testing.v1 import AppTest
 from backend import video_generator
 from backend.core.config import ROOT
 from backend.core.errors import RenderFailed
+from backend.core.registry import MODELS, SYNTHETIC
+from backend.core.schema import parse_request
 from ui import words
 
 PAGES = ["ui/create.py", "ui/queue.py", "ui/gallery.py", "ui/system.py"]
-DF = "skyreels-v2-df-1.3b-540p"
+DF, T2V = "skyreels-v2-df-1.3b-540p", "skyreels-v2-t2v-14b-540p"
 
 
 @pytest.fixture
@@ -127,6 +129,122 @@ def test_an_edit_can_be_left(app, history, generator):
     visit(app, "ui/create.py")
     app.button(key="keep_original").click().run()
     assert generator.job(waiting).state.value == "queued"
+
+
+@pytest.fixture
+def forcing(generator, app, monkeypatch):
+    """The Create page with a diffusion-forcing model and a film of two windows; the queue holds its jobs."""
+    monkeypatch.setattr(generator, "models", lambda: [MODELS[DF], MODELS[T2V], SYNTHETIC])
+    generator.pause_queue(True)
+    app.run()
+    app.selectbox(key="form_model").set_value(DF).run()
+    app.text_area(key="form_prompt").set_value("dawn").run()
+    app.slider(key="form_num_frames").set_value(128).run()
+    return app
+
+
+def widget(app, field):
+    """The widget of a form's field, of whatever kind."""
+    kinds = ("text_area", "number_input", "selectbox", "toggle", "segmented_control")
+    [found] = [element for kind in kinds for element in app.get(kind) if element.key == f"form_{field}"]
+    return found
+
+
+FROM_THE_PAGE = {
+    "storyboard": "noon\n\n dusk ",
+    "base_num_frames": 49,
+    "overlap_history": 17,
+    "addnoise_condition": 20,
+    "flow_shift": 6.0,
+    "ar_step": 3,
+    "causal_block_size": 1,
+    "causal_attention": True,
+    "batch_guidance": True,
+}
+
+
+@pytest.mark.parametrize("wish", [FROM_THE_PAGE, {"fidelity": "diffusers"}], ids=["original", "diffusers"])
+def test_every_skyreels_setting_goes_into_the_request_and_comes_back(forcing, generator, wish):
+    for field, value in wish.items():
+        widget(forcing, field).set_value(value).run()
+    forcing.button(key="generate").click().run()
+    [job] = generator.active()
+    told = {"storyboard": ("noon", "dusk")} if "storyboard" in wish else {}
+    assert job.request.skyreels.model_dump(exclude_defaults=True) == wish | told
+    elsewhere = visit(AppTest.from_file(str(ROOT / "app.py"), default_timeout=30).run(), "ui/queue.py")
+    elsewhere.button(key=f"edit_{job.id}").click().run()
+    visit(elsewhere, "ui/create.py").button(key="generate").click().run()
+    [again] = generator.active()
+    assert again.id != job.id
+    assert again.request.skyreels == job.request.skyreels
+
+
+def test_a_window_that_the_page_does_not_offer_comes_back(forcing, generator):
+    wish = {
+        "prompt": "dawn",
+        "model": DF,
+        "num_frames": 128,
+        "skyreels": {"base_num_frames": 65, "overlap_history": 21},
+    }
+    job = generator.submit(parse_request(wish))
+    visit(forcing, "ui/queue.py").button(key=f"edit_{job.id}").click().run()
+    visit(forcing, "ui/create.py")
+    assert (widget(forcing, "base_num_frames").value, widget(forcing, "overlap_history").value) == (65, 21)
+
+
+def test_a_setting_counts_only_where_it_is_shown(forcing, generator):
+    for field, value in FROM_THE_PAGE.items():
+        widget(forcing, field).set_value(value).run()
+    widget(forcing, "storyboard").set_value("noon").run()
+    for model, counts in {
+        SYNTHETIC.id: {"storyboard": ("noon",), "base_num_frames": 49, "overlap_history": 17},
+        T2V: {"flow_shift": 6.0, "batch_guidance": True},
+    }.items():
+        forcing.slider(key="form_num_frames").set_value(90).run()
+        forcing.selectbox(key="form_model").set_value(model).run()
+        forcing.button(key="generate").click().run()
+        [job] = generator.active()
+        assert (job.request.model, job.request.skyreels.model_dump(exclude_defaults=True)) == (model, counts)
+        generator.cancel(job.id)
+
+
+def test_the_story_is_told_how_many_windows_there_are(forcing, generator):
+    assert "The film has 2 windows: the prompt and up to 1 line here." in shown(forcing)
+    widget(forcing, "storyboard").set_value("noon\ndusk").run()
+    assert "The film has 2 windows" in shown(forcing)
+    assert words.plain("storyboard has 2 prompts for the windows after the first, of which the film has 1") in shown(
+        forcing
+    )
+    widget(forcing, "base_num_frames").set_value(49).run()
+    assert "The film has 4 windows: the prompt and up to 3 lines here." in shown(forcing)
+    assert "4 windows · 30 steps" in shown(forcing)
+    forcing.slider(key="form_num_frames").set_value(40).run()
+    assert "The film has one window" in shown(forcing)
+
+
+def test_blocks_show_their_steps_and_offer_windows_that_they_fill(forcing):
+    widget(forcing, "ar_step").set_value(5).run()
+    assert "2 windows · 50, 35 steps" in shown(forcing)
+    for field in ("base_num_frames", "overlap_history"):
+        for frames in widget(forcing, field).options:
+            widget(forcing, field).set_value(int(frames)).run()
+            assert "frames made, 128 kept" in shown(forcing), (field, frames)
+        widget(forcing, field).set_value(None).run()
+
+
+def test_an_extension_leaves_the_story_behind(generator, a_request, monkeypatch):
+    import streamlit as st
+
+    from ui import film
+
+    monkeypatch.setattr(video_generator, "_shared", generator)
+    monkeypatch.setattr(st, "switch_page", lambda page: None)
+    monkeypatch.setattr(st, "session_state", {})
+    story = {"base_num_frames": 17, "overlap_history": 5, "storyboard": ["dusk"]}
+    job = generator.wait(generator.submit(a_request(num_frames=24, skyreels=story)).id, timeout=30)
+    film.extend(job)
+    restored = st.session_state["form_to_restore"]
+    assert (restored["mode"], restored["storyboard"], restored["base_num_frames"]) == ("video_extension", "", 17)
 
 
 def test_a_film_whose_folder_is_gone_is_said(app, history, settings):
