@@ -166,7 +166,8 @@ def _begin(components: Components, task: Task, progress: _Progress) -> Film:
 
     plan, request, inputs = task.plan, task.request, task.inputs
     negative = request.negative_prompt if plan.guidance_scale > 1 else None
-    prompts = [encode_prompt(components, request.prompt, negative)]
+    told = 1 + len(request.skyreels.storyboard)
+    prompts = [encode_prompt(components, request.prompt_of(window), negative) for window in range(told)]
     progress(Report(Stage.LOADING, (1 + READING) / 2))
     conditions = encode_conditions(components, plan.render_frames, inputs.image, inputs.end_image, inputs.prefix)
 
