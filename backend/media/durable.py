@@ -16,6 +16,13 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def put(part: Path, path: Path) -> None:
+    """Give a finished file its name, in place of what is there, so that nothing half-made ever has that name."""
+    sync(part)
+    part.replace(path)
+    sync(path.parent)
+
+
 def move_folder(folder: Path, target: Path) -> None:
     """Give a finished folder its place in one step: its files and names first, so that nothing half-made is ever there.
 

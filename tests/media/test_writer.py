@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from backend.core.schema import Fit
 from backend.media.fitting import Frames, Picture
 from backend.media.probe import MediaInfo, probe
 from backend.media.reader import read_frames
-from backend.media.writer import read_recipe, write_poster, write_video
+from backend.media.writer import join_segments, read_recipe, write_live, write_poster, write_segment, write_video
 from tests.media.conftest import numbered
 
 RECIPE = {"prompt": 'A "red" boat; it\'s = 100 % \\ wet\nat sea 🌊', "seed": 7, "list": [1, 2.5, None]}
@@ -36,6 +38,113 @@ def write(path: Path, chunks: Any, **changes: Any) -> int:
 def film(frames: int, chunk: int = 8) -> Iterator[Frames]:
     pictures = [numbered(number) for number in range(frames)]
     return (np.stack(pictures[at : at + chunk]) for at in range(0, frames, chunk))
+
+
+def moving(start: int, frames: int) -> Frames:
+    """Frames of a patterned picture that slides, so that the encoder has something to predict and to reorder."""
+    pattern = np.random.default_rng(7).integers(0, 255, (16, 64, 3), np.uint8).repeat(4, 0).repeat(4, 1)
+    return np.stack([np.roll(pattern, -(start + n), axis=1)[:, :96] for n in range(frames)])
+
+
+def segment(path: Path, start: int, frames: int, **changes: Any) -> Path:
+    assert write_segment(path, [moving(start, frames)], **{"fps": 24, "width": 96, "height": 64, **changes}) == frames
+    return path
+
+
+def segments(folder: Path, lengths: Sequence[int]) -> list[Path]:
+    starts = itertools.accumulate(lengths, initial=0)
+    return [segment(folder / f"{at}.mp4", start, n) for at, (start, n) in enumerate(zip(starts, lengths, strict=False))]
+
+
+def decoded(path: Path) -> list[Frames]:
+    """The pictures as the decoder gives them, before any conversion."""
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray() for frame in container.decode(video=0)]
+
+
+@pytest.mark.parametrize("lengths", [(1,), (1, 1, 2, 1), (17, 1, 3, 80, 2), (3, 2, 1, 17)], ids=str)
+def test_joined_segments_show_the_frames_of_each_in_order(tmp_path: Path, lengths: tuple[int, ...]):
+    parts = segments(tmp_path, lengths)
+    film = tmp_path / "film.mp4"
+    assert join_segments(film, parts, recipe=RECIPE, title="Boat") == sum(lengths)
+    alone = [frame for part in parts for frame in decoded(part)]
+    joined = decoded(film)
+    assert len(joined) == len(alone) == sum(lengths)
+    assert all((one == other).all() for one, other in zip(joined, alone, strict=True))
+    assert probe(film) == MediaInfo("video", 96, 64, sum(lengths), 24.0)
+    assert read_recipe(film) == RECIPE
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["film.mp4", *(part.name for part in parts)])
+
+
+def test_a_join_keeps_time_over_reordered_frames(tmp_path: Path):
+    film = tmp_path / "film.mp4"
+    lengths = (3, 1, 17, 2, 80)
+    join_segments(film, segments(tmp_path, lengths), recipe={}, title="")
+    data = film.read_bytes()
+    assert 0 < data.index(b"moov") < data.index(b"mdat")
+    with av.open(str(film)) as container:
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(stream) if packet.dts is not None]
+        tick = 1 / (24 * stream.time_base)
+        assert [packet.dts / tick for packet in packets] == list(range(-2, 101))
+        assert sorted(packet.pts / tick for packet in packets) == list(range(103))
+        assert [packet.pts for packet in packets] != sorted(packet.pts for packet in packets)  # there are B-frames
+        assert (stream.start_time, stream.frames, stream.duration * stream.time_base) == (0, 103, Fraction(103, 24))
+        starts = set(itertools.accumulate(lengths[:-1], initial=0))
+        assert starts <= {packet.pts / tick for packet in packets if packet.is_keyframe}
+    with av.open(str(film)) as container:
+        shown = [frame.pts for frame in container.decode(video=0)]
+    assert shown == sorted(set(shown))
+
+
+def test_the_same_frames_give_the_same_segment(tmp_path: Path):
+    one, other, later = (segment(tmp_path / f"{n}.mp4", start, 40) for n, start in enumerate((0, 0, 1)))
+    assert one.read_bytes() == other.read_bytes() != later.read_bytes()
+
+
+@pytest.mark.parametrize("other", [{"fps": 25}, {"height": 48}], ids=str)
+def test_only_segments_of_one_kind_are_joined(tmp_path: Path, other: dict[str, int]):
+    first, second = segment(tmp_path / "1.mp4", 0, 3), tmp_path / "2.mp4"
+    height = other.get("height", 64)
+    write_segment(second, [moving(3, 3)[:, :height]], **{"fps": 24, "width": 96, "height": height, **other})
+    with pytest.raises(RenderFailed, match=r"2\.mp4 was encoded in another way"):
+        join_segments(tmp_path / "film.mp4", [first, second], recipe={}, title="")
+    with pytest.raises(RenderFailed, match="No segment"):
+        join_segments(tmp_path / "film.mp4", [], recipe={}, title="")
+    assert not (tmp_path / "film.mp4").exists()
+
+
+def test_a_segment_has_its_name_only_when_it_is_whole(tmp_path: Path):
+    path = tmp_path / "segment.mp4"
+    seen = []
+
+    def drawing() -> Iterator[Frames]:
+        yield moving(0, 100)  # more than the encoder looks ahead
+        seen.extend(tmp_path.iterdir())
+        raise RenderFailed("The engine gave up;")
+
+    with pytest.raises(RenderFailed, match="gave up"):
+        write_segment(path, drawing(), fps=24, width=96, height=64)
+    assert [part.name for part in seen] == ["segment.mp4.part"]
+    assert not path.exists()
+    assert segment(path, 0, 3).exists()  # the next attempt does not mind what was left
+    assert [part.name for part in tmp_path.iterdir()] == ["segment.mp4"]
+
+
+@pytest.mark.parametrize("frames", [1, 25])
+def test_a_live_picture_plays_over_and_over(tmp_path: Path, number_of, frames: int):
+    path = tmp_path / "live.webp"
+    path.write_bytes(b"the one before")
+    write_live(path, np.stack([numbered(number) for number in range(frames)]), fps=8)
+    with Image.open(path) as live:
+        assert (live.format, live.size, live.n_frames) == ("WEBP", (96, 64), frames)
+        for number in range(frames):
+            live.seek(number)
+            live.load()
+            assert number_of(np.asarray(live.convert("RGB"))) == number
+            assert frames == 1 or live.info["duration"] == 125  # ms
+        assert frames == 1 or live.info["loop"] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["live.webp"]
 
 
 @pytest.mark.parametrize(("frames", "fps"), [(1, 8), (64, 24), (61, 30)])
