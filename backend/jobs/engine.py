@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -14,12 +14,15 @@ from backend.media.fitting import Frames, Picture
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Progress of one render: `part` of `stage`, 0 to 1; windows and steps count from 1."""
+    """Progress of one render: `part` of `stage`, 0 to 1; windows and steps count from 1. `look` is a small moving
+    picture of what is being made, given now and then.
+    """
 
     stage: Stage
     part: float
     window: int = 0
     step: int = 0
+    look: Frames | None = field(default=None, compare=False, repr=False)
 
 
 # Called between steps and chunks; raises JobCancelled when the job was cancelled, waits while it is paused.
