@@ -371,7 +371,9 @@ def _model_cost(plan: Plan, spec: ModelSpec, machine: Machine) -> tuple[dict[Sta
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a render is. `window` and `step` count from 1; `fraction` is of the whole job, 0 to 1."""
+    """Where a render is. `window` and `step` count from 1; `fraction` is of the whole job, 0 to 1. The first
+    `frames_ready` frames of the film can be played; `saved_at` is when a checkpoint was written, seconds since 1970.
+    """
 
     stage: Stage
     window: int = 0
@@ -380,6 +382,8 @@ class Progress:
     steps: int = 0
     fraction: float = 0.0
     eta_s: float | None = None
+    frames_ready: int = 0
+    saved_at: float | None = None
 
 
 def fraction_done(plan: Plan, stage: Stage, part: float) -> float:
