@@ -20,9 +20,12 @@ from backend.media.fitting import Frames
 if TYPE_CHECKING:
     from backend.diffusion.components import Components
     from backend.diffusion.decode import Film
+    from backend.diffusion.preview import Colours
+    from backend.diffusion.sampler import Sampler
 
 log = logging.getLogger(__name__)
 
+LOOK_EVERY_S = 3.0
 READING = 0.8  # of the loading stage; the rest is encoding the prompt and the pictures
 
 
@@ -37,6 +40,7 @@ class SkyReelsEngine:
         self._save_every_s = save_every_s
         self._folder: Path | None = None
         self._components: Components | None = None
+        self._colours: Colours | None = None
 
     def render(self, task: Task, report: Reporter) -> Iterator[Frames]:
         """See `Engine.render`. The seed alone decides the noise.
@@ -63,7 +67,7 @@ class SkyReelsEngine:
 
     def unload(self) -> None:
         """Let go of the loaded checkpoint and of the memory that it takes."""
-        self._folder = self._components = None
+        self._folder = self._components = self._colours = None
         _import_torch()
         import torch
 
@@ -73,15 +77,19 @@ class SkyReelsEngine:
 
     def _render(self, task: Task, progress: _Progress) -> Iterator[Frames]:
         from backend.diffusion.interrupt import interruptible
+        from backend.diffusion.preview import fit_colours
 
         components = self._load(task.checkpoint, progress)
         _place(components, task.plan)
         with interruptible(components, progress.again):
+            if self._colours is None:
+                self._colours = fit_colours(components)
+            looks = _Looks(self._colours)
             film = _begin(components, task, progress)
             saves = _Saves(film, task.work, self._save_every_s, progress)
             try:
                 while True:
-                    _denoise(film, saves, progress)
+                    _denoise(film, looks, saves, progress)
                     yield from _decode(film, progress)
                     if film.sampler.finished:
                         return
@@ -126,11 +134,26 @@ class _Progress:
         self.saved_at: float | None = None
 
     def __call__(self, report: Report) -> None:
-        self.last = replace(report, saved_at=self.saved_at)
-        self.report(self.last)
+        report = replace(report, saved_at=self.saved_at)
+        self.last = replace(report, look=None)
+        self.report(report)
 
     def again(self) -> None:
         self.report(self.last)
+
+
+class _Looks:
+    """What the window would look like if it ended now, every few seconds."""
+
+    def __init__(self, colours: Colours) -> None:
+        self._colours = colours
+        self._last = time.monotonic()
+
+    def take(self, sampler: Sampler) -> Frames | None:
+        if time.monotonic() - self._last < LOOK_EVERY_S or sampler.step_index == 0:
+            return None
+        self._last = time.monotonic()
+        return self._colours.frames(sampler.predicted())
 
 
 class _Saves:
@@ -186,12 +209,13 @@ def _begin(components: Components, task: Task, progress: _Progress) -> Film:
     return film()
 
 
-def _denoise(film: Film, saves: _Saves, progress: _Progress) -> None:
+def _denoise(film: Film, looks: _Looks, saves: _Saves, progress: _Progress) -> None:
     """Step until there are final latents to decode."""
     sampler = film.sampler
     with sampler.components.at_work(sampler.components.transformer):
         while not film.waiting:
-            progress(Report(Stage.DENOISING, sampler.part, sampler.window + 1, sampler.step_index + 1))
+            look = looks.take(sampler)
+            progress(Report(Stage.DENOISING, sampler.part, sampler.window + 1, sampler.step_index + 1, look))
             sampler.step()
             saves.save_if_due()
 
@@ -215,7 +239,7 @@ def _import_torch() -> None:
     """
     import torch
 
-    from backend.diffusion import conditions, decode, interrupt, sampler, snapshot, text  # noqa: F401
+    from backend.diffusion import conditions, decode, interrupt, preview, sampler, snapshot, text  # noqa: F401
 
     # The same task gives the same bytes: without this cuDNN may choose its algorithms anew.
     torch.backends.cudnn.deterministic = True

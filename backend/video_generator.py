@@ -39,7 +39,7 @@ from backend.jobs.job import ACTIVE, ENDED, RETRIABLE, Artifact, Job, JobError, 
 from backend.jobs.runner import run_job
 from backend.jobs.store import Store, Tally
 from backend.library.checkpoints import Checkpoint, find_checkpoints
-from backend.media.outputs import move_to_trash, purge_trash, restore_from_trash
+from backend.media.outputs import LIVE, PREVIEW, VIDEO, move_to_trash, purge_trash, restore_from_trash
 from backend.media.uploads import Upload, Uploads
 from backend.skyreels_integration import SkyReelsEngine
 from backend.synthetic import SyntheticEngine
@@ -249,10 +249,19 @@ class VideoGenerator:
     def file(self, job_id: str, name: str) -> Path:
         """A file of a finished film: `video.mp4`, `thumbnail.jpg` or `metadata.json`. Raises NotFound."""
         job = self.job(job_id)
-        path = self.settings.outputs / job.id / name
-        if job.artifact is None or job.trashed_at is not None or not path.is_file():
-            raise NotFound(f"Job {job.id} has no {name};", hint=f"it is {job.state.value}.")
-        return path
+        if job.artifact is None:
+            raise _no_file(job, name)
+        return _existing(job, self.settings.outputs / job.id / name)
+
+    def preview(self, job_id: str) -> Path:
+        """The film, or while it is made the MP4 of its first seconds. Raises NotFound."""
+        job = self.job(job_id)
+        return self.file(job_id, VIDEO) if job.artifact else _existing(job, self.settings.temp / job.id / PREVIEW)
+
+    def live(self, job_id: str) -> Path:
+        """A small moving picture, WebP, of what is being made now. Raises NotFound."""
+        job = self.job(job_id)
+        return _existing(job, self.settings.temp / job.id / LIVE)
 
     def pause_queue(self, paused: bool) -> None:
         """Claim nothing more (a running job goes on), or go on claiming; remembered over restarts."""
@@ -467,6 +476,16 @@ class VideoGenerator:
     def _announce(self) -> None:
         with self._changed:
             self._changed.notify_all()
+
+
+def _existing(job: Job, path: Path) -> Path:
+    if job.trashed_at is not None or not path.is_file():
+        raise _no_file(job, path.name)
+    return path
+
+
+def _no_file(job: Job, name: str) -> NotFound:
+    return NotFound(f"Job {job.id} has no {name};", hint=f"it is {job.state.value}.")
 
 
 def _without_paths(error: Exception, settings: Settings) -> str:

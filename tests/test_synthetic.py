@@ -17,7 +17,7 @@ from backend.core.errors import JobCancelled, NotEnoughMemory
 from backend.core.planning import Machine, Source, Stage, make_plan
 from backend.core.registry import SYNTHETIC
 from backend.core.schema import parse_request
-from backend.jobs.engine import Inputs, Report, Task
+from backend.jobs.engine import Inputs, Report, Reporter, Task
 from backend.media.fitting import Frames, Picture
 from backend.synthetic import Faults, SyntheticEngine
 
@@ -46,8 +46,8 @@ def a_task(inputs: Inputs | None = None, **wish: Any) -> Task:
     return Task(request, make_plan(request, SYNTHETIC, Machine("CPU", 2, 8), source), inputs)
 
 
-def render(task: Task, engine: SyntheticEngine | None = None) -> Frames:
-    return np.concatenate(list((engine or SyntheticEngine()).render(task, lambda report: None)))
+def render(task: Task, engine: SyntheticEngine | None = None, report: Reporter = lambda report: None) -> Frames:
+    return np.concatenate(list((engine or SyntheticEngine()).render(task, report)))
 
 
 def a_picture(seed: int = 0, width: int = WIDTH) -> Picture:
@@ -123,6 +123,37 @@ def test_progress_counts_every_step_of_every_window_in_order(frames: int, steps:
     parts = [r.part for r in reports]
     assert parts == sorted(parts)
     assert (parts[0], parts[-1]) == (0.0, 1.0)
+
+
+def test_a_small_moving_picture_of_the_window_comes_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("backend.synthetic.time.monotonic", lambda: now[0])
+    task = a_task(num_frames=128, num_inference_steps=10, resolution="640x360")
+    reports: list[Report] = []
+
+    def report(at: Report) -> None:
+        reports.append(at)
+        now[0] += 0.25
+
+    frames = render(task, report=report)
+    looks = {(at.window, at.step): at.look for at in reports if at.look is not None}
+    assert list(looks) == [(1, 2), (1, 6), (1, 10), (2, 4), (2, 8)]
+    assert {look.shape[1:] for look in looks.values()} == {(144, 256, 3)}
+    assert {look.dtype for look in looks.values()} == {np.dtype(np.uint8)}
+    assert [len(look) for look in looks.values()] == [6, 16, 20, 19, 23]
+    windows = [frames[:64], frames[64:]]
+    for (window, _), look in looks.items():
+        first = cv2.resize(windows[window - 1][0], (256, 144), interpolation=cv2.INTER_AREA)
+        assert (look[0] == first).all()
+    assert (np.abs(np.diff(looks[1, 10].astype(int), axis=0)).mean(axis=(1, 2, 3)) > 0).all()
+
+
+def test_a_small_film_is_looked_at_in_its_own_size() -> None:
+    reports: list[Report] = []
+    render(a_task(resolution="96x128", num_inference_steps=10), report=reports.append)
+    looks = [at.look for at in reports if at.look is not None]
+    assert looks
+    assert looks[0].shape[1:] == (128, 96, 3)
 
 
 def test_the_picture_is_the_first_frame_and_then_it_moves() -> None:

@@ -36,7 +36,18 @@ from backend.jobs.job import Job
 from ui import form
 from ui.components.dropzone import dropzone
 from ui.film import film_card, film_dialog, progress_card
-from ui.studio import before_a_new_job, header, latest_films, media_url, poll_s, preview_url, queue_mark, studio
+from ui.studio import (
+    before_a_new_job,
+    film_so_far,
+    header,
+    latest_films,
+    media_url,
+    poll_s,
+    preview_url,
+    queue_mark,
+    so_far_url,
+    studio,
+)
 from ui.theme import empty_stage
 from ui.words import duration, plain, shortened
 
@@ -455,12 +466,17 @@ def replacing() -> None:
 
 
 def stage_column(spec: ModelSpec) -> None:
-    """What is being made now, else the latest film, playing; below it the latest takes."""
+    """The film so far of what is being made now, else the latest film, playing; below it the latest takes."""
     films = latest_films(5)
-    with st.container(key=f"stage_{films[0].id if films else 'empty'}"):
-        if films:
-            latest_film(films[0])
-        else:
+    making, ready = film_so_far()
+    if making:
+        with st.container(key=f"stage_{making.id}_{ready}"):
+            first_seconds(making, ready)
+    elif films:
+        with st.container(key=f"stage_{films[0].id}"):
+            latest_film(films.pop(0))
+    else:
+        with st.container(key="stage_empty"):
             st.html(
                 empty_stage("Your film appears here", "Pick a prompt on the left, or write one, and press Generate.")
             )
@@ -470,11 +486,22 @@ def stage_column(spec: ModelSpec) -> None:
             ":material/info: No SkyReels weights are here yet, so films are sketches drawn by rules. "
             "Put a SkyReels V2 checkpoint into models/ (see the README) and it is used from the next film on."
         )
-    if len(films) > 1:
+    if films:
         st.header("Latest")
-        for column, job in zip(st.columns(4), films[1:], strict=False):
+        for column, job in zip(st.columns(4), films, strict=False):
             with column:
                 film_card(job, "latest")
+
+
+def first_seconds(job: Job, ready: int) -> None:
+    """The first `ready` frames of a film that is being made."""
+    try:
+        st.video(so_far_url(job, ready), autoplay=True, loop=True, muted=True, alt=job.title)
+    except StudioError:
+        st.html(empty_stage("Its first seconds are no longer here", "The page follows in a moment."))
+        return
+    fps, title = job.plan.fps, plain(shortened(job.title, 80))
+    st.caption(f"The first {ready / fps:.1f} s of {job.plan.total_s:.1f} s · {title}")
 
 
 def latest_film(job: Job) -> None:
@@ -489,12 +516,17 @@ def latest_film(job: Job) -> None:
             film_dialog(job.id)
 
 
+def stage_mark() -> tuple[object, ...]:
+    """Changes when another film, or more of one, is to be played: the player stands outside of what is polled."""
+    return (*queue_mark(), film_so_far()[1])
+
+
 def now_card() -> None:
-    mark = queue_mark()
+    mark = stage_mark()
 
     @st.fragment(run_every=poll_s())
     def now() -> None:
-        if queue_mark() != mark:
+        if stage_mark() != mark:
             st.rerun()
         active = studio().active(limit=1)
         if active:

@@ -10,9 +10,9 @@ from backend.core.errors import StudioError
 from backend.core.schema import parse_request
 from backend.jobs.job import Job, JobState
 from ui import form
-from ui.studio import media_url, studio
-from ui.theme import empty_stage
-from ui.words import age, duration, plain, shortened, size
+from ui.studio import live_url, media_url, studio
+from ui.theme import empty_stage, no_look
+from ui.words import age, ago, duration, plain, shortened, size
 
 CREATE = "ui/create.py"
 
@@ -109,20 +109,40 @@ def extend(job: Job) -> None:
 
 
 def progress_card(job: Job) -> None:
-    """A running or held job: stage, window, step, percent, elapsed and left, with pause and cancel."""
+    """A running or held job: a look at it, stage, window, step, percent, elapsed and left, with pause and cancel."""
     with st.container(border=True, key=f"job_{job.id}"):
-        cancelling = studio().is_cancelling(job.id)
-        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-            st.markdown(plain(progress_words(job)), width="content")
-            with st.container(horizontal=True, width="content"):
-                if job.state is JobState.PAUSED:
-                    action("Resume", ":material/play_arrow:", job, studio().resume)
-                elif job.state is JobState.RUNNING:
-                    action("Pause", ":material/pause:", job, studio().pause, disabled=cancelling)
-                action("Cancel", ":material/close:", job, studio().cancel, disabled=cancelling)
-        done = job.progress.fraction if job.progress else 0.0
-        st.progress(done)
-        st.caption(time_words(job))
+        if job.started_at is None or job.state is JobState.QUEUED:
+            progress_rows(job)
+            return
+        look, rows = st.columns([1, 2], vertical_alignment="center")
+        with look, st.container(key=f"live_{job.id}", gap=None):
+            live_picture(job)
+        with rows:
+            progress_rows(job)
+
+
+def live_picture(job: Job) -> None:
+    """What is being made now, in a box of one shape; for who wants no motion, a line of words."""
+    url = live_url(job)
+    if url is None:
+        st.html(no_look("The first look comes soon"))
+        return
+    st.image(url, width="stretch", alt=f"What is being made now: {job.title}")
+    st.html(no_look("The moving picture is off, as your system asks"))
+
+
+def progress_rows(job: Job) -> None:
+    cancelling = studio().is_cancelling(job.id)
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.markdown(plain(progress_words(job)), width="content")
+        with st.container(horizontal=True, width="content"):
+            if job.state is JobState.PAUSED:
+                action("Resume", ":material/play_arrow:", job, studio().resume)
+            elif job.state is JobState.RUNNING:
+                action("Pause", ":material/pause:", job, studio().pause, disabled=cancelling)
+            action("Cancel", ":material/close:", job, studio().cancel, disabled=cancelling)
+    st.progress(job.progress.fraction if job.progress else 0.0)
+    st.caption(time_words(job))
 
 
 def action(label: str, icon: str, job: Job, act: object, *, disabled: bool = False) -> None:
@@ -161,4 +181,6 @@ def time_words(job: Job) -> str:
     parts = [f"{duration(time.time() - job.started_at)} so far"]
     if job.progress and job.progress.eta_s is not None and job.state is JobState.RUNNING:
         parts.append(f"about {duration(job.progress.eta_s)} left")
+    if job.progress and job.progress.saved_at is not None:
+        parts.append(f"saved {ago(job.progress.saved_at)}")
     return " · ".join([*parts, title])

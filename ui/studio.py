@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import streamlit as st
 
 from backend import web
@@ -15,6 +17,7 @@ from ui.theme import band
 
 BUSY_POLL_S = 1.0
 IDLE_POLL_S = 5.0
+LOOK_S = 3.0  # a look plays this long before the next one takes its place
 
 
 def studio() -> VideoGenerator:
@@ -28,6 +31,32 @@ def media_url(job: Job, name: str = "video.mp4") -> str:
     """
     file = studio().file(job.id, name)
     return f"/app/static/media/{job.id}/{name}" if web.serving else str(file)
+
+
+def live_url(job: Job) -> str | None:
+    """Where the page finds a look at what is being made; a new address with each look, None before the first."""
+    try:
+        file = studio().live(job.id)
+        look = int(file.stat().st_mtime / LOOK_S)
+    except (StudioError, FileNotFoundError):
+        return None
+    return f"/app/static/media/{job.id}/{file.name}?v={look}" if web.serving else str(file)
+
+
+def film_so_far() -> tuple[Job | None, int]:
+    """The film that is being made, and how many of its first frames can be played; (None, 0) before there are any."""
+    for job in studio().active(limit=1):
+        ready = job.progress.frames_ready if job.progress else 0
+        with contextlib.suppress(StudioError):
+            if ready and studio().preview(job.id):
+                return job, ready
+    return None, 0
+
+
+def so_far_url(job: Job, ready: int) -> str:
+    """Where the page finds the first `ready` frames of a film that is being made. Raises NotFound if they are gone."""
+    file = studio().preview(job.id)
+    return f"/app/static/media/{job.id}/preview.mp4?v={ready}" if web.serving else str(file)
 
 
 def preview_url(upload: Upload, width: int, height: int, fit: str) -> str:

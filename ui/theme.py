@@ -45,7 +45,17 @@ video {{ border-radius: 0.9rem; background: #12142a; }}
 .st-key-examples [role="radiogroup"], .st-key-examples [data-testid="stButtonGroup"] > div {{ flex-wrap: nowrap;
   overflow-x: auto; scrollbar-width: thin; }}
 .st-key-examples button {{ white-space: nowrap; flex: none; }}
-@media (prefers-reduced-motion: reduce) {{ * {{ animation: none !important; transition: none !important; }} }}
+[class*="st-key-live_"] img, .studio-look {{ aspect-ratio: 16 / 9; width: 100%; border-radius: 0.7rem; }}
+[class*="st-key-live_"] img {{ object-fit: contain; background: #12142a; }}
+[class*="st-key-live_"]:has(img) .studio-look {{ display: none; }}
+[class*="st-key-live_"] {{ max-width: 20rem; }}
+.studio-look {{ display: flex; align-items: center; justify-content: center; text-align: center; padding: 0.5rem;
+  border: 1px dashed rgba(128, 132, 170, 0.5); font-size: 0.875rem; }}
+@media (prefers-reduced-motion: reduce) {{
+  * {{ animation: none !important; transition: none !important; }}
+  [class*="st-key-live_"] img {{ display: none; }}
+  [class*="st-key-live_"]:has(img) .studio-look {{ display: flex; }}
+}}
 @media (max-width: 640px) {{ .stMainBlockContainer {{ padding-left: 1rem; padding-right: 1rem; }} }}
 </style>"""
 
@@ -57,6 +67,11 @@ def band(title: str, sentence: str, chips: Sequence[str]) -> str:
         f'<div class="studio-band"><div><h1>{html.escape(title)}</h1><p>{html.escape(sentence)}</p></div>'
         f'<div class="studio-chips">{spans}</div></div>'
     )
+
+
+def no_look(words: str) -> str:
+    """What stands where a look at the film in the making will be."""
+    return f'<div class="studio-look">{html.escape(words)}</div>'
 
 
 def empty_stage(title: str, sentence: str) -> str:

@@ -56,6 +56,15 @@ def clock(at: float) -> str:
     return time.strftime("%H:%M", time.localtime(at))
 
 
+def ago(then: float, now: float | None = None) -> str:
+    """
+    >>> [ago(5, now) for now in (4, 17.4, 100, 8000)]
+    ['0 s ago', '12 s ago', '1 min ago', '2 h ago']
+    """
+    passed = max(0.0, (time.time() if now is None else now) - then)
+    return f"{passed:.0f} s ago" if passed < 60 else age(0, passed)
+
+
 def age(then: float, now: float | None = None) -> str:
     """
     >>> [age(0, now) for now in (20, 200, 7300, 200_000)]

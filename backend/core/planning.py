@@ -442,8 +442,8 @@ def _model_cost(plan: Plan, spec: ModelSpec, machine: Machine) -> tuple[dict[Sta
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a render is. `window` and `step` count from 1; `fraction` is of the whole job, 0 to 1; so many frames of
-    the film can be watched already; a killed render would go on from `saved_at`, in seconds since the epoch.
+    """Where a render is. `window` and `step` count from 1; `fraction` is of the whole job, 0 to 1. The first
+    `frames_ready` frames of the film can be played; a killed render would go on from `saved_at`, seconds since 1970.
     """
 
     stage: Stage

@@ -1,7 +1,7 @@
 """A small moving picture straight from latents, without the VAE: each latent pixel becomes one of a colour.
 
-The colours come from a linear map that is fitted to the VAE in use, once: a few coloured pictures are encoded, and least
-squares tell which mixture of the latent channels gives back the red, green and blue of the pixels that they stand for.
+The colours come from a linear map that is fitted to the VAE in use, once: a few coloured pictures are encoded, and
+least squares tell which mixture of the latent channels gives back the red, green and blue of the pixels behind them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Colours:
     error: float
 
     def frames(self, latents: torch.Tensor) -> Frames:
-        """(1, channels, latent frames, height, width), normalised -> one frame each, at most 256 pixels wide or high."""
+        """Normalised (1, channels, latent frames, height, width) -> a frame for each, enlarged to 256 pixels."""
         mixed = torch.einsum("cthw,cr->trhw", latents[0].float().cpu(), self.mixture[:-1])
         mixed += self.mixture[-1].view(1, 3, 1, 1)
         scale = SIDE / max(mixed.shape[2:])
@@ -74,8 +74,7 @@ def _coloured_clips(side: int) -> list[np.ndarray]:
         for frame in range(FITTED_FRAMES):
             shift = 0.05 * frame
             if number % 2:
-                tiles = random_tiles(number, side)
-                frames.append(np.roll(tiles, 2 * frame, axis=2))
+                frames.append(np.roll(_tiles(number, side), 2 * frame, axis=2))
             else:
                 parts = corners[0] + np.multiply.outer(across + shift, corners[1] - 0.5)
                 parts = parts + np.multiply.outer(down - shift, corners[2] - 0.5)
@@ -84,7 +83,7 @@ def _coloured_clips(side: int) -> list[np.ndarray]:
     return clips
 
 
-def random_tiles(seed: int, side: int) -> np.ndarray:
+def _tiles(seed: int, side: int) -> np.ndarray:
     """(3, side, side): 8 x 8 tiles, each of one colour."""
     colours = np.random.default_rng(seed).uniform(0, 1, (3, 8, 8))
     return colours.repeat(side // 8, axis=1).repeat(side // 8, axis=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -14,14 +14,15 @@ from backend.media.fitting import Frames, Picture
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Progress of one render: `part` of `stage`, 0 to 1; windows and steps count from 1. `frames_ready` and `saved_at`
-    are those of `Progress`.
+    """Progress of one render: `part` of `stage`, 0 to 1; windows and steps count from 1. `look` is a small moving
+    picture of what is being made, given now and then; `frames_ready` and `saved_at` are those of `Progress`.
     """
 
     stage: Stage
     part: float
     window: int = 0
     step: int = 0
+    look: Frames | None = field(default=None, compare=False, repr=False)
     frames_ready: int = 0
     saved_at: float | None = None
 

@@ -23,18 +23,18 @@ from backend.core.schema import Fit
 from backend.jobs.engine import Engine, Inputs, Report, Reporter, Task
 from backend.jobs.job import ARTIFACT, PLAN, Artifact, Job
 from backend.media.fitting import Frames, Picture, fit_back, fit_picture
-from backend.media.outputs import THUMBNAIL, VIDEO, publish, read_metadata, write_metadata
+from backend.media.outputs import LIVE, PREVIEW, THUMBNAIL, VIDEO, publish, read_metadata, write_metadata
 from backend.media.probe import MediaInfo
 from backend.media.reader import read_frames, read_image
 from backend.media.uploads import Uploads
-from backend.media.writer import join_segments, write_poster, write_segment
+from backend.media.writer import join_segments, write_live, write_poster, write_segment
 
 # What lies in the folder of an unfinished film, beside its segments and what the engine keeps there.
 SOURCE = "source.mp4"
-PREVIEW = "preview.mp4"  # the film so far
 FILM = "film"
 SECONDS = "seconds.txt"
 MADE_WITH = "made-with.json"
+LOOK_S = 3.0  # a look plays as long, however many frames it has
 
 
 def run_job(
@@ -53,7 +53,7 @@ def run_job(
         with _stopwatch(work / SECONDS) as seconds:
             report(Report(Stage.LOADING, 0.0))
             segments = make_segments(job, engine, checkpoint, uploads, work, report)
-            report(Report(Stage.SAVING, 0.5, frames_ready=plan.total_frames))
+            report(Report(Stage.SAVING, 0.5, frames_ready=plan.total_frames if len(plan.segments) > 1 else 0))
             artifact = _publish(job, segments, recipe, settings, seconds())
     except (ModelUnavailable, NotEnoughMemory):
         raise
@@ -82,18 +82,20 @@ def make_segments(
         return before + segments
     first_frame = plan.segments[made][0]
     task = Task(job.request, plan, read_inputs(job, uploads), checkpoint, work, first_frame)
-    at = first_frame
+    ready = plan.source_frames + first_frame - plan.prefix_frames if (work / PREVIEW).exists() else 0
 
-    def watch(report_of_engine: Report) -> None:
-        report(replace(report_of_engine, frames_ready=plan.source_frames + at - plan.prefix_frames))
+    def watch(at: Report) -> None:
+        if at.look is not None:
+            write_live(work / LIVE, at.look, len(at.look) / LOOK_S)
+        report(replace(at, look=None, frames_ready=ready))
 
     with contextlib.closing(_Cut(plan, engine.render(task, watch), first_frame)) as frames:
         for number, (start, stop) in enumerate(plan.segments[made:], start=made):
             chunks = _watch_for_poster(plan, frames.take(stop - start), start, work / THUMBNAIL)
             write_segment(segments[number], chunks, **size)
-            at = stop
-            if number + 1 < len(segments):
+            if len(segments) > 1:
                 join_segments(work / PREVIEW, before + segments[: number + 1], recipe={}, title=job.title)
+                ready = plan.source_frames + stop - plan.prefix_frames
     return before + segments
 
 

@@ -19,6 +19,8 @@ from backend.media.probe import FILM_SECONDS, MediaInfo, probe
 VIDEO = "video.mp4"
 THUMBNAIL = "thumbnail.jpg"
 METADATA = "metadata.json"
+PREVIEW = "preview.mp4"  # these two lie in the work folder while the film is made: as much of it as there is,
+LIVE = "live.webp"  # and a small moving picture of what is being made
 TRASH = ".trash"
 
 

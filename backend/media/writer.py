@@ -142,6 +142,20 @@ def read_recipe(path: Path, name: str = "") -> dict[str, Any] | None:
     return recipe if isinstance(recipe, dict) else None
 
 
+def write_live(path: Path, frames: Frames, fps: float) -> None:
+    """`frames`, small ones, as an animated WebP that plays over and over, in place of the one before.
+
+    25 frames of 256x144 take about 50 ms and 75 KB. Not synced: it is worth nothing after a power cut.
+    """
+    from PIL import Image
+
+    first, *others = [Image.fromarray(picture) for picture in frames]
+    part = path.with_name(path.name + ".part")
+    times = {"duration": round(1000 / fps), "loop": 0}
+    first.save(part, "WEBP", save_all=True, append_images=others, **times, quality=50, method=0)
+    part.replace(path)
+
+
 def write_poster(path: Path, picture: Picture, max_width: int = POSTER_WIDTH) -> None:
     """`picture` as a JPEG, shrunk to `max_width` pixels if it is wider."""
     from PIL import Image

@@ -22,10 +22,12 @@ from backend.core.errors import InvalidRequest, StudioError
 from backend.core.schema import Fit, GenerationRequest, Mode, explain
 from backend.jobs.job import ENDED, JobState, plan_as_dict
 from backend.jobs.store import Filter
+from backend.media.outputs import LIVE, PREVIEW
 from backend.media.uploads import Upload
 from backend.video_generator import VideoGenerator
 
 MEDIA_TYPES = {"video.mp4": "video/mp4", "thumbnail.jpg": "image/jpeg", "metadata.json": "application/json"}
+NO_CACHE = {"Cache-Control": "no-cache"}  # the next answer may differ
 EVENT_EVERY_S = 0.5
 UPLOAD_IDLE_S = 60.0
 
@@ -115,11 +117,20 @@ async def job_events(job_id: str, generator: Generator) -> StreamingResponse:
                 return
             await asyncio.sleep(EVENT_EVERY_S)
 
-    return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+    return StreamingResponse(events(), media_type="text/event-stream", headers=NO_CACHE)
 
 
 def _file(generator: VideoGenerator, job_id: str, name: str, *, filename: str | None = None) -> FileResponse:
     return FileResponse(generator.file(job_id, name), media_type=MEDIA_TYPES[name], filename=filename)
+
+
+def _preview(generator: VideoGenerator, job_id: str) -> FileResponse:
+    return FileResponse(generator.preview(job_id), media_type="video/mp4", headers=NO_CACHE)
+
+
+def _live(generator: VideoGenerator, job_id: str) -> Response:
+    # Read at once: it is replaced every second, and a FileResponse sends the length of one and the bytes of the next.
+    return Response(generator.live(job_id).read_bytes(), media_type="image/webp", headers=NO_CACHE)
 
 
 def slug(text: str, otherwise: str) -> str:
@@ -142,6 +153,18 @@ def job_video(job_id: str, generator: Generator, download: bool = False) -> File
 @api.api_route("/jobs/{job_id}/thumbnail", methods=["GET", "HEAD"], tags=["films"])
 def job_thumbnail(job_id: str, generator: Generator) -> FileResponse:
     return _file(generator, job_id, "thumbnail.jpg")
+
+
+@api.api_route("/jobs/{job_id}/preview", methods=["GET", "HEAD"], tags=["films"])
+def job_preview(job_id: str, generator: Generator) -> FileResponse:
+    """The MP4 of the film's first seconds while the rest is made, then the film; ranges are honoured."""
+    return _preview(generator, job_id)
+
+
+@api.api_route("/jobs/{job_id}/live", methods=["GET", "HEAD"], tags=["films"])
+def job_live(job_id: str, generator: Generator) -> Response:
+    """A small moving picture, WebP, of what is being made now."""
+    return _live(generator, job_id)
 
 
 @api.get("/jobs/{job_id}/metadata", tags=["films"])
@@ -246,7 +269,11 @@ def nothing_here(request: Request) -> Response:
 
 
 @media.get("/app/static/media/{job_id}/{name}")
-def page_media(job_id: str, name: str, generator: Generator) -> FileResponse:
+def page_media(job_id: str, name: str, generator: Generator) -> Response:
+    if name == PREVIEW:
+        return _preview(generator, job_id)
+    if name == LIVE:
+        return _live(generator, job_id)
     if name not in ("video.mp4", "thumbnail.jpg"):
         raise HTTPException(404)
     return _file(generator, job_id, name)

@@ -1,13 +1,21 @@
 """Every page on every kind of history, in Streamlit's own test runner: no browser, no server."""
 
+import dataclasses
+import os
+import re
+import time
+
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from backend import video_generator
 from backend.core.config import ROOT
 from backend.core.errors import RenderFailed
+from backend.core.planning import Progress, Stage
 from backend.core.registry import MODELS, SYNTHETIC
 from backend.core.schema import parse_request
+from backend.media.writer import write_live
 from ui import words
 
 PAGES = ["ui/create.py", "ui/queue.py", "ui/gallery.py", "ui/system.py"]
@@ -92,6 +100,107 @@ def test_generate_queues_the_form_and_keeps_it(app, generator):
     [job] = generator.active()
     assert (job.request.prompt, job.request.seed, job.plan.num_frames) == ("a red boat", 11, 64)
     assert app.text_area(key="form_prompt").value == "a red boat"
+
+
+@pytest.fixture
+def making(generator, engine, a_request, settings, monkeypatch):
+    """A film of 48 frames at 24 a second, held in its middle, whose progress the test sets; served at addresses."""
+    monkeypatch.setattr("backend.web.serving", True)
+    engine.hold_at(step=5)
+    job = generator.submit(a_request(prompt="a film in the making", num_frames=48))
+    assert engine.reached.wait(timeout=10)
+    job = generator.job(job.id)
+
+    def progress(**changes):
+        at = Progress(Stage.DENOISING, 1, 1, 5, 10, 0.4, 61.0)
+        generator.store.set_progress(job, dataclasses.replace(at, **changes))
+
+    progress()
+    return job, progress, settings.temp / job.id
+
+
+def pictures(app) -> list[tuple[str, str]]:
+    """Address and alternative text of the pictures on the page."""
+    return [(img.url, img.alt) for element in app.get("imgs") for img in element.proto.imgs]
+
+
+def films(app) -> list[str]:
+    return [element.proto.url for element in app.get("video")]
+
+
+@pytest.mark.parametrize("page", ["ui/create.py", "ui/queue.py"])
+def test_a_look_at_what_is_made_comes_into_its_card(app, making, page):
+    job, progress, work = making
+    text = shown(visit(app, page))
+    assert "The first look comes soon" in text
+    assert "saved" not in text
+    write_live(work / "live.webp", np.zeros((3, 72, 128, 3), np.uint8), fps=8)
+    progress(saved_at=time.time() - 12)
+    text = shown(app.run())
+    assert "The first look comes soon" not in text
+    assert re.search(r"saved 1\d s ago", text)
+    [(first, alternative)] = pictures(app)
+    assert re.fullmatch(rf"/app/static/media/{job.id}/live\.webp\?v=\d+", first)
+    assert alternative == "What is being made now: a film in the making"
+    os.utime(work / "live.webp", (time.time() + 60, time.time() + 60))
+    [(later, _)] = pictures(app.run())
+    assert later != first
+
+
+def test_a_waiting_film_has_no_place_for_a_look(app, generator, a_request):
+    generator.pause_queue(True)
+    generator.pause(generator.submit(a_request(prompt="held before it began")).id)
+    for page in ("ui/create.py", "ui/queue.py"):
+        text = shown(visit(app, page))
+        assert "Paused before it began" in text
+        assert "look" not in text
+
+
+def test_the_stage_plays_what_is_finished_of_the_film_in_the_making(app, making):
+    job, progress, work = making
+    assert films(visit(app, "ui/create.py")) == []
+    (work / "preview.mp4").write_bytes(b"the first seconds")
+    progress(frames_ready=24)
+    assert films(app.run()) == [f"/app/static/media/{job.id}/preview.mp4?v=24"]
+    assert words.plain("The first 1.0 s of 2.0 s · a film in the making").replace("\\", "") in shown(app)
+    progress(frames_ready=36)
+    assert films(app.run()) == [f"/app/static/media/{job.id}/preview.mp4?v=36"]
+    assert "The first 1.5 s of 2.0 s" in shown(app)
+
+
+def test_the_latest_film_waits_below_while_another_one_is_played(history, app, generator, engine, a_request, settings):
+    generator.cancel(history["waiting"].id)
+    engine.hold_at(step=5)
+    making = generator.submit(a_request(prompt="a film in the making"))
+    generator.pause_queue(False)
+    assert engine.reached.wait(timeout=10)
+    text = shown(visit(app, "ui/create.py"))
+    assert (text.count("a starred film"), text.count("a finished film")) == (1, 1)
+    (settings.temp / making.id / "preview.mp4").write_bytes(b"the first second")
+    progress = Progress(Stage.DENOISING, frames_ready=8)
+    generator.store.set_progress(generator.job(making.id), progress)
+    text = shown(app.run())
+    assert "The first 0.3 s of 0.7 s" in text
+    assert [button.key for button in app.button if button.key.startswith("open_latest")] == [
+        f"open_latest_{history[name].id}" for name in ("starred", "done")
+    ]
+
+
+def test_what_is_counted_as_ready_but_is_not_there_is_not_played(app, making):
+    _, progress, _ = making
+    progress(frames_ready=24)
+    assert films(visit(app, "ui/create.py")) == []
+    assert "Your film appears here" in shown(app)
+
+
+def test_only_a_change_of_what_is_played_draws_the_stage_anew(app, making):
+    from ui.studio import film_so_far
+
+    job, progress, work = making
+    assert film_so_far() == (None, 0)
+    (work / "preview.mp4").write_bytes(b"the first seconds")
+    progress(frames_ready=24, step=6)
+    assert (film_so_far()[0].id, film_so_far()[1]) == (job.id, 24)
 
 
 def test_what_cannot_be_done_is_said_at_the_button_and_nothing_is_queued(app, generator):

@@ -60,6 +60,58 @@ def test_films_are_served_in_ranges(client, generator):
         assert client.get(url, headers={"range": f"bytes={len(whole)}-"}).status_code == 416
 
 
+PREVIEW_DOORS = ("/api/v1/jobs/{}/preview", "/app/static/media/{}/preview.mp4")
+LIVE_DOORS = ("/api/v1/jobs/{}/live", "/app/static/media/{}/live.webp")
+
+
+def test_a_film_is_seen_while_it_is_made(client, generator, engine, settings):
+    engine.hold_at(step=3)
+    job_id = submit(client)["id"]
+    assert engine.reached.wait(timeout=10)
+    for door in PREVIEW_DOORS + LIVE_DOORS:
+        missing = client.get(door.format(job_id))
+        assert missing.status_code == 404
+        assert job_id in missing.json()["error"]["message"]
+    work = settings.temp / job_id
+    for so_far in (b"the first second of it", b"the first two seconds"):
+        (work / "preview.mp4").write_bytes(so_far)
+        (work / "live.webp").write_bytes(so_far[::-1])
+        for door in PREVIEW_DOORS:
+            answer = client.get(door.format(job_id))
+            assert (answer.content, answer.headers["content-type"]) == (so_far, "video/mp4")
+            assert answer.headers["cache-control"] == "no-cache"
+            part = client.get(door.format(job_id), headers={"range": "bytes=4-8"})
+            assert (part.status_code, part.content) == (206, so_far[4:9])
+        for door in LIVE_DOORS:
+            answer = client.get(door.format(job_id))
+            assert (answer.content, answer.headers["content-type"]) == (so_far[::-1], "image/webp")
+            assert answer.headers["cache-control"] == "no-cache"
+    assert client.head(PREVIEW_DOORS[0].format(job_id)).status_code == 200
+    assert client.head(LIVE_DOORS[0].format(job_id)).status_code == 200
+    engine.release()
+    generator.wait(job_id, timeout=30)
+    film = client.get(f"/api/v1/jobs/{job_id}/video").content
+    assert [client.get(door.format(job_id)).content for door in PREVIEW_DOORS] == [film, film]
+    assert [client.get(door.format(job_id)).status_code for door in LIVE_DOORS] == [404, 404]
+    client.delete(f"/api/v1/jobs/{job_id}")
+    assert [client.get(door.format(job_id)).status_code for door in PREVIEW_DOORS] == [404, 404]
+
+
+def test_what_a_cancelled_job_in_the_trash_left_is_not_served(client, generator, settings):
+    client.post("/api/v1/queue/pause")
+    job_id = submit(client)["id"]
+    work = settings.temp / job_id
+    work.mkdir()
+    (work / "preview.mp4").write_bytes(b"the first second")
+    (work / "live.webp").write_bytes(b"a look")
+    client.post(f"/api/v1/jobs/{job_id}/cancel")
+    doors = [door.format(job_id) for door in PREVIEW_DOORS + LIVE_DOORS]
+    assert [client.get(door).status_code for door in doors] == [200] * 4
+    client.delete(f"/api/v1/jobs/{job_id}")
+    assert [client.get(door).status_code for door in doors] == [404] * 4
+    assert [client.get(door.format("0" * 20)).status_code for door in PREVIEW_DOORS + LIVE_DOORS] == [404] * 4
+
+
 def test_a_download_is_an_attachment(client, generator):
     job = finished(client, generator)
     header = client.get(f"/api/v1/jobs/{job['id']}/video?download=true").headers["content-disposition"]
