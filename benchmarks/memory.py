@@ -22,7 +22,7 @@ from benchmarks.record import record
 from tests.tiny_checkpoints import build_checkpoint
 
 WINDOW, OVERLAP = 17, 5
-SIZE = "640x384"
+SIZE = "480x320"
 
 
 def frames_of(windows: int) -> int:

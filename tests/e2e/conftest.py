@@ -34,14 +34,14 @@ def free_port() -> int:
 
 
 class LiveStudio:
-    """`python -m backend.cli` on a free port and a data folder of its own."""
+    """`python -m backend.cli` on a free port and a data folder of its own, with further variables of environment."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, **further: str) -> None:
         self.port = free_port()
         self.url = f"http://localhost:{self.port}"
         self.data = data
         self.log = data.parent / "studio.log"
-        environ = os.environ | {"PYTHONPATH": str(ROOT), "STUDIO_DATA": str(data)}
+        environ = os.environ | {"PYTHONPATH": str(ROOT), "STUDIO_DATA": str(data)} | further
         command = [sys.executable, "-m", "backend.cli", "--port", str(self.port), "--no-browser"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, cwd=data.parent, env=environ, stdout=log, stderr=log)

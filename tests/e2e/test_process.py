@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.e2e.conftest import ROOT, LiveStudio
+from tests.tiny_checkpoints import build_checkpoint
 
 LONG = {"prompt": "a long film of the sea", "resolution": "1280x720", "num_frames": 600}
 SMALL = {"prompt": "a boat", "resolution": "128x96", "num_frames": 16, "num_inference_steps": 10}
@@ -93,6 +94,56 @@ def test_a_job_survives_kill_9_and_is_finished_by_the_next_start(data):
     again = LiveStudio(data)
     assert [again.wait_for(job_id)["state"] for job_id in (running, waiting)] == ["succeeded", "succeeded"]
     assert again.api.get(f"/jobs/{running}").json()["attempts"] == 2
+    assert again.stop() == 0
+
+
+DENOISED = {
+    "prompt": "a boat",
+    "model": "random-df",
+    "resolution": "256x192",
+    "num_frames": 41,
+    "num_inference_steps": 10,
+    "seed": 3,
+    "skyreels": {"base_num_frames": 17, "overlap_history": 5},
+}
+
+
+def pictures(file):
+    import av
+
+    with av.open(str(file)) as film:
+        return [frame.to_ndarray() for frame in film.decode(video=0)]
+
+
+@pytest.mark.parametrize("skyreels", [{}, {"ar_step": 2, "causal_block_size": 2, "base_num_frames": 29}])
+def test_kill_9_costs_a_skyreels_film_a_step_and_no_picture(data, skyreels):
+    """Killed in its second window, or among its blocks; then made once more without being killed."""
+    build_checkpoint(data / "models" / "random-df", "df")
+    wish = DENOISED | {"skyreels": DENOISED["skyreels"] | skyreels}
+    studio = LiveStudio(data, STUDIO_SAVE_EVERY_S="0", OMP_NUM_THREADS="1")
+    job_id = studio.api.post("/jobs", json=wish).json()["id"]
+    deadline = time.monotonic() + 100
+    at = {}
+    while not (at.get("frames_ready") and at["step"]):
+        at = studio.api.get(f"/jobs/{job_id}").json()["progress"] or {}
+        assert time.monotonic() < deadline
+    assert len(pictures(data / "temp" / job_id / "preview.mp4")) == at["frames_ready"]
+    studio.process.kill()
+    studio.process.wait()
+    again = LiveStudio(data, STUDIO_SAVE_EVERY_S="0", OMP_NUM_THREADS="1")
+    with again.api.stream("GET", f"/jobs/{job_id}/events") as events:
+        seen = [json.loads(line.removeprefix("data: ")) for line in events.iter_lines() if line]
+    job = seen[-1]
+    assert job["state"] == "succeeded", job["error"]
+    assert job["attempts"] == 2
+    denoising = [job["progress"] for job in seen if job["progress"] and job["progress"]["stage"] == "denoising"]
+    assert (denoising[0]["window"], denoising[0]["step"]) >= (at["window"], at["step"] - 1)
+    assert not (data / "temp" / job_id).exists()
+    whole = again.wait_for(again.api.post("/jobs", json=wish).json()["id"])
+    assert whole["attempts"] == 1
+    films = [pictures(data / film["artifact"]["video"]) for film in (job, whole)]
+    assert len(films[0]) == 41
+    assert all(np.array_equal(*pair) for pair in zip(*films, strict=True))
     assert again.stop() == 0
 
 
