@@ -275,13 +275,13 @@ def _check_blocks(request: GenerationRequest, spec: ModelSpec) -> None:
     reason = None
     if not spec.diffusion_forcing:
         reason = f"{spec.title} gives all frames the same noise level; use {name}={off} or a DF model."
-    elif request.image and options.block > 1:
-        # A picture is one latent frame; the original would take it for a part of a block and denoise it away.
-        reason = f"a first picture fills no block of {options.block}; use {name}={off}, or causal_block_size=1."
     elif request.end_image and options.causal_attention:
         name, value = "causal_attention", "true"
         reason = "no frame would see the last picture, which comes after it; use causal_attention=false."
-    elif request.end_image and options.fidelity is Fidelity.DIFFUSERS:
+    elif request.image and options.block > 1:
+        # A picture is one latent frame; the original would take it for a part of a block and denoise it away.
+        reason = f"a first picture fills no block of {options.block}; use {name}={off}, or causal_block_size=1."
+    elif request.end_image and options.fidelity is Fidelity.DIFFUSERS and options.block > 1:
         reason = "the last picture fills no block of the causal mask of diffusers; use ar_step=0 or fidelity=original."
     if reason:
         raise InvalidRequest(f"{name}={value} is not possible:", hint=reason, field=f"skyreels.{name}")

@@ -140,7 +140,7 @@ class SkyReelsOptions(BaseModel):
         if self.block == 1 and (self.causal_block_size or 1) > 1:
             raise ValueError(
                 f"causal_block_size={self.causal_block_size} needs an ar_step, by which a block lags behind the one"
-                " before, or causal_attention; use ar_step=5, or leave causal_block_size out"
+                " before, or causal_attention; leave it out, or set one of these"
             )
         if self.fidelity is Fidelity.DIFFUSERS:
             if self.causal_attention:

@@ -183,6 +183,7 @@ def test_an_extension_begins_with_whole_blocks():
             "121 is 31 latent frames, .* divided by .* 5; use 117 or 137",
         ),
         ({"base_num_frames": 17}, "base_num_frames", "17 is 5 latent frames, which leaves no room .* use 37 or 57"),
+        ({"base_num_frames": 17, "causal_block_size": 2}, "base_num_frames", "17 is 5 .* blocks of 2; use 21 or 29"),
         ({"overlap_history": 21}, "overlap_history", "21 is 6 latent frames, .* divided by blocks of 5; use 17 or 37"),
         ({"overlap_history": 97}, "overlap_history", "97 is 25 latent frames, which leaves no room .* use 57 or 77"),
         ({"base_num_frames": 57, "overlap_history": 77}, "base_num_frames", "use 97 or 117"),

@@ -59,7 +59,7 @@ def test_a_request_survives_json():
             "13",
             "1 to 12",
         ),
-        ({"prompt": "x", "skyreels": {"causal_block_size": 5}}, "skyreels.causal_block_size", "5", "ar_step=5"),
+        ({"prompt": "x", "skyreels": {"causal_block_size": 5}}, "skyreels.causal_block_size", "5", "leave it out"),
         ({"prompt": "x", "skyreels": {"storyboard": ["a"] * 31}}, "skyreels.storyboard", "31", "at most 30"),
         ({"prompt": "x", "skyreels": {"storyboard": ["a", " "]}}, "skyreels.storyboard.1", "empty", "leave it out"),
         ({"prompt": "x", "skyreels": {"storyboard": ["a" * 4001]}}, "skyreels.storyboard.0", "4001", "at most 4000"),

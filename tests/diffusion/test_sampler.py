@@ -83,8 +83,11 @@ def test_forcing_from_a_picture_equals_the_stock_pipeline(
     assert torch.equal(sample("df", plan, image=picture, dtype=dtype), theirs)
 
 
-def test_forcing_between_two_pictures_equals_the_stock_pipeline(sample, stock, stock_plan, picture, last_picture):
-    plan = stock_plan("df", mode="image_to_video", end=True)
+@pytest.mark.parametrize("waiting", [{}, {"ar_step": 3, "causal_block_size": 1}], ids=["at once", "frame by frame"])
+def test_forcing_between_two_pictures_equals_the_stock_pipeline(
+    sample, stock, stock_plan, picture, last_picture, waiting
+):
+    plan = stock_plan("df", mode="image_to_video", end=True, skyreels=waiting)
     inputs = {"image": Image.fromarray(picture), "last_image": Image.fromarray(last_picture)}
     theirs = stock(SkyReelsV2DiffusionForcingImageToVideoPipeline, "df", plan, **inputs)[:, :, :-1]
     ours = sample("df", plan, image=picture, end_image=last_picture)
