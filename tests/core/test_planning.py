@@ -261,8 +261,8 @@ def test_a_storyboard_has_at_most_a_prompt_for_each_window(model):
     assert refused.value.field == "skyreels.storyboard"
     told["skyreels"]["storyboard"] = ["noon", "dusk", "night"]
     assert len(make_plan(ask(**told | {"num_frames": 258}), model, H100).windows) == 4
-    with pytest.raises(InvalidRequest, match="use at most 1"):
-        make_plan(ask(**told | {"num_frames": 177, "skyreels": {"storyboard": ["x"] * 3}}), model, H100)
+    with pytest.raises(InvalidRequest, match="use at most 1, take num_frames=178"):
+        make_plan(ask(**told | {"num_frames": 177, "skyreels": {"storyboard": ["noon", "dusk"]}}), model, H100)
 
 
 def test_a_storyboard_that_no_film_is_long_enough_for_names_no_length():
