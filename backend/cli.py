@@ -193,7 +193,7 @@ def request_flags(command: Callable[..., None]) -> Callable[..., None]:
         wish: dict[str, Any] = {}
         for name in fields:
             value = given.pop(name)
-            if value in (None, []):
+            if value is None:
                 continue
             value = value.value if isinstance(value, Enum) else value
             (wish.setdefault("skyreels", {}) if name in SkyReelsOptions.model_fields else wish)[name] = value

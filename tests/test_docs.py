@@ -1,12 +1,17 @@
 """What the pages of docs/ say is there, and what is there is said."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from backend import cli
+from backend.core.planning import Machine, Source, make_plan
 from backend.core.registry import MODELS
-from backend.core.schema import GenerationRequest, SkyReelsOptions
+from backend.core.schema import GenerationRequest, SkyReelsOptions, parse_request
 from backend.web.api import api
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,10 +54,28 @@ def test_links_lead_somewhere(page):
 
 
 def test_the_readme_names_commands_that_exist():
-    from backend import cli
-
     known = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
     known |= {group.name for group in cli.app.registered_groups}
     used = set(re.findall(r"^\./launch\.sh (\w+)", text("README.md"), re.MULTILINE))
     assert used
     assert used <= known
+
+
+def recipes() -> list[str]:
+    """The command lines of usage.md's recipes, without the program."""
+    section = text("docs/usage.md").split("### Recipes")[1].split("\n## ")[0]
+    blocks = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
+    return [block.replace("\\\n", " ").removeprefix("./launch.sh generate ") for block in blocks]
+
+
+@pytest.mark.parametrize(("recipe", "windows"), list(zip(recipes(), (3, 4, 8), strict=True)))
+def test_the_recipes_can_be_cooked(recipe, windows):
+    app, wishes = typer.Typer(), []
+    app.command()(cli.request_flags(wishes.append))
+    assert CliRunner().invoke(app, shlex.split(recipe)).exit_code == 0
+    [wish] = wishes
+    clip = Source(960, 540, 240, 24.0) if wish.get("video") else None
+    if clip:
+        wish |= {"mode": "video_extension", "video": "0" * 20}
+    plan = make_plan(parse_request(wish), MODELS[wish["model"]], Machine("H100", 16, 128, 79), clip)
+    assert len(plan.windows) == windows

@@ -104,8 +104,8 @@ def lay_out(request: GenerationRequest, spec: ModelSpec, num_frames: int, source
         )
     if block > 1 and total > base and request.skyreels.base_num_frames is not None:
         room = 2 * block if request.skyreels.overlap_history is None else max(2 * block, overlap + 1)
-        least, most = (latent_frames(int(bound)) for bound in WINDOW_FRAMES)
-        _check_blocks("base_num_frames", base, block, max(room, least), most)
+        shortest, longest = (latent_frames(int(bound)) for bound in WINDOW_FRAMES)
+        _check_blocks("base_num_frames", base, block, max(room, shortest), longest)
     if block > 1 and (total > base or prefix):
         most = latent_frames(int(OVERLAP_FRAMES.most))
         _check_blocks("overlap_history", overlap, block, block, min(most, base - block) if total > base else most)

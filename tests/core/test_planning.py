@@ -183,6 +183,7 @@ def test_an_extension_begins_with_whole_blocks():
             "121 is 31 latent frames, .* divided by .* 5; use 117 or 137",
         ),
         ({"base_num_frames": 17}, "base_num_frames", "17 is 5 latent frames, which leaves no room .* use 37 or 57"),
+        ({"base_num_frames": 17, "causal_block_size": 2}, "base_num_frames", "17 is 5 .* blocks of 2; use 21 or 29"),
         ({"overlap_history": 21}, "overlap_history", "21 is 6 latent frames, .* divided by blocks of 5; use 17 or 37"),
         ({"overlap_history": 97}, "overlap_history", "97 is 25 latent frames, which leaves no room .* use 57 or 77"),
         ({"base_num_frames": 57, "overlap_history": 77}, "base_num_frames", "use 97 or 117"),
@@ -260,8 +261,8 @@ def test_a_storyboard_has_at_most_a_prompt_for_each_window(model):
     assert refused.value.field == "skyreels.storyboard"
     told["skyreels"]["storyboard"] = ["noon", "dusk", "night"]
     assert len(make_plan(ask(**told | {"num_frames": 258}), model, H100).windows) == 4
-    with pytest.raises(InvalidRequest, match="use at most 1"):
-        make_plan(ask(**told | {"num_frames": 177, "skyreels": {"storyboard": ["x"] * 3}}), model, H100)
+    with pytest.raises(InvalidRequest, match="use at most 1, take num_frames=178"):
+        make_plan(ask(**told | {"num_frames": 177, "skyreels": {"storyboard": ["noon", "dusk"]}}), model, H100)
 
 
 def test_a_storyboard_that_no_film_is_long_enough_for_names_no_length():
