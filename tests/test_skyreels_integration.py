@@ -99,6 +99,8 @@ def render(engine, task, report=None) -> np.ndarray:
         ("df", "text_to_video", {"skyreels": {"fidelity": "diffusers"}}),
         ("df", "image_to_video", {}),
         ("df", "image_to_video", {"num_frames": 20, "end": True}),
+        ("df", "image_to_video", {"skyreels": {"ar_step": 2, "causal_block_size": 1}}),
+        ("df", "text_to_video", {"num_frames": 38, "skyreels": {"causal_attention": True, "batch_guidance": True}}),
         ("df", "video_extension", {"num_frames": 20}),
         ("df", "video_extension", {"num_frames": 40, "end": True, "skyreels": {"base_num_frames": 33}}),
         ("patches", "image_to_video", {}),
@@ -106,9 +108,11 @@ def render(engine, task, report=None) -> np.ndarray:
         ("i2v", "image_to_video", {"num_frames": 18}),
     ],
 )
-def test_every_mode_makes_the_planned_frames(engine, task, kind, mode, wishes):
-    job = task(kind, mode, **wishes)
-    frames = render(engine, job)
+def test_every_mode_makes_the_planned_frames_in_the_planned_steps(engine, task, kind, mode, wishes):
+    job, reports = task(kind, mode, **wishes), Reports()
+    frames = render(engine, job, reports)
+    steps = {report.window: report.step for report in reports if report.stage is Stage.DENOISING}
+    assert tuple(steps.values()) == job.plan.window_steps
     assert frames.dtype == np.uint8
     assert frames.shape == (job.plan.render_frames, 64, 96, 3)
     assert frames.std() > 5

@@ -110,6 +110,7 @@ class Plan:
     causal_block_size: int = 1
     causal_attention: bool = False
     batch_guidance: bool = False
+    first_picture: bool = False  # the first frame is given
 
     @property
     def total_frames(self) -> int:
@@ -123,7 +124,7 @@ class Plan:
     @property
     def window_steps(self) -> tuple[int, ...]:
         """Denoising steps of each window; more than `num_inference_steps` where blocks wait for one another."""
-        known = [latent_frames(self.prefix_frames) if self.prefix_frames else 0]
+        known = [latent_frames(self.prefix_frames) if self.prefix_frames else int(self.first_picture)]
         known += [before.stop - after.start for before, after in itertools.pairwise(self.windows)]
         return tuple(
             count_steps(
@@ -281,6 +282,7 @@ def make_plan(
         causal_block_size=options.block if denoised else 1,
         causal_attention=options.causal_attention and denoised,
         batch_guidance=options.batch_guidance and denoised,
+        first_picture=request.image is not None,
     )
     return _with_forecast(plan, spec, machine, calibration)
 

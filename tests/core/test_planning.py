@@ -212,7 +212,8 @@ def test_a_first_picture_and_plain_models_cannot_wait():
 def test_a_first_picture_is_a_block_of_one():
     picture = {"mode": "image_to_video", "image": "0" * 20, "num_frames": 21}
     plan = make_plan(ask(**picture, skyreels={"ar_step": 5, "causal_block_size": 1}), DF_SMALL, H100)
-    assert plan.window_steps == (30 + 5 * 5,)
+    # Of 6 latent frames one is the picture, 5 go down, and the last 4 of them wait.
+    assert plan.window_steps == (30 + 4 * 5,)
 
 
 def test_causal_blocks_are_whole_and_go_down_together():

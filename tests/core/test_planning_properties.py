@@ -113,7 +113,7 @@ def check(plan: Plan, wish: dict[str, Any]) -> None:
     overlap, block = latent_frames(plan.overlap_history), plan.causal_block_size
     assert plan.windows[0].start == 0
     assert plan.windows[-1].stop == latent_frames(plan.render_frames)
-    known = [latent_frames(plan.prefix_frames) if plan.prefix_frames else 0]
+    known = [latent_frames(plan.prefix_frames) if plan.prefix_frames else int("image" in wish)]
     for before, after in itertools.pairwise(plan.windows):
         assert before.stop - after.start == overlap
         known.append(overlap)
