@@ -21,6 +21,7 @@ from backend.core.schema import (
     FPS,
     NUM_FRAMES,
     SECONDS,
+    WINDOW_FRAMES,
     Fidelity,
     GenerationRequest,
 )
@@ -254,7 +255,7 @@ def make_plan(
         _check_one_window(request, spec)
     source_frames = frames_at(source, fps) if source else 0
     layout = lay_out(request, spec, num_frames, source_frames)
-    _check_storyboard(request, layout)
+    _check_storyboard(request, spec, num_frames, source_frames, layout)
     render_width, render_height, enlarged = render_size(width, height, spec)
     plan = Plan(
         model=spec.id,
@@ -320,8 +321,19 @@ def _check_one_window(request: GenerationRequest, spec: ModelSpec) -> None:
             )
 
 
-def _check_storyboard(request: GenerationRequest, layout: Layout) -> None:
+def _check_storyboard(
+    request: GenerationRequest, spec: ModelSpec, num_frames: int, source_frames: int, layout: Layout
+) -> None:
     """Raise InvalidRequest if the storyboard has prompts for more windows than there are."""
+
+    def windows(base_num_frames: int) -> int:
+        options = request.skyreels.model_copy(update={"base_num_frames": base_num_frames})
+        try:
+            other = lay_out(request.model_copy(update={"skyreels": options}), spec, num_frames, source_frames)
+        except InvalidRequest:
+            return 0
+        return len(other.windows)
+
     told, further = len(request.skyreels.storyboard), len(layout.windows) - 1
     if told <= further:
         return
@@ -330,9 +342,13 @@ def _check_storyboard(request: GenerationRequest, layout: Layout) -> None:
     ways = [f"use at most {further}" if further else "leave the storyboard out"]
     if longer <= NUM_FRAMES.most:
         ways.append(f"take num_frames={longer} or more")
+    smaller = range(layout.base_num_frames - 4, int(WINDOW_FRAMES.least) - 1, -4)
+    if base := next((frames for frames in smaller if windows(frames) > told), None):
+        ways.append(f"use base_num_frames={base}")
+    prompts = "1 prompt" if told == 1 else f"{told} prompts"
     raise InvalidRequest(
-        f"storyboard has {told} prompts for the windows after the first, of which the film has {further};",
-        hint=f"{', '.join(ways)}, or use a smaller base_num_frames.",
+        f"storyboard has {prompts} for the windows after the first, of which the film has {further};",
+        hint=f"{', or '.join(ways)}.",
         field="skyreels.storyboard",
     )
 

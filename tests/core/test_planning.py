@@ -257,17 +257,19 @@ def test_a_storyboard_has_at_most_a_prompt_for_each_window(model):
         make_plan(ask(**told | {"skyreels": {"storyboard": ["noon", "dusk", "night"]}}), model, H100)
     assert str(refused.value) == (
         "storyboard has 3 prompts for the windows after the first, of which the film has 1;"
-        " use at most 1, take num_frames=258 or more, or use a smaller base_num_frames."
+        " use at most 1, or take num_frames=258 or more, or use base_num_frames=53."
     )
     assert refused.value.field == "skyreels.storyboard"
     told["skyreels"]["storyboard"] = ["noon", "dusk", "night"]
     assert len(make_plan(ask(**told | {"num_frames": 258}), model, H100).windows) == 4
-    with pytest.raises(InvalidRequest, match="use at most 1, take num_frames=178"):
+    for base, windows in ((53, 4), (57, 3)):
+        assert len(make_plan(ask(num_frames=128, skyreels={"base_num_frames": base}), model, H100).windows) == windows
+    with pytest.raises(InvalidRequest, match="use at most 1, or take num_frames=178"):
         make_plan(ask(**told | {"num_frames": 177, "skyreels": {"storyboard": ["noon", "dusk"]}}), model, H100)
 
 
 def test_a_storyboard_that_no_film_is_long_enough_for_names_no_length():
-    with pytest.raises(InvalidRequest, match=r"has 0; leave the storyboard out, or use a smaller base_num_frames\.$"):
+    with pytest.raises(InvalidRequest, match=r"30 prompts .* has 0; leave the storyboard out\.$"):
         make_plan(ask(num_frames=64, skyreels={"storyboard": ["x"] * 30}), DF_SMALL, H100)
 
 
