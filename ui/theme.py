@@ -48,7 +48,7 @@ video {{ border-radius: 0.9rem; background: #12142a; }}
 [class*="st-key-live_"] img, .studio-look {{ aspect-ratio: 16 / 9; width: 100%; border-radius: 0.7rem; }}
 [class*="st-key-live_"] img {{ object-fit: contain; background: #12142a; }}
 [class*="st-key-live_"]:has(img) .studio-look {{ display: none; }}
-[class*="st-key-live_"] {{ max-width: 20rem; }}
+[class*="st-key-live_"] {{ max-width: 24rem; }}
 .studio-look {{ display: flex; align-items: center; justify-content: center; text-align: center; padding: 0.5rem;
   border: 1px dashed rgba(128, 132, 170, 0.5); font-size: 0.875rem; }}
 @media (prefers-reduced-motion: reduce) {{
