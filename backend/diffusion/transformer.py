@@ -8,8 +8,7 @@ causal attention is one unmasked call a block of frames, which any attention ker
 from __future__ import annotations
 
 import functools
-import itertools
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from diffusers import SkyReelsV2Transformer3DModel
@@ -22,24 +21,18 @@ from diffusers.models.transformers.transformer_skyreels_v2 import (
 from diffusers.utils import apply_lora_scale
 
 
-class Ends(NamedTuple):
-    """Where blocks of tokens end; the tokens of a block attend to those before its end."""
-
-    tokens: tuple[int, ...]
-
-
 class Processor(SkyReelsV2AttnProcessor):  # type: ignore[misc]
-    """The stock attention, and causal attention where the mask is `Ends`."""
+    """The stock attention; where the mask is a number, blocks of as many tokens see themselves and what is before."""
 
     def __call__(
         self,
         attn: Any,
         hidden_states: torch.Tensor,
         encoder_hidden_states: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | Ends | None = None,
+        attention_mask: torch.Tensor | int | None = None,
         rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        if not isinstance(attention_mask, Ends):
+        if not isinstance(attention_mask, int):
             attended: torch.Tensor = super().__call__(
                 attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb
             )
@@ -56,13 +49,13 @@ class Processor(SkyReelsV2AttnProcessor):  # type: ignore[misc]
         query, key = rotate(query, *rotary_emb), rotate(key, *rotary_emb)
         blocks = [
             dispatch_attention_fn(
-                query[:, start:end],
+                query[:, end - attention_mask : end],
                 key[:, :end],
                 value[:, :end],
                 backend=self._attention_backend,
                 parallel_config=self._parallel_config,
             )
-            for start, end in itertools.pairwise((0, *attention_mask.tokens))
+            for end in range(attention_mask, query.shape[1] + attention_mask, attention_mask)
         ]
         mixed: torch.Tensor = attn.to_out[0](torch.cat(blocks, dim=1).flatten(2, 3).type_as(query))
         return mixed
@@ -84,7 +77,7 @@ class Block(SkyReelsV2TransformerBlock):  # type: ignore[misc]
         encoder_hidden_states: torch.Tensor,
         temb: torch.Tensor,
         rotary_emb: tuple[torch.Tensor, torch.Tensor],
-        attention_mask: torch.Tensor | Ends | None,
+        attention_mask: torch.Tensor | int | None,
     ) -> torch.Tensor:
         if temb.dim() == 3 or temb.shape[2] == hidden_states.shape[1]:
             after: torch.Tensor = super().forward(
@@ -175,10 +168,7 @@ class Transformer(SkyReelsV2Transformer3DModel):  # type: ignore[misc]
             rate = self.fps_embedding(torch.tensor(fps, dtype=torch.long, device=tokens.device))
             modulation = modulation + self.fps_projection(rate).unflatten(1, (6, -1)).unsqueeze(1)
         modulation = modulation.transpose(1, 2)
-        mask = None
-        if causal_block_size:
-            ends = (min(start + causal_block_size, frames) for start in range(0, frames, causal_block_size))
-            mask = Ends(tuple(end * rows * columns for end in ends))
+        mask = causal_block_size * rows * columns if causal_block_size else None
         for block in self.blocks:
             tokens = block(tokens, text, modulation, rotary_emb, mask)
         shift, scale = (self.scale_shift_table.unsqueeze(1) + temb.unsqueeze(2)).chunk(2, dim=2)
