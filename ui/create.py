@@ -254,15 +254,16 @@ def number(label: str, field: str, bounds: Bounds, default: object, words: str) 
 
 def skyreels_controls(spec: ModelSpec) -> None:
     """What only this model's kind has: story and windows, and for a real model the settings of its denoising."""
-    shown = form.controls_of(spec)
-    title = "SkyReels controls" if spec.engine == "skyreels" else "Story"
-    parts = {"storyboard": "story", "base_num_frames": "windows", "ar_step": "blocks", "fidelity": "arithmetic"}
-    with st.expander(f"{title}: {', '.join(words for field, words in parts.items() if field in shown)}"):
-        if "storyboard" in shown:
+    if spec.engine != "skyreels":
+        with st.expander("Story and windows"):
             story(spec)
             window_sizes(spec)
-        if spec.engine != "skyreels":
-            return
+        return
+    parts = "story, windows, blocks, arithmetic" if spec.diffusion_forcing else "shift, guidance, arithmetic"
+    with st.expander(f"SkyReels controls: {parts}"):
+        if spec.diffusion_forcing:
+            story(spec)
+            window_sizes(spec)
         left, right = st.columns(2)
         with left:
             number("Flow shift", "flow_shift", FLOW_SHIFT, spec.flow_shift, "Higher: more time on layout and motion.")
