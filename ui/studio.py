@@ -10,6 +10,7 @@ from backend import web
 from backend.core.errors import StudioError
 from backend.core.schema import Fit
 from backend.jobs.job import Job, JobState
+from backend.jobs.runner import LOOK_S
 from backend.jobs.store import Filter
 from backend.media.uploads import Upload
 from backend.video_generator import VideoGenerator, shared_generator
@@ -17,7 +18,6 @@ from ui.theme import band
 
 BUSY_POLL_S = 1.0
 IDLE_POLL_S = 5.0
-LOOK_S = 3.0  # a look plays this long before the next one takes its place
 
 
 def studio() -> VideoGenerator:

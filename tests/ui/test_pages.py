@@ -117,7 +117,9 @@ def making(generator, engine, a_request, settings, monkeypatch):
         generator.store.set_progress(job, dataclasses.replace(at, **changes))
 
     progress()
-    return job, progress, settings.temp / job.id
+    work = settings.temp / job.id
+    (work / "live.webp").unlink(missing_ok=True)  # the sketch has given its first look already
+    return job, progress, work
 
 
 def pictures(app) -> list[tuple[str, str]]:
