@@ -147,3 +147,4 @@ def test_every_wish_has_a_plan_that_holds_together_or_a_refusal_that_leads_on(wi
         else:
             assert further.message != answer.message
             assert further.field != field
+            assert answer.field != further.field or answer.field != "skyreels.storyboard"
