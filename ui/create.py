@@ -20,10 +20,12 @@ from backend.core.schema import (
     FLOW_SHIFT,
     FPS,
     GUIDANCE_SCALE,
+    OVERLAP_FRAMES,
     PAGE_FRAMES,
     SEED,
     SIZES,
     STEPS,
+    WINDOW_FRAMES,
     Bounds,
     GenerationRequest,
     Mode,
@@ -59,8 +61,6 @@ MODES = {
 SHAPES = {"landscape": "16:9", "portrait": "9:16", "square": "1:1"}
 FITS = {"crop": "Fill the frame (crop)", "letterbox": "Show all of it (bars)"}
 ARITHMETIC = {"original": "SkyReels V2", "diffusers": "diffusers"}
-USUAL_WINDOWS = (13, 19, 25, 31)  # latent frames
-USUAL_OVERLAPS = (3, 5, 7, 10)
 DOUBLE_CLICK_S = 1.5
 
 
@@ -303,19 +303,22 @@ def story_words(spec: ModelSpec) -> str:
 
 
 def window_sizes(spec: ModelSpec) -> None:
+    """Menus of all that fits the blocks and one another, so that what the plan names as a way out can be chosen."""
     options = SkyReelsOptions.model_construct(
         ar_step=form.get("ar_step") or 0,
         causal_attention=form.get("causal_attention"),
         causal_block_size=form.get("causal_block_size"),
     )
     block = max(options.block, 1) if spec.engine == "skyreels" else 1
-    most = latent_frames(spec.base_num_frames)
+    overlap = form.get("overlap_history") or (spec.overlap_history if block == 1 else pixel_frames(block))
+    window = form.get("base_num_frames") or spec.base_num_frames
+    whole = [pixel_frames(n) for n in range(block, latent_frames(spec.base_num_frames) + 1, block)]
     left, right = st.columns(2)
     with left:
         frames(
             "Window, frames",
             "base_num_frames",
-            [max(round(n / block), 2) * block for n in USUAL_WINDOWS if n <= most],
+            [n for n in whole if n >= WINDOW_FRAMES.least and n > overlap],
             spec.base_num_frames,
             "What the model sees at once. Smaller: less memory; motion may forget what came before.",
         )
@@ -323,17 +326,17 @@ def window_sizes(spec: ModelSpec) -> None:
         frames(
             "Overlap, frames",
             "overlap_history",
-            [max(round(n / block), 1) * block for n in USUAL_OVERLAPS],
+            [n for n in whole if OVERLAP_FRAMES.least <= n <= min(OVERLAP_FRAMES.most, window - 4 * block)],
             spec.overlap_history,
             "What a window repeats of the one before. Larger: smoother joins, more work.",
         )
 
 
-def frames(label: str, field: str, latents: list[int], default: int, words: str) -> None:
-    """A choice of frame counts, given in latent frames; one that a film was made with stays a choice."""
+def frames(label: str, field: str, choices: list[int], default: int, words: str) -> None:
+    """A choice of frame counts; one that a film was made with stays a choice."""
     st.selectbox(
         label,
-        sorted({pixel_frames(count) for count in latents} | {form.get(field)} - {None}),
+        sorted({*choices, form.get(field)} - {None}),
         index=None,
         placeholder=str(default),
         key=form.key(field),

@@ -344,6 +344,19 @@ def test_blocks_show_their_steps_and_offer_windows_that_they_fill(forcing):
         widget(forcing, field).set_value(None).run()
 
 
+def test_the_window_that_the_plan_names_can_be_chosen(forcing):
+    forcing.slider(key="form_num_frames").set_value(40).run()
+    widget(forcing, "storyboard").set_value("noon\ndusk").run()
+    assert words.plain("base_num_frames=25") in shown(forcing)
+    widget(forcing, "base_num_frames").set_value(25).run()
+    assert "3 windows · 30 steps" in shown(forcing)
+    overlaps, windows = (widget(forcing, field).options for field in ("overlap_history", "base_num_frames"))
+    assert overlaps == ["5", "9", "13", "17", "21"]
+    assert windows == [str(frames) for frames in range(21, 98, 4)]
+    widget(forcing, "overlap_history").set_value(5).run()
+    assert widget(forcing, "base_num_frames").options[0] == "17"
+
+
 def test_an_extension_leaves_the_story_behind(generator, a_request, monkeypatch):
     import streamlit as st
 
