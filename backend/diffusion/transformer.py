@@ -142,7 +142,11 @@ class Transformer(SkyReelsV2Transformer3DModel):  # type: ignore[misc]
 
         `timestep` is (batch, latent frames) with diffusion forcing, else (batch,). With `causal_block_size` the frames
         of a block do not see later blocks. `fps`, one for all or one each, is 0 for 16 frames a second, else 1.
+
+        Raises ValueError for `causal_block_size` without diffusion forcing: there all frames are one block.
         """
+        if causal_block_size and not enable_diffusion_forcing:
+            raise ValueError(f"causal_block_size={causal_block_size} needs enable_diffusion_forcing; leave it out.")
         if not enable_diffusion_forcing or self.config.num_frame_per_block > 1:
             # Nothing to spare, or the mask of the stock pipelines is wanted.
             return super().forward(
@@ -170,7 +174,10 @@ class Transformer(SkyReelsV2Transformer3DModel):  # type: ignore[misc]
         modulation = modulation.transpose(1, 2)
         mask = causal_block_size * rows * columns if causal_block_size else None
         for block in self.blocks:
-            tokens = block(tokens, text, modulation, rotary_emb, mask)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                tokens = self._gradient_checkpointing_func(block, tokens, text, modulation, rotary_emb, mask)
+            else:
+                tokens = block(tokens, text, modulation, rotary_emb, mask)
         shift, scale = (self.scale_shift_table.unsqueeze(1) + temb.unsqueeze(2)).chunk(2, dim=2)
         normed = self.norm_out(tokens.float()).unflatten(1, (frames, -1)) * (1 + scale) + shift
         patches = self.proj_out(normed.flatten(1, 2).type_as(tokens))

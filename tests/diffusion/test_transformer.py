@@ -178,3 +178,25 @@ def test_an_attention_backend_is_this_models_alone(pair, inputs):
     torch.testing.assert_close(ours(**inputs())[0], before, atol=2e-6, rtol=0)
     with pytest.raises(ValueError, match="no_such"):
         ours.set_attention_backend("no_such")
+
+
+def test_causal_blocks_are_refused_where_all_frames_are_one(pair, inputs):
+    _, ours = pair("t2v")
+    with pytest.raises(ValueError, match="causal_block_size=2"):
+        ours(**inputs("t2v"), causal_block_size=2)
+
+
+def test_gradients_are_the_same_with_checkpointing(pair, inputs):
+    _, ours = pair()
+    gradients = []
+    for checkpointing in (False, True):
+        ours.requires_grad_(True).zero_grad()
+        if checkpointing:
+            ours.enable_gradient_checkpointing()
+        calls = []
+        hook = ours.blocks[0].register_forward_pre_hook(lambda *_: calls.append(1))  # noqa: B023
+        ours(**inputs())[0].square().mean().backward()
+        hook.remove()
+        assert len(calls) == 1 + checkpointing  # the second forward is that of the backward pass
+        gradients.append(ours.blocks[0].attn1.to_q.weight.grad.clone())
+    assert torch.equal(*gradients)
