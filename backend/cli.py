@@ -168,7 +168,7 @@ FLAG_NAMES = {"num_inference_steps": "--steps"}
 FILES = ("image", "end_image", "video")
 
 
-SKYREELS_HELP = {"storyboard": "What the next window shows; give it once for each window after the first."}
+REPEATED = {"storyboard": "What the next window shows; give it once for each window after the first."}
 
 
 def flag_type(annotation: Any) -> Any:
@@ -186,7 +186,7 @@ def request_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Give `command(wish, ...)` a flag for every field of a request; what was not given is not in `wish`."""
     fields = dict(TEXT_FLAGS)
     for name, info in SkyReelsOptions.model_fields.items():
-        fields[name] = (flag_type(info.annotation), SKYREELS_HELP.get(name, "A SkyReels setting; see docs/usage.md."))
+        fields[name] = (flag_type(info.annotation), REPEATED.get(name) or f"SkyReels: {info.description}.")
 
     @functools.wraps(command)
     def with_flags(**given: Any) -> None:

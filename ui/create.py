@@ -393,7 +393,8 @@ def plan_card(spec: ModelSpec) -> None:
             return
         st.markdown(f":material/route: **Plan** {plain(plan_words(plan))}")
         forecast = plan.forecast
-        cost = f"peak {forecast.peak_gib:.1f} GB · up to {max(1, round(forecast.disk_bytes / 1e6))} MB on disk"
+        peak = f"{forecast.peak_gib:.1f}" if forecast.peak_gib >= 0.1 else "less than 0.1"
+        cost = f"peak {peak} GB · up to {max(1, round(forecast.disk_bytes / 1e6))} MB on disk"
         st.markdown(f":material/timer: **about {duration(forecast.total_s)}** · {cost}")
         needed = forecast.peak_gib
         machine = studio().machine
@@ -486,15 +487,21 @@ def stage_column(spec: ModelSpec) -> None:
             )
     now_card()
     if spec is SYNTHETIC:
-        st.caption(
-            ":material/info: No SkyReels weights are here yet, so films are sketches drawn by rules. "
-            "Put a SkyReels V2 checkpoint into models/ (see the README) and it is used from the next film on."
-        )
+        st.caption(f":material/info: Films are sketches drawn by rules{why_sketches()}")
     if films:
         st.header("Latest")
         for column, job in zip(st.columns(4), films, strict=False):
             with column:
                 film_card(job, "latest")
+
+
+def why_sketches() -> str:
+    """Why it is the sketch that draws, and what to do about it."""
+    if form.get("model") == SYNTHETIC.id:
+        return ", as chosen under Details."
+    if studio().models() == [SYNTHETIC]:
+        return ": no SkyReels weights are here yet. Put a SkyReels V2 checkpoint into models/ (see the README)."
+    return ": Automatic takes a model only if this machine's GPU holds it. Choose one under Details to use it anyway."
 
 
 def first_seconds(job: Job, ready: int) -> None:

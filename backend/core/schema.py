@@ -100,8 +100,8 @@ SIZES: dict[tuple[str, Orientation], tuple[int, int]] = {
 }
 
 
-def between(bounds: Bounds, default: Any = ...) -> Any:
-    return Field(default, ge=bounds.least, le=bounds.most)
+def between(bounds: Bounds, default: Any = ..., description: str | None = None) -> Any:
+    return Field(default, ge=bounds.least, le=bounds.most, description=description)
 
 
 Scene = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=PROMPT_LENGTH)]
@@ -115,15 +115,15 @@ class SkyReelsOptions(BaseModel):
     storyboard: tuple[Scene, ...] = Field(
         (), max_length=STORYBOARD_LENGTH, description="prompts of the windows after the first; the last one stays"
     )
-    base_num_frames: int | None = between(WINDOW_FRAMES, None)
-    overlap_history: int | None = between(OVERLAP_FRAMES, None)
-    addnoise_condition: int = between(ADDNOISE, 0)
-    flow_shift: float | None = between(FLOW_SHIFT, None)
-    ar_step: int = between(AR_STEP, 0)
-    causal_block_size: int | None = between(BLOCK, None)
+    base_num_frames: int | None = between(WINDOW_FRAMES, None, "frames of a window, 4k+1")
+    overlap_history: int | None = between(OVERLAP_FRAMES, None, "frames that a window shares with the next one, 4k+1")
+    addnoise_condition: int = between(ADDNOISE, 0, "noise on the shared frames; 20 hides seams")
+    flow_shift: float | None = between(FLOW_SHIFT, None, "how long the steps stay at strong noise")
+    ar_step: int = between(AR_STEP, 0, "steps that a block waits for the one before; 0 makes all frames together")
+    causal_block_size: int | None = between(BLOCK, None, "latent frames that go together where blocks wait")
     causal_attention: bool = Field(False, description="blocks see only themselves and earlier ones")
     batch_guidance: bool = Field(False, description="both forwards of guidance in one call of the transformer")
-    fidelity: Fidelity = Fidelity.ORIGINAL
+    fidelity: Fidelity = Field(Fidelity.ORIGINAL, description="whose arithmetic, the original's or that of diffusers")
 
     @field_validator("base_num_frames", "overlap_history")
     @classmethod
@@ -145,7 +145,7 @@ class SkyReelsOptions(BaseModel):
         if self.fidelity is Fidelity.DIFFUSERS:
             if self.causal_attention:
                 raise ValueError(
-                    "causal_attention=true is not possible: diffusers fidelity decides that itself; leave it out or use"
+                    "causal_attention=true is not possible: the diffusers pipelines do not know it; leave it out or use"
                     " fidelity=original"
                 )
             if self.batch_guidance:

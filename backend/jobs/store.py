@@ -195,15 +195,21 @@ class Store:
         )
 
     def recover(self) -> list[Job]:
-        """Queue again what a dead process left RUNNING; the third death of a job quarantines it."""
+        """Queue again what a dead process left RUNNING; the third death of a job quarantines it.
+
+        An attempt that saved where it stood got further than the one before, so its death counts as the first.
+        """
         with self._lock:
-            rows = self._all("UPDATE jobs SET deaths = deaths + 1 WHERE state = 'running' RETURNING *")
+            rows = self._all(
+                "UPDATE jobs SET deaths = CASE WHEN json_extract(progress, '$.saved_at') IS NULL THEN deaths + 1"
+                " ELSE 1 END WHERE state = 'running' RETURNING *"
+            )
             for row in rows:
                 if row["deaths"] >= DEATHS_TO_QUARANTINE:
                     error = JobError(
                         "quarantined",
-                        f"The studio died {row['deaths']} times while it rendered this job; it is set aside.",
-                        "Lower its size or length, or look into the log, then retry it.",
+                        f"The studio died {row['deaths']} times at the same place of this job; it is set aside.",
+                        "Retry it: it goes on from its last saved step. If it ends the studio again, lower its size.",
                     )
                     self.finish(_job(row), JobState.QUARANTINED, error=error)
                 else:

@@ -119,6 +119,17 @@ def test_recovery_queues_again_and_the_third_death_quarantines(store):
     assert store.move_to_state(job.id, JobState.QUEUED).deaths == 0
 
 
+def test_deaths_between_which_work_was_saved_set_no_job_aside(store):
+    add(store)
+    for _ in range(6):
+        job = store.claim()
+        store.set_progress(job, Progress(Stage.DENOISING, fraction=0.5, saved_at=1.0))
+        assert store.recover()[0].state is JobState.QUEUED
+    for expected in (JobState.QUEUED, JobState.QUARANTINED):  # the last of those six was the first of these
+        store.set_progress(store.claim(), Progress(Stage.DENOISING, fraction=0.5))
+        assert store.recover()[0].state is expected
+
+
 def test_giving_back_is_no_death(store):
     add(store)
     job = store.claim()

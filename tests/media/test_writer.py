@@ -168,6 +168,20 @@ def test_joined_segments_show_their_pictures_in_order(tmp_path: Path, fps: int):
     assert read_recipe(film_path) == RECIPE
 
 
+def test_memory_that_others_left_changes_no_byte(tmp_path: Path):
+    """Small pictures, among which x264 chose by what lay in memory before, in one encoding of two."""
+    random = np.random.default_rng(0)
+    large = random.integers(0, 255, (40, 24, 24, 3), dtype=np.uint8).repeat(4, 1).repeat(4, 2)
+    pictures = (large // 2 + random.integers(0, 100, (40, 96, 96, 3), dtype=np.uint8)).astype(np.uint8)
+    found = set()
+    for _ in range(10):
+        litter = [random.bytes(int(size)) for size in random.integers(1000, 200_000, 50)]
+        del litter[::2]
+        write_segment(tmp_path / "film.mp4", [pictures], fps=24, width=96, height=96)
+        found.add((tmp_path / "film.mp4").read_bytes())
+    assert len(found) == 1
+
+
 def test_the_same_frames_are_the_same_segment(tmp_path: Path):
     for name in ("a.mp4", "b.mp4"):
         write_segment(tmp_path / name, film(40), fps=24, width=96, height=64)

@@ -415,3 +415,14 @@ def test_user_text_means_nothing_in_markdown():
     for evil in ("**bold**", "[a](javascript:alert(1))", ":material/star:", "$x$", "<b>", "# title", "`code`", "a_b_c"):
         escaped = words.plain(evil)
         assert all(f"\\{sign}" in escaped for sign in evil if sign in "*[]():$<>#`_")
+
+
+def test_the_page_says_why_the_sketch_draws(app, generator, monkeypatch):
+    visit(app, "ui/create.py")
+    assert "no SkyReels weights are here yet" in shown(app)
+    monkeypatch.setattr(generator, "models", lambda: [MODELS[DF], SYNTHETIC])
+    app.run()
+    assert "no SkyReels weights" not in shown(app)
+    assert "Choose one under Details" in shown(app)
+    app.selectbox(key="form_model").set_value(SYNTHETIC.id).run()
+    assert "as chosen under Details" in shown(app)
