@@ -23,8 +23,8 @@ CRF = 18
 POSTER_WIDTH = 640
 JPEG_QUALITY = 88
 THREADS = min(4, os.cpu_count() or 1)  # each thread of the encoder holds frames of its own
-# Among the AVX-512 routines of x264 is one whose result depends on what lay in memory before; this leaves those out that
-# are not exact, costs no time that can be measured, and gives the same bytes on every processor.
+# Among the AVX-512 routines of x264 is one whose result depends on what lay in memory before. This leaves those out
+# that are not exact; it costs no time that can be measured, and every processor gives the same bytes.
 X264 = {"crf": str(CRF), "preset": "medium", "profile": "high", "x264-params": "cpu-independent=1"}
 DELAY = 2  # frames by which x264 decodes ahead of what is shown, with its B-frames
 BT709 = 1  # the same number for matrix, primaries and transfer; a range of 1 is the limited one

@@ -1,0 +1,69 @@
+"""What the denoiser is trained on, and that its quick attention is the model's own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from training.tiny.denoiser import ENDS, Batch, Denoiser, FoldedAttention, draw_levels
+from training.tiny.text import TOKENS, WIDTH, captions, embed, new_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return new_tokenizer()
+
+
+@pytest.fixture
+def model(tokenizer):
+    torch.manual_seed(0)
+    found = Denoiser(tokenizer).eval()
+    torch.nn.init.normal_(found.transformer.proj_out.weight, std=0.1)
+    return found
+
+
+def test_folded_attention_is_that_of_512_tokens(tokenizer, model):
+    latents, timesteps = torch.randn(2, 64, 3, 8, 14), torch.randint(0, 1000, (2, 3))
+    text = embed(tokenizer, model.text_encoder, ["A red boat drifts left", "snow"])
+    padded = torch.cat([text, torch.zeros(2, 512 - TOKENS - 1, WIDTH)], dim=1)
+    with torch.no_grad():
+        stock = model(latents, timesteps, padded)
+        for block in model.transformer.blocks:
+            for attention in (block.attn1, block.attn2):
+                attention.set_processor(FoldedAttention())
+        folded = model(latents, timesteps, text)
+    torch.testing.assert_close(folded, stock, atol=2e-5, rtol=0)
+
+
+def test_the_tokenizer_reads_any_text(tokenizer):
+    unknown = tokenizer.unk_token_id
+    for text in [*captions(50), "Zyxgle quorb, 4k! (really) #1", "UPPER lower"]:
+        tokens = tokenizer(text).input_ids
+        assert unknown not in tokens
+        assert tokenizer.decode(tokens, skip_special_tokens=True) == text
+    assert max(len(tokenizer(text).input_ids) for text in captions(300)) <= TOKENS + 16
+
+
+def test_given_frames_stand_at_zero_and_are_not_asked_for():
+    random = torch.Generator().manual_seed(0)
+    seen = {"all": 0, "first": 0, "end": 0}
+    for number in range(200):
+        length = (5, 9, 17)[number % 3]
+        batch = Batch(torch.zeros(4, 2, length, 2, 2), [""] * 4, ended=number % 2 == 0)
+        timesteps, asked = draw_levels(batch, random)
+        assert (timesteps[~asked] == 0).all()
+        assert ((timesteps[asked] >= 1) & (timesteps[asked] <= 999)).all()
+        assert asked.any(dim=1).all()
+        assert asked[:, -1].any() != batch.ended
+        seen["all"] += int(asked.all(dim=1).sum())
+        seen["first"] += int((~asked[:, 0]).sum())
+    assert seen["all"] > 100
+    assert seen["first"] > 200
+
+
+def test_a_picture_alone_is_always_asked_for():
+    timesteps, asked = draw_levels(Batch(torch.zeros(8, 2, 1, 2, 2), [""] * 8, False), torch.Generator().manual_seed(1))
+    assert asked.all()
+    assert np.all(timesteps.numpy() >= 1)
+    assert set(ENDS) == {5, 9, 17}

@@ -1,0 +1,1 @@
+"""How the models that come with the studio were made. Nothing here runs in the studio itself."""

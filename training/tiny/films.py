@@ -1,0 +1,57 @@
+"""Films of the world on the disk, in shards, drawn by all cores. What is there is not drawn again."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from backend.media.fitting import Frames
+from backend.sketch.scene import Scene
+from training.tiny.world import FPS, draw_scene, film_of, pictures
+
+FRAMES = 65  # 17 latent frames
+SHORT = 33  # 9 latent frames
+A_SHARD = 25  # films
+LONG_SHARDS = 32  # the first ones; the others have short films, which cost half as much
+HELD_OUT = 1_000_000  # films of this number and above are never trained on
+
+
+def scene_of(number: int) -> Scene:
+    """The scene of film `number`, the same every time."""
+    return draw_scene(np.random.default_rng((2026, number)))
+
+
+def draw_film(number: int, frames: int = FRAMES) -> Frames:
+    """Frames of film `number`, from anywhere in it: the films themselves take 65 to 97 frames for their motion."""
+    random = np.random.default_rng((2027, number))
+    film = film_of(scene_of(number), float(random.uniform(FRAMES, 1.5 * FRAMES)) / FPS)
+    last = max(0, int(film.seconds * FPS) - frames)
+    return pictures(film, frames, int(random.integers(last + 1)))
+
+
+def shard_of(folder: Path, number: int) -> Path:
+    return folder / f"films-{number:05d}.npy"
+
+
+def draw_shards(folder: Path, count: int, workers: int | None = None) -> list[Path]:
+    """See that the first `count` shards are in `folder`, each uint8 of (films, frames, height, width, 3)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [(folder, number) for number in range(count) if not shard_of(folder, number).exists()]
+    with multiprocessing.get_context("spawn").Pool(workers or os.cpu_count()) as pool:
+        for done, _ in enumerate(pool.imap_unordered(_draw_shard, missing), 1):
+            print(f"drew {done} of {len(missing)} shards", flush=True)
+    return [shard_of(folder, number) for number in range(count)]
+
+
+def _draw_shard(task: tuple[Path, int]) -> None:
+    cv2.setNumThreads(1)
+    folder, number = task
+    frames = FRAMES if number < LONG_SHARDS else SHORT
+    films = np.stack([draw_film(number * A_SHARD + n, frames) for n in range(A_SHARD)])
+    part = folder / f"films-{number:05d}.part.npy"
+    np.save(part, films)
+    part.rename(shard_of(folder, number))

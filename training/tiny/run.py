@@ -1,0 +1,106 @@
+"""What every training here has: an optimiser, a file to go on from, a log of its course, and averaged weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+def learning_rate(step: int, steps: int, warmup: int, tail: float = 0.4) -> float:
+    """A part of the full rate: up over `warmup` steps, then level, then down to a hundredth over the last `tail`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    left = (steps - step) / (tail * steps)
+    return 1.0 if left >= 1 else 0.01 + 0.99 * (0.5 - 0.5 * math.cos(math.pi * left))
+
+
+class Run:
+    """Training of `model` in `folder`: `state.pt` to go on from, `log.jsonl` for the course of it."""
+
+    def __init__(self, folder: Path, model: nn.Module, rate: float, decay: float = 0.01) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.model, self.rate = folder, model, rate
+        matrices = [p for p in model.parameters() if p.ndim >= 2]
+        others = [p for p in model.parameters() if p.ndim < 2]
+        groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
+        self.averaged: dict[str, Tensor] | None = None
+
+    def set_rate(self, part: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate * part
+
+    def step(self, loss: Tensor) -> None:
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        if torch.isfinite(norm):
+            self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def note(self, step: int, **found: float) -> None:
+        line = json.dumps({"step": step} | {name: round(value, 4) for name, value in found.items()})
+        print(self.folder.name, line, flush=True)
+        with (self.folder / "log.jsonl").open("a") as log:
+            log.write(line + "\n")
+
+    def save(self, step: int, averaged: dict[str, Tensor]) -> None:
+        state = {
+            "step": step,
+            "model": self.model.state_dict(),
+            "averaged": averaged,
+            "optimiser": self.optimiser.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+        part = self.folder / "state.part"
+        torch.save(state, part)
+        part.rename(self.folder / "state.pt")
+
+    def restore(self) -> int:
+        """The step to go on with; 0 where nothing was saved."""
+        path = self.folder / "state.pt"
+        if not path.exists():
+            return 0
+        state = torch.load(path, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.averaged = state["averaged"]
+        torch.set_rng_state(state["random"])
+        return int(state["step"])
+
+
+class Average:
+    """The exponential moving average of a model's weights, which makes better films than the last ones."""
+
+    def __init__(self, model: nn.Module, keep: float) -> None:
+        self.keep = keep
+        self.updates = 0
+        self.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    def load(self, weights: dict[str, Tensor] | None) -> None:
+        if weights is not None:
+            self.weights = weights
+            self.updates = 10**6
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        self.updates += 1
+        keep = min(self.keep, (1 + self.updates) / (10 + self.updates))  # the first weights are soon forgotten
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                self.weights[name].lerp_(tensor, 1 - keep)
+
+    @contextmanager
+    def in_place(self, model: nn.Module) -> Iterator[None]:
+        """While open, `model` has the averaged weights."""
+        own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        model.load_state_dict(self.weights)
+        try:
+            yield
+        finally:
+            model.load_state_dict(own)
