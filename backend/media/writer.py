@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
 CRF = 18
 POSTER_WIDTH = 640
 JPEG_QUALITY = 88
-THREADS = min(4, os.cpu_count() or 1)  # each thread of the encoder holds frames of its own
+THREADS = 4  # each holds frames of its own; another number is another file, so it is not the machine's
 # Among the AVX-512 routines of x264 is one whose result depends on what lay in memory before. This leaves those out
-# that are not exact; it costs no time that can be measured, and every processor gives the same bytes.
+# that are not exact, and costs no time that can be measured.
 X264 = {"crf": str(CRF), "preset": "medium", "profile": "high", "x264-params": "cpu-independent=1"}
 DELAY = 2  # frames by which x264 decodes ahead of what is shown, with its B-frames
 BT709 = 1  # the same number for matrix, primaries and transfer; a range of 1 is the limited one
