@@ -428,8 +428,8 @@ class VideoGenerator:
     def _checkpoints(self) -> dict[str, Checkpoint]:
         read, found = self._catalog
         if time.monotonic() - read > CATALOG_KEEP_S or not read:
-            folders = dict.fromkeys((self.settings.models, ROOT / "models"))
-            found = {checkpoint.spec.id: checkpoint for checkpoint in find_checkpoints(folders)}
+            checkpoints = find_checkpoints(self.settings.model_folders)
+            found = {checkpoint.spec.id: checkpoint for checkpoint in checkpoints}
             self._catalog = (time.monotonic(), found)
         return found
 

@@ -1,5 +1,6 @@
 """What every test may ask for: a data folder of its own, and a studio in it that draws small sketches."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from backend.core.config import Settings
 from backend.core.schema import parse_request
 from backend.synthetic import Faults, SyntheticEngine
 from backend.video_generator import VideoGenerator
+
+# A test that wants the weights which came with the studio says so; the others draw sketches, which is quick.
+os.environ["STUDIO_MODELS"] = str(Path(__file__).parent / "no-models")
 
 hypothesis.settings.register_profile("studio", deadline=None)
 hypothesis.settings.load_profile("studio")
@@ -25,7 +29,7 @@ SMALL = {
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(data=tmp_path / "data", disk_reserve_bytes=0)
+    return Settings(data=tmp_path / "data", shared_models=tmp_path / "none", disk_reserve_bytes=0)
 
 
 @pytest.fixture

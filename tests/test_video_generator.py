@@ -170,7 +170,7 @@ def test_too_few_frames_are_a_failure_not_a_short_film(generator, faults, settin
 
 
 def test_a_full_disk_is_said_before_the_start(tmp_path, a_request):
-    settings = Settings(data=tmp_path, disk_reserve_bytes=10**18)
+    settings = Settings(data=tmp_path, shared_models=tmp_path / "none", disk_reserve_bytes=10**18)
     generator = VideoGenerator(settings, {"synthetic": SyntheticEngine()})
     generator.start()
     job = generator.wait(generator.submit(a_request()).id, timeout=10)

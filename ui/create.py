@@ -10,7 +10,7 @@ import streamlit as st
 
 from backend.core.errors import StudioError
 from backend.core.planning import Plan, choose_model, steps_in_words
-from backend.core.registry import SYNTHETIC, ModelSpec
+from backend.core.registry import SYNTHETIC, TINY, ModelSpec
 from backend.core.schema import (
     ADDNOISE,
     AR_STEP,
@@ -62,6 +62,11 @@ SHAPES = {"landscape": "16:9", "portrait": "9:16", "square": "1:1"}
 FITS = {"crop": "Fill the frame (crop)", "letterbox": "Show all of it (bars)"}
 ARITHMETIC = {"original": "SkyReels V2", "diffusers": "diffusers"}
 DOUBLE_CLICK_S = 1.5
+CAME_WITH_THE_STUDIO = {
+    TINY.id: "Films are made by SkyReels V2 Tiny, small enough for any computer: ten things in eight colours, painted "
+    "at 160 x 96 pixels and enlarged",
+    SYNTHETIC.id: "Films are sketches drawn by rules",
+}
 
 
 def current_model() -> ModelSpec:
@@ -486,8 +491,8 @@ def stage_column(spec: ModelSpec) -> None:
                 empty_stage("Your film appears here", "Pick a prompt on the left, or write one, and press Generate.")
             )
     now_card()
-    if spec is SYNTHETIC:
-        st.caption(f":material/info: Films are sketches drawn by rules{why_sketches()}")
+    if spec.id in CAME_WITH_THE_STUDIO:
+        st.caption(f":material/info: {CAME_WITH_THE_STUDIO[spec.id]}{why(spec)}")
     if films:
         st.header("Latest")
         for column, job in zip(st.columns(4), films, strict=False):
@@ -495,12 +500,12 @@ def stage_column(spec: ModelSpec) -> None:
                 film_card(job, "latest")
 
 
-def why_sketches() -> str:
-    """Why it is the sketch that draws, and what to do about it."""
-    if form.get("model") == SYNTHETIC.id:
+def why(spec: ModelSpec) -> str:
+    """Why it is one of the models that came with the studio that draws, and what to do about it."""
+    if form.get("model") == spec.id:
         return ", as chosen under Details."
-    if studio().models() == [SYNTHETIC]:
-        return ": no SkyReels weights are here yet. Put a SkyReels V2 checkpoint into models/ (see the README)."
+    if all(model.id in CAME_WITH_THE_STUDIO for model in studio().models()):
+        return ": no released SkyReels weights are here yet. Put a checkpoint into models/ (see the README)."
     return ": Automatic takes a model only if this machine's GPU holds it. Choose one under Details to use it anyway."
 
 

@@ -22,6 +22,7 @@ class Settings:
     """Where the studio keeps its things and how much it takes on."""
 
     data: Path = ROOT
+    shared_models: Path = ROOT / "models"  # weights beside those of the data folder; SkyReels V2 Tiny came in it
     queue_limit: int = 1000  # waiting jobs; one more is refused
     upload_limit_bytes: int = 500 * MIB
     upload_slots: int = 2  # uploads at once; a further one waits
@@ -33,13 +34,15 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
-        """`STUDIO_DATA` moves the data folder away from the checkout, `STUDIO_SAVE_EVERY_S` sets `save_every_s`.
+        """`STUDIO_DATA` moves the data folder away from the checkout, `STUDIO_MODELS` names another folder for
+        `shared_models`, `STUDIO_SAVE_EVERY_S` sets `save_every_s`.
 
         Raises InvalidRequest where that is no number from 0 on.
         """
         found: dict[str, Any] = {}
-        if data := environ.get("STUDIO_DATA"):
-            found["data"] = Path(data).expanduser().resolve()
+        for name, field in (("STUDIO_DATA", "data"), ("STUDIO_MODELS", "shared_models")):
+            if path := environ.get(name):
+                found[field] = Path(path).expanduser().resolve()
         if save := environ.get("STUDIO_SAVE_EVERY_S"):
             try:
                 found["save_every_s"] = float(save)
@@ -52,6 +55,11 @@ class Settings:
     @property
     def models(self) -> Path:
         return self.data / "models"
+
+    @property
+    def model_folders(self) -> tuple[Path, ...]:
+        """Where checkpoints are looked for; of two with the same id the first counts."""
+        return tuple(dict.fromkeys((self.models, self.shared_models)))
 
     @property
     def outputs(self) -> Path:

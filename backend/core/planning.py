@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from backend.core.errors import InvalidRequest
-from backend.core.registry import SYNTHETIC, ModelSpec, Transformer
+from backend.core.registry import SYNTHETIC, TINY, ModelSpec, Transformer
 from backend.core.schedule import count_steps
 from backend.core.schema import (
     DEFAULT_FPS,
@@ -214,10 +214,7 @@ def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machin
         return max(
             able, key=lambda s: ((s.max_pixels or 0) >= width * height * 0.98, s.weights_gib, s.diffusion_forcing)
         )
-    embedded = [spec for spec in present.values() if spec.id == "skyreels-v2-tiny" and request.mode in spec.modes]
-    if embedded:
-        return embedded[0]
-    return SYNTHETIC
+    return present.get(TINY.id, SYNTHETIC)
 
 
 def make_plan(
@@ -397,7 +394,6 @@ SUSTAINED_FLOPS = (
 )
 OTHER_GPU_FLOPS = 80e12
 CPU_CORE_FLOPS = 30e9
-DECODE_FLOPS_PER_PIXEL = 8.5e6  # of the Wan VAE, counted at 97 frames of 960x544
 TEXT_TOKENS = 512
 READ_GIB_PER_S = 1.0  # weights from a fast disk
 ENCODE_S_PER_PIXEL = 4e-8  # x264, medium, two cores
@@ -446,7 +442,7 @@ def _model_cost(plan: Plan, spec: ModelSpec, machine: Machine) -> tuple[dict[Sta
     rows = plan.render_width * plan.render_height // (2 * spec.spatial_factor) ** 2
     tokens = [rows * (window.stop - window.start) for window in plan.windows]
     calls = [plan.predictions * steps for steps in plan.window_steps]
-    decode = DECODE_FLOPS_PER_PIXEL * plan.render_width * plan.render_height * plan.render_frames
+    decode = spec.decode_flops * plan.render_width * plan.render_height * plan.render_frames
     seconds = {
         Stage.LOADING: 2 + spec.memory_gib / READ_GIB_PER_S,
         Stage.DENOISING: sum(n * forward_flops(spec.transformer, count) for n, count in zip(calls, tokens, strict=True))

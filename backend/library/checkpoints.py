@@ -27,8 +27,8 @@ TEXT_CLASS = "SkyReelsV2Pipeline"
 IMAGE_CLASS = "SkyReelsV2ImageToVideoPipeline"
 PIPELINE_CLASSES = FORCING_CLASSES | {TEXT_CLASS, IMAGE_CLASS}
 
-TAKEN_IDS = {"auto"} | {spec.id for spec in MODELS.values() if spec.repo_id is None}
-BY_FOLDER_NAME = {spec.id: spec for spec in MODELS.values() if spec.repo_id} | {
+TAKEN_IDS = {"auto"} | {spec.id for spec in MODELS.values() if spec.engine != "skyreels"}
+BY_FOLDER_NAME = {spec.id: spec for spec in MODELS.values() if spec.engine == "skyreels"} | {
     spec.repo_id.rsplit("/", 1)[-1].lower(): spec for spec in MODELS.values() if spec.repo_id
 }
 

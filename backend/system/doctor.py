@@ -224,7 +224,7 @@ def check_video() -> Check:
 def check_models(settings: Settings) -> Check:
     from backend.library.checkpoints import find_checkpoints
 
-    found = find_checkpoints(dict.fromkeys([settings.models, ROOT / "models"]))
+    found = find_checkpoints(settings.model_folders)
     titles = ", ".join(checkpoint.spec.title for checkpoint in found)
     if any(checkpoint.spec.repo_id for checkpoint in found):
         return Check("Models", "ok", titles)

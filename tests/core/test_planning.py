@@ -16,7 +16,7 @@ from backend.core.planning import (
     frames_at,
     make_plan,
 )
-from backend.core.registry import LARGE, MODELS, SMALL, SYNTHETIC
+from backend.core.registry import LARGE, MODELS, SMALL, SYNTHETIC, TINY
 from backend.core.schedule import make_schedule
 from backend.core.schema import parse_request
 from backend.core.windows import Window, latent_frames, plan_windows
@@ -340,13 +340,13 @@ def test_frames_at_another_rate():
     assert frames_at(Source(64, 64, 1, 60.0), 8) == 1
 
 
-def test_auto_takes_the_largest_that_fits_then_the_sketch():
+def test_auto_takes_the_largest_that_fits_then_what_came_with_the_studio():
     models = list(MODELS.values())
     assert choose_model(ask(), models, H100).id == "skyreels-v2-df-14b-540p"
     assert choose_model(ask(resolution="720p"), models, H100).id == "skyreels-v2-df-14b-720p"
     assert choose_model(ask(), models, CARD_16).id == "skyreels-v2-df-1.3b-540p"
-    assert choose_model(ask(), models, CARD_8) is SYNTHETIC  # the text encoder alone needs more
-    assert choose_model(ask(), models, CPU) is SYNTHETIC
+    assert choose_model(ask(), models, CARD_8) is TINY  # the others' text encoder alone needs more
+    assert choose_model(ask(), models, CPU) is TINY
     assert choose_model(ask(), [SYNTHETIC], H100) is SYNTHETIC
 
 

@@ -27,7 +27,7 @@ ABOUT_THE_STUDIO = {"Folders", "Video", "Models", "Port"}
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(data=tmp_path)
+    return Settings(data=tmp_path, shared_models=tmp_path / "none")
 
 
 def test_this_machine_can_run_the_studio(settings: Settings) -> None:

@@ -9,7 +9,7 @@ from diffusers import AutoencoderKLWan
 
 from training.tiny import code, whole
 from training.tiny.films import draw_film
-from training.tiny.vae import new_vae, psnr, to_video
+from training.tiny.vae import CHANNELS, new_vae, psnr, to_video
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_the_code_is_what_the_stock_encoder_gives(written, films):
     with torch.no_grad():
         stock = written.encode(films[:2]).latent_dist.mode()
     torch.testing.assert_close(code.LinearCode(written).encode(films[:2]), stock, atol=2e-3, rtol=0)
-    assert stock.shape == (2, 64, 3, 8, 14)
+    assert stock.shape == (2, CHANNELS, 3, 12, 20)
     assert 0.8 < stock.std() < 1.2
 
 

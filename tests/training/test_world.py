@@ -8,7 +8,7 @@ import pytest
 from backend.sketch.scene import Motion, Setting, Time, Weather
 from backend.sketch.words import parse
 from training.tiny.films import HELD_OUT, SHORT, draw_film, scene_of
-from training.tiny.world import FPS, ROLES, caption, draw_scene, film_of, mirrored, pictures
+from training.tiny.world import FPS, HEIGHT, ROLES, WIDTH, caption, draw_scene, film_of, mirrored, pictures
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_the_truth_of_a_film_moves_as_the_scene_says(motion, axis, sign):
 def test_pictures_are_the_films_frames():
     film = film_of(scene_of(1), 3.0)
     shown = pictures(film, 3, first=10)
-    assert shown.shape == (3, 128, 224, 3)
+    assert shown.shape == (3, HEIGHT, WIDTH, 3)
     assert shown.dtype == np.uint8
     assert np.array_equal(shown[2], film.frame(12 / FPS))
     assert SHORT == 33

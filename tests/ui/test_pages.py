@@ -13,7 +13,7 @@ from backend import video_generator
 from backend.core.config import ROOT
 from backend.core.errors import RenderFailed
 from backend.core.planning import Progress, Stage
-from backend.core.registry import MODELS, SYNTHETIC
+from backend.core.registry import MODELS, SYNTHETIC, TINY
 from backend.core.schema import parse_request
 from backend.media.writer import write_live
 from ui import words
@@ -417,12 +417,18 @@ def test_user_text_means_nothing_in_markdown():
         assert all(f"\\{sign}" in escaped for sign in evil if sign in "*[]():$<>#`_")
 
 
-def test_the_page_says_why_the_sketch_draws(app, generator, monkeypatch):
+@pytest.mark.parametrize(
+    ("small", "said"), [([SYNTHETIC], "sketches drawn by rules"), ([TINY, SYNTHETIC], "made by SkyReels V2 Tiny")]
+)
+def test_the_page_says_which_small_model_draws_and_why(app, generator, monkeypatch, small, said):
+    monkeypatch.setattr(generator, "models", lambda: small)
     visit(app, "ui/create.py")
-    assert "no SkyReels weights are here yet" in shown(app)
-    monkeypatch.setattr(generator, "models", lambda: [MODELS[DF], SYNTHETIC])
+    assert said in shown(app)
+    assert "no released SkyReels weights are here yet" in shown(app)
+    monkeypatch.setattr(generator, "models", lambda: [MODELS[DF], *small])
     app.run()
-    assert "no SkyReels weights" not in shown(app)
+    assert said in shown(app)
+    assert "no released SkyReels weights" not in shown(app)
     assert "Choose one under Details" in shown(app)
-    app.selectbox(key="form_model").set_value(SYNTHETIC.id).run()
+    app.selectbox(key="form_model").set_value(small[0].id).run()
     assert "as chosen under Details" in shown(app)

@@ -19,7 +19,8 @@ def doors(tmp_path_factory) -> Iterator[TestClient]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(server, "shared_generator", lambda settings: None)
         patch.setattr(server, "stop_shared_generator", lambda: None)
-        app = server.create_app(Settings(data=tmp_path_factory.mktemp("doors")))
+        folder = tmp_path_factory.mktemp("doors")
+        app = server.create_app(Settings(data=folder, shared_models=folder / "none"))
         with TestClient(app, base_url=HERE) as client:
             yield client
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from training.tiny import whole
 
-SIDE = 16  # pixels that a latent pixel stands for, along one side
-SPATIAL = (32, 60)  # components that the two mergers keep of 2 x 2 pixels; the rest of their channels is for time
+SIDE = 8  # pixels that a latent pixel stands for, along one side
+SPATIAL = (30, 50)  # components that the two mergers keep of 2 x 2 pixels; the rest of their channels is for time
 LIFT = 100.0  # more than any component
 LOUD = 3e4  # so much more that the norm is this
 
@@ -45,7 +45,7 @@ def write_encoder(vae: AutoencoderKLWan, video: Tensor) -> None:
 
 
 class LinearCode:
-    """What the written encoder of `vae` does to blocks of 16 x 16 pixels and 4 frames, as two matrices: the latents of
+    """What the written encoder of `vae` does to blocks of 8 x 8 pixels and 4 frames, as two matrices: the latents of
     `vae.encode`, not normalised, by one multiplication.
     """
 
@@ -60,13 +60,13 @@ class LinearCode:
 
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
-        """(batch, 3, 4k+1 frames, height, width) -> (batch, channels, k+1, height / 16, width / 16)."""
+        """(batch, 3, 4k+1 frames, height, width) -> (batch, channels, k+1, height / 8, width / 8)."""
         first, later = _blocks(video[:, :, :1], 1) @ self.first, _blocks(video[:, :, 1:], 4) @ self.later
         return torch.cat([first + self.level[0], later + self.level[1]], dim=1).movedim(-1, 1)
 
 
 def _blocks(video: Tensor, frames: int) -> Tensor:
-    """(batch, 3, frames, height, width) -> (batch, groups of `frames`, height / 16, width / 16, values)."""
+    """(batch, 3, frames, height, width) -> (batch, groups of `frames`, height / 8, width / 8, values)."""
     split = video.unflatten(4, (-1, SIDE)).unflatten(3, (-1, SIDE)).unflatten(2, (-1, frames))
     return split.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
 
@@ -90,8 +90,8 @@ def _embed(layer: nn.Conv3d) -> None:
 
 def _components(samples: Tensor, count: int) -> Tensor:
     """The `count` strongest directions of `samples` (many, channels) about zero, as rows."""
-    _, directions = torch.linalg.eigh(samples.T @ samples / len(samples))
-    return directions[:, -count:].flip(1).T
+    _, directions = torch.linalg.eigh((samples.T @ samples / len(samples)).double())
+    return directions[:, -count:].flip(1).T.float()
 
 
 def _samples(features: Tensor) -> Tensor:

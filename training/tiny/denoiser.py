@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from collections.abc import Iterator
@@ -14,20 +13,28 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
+from transformers import UMT5EncoderModel
 
+from backend.diffusion.components import working_device
 from backend.diffusion.transformer import Transformer, rotate
 from training.tiny.code import LinearCode
-from training.tiny.films import A_SHARD, LONG_SHARDS, draw_shards, scene_of
+from training.tiny.films import A_SHARD, LONG_SHARDS, SQUARE_SHARDS, TALL_SHARDS, is_wide, number_of, scene_of
 from training.tiny.run import Average, Run, learning_rate
 from training.tiny.text import WIDTH, embed, new_text_encoder, new_tokenizer
 from training.tiny.vae import CHANNELS, to_video
 from training.tiny.world import caption, mirrored
 
-STEPS = 60_000
-RATE = 1e-3
+STEPS = 8000
+RATE = 1e-2
 TOLD = 512  # the tokens that the studio pads a prompt to
-# How long the clips of a batch are, in latent frames; how many there are; how often it is so.
-LENGTHS = {1: (64, 0.1), 5: (16, 0.4), 9: (8, 0.3), 17: (4, 0.2)}
+CLIPS = {1: 64, 2: 32, 5: 12, 9: 6, 17: 3}  # in a batch, by their length in latent frames
+# How often a batch has clips of which length, up to which part of the course: words first, long motions last.
+COURSE = (
+    (0.5, {1: 0.25, 2: 0.5, 5: 0.25}),
+    (0.8, {1: 0.1, 2: 0.2, 5: 0.5, 9: 0.2}),
+    (1.0, {1: 0.05, 2: 0.05, 5: 0.3, 9: 0.3, 17: 0.3}),
+)
+PARTS = {Transformer: "transformer", UMT5EncoderModel: "text_encoder"}  # and their folders in a checkpoint
 ENDS = {5: 12, 9: 28, 17: 60}  # the frame that a clip of so many latent frames ends on, when its last one is a picture
 
 
@@ -60,7 +67,7 @@ class FoldedAttention:
         query, key, value = (tensor.to(value.dtype).transpose(1, 2) for tensor in (query, key, value))
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
         if encoder_hidden_states is not None:
-            counts = torch.ones(seen.shape[1], dtype=scores.dtype)
+            counts = torch.ones(seen.shape[1], dtype=scores.dtype, device=scores.device)
             counts[-1] = TOLD - seen.shape[1] + 1
             scores = scores + counts.log()
         mixed = scores.softmax(dim=-1) @ value
@@ -82,18 +89,20 @@ class Denoiser(nn.Module):
             ffn_dim=1152,
             num_layers=6,
             rope_max_seq_len=256,
+            inject_sample_info=True,
         )
         # Nothing is said about the noise at first, and the text has a voice from the beginning.
         nn.init.zeros_(self.transformer.proj_out.weight)
         nn.init.zeros_(self.transformer.proj_out.bias)
         self.text_encoder = new_text_encoder(vocabulary)
 
-    def forward(self, latents: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, timesteps: Tensor, text: Tensor, fps: int = 1) -> Tensor:
         velocity: Tensor = self.transformer(
             hidden_states=latents,
             timestep=timesteps,
             encoder_hidden_states=text,
             enable_diffusion_forcing=True,
+            fps=[fps],
             return_dict=False,
         )[0]
         return velocity
@@ -139,19 +148,23 @@ def encode_shards(work: Path, films: list[Path], code: LinearCode) -> list[Path]
     return shards
 
 
-def batches(shards: list[Path], seed: int) -> Iterator[Batch]:
-    """Clips from the beginnings of films, one film in two mirrored, each told anew."""
-    random = np.random.default_rng(seed)
+def batches(shards: list[Path], start: int, steps: int) -> Iterator[Batch]:
+    """Clips from the beginnings of films for the steps from `start` on, one film in two mirrored, each told anew."""
+    random = np.random.default_rng(start)
     films = [np.load(shard, mmap_mode="r") for shard in shards]
-    numbers = [int(shard.stem.removeprefix("films-")) for shard in shards]
+    numbers = [number_of(shard) for shard in shards]
+    kinds = [[n for n, number in enumerate(numbers) if number in part] for part in (TALL_SHARDS, SQUARE_SHARDS)]
+    wide = [n for n, number in enumerate(numbers) if is_wide(number)]
     long = [n for n, number in enumerate(numbers) if number < LONG_SHARDS]
-    lengths, often = list(LENGTHS), [chance for _, chance in LENGTHS.values()]
-    while True:
-        length = lengths[random.choice(len(lengths), p=often)]
+    for step in range(start, steps):
+        often = next(lengths for part, lengths in COURSE if step < part * steps)
+        length = list(often)[random.choice(len(often), p=list(often.values()))]
         ended = length in ENDS and bool(random.random() < 0.15)
+        shape = [wide, *kinds][random.choice(3, p=(0.8, 0.1, 0.1))] or wide  # one shape a batch
+        possible = long if length == 17 else shape
         clips, texts = [], []
-        for _ in range(LENGTHS[length][0]):
-            which = long[random.integers(len(long))] if length == 17 else int(random.integers(len(films)))
+        for _ in range(CLIPS[length]):
+            which = possible[random.integers(len(possible))]
             mirror, film = int(random.integers(2)), int(random.integers(A_SHARD))
             found = films[which][mirror, film]
             if ended:
@@ -167,7 +180,7 @@ def batches(shards: list[Path], seed: int) -> Iterator[Batch]:
 
 
 def draw_levels(batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Timesteps of (clips, latent frames), 0 for frames that are given, and a mask of those that are asked for.
+    """Timesteps of (clips, latent frames), 0 to 60 for frames that are given, and a mask of those that are asked for.
 
     Half of the clips go down together, the others frame by frame, in any order or later frames after earlier ones.
     Four in ten begin with frames that are given.
@@ -187,36 +200,46 @@ def draw_levels(batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
     asked = torch.arange(length).expand(clips, -1) >= given
     if batch.ended:
         asked = asked & (torch.arange(length) < length - 1)
-    return timesteps * asked, asked
+    told = (60 * chance(clips, 1) * (chance(clips, 1) < 0.5)).round()  # `addnoise_condition`, or none
+    return torch.where(asked, timesteps, told), asked
 
 
-def train(work: Path, films: list[Path], steps: int, minutes: float) -> None:
-    """Go on from where `work/denoiser` stands to `steps` steps, or for `minutes`."""
+def train(work: Path, films: list[Path], steps: int = STEPS, minutes: float = 1e9, begin: Path | None = None) -> None:
+    """Go on from where `work/denoiser` stands to `steps` steps, or for `minutes`; at first from the checkpoint `begin`,
+    or from nothing.
+    """
     torch.manual_seed(0)
     torch._dynamo.config.recompile_limit = 32
     vae = AutoencoderKLWan.from_pretrained(work / "code", local_files_only=True)
     shards = encode_shards(work, films, LinearCode(vae))
     tokenizer = new_tokenizer()
-    model = Denoiser(tokenizer)
-    run = Run(work / "denoiser", model, RATE)
+    device = working_device()
+    model = Denoiser(tokenizer).to(device)
+    if begin is not None:
+        for part in (model.transformer, model.text_encoder):
+            found = type(part).from_pretrained(begin / PARTS[type(part)], local_files_only=True)
+            part.load_state_dict(found.float().state_dict())
+    run = Run(work / "denoiser", model, RATE, apart=("shared", "embed_tokens", "bias", "proj_out", "patch_embed"))
     start = run.restore()
     average = Average(model, 0.9993)
     average.load(run.averaged)
     model.fold()
     began = noted = time.monotonic()
-    source, random = batches(shards, seed=start), torch.Generator().manual_seed(start)
+    source, random = batches(shards, start, steps), torch.Generator().manual_seed(start)
     course: list[float] = []
     for step in range(start, steps):
         batch = next(source)
         timesteps, asked = draw_levels(batch, random)
         sigma = timesteps[:, None, :, None, None] / 1000
         noise = torch.randn(batch.clean.shape, generator=random)
+        mixed, wanted = batch.clean * (1 - sigma) + noise * sigma, noise - batch.clean
         run.set_rate(learning_rate(step, steps, warmup=300, tail=0.3))
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16):
             text = embed(tokenizer, model.text_encoder, batch.texts)
-            found = model(batch.clean * (1 - sigma) + noise * sigma, timesteps, text)
-        error = (found.float() - (noise - batch.clean)).square().mean(dim=(1, 3, 4))
-        loss = (error * asked).sum() / asked.sum()
+            # At 16 frames a second as at 24 the same films are wanted.
+            found = model(mixed.to(device), timesteps.to(device), text, fps=step % 2)
+        error = (found.float() - wanted.to(device)).square().mean(dim=(1, 3, 4))
+        loss = error[asked.to(device)].mean()
         run.step(loss)
         average.update(model)
         course.append(loss.item())
@@ -229,13 +252,3 @@ def train(work: Path, films: list[Path], steps: int, minutes: float) -> None:
             run.save(step + 1, average.weights)
         if last:
             return
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("--shards", type=int, default=160)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--minutes", type=float, default=1e9)
-    flags = parser.parse_args()
-    train(flags.work, draw_shards(flags.work / "films", flags.shards), flags.steps, flags.minutes)

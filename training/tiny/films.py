@@ -10,13 +10,16 @@ import cv2
 import numpy as np
 
 from backend.media.fitting import Frames
+from backend.sketch.film import Film
 from backend.sketch.scene import Scene
-from training.tiny.world import FPS, draw_scene, film_of, pictures
+from training.tiny.world import FPS, HEIGHT, SQUARE, WIDTH, draw_scene, film_of, pictures
 
 FRAMES = 65  # 17 latent frames
 SHORT = 33  # 9 latent frames
 A_SHARD = 25  # films
 LONG_SHARDS = 32  # the first ones; the others have short films, which cost half as much
+SHARDS = 400  # ten thousand films
+TALL_SHARDS, SQUARE_SHARDS = range(320, 360), range(360, 400)  # the others are wide
 HELD_OUT = 1_000_000  # films of this number and above are never trained on
 
 
@@ -25,16 +28,47 @@ def scene_of(number: int) -> Scene:
     return draw_scene(np.random.default_rng((2026, number)))
 
 
+def size_of(number: int) -> tuple[int, int]:
+    """Width and height of film `number` in pixels."""
+    shard = number // A_SHARD
+    return (HEIGHT, WIDTH) if shard in TALL_SHARDS else (SQUARE, SQUARE) if shard in SQUARE_SHARDS else (WIDTH, HEIGHT)
+
+
 def draw_film(number: int, frames: int = FRAMES) -> Frames:
     """Frames of film `number`, from anywhere in it: the films themselves take 65 to 97 frames for their motion."""
+    film, first = _film(number, frames)
+    return pictures(film, frames, first)
+
+
+def path_of(number: int, frames: int = FRAMES) -> np.ndarray:
+    """Where the subject of `draw_film(number, frames)` is: (frames, 2), x and y in pixels."""
+    film, first = _film(number, frames)
+    found = [film.truth((first + n) / FPS)[0] for n in range(frames)]
+    return np.array([(subject.x, subject.y) for subject in found])
+
+
+def _film(number: int, frames: int) -> tuple[Film, int]:
+    """Film `number` and the frame that its clip of so many frames begins with."""
     random = np.random.default_rng((2027, number))
-    film = film_of(scene_of(number), float(random.uniform(FRAMES, 1.5 * FRAMES)) / FPS)
+    film = film_of(scene_of(number), float(random.uniform(FRAMES, 1.5 * FRAMES)) / FPS, *size_of(number))
     last = max(0, int(film.seconds * FPS) - frames)
-    return pictures(film, frames, int(random.integers(last + 1)))
+    return film, int(random.integers(last + 1))
 
 
 def shard_of(folder: Path, number: int) -> Path:
     return folder / f"films-{number:05d}.npy"
+
+
+def number_of(shard: Path) -> int:
+    return int(shard.stem.removeprefix("films-"))
+
+
+def frames_of(shard: int) -> int:
+    return FRAMES if shard < LONG_SHARDS else SHORT
+
+
+def is_wide(shard: int) -> bool:
+    return shard not in TALL_SHARDS and shard not in SQUARE_SHARDS
 
 
 def draw_shards(folder: Path, count: int, workers: int | None = None) -> list[Path]:
@@ -50,8 +84,7 @@ def draw_shards(folder: Path, count: int, workers: int | None = None) -> list[Pa
 def _draw_shard(task: tuple[Path, int]) -> None:
     cv2.setNumThreads(1)
     folder, number = task
-    frames = FRAMES if number < LONG_SHARDS else SHORT
-    films = np.stack([draw_film(number * A_SHARD + n, frames) for n in range(A_SHARD)])
+    films = np.stack([draw_film(number * A_SHARD + n, frames_of(number)) for n in range(A_SHARD)])
     part = folder / f"films-{number:05d}.part.npy"
     np.save(part, films)
     part.rename(shard_of(folder, number))

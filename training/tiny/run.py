@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+ASIDE = 1 / 3  # of the rate of Muon, for what AdamW trains
+
 
 def learning_rate(step: int, steps: int, warmup: int, tail: float = 0.4) -> float:
     """A part of the full rate: up over `warmup` steps, then level, then down to a hundredth over the last `tail`."""
@@ -21,27 +23,40 @@ def learning_rate(step: int, steps: int, warmup: int, tail: float = 0.4) -> floa
 
 
 class Run:
-    """Training of `model` in `folder`: `state.pt` to go on from, `log.jsonl` for the course of it."""
+    """Training of `model` in `folder`: `state.pt` to go on from, `log.jsonl` for the course of it.
 
-    def __init__(self, folder: Path, model: nn.Module, rate: float, decay: float = 0.01) -> None:
+    Matrices, and convolutions seen as matrices, are trained by Muon, which takes a third of the steps of AdamW here;
+    all else, and what `apart` names, by AdamW.
+    """
+
+    def __init__(self, folder: Path, model: nn.Module, rate: float, apart: tuple[str, ...] = ()) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.model, self.rate = folder, model, rate
-        matrices = [p for p in model.parameters() if p.ndim >= 2]
-        others = [p for p in model.parameters() if p.ndim < 2]
-        groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self.shaped = [p for name, p in named if p.ndim >= 2 and p.shape[0] > 1 and not any(a in name for a in apart)]
+        self.matrices = [nn.Parameter(p.data.view(len(p), -1)) for p in self.shaped]  # the same memory
+        taken = {id(p) for p in self.shaped}
+        others = [p for _, p in named if id(p) not in taken]
+        self.optimisers = (
+            torch.optim.Muon(self.matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=ASIDE * rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+        )
         self.averaged: dict[str, Tensor] | None = None
 
     def set_rate(self, part: float) -> None:
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.rate * part
+        for optimiser, rate in zip(self.optimisers, (self.rate, ASIDE * self.rate), strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * part
 
     def step(self, loss: Tensor) -> None:
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         if torch.isfinite(norm):
-            self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+            for matrix, shaped in zip(self.matrices, self.shaped, strict=True):
+                matrix.grad = None if shaped.grad is None else shaped.grad.reshape(matrix.shape)
+            for optimiser in self.optimisers:
+                optimiser.step()
+        self.model.zero_grad(set_to_none=True)
 
     def note(self, step: int, **found: float) -> None:
         line = json.dumps({"step": step} | {name: round(value, 4) for name, value in found.items()})
@@ -54,7 +69,7 @@ class Run:
             "step": step,
             "model": self.model.state_dict(),
             "averaged": averaged,
-            "optimiser": self.optimiser.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "random": torch.get_rng_state(),
         }
         part = self.folder / "state.part"
@@ -66,9 +81,10 @@ class Run:
         path = self.folder / "state.pt"
         if not path.exists():
             return 0
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location="cpu")
         self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        for optimiser, kept in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(kept)
         self.averaged = state["averaged"]
         torch.set_rng_state(state["random"])
         return int(state["step"])
@@ -84,7 +100,7 @@ class Average:
 
     def load(self, weights: dict[str, Tensor] | None) -> None:
         if weights is not None:
-            self.weights = weights
+            self.weights = {name: weights[name].to(tensor.device) for name, tensor in self.weights.items()}
             self.updates = 10**6
 
     @torch.no_grad()

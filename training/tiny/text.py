@@ -66,6 +66,7 @@ def embed(tokenizer: Any, encoder: UMT5EncoderModel, texts: list[str]) -> Tensor
     stands for all the others up to 512 (see `denoiser.FoldedAttention`).
     """
     tokens = tokenizer(texts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt")
+    tokens = tokens.to(encoder.device)
     found = encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
     found = found * tokens.attention_mask.unsqueeze(-1)
     return torch.cat([found, found.new_zeros(len(texts), 1, WIDTH)], dim=1)

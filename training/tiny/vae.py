@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,24 +11,24 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
+from backend.diffusion.components import working_device
 from training.tiny import whole
-from training.tiny.code import LinearCode, write_encoder
-from training.tiny.films import HELD_OUT, LONG_SHARDS, draw_film, draw_shards
+from training.tiny.code import SIDE, LinearCode, write_encoder
+from training.tiny.films import HELD_OUT, draw_film
 from training.tiny.run import Average, Run, learning_rate
 
-PATCH = 4  # pixels that are folded into channels before the first layer
-CHANNELS = 64
-STEPS = 8000
-NOISE = 0.1  # on the latents, so that near ones decode alike
-SHAPES = ((2, 17, 64, 112), (1, 33, 64, 112))  # in turns; a whole frame is 128 x 224
-RATE = 2e-3
+PATCH = 2  # pixels that are folded into channels before the first layer
+CHANNELS = 32
+STEPS = 7000
+NOISE = 0.2  # at most so much on the latents, so that near ones decode alike
+SHAPES = ((2, 17, 64, 64), (1, 33, 64, 64), (1, 17, 96, 96))  # in turns; a whole frame is 96 x 160
+RATE = 4e-3
 
 
 def new_vae() -> AutoencoderKLWan:
-    """Nine million parameters; 16 x 16 x 4 pixels a latent pixel, 64 channels."""
+    """Five million parameters; 8 x 8 x 4 pixels a latent pixel, 32 channels."""
     return AutoencoderKLWan(
         base_dim=48,
-        decoder_base_dim=64,
         z_dim=CHANNELS,
         dim_mult=[1, 2, 2],
         num_res_blocks=1,
@@ -37,15 +36,19 @@ def new_vae() -> AutoencoderKLWan:
         patch_size=PATCH,
         in_channels=3 * PATCH**2,
         out_channels=3 * PATCH**2,
-        scale_factor_spatial=16,
+        scale_factor_spatial=8,
         latents_mean=[0.0] * CHANNELS,
         latents_std=[1.0] * CHANNELS,
     )
 
 
-def written_vae(work: Path, shards: list[Path]) -> AutoencoderKLWan:
-    """A VAE whose encoder is the linear code of the first films, kept in `work/code`."""
+def written_vae(work: Path, shards: list[Path], begin: Path | None = None) -> AutoencoderKLWan:
+    """A VAE whose encoder is the linear code of the first films, or that of the checkpoint `begin`; kept in
+    `work/code`.
+    """
     folder = work / "code"
+    if begin is not None and not folder.exists():
+        AutoencoderKLWan.from_pretrained(begin / "vae", local_files_only=True).save_pretrained(folder)
     if not folder.exists():
         torch.manual_seed(0)
         vae = new_vae()
@@ -60,7 +63,9 @@ def to_video(films: np.ndarray) -> Tensor:
 
 
 def batches(shards: list[Path], seed: int) -> Iterator[Tensor]:
-    """Clips from anywhere in the films, of the shapes of `SHAPES` in turns, one film in two mirrored."""
+    """Clips from anywhere in the films, of the shapes of `SHAPES` in turns, one film in two mirrored; cut where latent
+    pixels begin.
+    """
     random = np.random.default_rng(seed)
     films = [np.load(shard, mmap_mode="r") for shard in shards]
     while True:
@@ -70,8 +75,8 @@ def batches(shards: list[Path], seed: int) -> Iterator[Tensor]:
                 shard = films[random.integers(len(films))]
                 film = shard[random.integers(len(shard))]
                 cut = []
-                for size, part in zip(film.shape[:3], shape[1:], strict=True):
-                    start = random.integers(size - part + 1)
+                for size, part, grid in zip(film.shape[:3], shape[1:], (1, SIDE, SIDE), strict=True):
+                    start = grid * random.integers((size - part) // grid + 1)
                     cut.append(slice(start, start + part))
                 clip = film[tuple(cut)]
                 clips.append(clip[:, :, ::-1] if random.random() < 0.5 else clip)
@@ -96,16 +101,21 @@ def measure(vae: AutoencoderKLWan, count: int = 10) -> float:
     found = []
     for number in range(count):
         video = to_video(draw_film(HELD_OUT + number, 33)[None])
+        video = video.to(vae.device)
         found.append(psnr(vae.decode(vae.encode(video).latent_dist.mode()).sample, video))
     return float(torch.cat(found).mean())
 
 
-def train(work: Path, shards: list[Path], steps: int = STEPS, minutes: float = 1e9) -> None:
-    """Go on from where `work/vae` stands to `steps` steps, or for `minutes`; the averaged weights are kept there."""
+def train(work: Path, shards: list[Path], steps: int = STEPS, minutes: float = 1e9, begin: Path | None = None) -> None:
+    """Go on from where `work/vae` stands to `steps` steps, or for `minutes`; at first from the checkpoint `begin`, or
+    from nothing.
+    """
     torch.manual_seed(0)
-    vae = written_vae(work, shards)
+    vae = written_vae(work, shards, begin)
     code = LinearCode(vae)
     vae.encoder.requires_grad_(False)
+    device = working_device()
+    vae.to(device)
     run = Run(work / "vae", vae.decoder, RATE)
     start = run.restore()
     average = Average(vae.decoder, 0.998)
@@ -116,26 +126,17 @@ def train(work: Path, shards: list[Path], steps: int = STEPS, minutes: float = 1
     for step in range(start, steps):
         video = next(source)
         latents = code.encode(video)
-        run.set_rate(learning_rate(step, steps, warmup=100))
-        with torch.autocast("cpu", torch.bfloat16):
-            made = decode(vae, latents + NOISE * torch.randn_like(latents))
-        loss = distance(made.float(), video)
+        latents = latents + NOISE * torch.rand(len(latents), 1, 1, 1, 1) * torch.randn_like(latents)
+        run.set_rate(learning_rate(step, steps, warmup=100, tail=0.6))
+        with torch.autocast(device.type, torch.bfloat16):
+            made = decode(vae, latents.to(device))
+        loss = distance(made.float(), video.to(device))
         run.step(loss)
         average.update(vae.decoder)
         last = step == steps - 1 or time.monotonic() - began > 60 * minutes
-        if step % 250 == 249 or last:
+        if step % 500 == 499 or last:
             with average.in_place(vae.decoder):
                 run.note(step + 1, loss=loss.item(), psnr_db=measure(vae), minutes=(time.monotonic() - began) / 60)
-                vae.save_pretrained(work / "vae" / "done")
             run.save(step + 1, average.weights)
         if last:
             return
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--minutes", type=float, default=1e9)
-    flags = parser.parse_args()
-    train(flags.work, draw_shards(flags.work / "films", LONG_SHARDS), flags.steps, flags.minutes)

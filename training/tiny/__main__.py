@@ -1,0 +1,42 @@
+"""Train SkyReels V2 Tiny from nothing: draw the films, train its parts, judge them, write models/skyreels-v2-tiny.
+
+Whatever is there already is not made again, and a part that was broken off goes on where it stood.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from training.tiny import denoiser, judge, vae
+from training.tiny.export import FOLDER, export
+from training.tiny.films import SHARDS, draw_shards
+
+PARTS = ("vae", "denoiser", "judge", "export")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.tiny", description=__doc__)
+    parser.add_argument("work", type=Path, help="a folder for films and what training leaves; takes 16 GB")
+    parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; may be given more than once")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="at most so long for each part, for now")
+    parser.add_argument("--steps", type=int, help="of each part, instead of its own number")
+    parser.add_argument(
+        "--go-on", action="store_true", help=f"begin with the weights in {FOLDER.name}, not with nothing"
+    )
+    flags = parser.parse_args()
+    begin = FOLDER if flags.go_on else None
+    parts = flags.only or PARTS
+    shards = draw_shards(flags.work / "films", SHARDS)
+    if "vae" in parts:
+        vae.train(flags.work, shards, flags.steps or vae.STEPS, flags.minutes, begin)
+    if "denoiser" in parts:
+        denoiser.train(flags.work, shards, flags.steps or denoiser.STEPS, flags.minutes, begin)
+    if "judge" in parts:
+        judge.train(flags.work, shards, flags.steps or judge.STEPS)
+    if "export" in parts:
+        export(flags.work)
+
+
+if __name__ == "__main__":
+    main()

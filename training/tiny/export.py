@@ -1,0 +1,57 @@
+"""What training left, as a checkpoint in diffusers' format, that the studio loads like any other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler
+from torch import nn
+
+from training.tiny.denoiser import Denoiser
+from training.tiny.judge import WEIGHTS
+from training.tiny.text import new_tokenizer
+from training.tiny.vae import new_vae
+
+FOLDER = Path(__file__).resolve().parents[2] / "models" / "skyreels-v2-tiny"
+FLOW_SHIFT = 3.0
+
+
+def export(work: Path, folder: Path = FOLDER) -> None:
+    """Write the averaged weights of `work` to `folder`, where the model card stays, and the judge beside its module."""
+    tokenizer = new_tokenizer()
+    model = Denoiser(tokenizer)
+    _load_averaged(model, work / "denoiser")
+    vae = new_vae()
+    vae.load_state_dict(AutoencoderKLWan.from_pretrained(work / "code", local_files_only=True).state_dict())
+    _load_averaged(vae.decoder, work / "vae")
+    vae.decoder.half()  # but not the encoder, whose written weights lie far apart
+    vae.save_pretrained(folder / "vae")
+    model.transformer.half().save_pretrained(folder / "transformer")
+    model.text_encoder.half().save_pretrained(folder / "text_encoder")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=FLOW_SHIFT
+    ).save_pretrained(folder / "scheduler")
+    index: dict[str, Any] = {
+        "_class_name": "SkyReelsV2DiffusionForcingPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "scheduler": ["diffusers", UniPCMultistepScheduler.__name__],
+        "text_encoder": ["transformers", type(model.text_encoder).__name__],
+        "tokenizer": [
+            "transformers",
+            type(tokenizer).__name__,
+        ],
+        "transformer": ["diffusers", "SkyReelsV2Transformer3DModel"],
+        "vae": ["diffusers", AutoencoderKLWan.__name__],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    shutil.copyfile(work / WEIGHTS.name, WEIGHTS)
+
+
+def _load_averaged(model: nn.Module, folder: Path) -> None:
+    model.load_state_dict(torch.load(folder / "state.pt", weights_only=True, map_location="cpu")["averaged"])
