@@ -221,7 +221,7 @@ def train(work: Path, films: list[Path], steps: int = STEPS, minutes: float = 1e
             part.load_state_dict(found.float().state_dict())
     run = Run(work / "denoiser", model, RATE, apart=("shared", "embed_tokens", "bias", "proj_out", "patch_embed"))
     start = run.restore()
-    average = Average(model, 0.9993)
+    average = Average(model, 0.998)
     average.load(run.averaged)
     model.fold()
     began = noted = time.monotonic()
@@ -248,7 +248,7 @@ def train(work: Path, films: list[Path], steps: int = STEPS, minutes: float = 1e
             spent = time.monotonic() - noted
             run.note(step + 1, loss=math.fsum(course) / len(course), seconds_a_step=spent / len(course))
             course, noted = [], time.monotonic()
-        if step % 1000 == 999 or last:
+        if step % 250 == 249 or last:
             run.save(step + 1, average.weights)
         if last:
             return
