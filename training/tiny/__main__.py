@@ -1,12 +1,18 @@
 """Train SkyReels V2 Tiny from nothing: draw the films, train its parts, judge them, write models/skyreels-v2-tiny.
 
-Whatever is there already is not made again, and a part that was broken off goes on where it stood.
+Whatever is there already is not made again, and a part that was broken off goes on where it stood. On a CPU two
+processes on a core each learn twice as fast as one on both:
+
+    OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 -m training.tiny work --only denoiser
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
+
+from torch import distributed
 
 from training.tiny import denoiser, judge, vae
 from training.tiny.export import FOLDER, export
@@ -16,7 +22,9 @@ PARTS = ("vae", "denoiser", "judge", "export")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.tiny", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m training.tiny", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", type=Path, help="a folder for films and what training leaves; takes 16 GB")
     parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; may be given more than once")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="at most so long for each part, for now")
@@ -27,6 +35,8 @@ def main() -> None:
     flags = parser.parse_args()
     begin = FOLDER if flags.go_on else None
     parts = flags.only or PARTS
+    if "RANK" in os.environ:
+        distributed.init_process_group("gloo")
     shards = draw_shards(flags.work / "films", SHARDS)
     if "vae" in parts:
         vae.train(flags.work, shards, flags.steps or vae.STEPS, flags.minutes, begin)

@@ -19,7 +19,7 @@ from backend.diffusion.components import working_device
 from backend.diffusion.transformer import Transformer, rotate
 from training.tiny.code import LinearCode
 from training.tiny.films import A_SHARD, LONG_SHARDS, SQUARE_SHARDS, TALL_SHARDS, is_wide, number_of, scene_of
-from training.tiny.run import Average, Run, learning_rate
+from training.tiny.run import Average, Run, learning_rate, rank
 from training.tiny.text import WIDTH, embed, new_text_encoder, new_tokenizer
 from training.tiny.vae import CHANNELS, to_video
 from training.tiny.world import caption, mirrored
@@ -150,7 +150,7 @@ def encode_shards(work: Path, films: list[Path], code: LinearCode) -> list[Path]
 
 def batches(shards: list[Path], start: int, steps: int) -> Iterator[Batch]:
     """Clips from the beginnings of films for the steps from `start` on, one film in two mirrored, each told anew."""
-    random = np.random.default_rng(start)
+    random = np.random.default_rng((start, rank()))
     films = [np.load(shard, mmap_mode="r") for shard in shards]
     numbers = [number_of(shard) for shard in shards]
     kinds = [[n for n, number in enumerate(numbers) if number in part] for part in (TALL_SHARDS, SQUARE_SHARDS)]
@@ -158,7 +158,8 @@ def batches(shards: list[Path], start: int, steps: int) -> Iterator[Batch]:
     long = [n for n, number in enumerate(numbers) if number < LONG_SHARDS]
     for step in range(start, steps):
         often = next(lengths for part, lengths in COURSE if step < part * steps)
-        length = list(often)[random.choice(len(often), p=list(often.values()))]
+        # All that train together take clips of one length, or they would wait for one another.
+        length = list(often)[np.random.default_rng(step).choice(len(often), p=list(often.values()))]
         ended = length in ENDS and bool(random.random() < 0.15)
         shape = [wide, *kinds][random.choice(3, p=(0.8, 0.1, 0.1))] or wide  # one shape a batch
         possible = long if length == 17 else shape
@@ -225,7 +226,7 @@ def train(work: Path, films: list[Path], steps: int = STEPS, minutes: float = 1e
     average.load(run.averaged)
     model.fold()
     began = noted = time.monotonic()
-    source, random = batches(shards, start, steps), torch.Generator().manual_seed(start)
+    source, random = batches(shards, start, steps), torch.Generator().manual_seed(start + 10**6 * rank())
     course: list[float] = []
     for step in range(start, steps):
         batch = next(source)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 ASIDE = 1 / 3  # of the rate of Muon, for what AdamW trains
 
@@ -22,11 +22,17 @@ def learning_rate(step: int, steps: int, warmup: int, tail: float = 0.4) -> floa
     return 1.0 if left >= 1 else 0.01 + 0.99 * (0.5 - 0.5 * math.cos(math.pi * left))
 
 
+def rank() -> int:
+    """Which of the processes that train together this one is; 0 where it trains alone, too."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
 class Run:
     """Training of `model` in `folder`: `state.pt` to go on from, `log.jsonl` for the course of it.
 
     Matrices, and convolutions seen as matrices, are trained by Muon, which takes a third of the steps of AdamW here;
-    all else, and what `apart` names, by AdamW.
+    all else, and what `apart` names, by AdamW. Processes of one group take the mean of their gradients, so that they
+    stay the same while each sees clips of its own; the first one writes.
     """
 
     def __init__(self, folder: Path, model: nn.Module, rate: float, apart: tuple[str, ...] = ()) -> None:
@@ -50,6 +56,8 @@ class Run:
 
     def step(self, loss: Tensor) -> None:
         loss.backward()
+        if distributed.is_initialized():
+            self._share()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         if torch.isfinite(norm):
             for matrix, shaped in zip(self.matrices, self.shaped, strict=True):
@@ -58,13 +66,25 @@ class Run:
                 optimiser.step()
         self.model.zero_grad(set_to_none=True)
 
+    def _share(self) -> None:
+        found = [p.grad for p in self.model.parameters() if p.grad is not None]
+        mean = torch.cat([gradient.flatten() for gradient in found])
+        distributed.all_reduce(mean)
+        mean /= distributed.get_world_size()
+        for gradient, part in zip(found, mean.split([gradient.numel() for gradient in found]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
     def note(self, step: int, **found: float) -> None:
+        if rank():
+            return
         line = json.dumps({"step": step} | {name: round(value, 4) for name, value in found.items()})
         print(self.folder.name, line, flush=True)
         with (self.folder / "log.jsonl").open("a") as log:
             log.write(line + "\n")
 
     def save(self, step: int, averaged: dict[str, Tensor]) -> None:
+        if rank():
+            return
         state = {
             "step": step,
             "model": self.model.state_dict(),

@@ -15,7 +15,7 @@ from backend.diffusion.components import working_device
 from training.tiny import whole
 from training.tiny.code import SIDE, LinearCode, write_encoder
 from training.tiny.films import HELD_OUT, draw_film
-from training.tiny.run import Average, Run, learning_rate
+from training.tiny.run import Average, Run, learning_rate, rank
 
 PATCH = 2  # pixels that are folded into channels before the first layer
 CHANNELS = 32
@@ -66,7 +66,7 @@ def batches(shards: list[Path], seed: int) -> Iterator[Tensor]:
     """Clips from anywhere in the films, of the shapes of `SHAPES` in turns, one film in two mirrored; cut where latent
     pixels begin.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng((seed, rank()))
     films = [np.load(shard, mmap_mode="r") for shard in shards]
     while True:
         for shape in SHAPES:
