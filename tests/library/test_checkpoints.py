@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from backend.core.config import Settings
 from backend.core.registry import ALL_MODES, MODELS, PIXELS_720P, Transformer
 from backend.core.schema import Mode
 from backend.library.checkpoints import find_checkpoints
@@ -162,3 +163,10 @@ def test_downloads_in_progress_are_not_looked_at(built, models, found, caplog):
 def test_looking_takes_no_torch():
     code = "import sys, backend.library.checkpoints, backend.skyreels_integration; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_weights_in_a_folder_that_data_folders_share_are_found(tmp_path):
+    build_checkpoint(tmp_path / "shared" / "random-df", "df")
+    settings = Settings.from_env({"STUDIO_DATA": str(tmp_path / "data"), "STUDIO_MODELS": str(tmp_path / "shared")})
+    assert [found.spec.id for found in find_checkpoints(settings.model_folders)] == ["random-df"]
+    assert Settings(data=tmp_path).shared_models == Settings().models

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 
 import torch
 from torch import distributed, multiprocessing, nn
 
-from training.tiny.run import Average, Run, learning_rate
+from training.tiny.run import Average, Run, first_alone, learning_rate
 
 
 def small_model():
@@ -64,6 +65,11 @@ def test_the_rate_rises_stays_and_falls():
 def learn_together(rank, folder):
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    with first_alone():
+        made = folder / "made"
+        assert made.exists() == (rank == 1)
+        time.sleep(0.3 * (rank == 0))
+        made.touch()
     model = small_model()
     run = Run(folder / "run", model, 0.02)
     for step in range(3):

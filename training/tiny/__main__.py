@@ -1,7 +1,7 @@
 """Train SkyReels V2 Tiny from nothing: draw the films, train its parts, judge them, write models/skyreels-v2-tiny.
 
-Whatever is there already is not made again, and a part that was broken off goes on where it stood. On a CPU two
-processes on a core each learn twice as fast as one on both:
+Whatever is there already is not made again, and a part that was broken off goes on where it stood. On a CPU one process
+gains little from a second core; two of them, which share what they learn, see twice as many clips a step:
 
     OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 -m training.tiny work --only denoiser
 """
@@ -17,6 +17,7 @@ from torch import distributed
 from training.tiny import denoiser, judge, vae
 from training.tiny.export import FOLDER, export
 from training.tiny.films import SHARDS, draw_shards
+from training.tiny.run import first_alone
 
 PARTS = ("vae", "denoiser", "judge", "export")
 
@@ -36,8 +37,11 @@ def main() -> None:
     begin = FOLDER if flags.go_on else None
     parts = flags.only or PARTS
     if "RANK" in os.environ:
+        if not flags.only or set(flags.only) - {"vae", "denoiser"} or flags.minutes < float("inf"):
+            parser.error("processes train together with --only vae or denoiser, and to --steps, not for --minutes")
         distributed.init_process_group("gloo")
-    shards = draw_shards(flags.work / "films", SHARDS)
+    with first_alone():
+        shards = draw_shards(flags.work / "films", SHARDS)
     if "vae" in parts:
         vae.train(flags.work, shards, flags.steps or vae.STEPS, flags.minutes, begin)
     if "denoiser" in parts:

@@ -19,7 +19,7 @@ from backend.diffusion.components import working_device
 from backend.diffusion.transformer import Transformer, rotate
 from training.tiny.code import LinearCode
 from training.tiny.films import A_SHARD, LONG_SHARDS, SQUARE_SHARDS, TALL_SHARDS, is_wide, number_of, scene_of
-from training.tiny.run import Average, Run, learning_rate, rank
+from training.tiny.run import Average, Run, first_alone, learning_rate, rank
 from training.tiny.text import WIDTH, embed, new_text_encoder, new_tokenizer
 from training.tiny.vae import CHANNELS, to_video
 from training.tiny.world import caption, mirrored
@@ -212,7 +212,8 @@ def train(work: Path, films: list[Path], steps: int = STEPS, minutes: float = 1e
     torch.manual_seed(0)
     torch._dynamo.config.recompile_limit = 32
     vae = AutoencoderKLWan.from_pretrained(work / "code", local_files_only=True)
-    shards = encode_shards(work, films, LinearCode(vae))
+    with first_alone():
+        shards = encode_shards(work, films, LinearCode(vae))
     tokenizer = new_tokenizer()
     device = working_device()
     model = Denoiser(tokenizer).to(device)

@@ -12,13 +12,14 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler
 from torch import nn
 
+from backend.core.config import ROOT
+from backend.core.registry import TINY
 from training.tiny.denoiser import Denoiser
 from training.tiny.judge import WEIGHTS
 from training.tiny.text import new_tokenizer
 from training.tiny.vae import new_vae
 
-FOLDER = Path(__file__).resolve().parents[2] / "models" / "skyreels-v2-tiny"
-FLOW_SHIFT = 3.0
+FOLDER = ROOT / "models" / TINY.id
 
 
 def export(work: Path, folder: Path = FOLDER) -> None:
@@ -35,17 +36,14 @@ def export(work: Path, folder: Path = FOLDER) -> None:
     model.text_encoder.half().save_pretrained(folder / "text_encoder")
     tokenizer.save_pretrained(folder / "tokenizer")
     UniPCMultistepScheduler(
-        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=FLOW_SHIFT
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=TINY.flow_shift
     ).save_pretrained(folder / "scheduler")
     index: dict[str, Any] = {
         "_class_name": "SkyReelsV2DiffusionForcingPipeline",
         "_diffusers_version": diffusers.__version__,
         "scheduler": ["diffusers", UniPCMultistepScheduler.__name__],
         "text_encoder": ["transformers", type(model.text_encoder).__name__],
-        "tokenizer": [
-            "transformers",
-            type(tokenizer).__name__,
-        ],
+        "tokenizer": ["transformers", type(tokenizer).__name__],
         "transformer": ["diffusers", "SkyReelsV2Transformer3DModel"],
         "vae": ["diffusers", AutoencoderKLWan.__name__],
     }

@@ -27,6 +27,16 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
+@contextmanager
+def first_alone() -> Iterator[None]:
+    """What is made once on the disk: the first process makes it, the others wait and find it."""
+    if rank():
+        distributed.barrier()
+    yield
+    if distributed.is_initialized() and not rank():
+        distributed.barrier()
+
+
 class Run:
     """Training of `model` in `folder`: `state.pt` to go on from, `log.jsonl` for the course of it.
 

@@ -15,7 +15,7 @@ from backend.diffusion.components import working_device
 from training.tiny import whole
 from training.tiny.code import SIDE, LinearCode, write_encoder
 from training.tiny.films import HELD_OUT, draw_film
-from training.tiny.run import Average, Run, learning_rate, rank
+from training.tiny.run import Average, Run, first_alone, learning_rate, rank
 
 PATCH = 2  # pixels that are folded into channels before the first layer
 CHANNELS = 32
@@ -111,7 +111,8 @@ def train(work: Path, shards: list[Path], steps: int = STEPS, minutes: float = 1
     from nothing.
     """
     torch.manual_seed(0)
-    vae = written_vae(work, shards, begin)
+    with first_alone():
+        vae = written_vae(work, shards, begin)
     code = LinearCode(vae)
     vae.encoder.requires_grad_(False)
     device = working_device()
