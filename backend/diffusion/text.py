@@ -12,12 +12,12 @@ from backend.diffusion.components import Components
 
 log = logging.getLogger(__name__)
 
-TEXT_TOKENS = 512  # padding is attended to, so another length is another film
+TEXT_TOKENS = 512  # at most; padding is attended to, so another length is another film
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Embeddings of shape (1, 512, text_dim) in the transformer's dtype; no `negative` means no guidance."""
+    """Embeddings of shape (1, tokens, text_dim) in the transformer's dtype; no `negative` means no guidance."""
 
     positive: torch.Tensor
     negative: torch.Tensor | None
@@ -35,10 +35,11 @@ def encode_prompt(components: Components, prompt: str, negative_prompt: str | No
 def _encode(components: Components, text: str) -> torch.Tensor:
     text = prompt_clean(text)
     tokenize, encoder = components.tokenizer, components.text_encoder
+    limit = min(TEXT_TOKENS, tokenize.model_max_length)  # only a model trained on fewer says so
     length = len(tokenize(text).input_ids)
-    if length > TEXT_TOKENS:
-        log.warning("the prompt has %d tokens, the model reads the first %d", length, TEXT_TOKENS)
-    tokens = tokenize([text], padding="max_length", max_length=TEXT_TOKENS, truncation=True, return_tensors="pt")
+    if length > limit:
+        log.warning("the prompt has %d tokens, the model reads the first %d", length, limit)
+    tokens = tokenize([text], padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
     mask = tokens.attention_mask.to(components.device)
     embedding = encoder(tokens.input_ids.to(components.device), mask).last_hidden_state
     # Zeros after the text's end, as in training: the encoder writes something else there.

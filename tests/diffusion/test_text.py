@@ -33,3 +33,10 @@ def test_a_prompt_that_is_too_long_is_logged(components, caplog):
         assert not caplog.records
         encode_prompt(components["t2v"], "x" * 600, None)
     assert "602 tokens, the model reads the first 512" in caplog.text
+
+
+def test_a_model_trained_on_fewer_tokens_says_so(components, monkeypatch, caplog):
+    monkeypatch.setattr(components["t2v"].tokenizer, "model_max_length", 64)
+    with caplog.at_level(logging.WARNING, "backend.diffusion.text"):
+        assert encode_prompt(components["t2v"], "x" * 100, None).positive.shape == (1, 64, 32)
+    assert "102 tokens, the model reads the first 64" in caplog.text

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from training.tiny.denoiser import ENDS, Batch, Denoiser, FoldedAttention, draw_levels
-from training.tiny.text import TOKENS, WIDTH, captions, embed, new_tokenizer
+from training.tiny.denoiser import ENDS, Batch, Denoiser, PlainAttention, draw_levels, latent_frames, weights
+from training.tiny.text import TOKENS, captions, embed, new_tokenizer
 from training.tiny.vae import CHANNELS
 
 
@@ -24,17 +24,17 @@ def model(tokenizer):
     return found
 
 
-def test_folded_attention_is_that_of_512_tokens(tokenizer, model):
+def test_plain_attention_is_that_of_the_model(tokenizer, model):
     latents, timesteps = torch.randn(2, CHANNELS, 3, 12, 20), torch.randint(0, 1000, (2, 3))
     text = embed(tokenizer, model.text_encoder, ["A red boat drifts left", "snow"])
-    padded = torch.cat([text, torch.zeros(2, 512 - TOKENS - 1, WIDTH)], dim=1)
+    assert text.shape[1] == TOKENS
     with torch.no_grad():
-        stock = model(latents, timesteps, padded)
+        stock = model(latents, timesteps, text)
         for block in model.transformer.blocks:
             for attention in (block.attn1, block.attn2):
-                attention.set_processor(FoldedAttention())
-        folded = model(latents, timesteps, text)
-    torch.testing.assert_close(folded, stock, atol=2e-5, rtol=0)
+                attention.set_processor(PlainAttention())
+        plain = model(latents, timesteps, text)
+    torch.testing.assert_close(plain, stock, atol=2e-5, rtol=0)
 
 
 def test_the_tokenizer_reads_any_text(tokenizer):
@@ -43,7 +43,11 @@ def test_the_tokenizer_reads_any_text(tokenizer):
         tokens = tokenizer(text).input_ids
         assert unknown not in tokens
         assert tokenizer.decode(tokens, skip_special_tokens=True) == text
-    assert max(len(tokenizer(text).input_ids) for text in captions(300)) <= TOKENS + 16
+    assert max(len(tokenizer(text).input_ids) for text in captions(300)) <= TOKENS
+
+
+def batch_of(clips: int, length: int, ended: bool) -> Batch:
+    return Batch(torch.zeros(clips, 2, length, 2, 2), [""] * clips, torch.ones(clips, length, 2, 2), ended)
 
 
 def test_given_frames_are_nearly_clean_and_not_asked_for():
@@ -52,7 +56,7 @@ def test_given_frames_are_nearly_clean_and_not_asked_for():
     clean = given = 0
     for number in range(200):
         length = (5, 9, 17)[number % 3]
-        batch = Batch(torch.zeros(4, 2, length, 2, 2), [""] * 4, ended=number % 2 == 0)
+        batch = batch_of(4, length, ended=number % 2 == 0)
         timesteps, asked = draw_levels(batch, random)
         assert ((timesteps[~asked] >= 0) & (timesteps[~asked] <= 60)).all()
         clean += int((timesteps[~asked] == 0).sum())
@@ -68,7 +72,22 @@ def test_given_frames_are_nearly_clean_and_not_asked_for():
 
 
 def test_a_picture_alone_is_always_asked_for():
-    timesteps, asked = draw_levels(Batch(torch.zeros(8, 2, 1, 2, 2), [""] * 8, False), torch.Generator().manual_seed(1))
+    timesteps, asked = draw_levels(batch_of(8, 1, ended=False), torch.Generator().manual_seed(1))
     assert asked.all()
     assert np.all(timesteps.numpy() >= 1)
     assert set(ENDS) == {5, 9, 17}
+
+
+def test_where_the_subject_is_counts_five_times():
+    places = torch.tensor([[[3.5, 15.5], [2.5, 8.5]]])  # x, then y, of two latent frames
+    found = weights(places, 12, 20)
+    assert found.shape == (1, 2, 12, 20)
+    assert found[0, 0, 2, 3] == found[0, 1, 8, 15] == 5
+    assert found[0, 0, 11, 19] == pytest.approx(1)
+    assert found[0, 0].mean() < 1.3
+
+
+def test_the_frames_that_a_latent_frame_stands_for():
+    assert latent_frames(1, ended=False) == [0]
+    assert latent_frames(3, ended=False) == [0, 3, 7]
+    assert latent_frames(5, ended=True) == [0, 3, 7, 11, 12]

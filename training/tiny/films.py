@@ -55,6 +55,18 @@ def _film(number: int, frames: int) -> tuple[Film, int]:
     return film, int(random.integers(last + 1))
 
 
+def subject_paths(file: Path, shards: int) -> np.ndarray:
+    """Where the subjects of all films are: float32 of (shards, films, frames, 2), x and y in pixels; kept in `file`."""
+    if not file.exists():
+        found = np.zeros((shards, A_SHARD, FRAMES, 2), np.float32)
+        for number in range(shards * A_SHARD):
+            path = path_of(number, frames_of(number // A_SHARD))
+            found[number // A_SHARD, number % A_SHARD, : len(path)] = path
+        np.save(file, found)
+    kept: np.ndarray = np.load(file)
+    return kept
+
+
 def shard_of(folder: Path, number: int) -> Path:
     return folder / f"films-{number:05d}.npy"
 

@@ -21,15 +21,15 @@ from backend.media.fitting import Frames
 from backend.sketch.scene import Scene
 from training.tiny.films import (
     A_SHARD,
-    FRAMES,
     HELD_OUT,
+    SHARDS,
     SHORT,
     draw_film,
-    frames_of,
     is_wide,
     number_of,
     path_of,
     scene_of,
+    subject_paths,
 )
 from training.tiny.run import learning_rate
 from training.tiny.world import COLOURS, HEIGHT, KINDS, MOTIONS, SETTINGS, TIMES, WEATHERS, WIDTH, mirrored
@@ -130,7 +130,7 @@ def train(work: Path, shards: list[Path], steps: int = STEPS) -> None:
     optimiser = torch.optim.AdamW(judge.parameters(), lr=1e-3, weight_decay=0.02)
     shards = [shard for shard in shards if is_wide(number_of(shard))]
     films = [np.load(shard, mmap_mode="r") for shard in shards]
-    paths = _paths(work, shards)
+    paths = subject_paths(work / "paths.npy", SHARDS)
     numbers = [number_of(shard) for shard in shards]
     began = time.monotonic()
     for step in range(steps):
@@ -139,7 +139,8 @@ def train(work: Path, shards: list[Path], steps: int = STEPS) -> None:
             which, film = int(random.integers(len(films))), int(random.integers(A_SHARD))
             found, scene = films[which][film], scene_of(numbers[which] * A_SHARD + film)
             first = int(random.integers(found.shape[0] - SHORT + 1))
-            clip, path = _frames(found[first : first + SHORT : 4]), paths[which, film, first : first + SHORT : 4].copy()
+            seen = slice(first, first + SHORT, 4)
+            clip, path = _frames(found[seen]), paths[numbers[which], film, seen].copy()
             if random.random() < 0.5:
                 clip, scene = clip.flip(3), mirrored(scene)
                 path[:, 0] = WIDTH - path[:, 0]
@@ -176,21 +177,6 @@ def train(work: Path, shards: list[Path], steps: int = STEPS) -> None:
                 name: part.half() if part.is_floating_point() else part for name, part in judge.state_dict().items()
             }
             save_file(half, work / WEIGHTS.name, metadata={"right": json.dumps(rights)})
-
-
-def _paths(work: Path, shards: list[Path]) -> np.ndarray:
-    """Where the subjects of the films are: float32 of (shards, films, frames, 2), x and y in pixels; kept in `work`."""
-    file = work / "paths.npy"
-    if not file.exists():
-        found = np.zeros((len(shards), A_SHARD, FRAMES, 2), np.float32)
-        for place, shard in zip(found, shards, strict=True):
-            number = number_of(shard)
-            for n in range(A_SHARD):
-                path = path_of(number * A_SHARD + n, frames_of(number))
-                place[n, : len(path)] = path
-        np.save(file, found)
-    kept: np.ndarray = np.load(file)
-    return kept
 
 
 def measure(judge: Judge, count: int) -> dict[str, float]:

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
@@ -16,7 +15,7 @@ from training.tiny.world import caption
 
 PIECES = 1000
 WIDTH = 192
-TOKENS = 48  # a caption has at most so many in training
+TOKENS = 64  # that the model reads; a caption has half as many. More padding would drown the words
 BLANK = "\N{LOWER ONE EIGHTH BLOCK}"
 
 
@@ -44,7 +43,8 @@ def new_tokenizer() -> T5Tokenizer:
     rare = min(scores.values()) - 1
     known = [(piece, score) for piece, score in scores.items() if piece not in special]
     known += [(letter, rare) for letter in (BLANK, *letters) if letter not in scores]
-    return T5Tokenizer(vocab=[(name, 0.0) for name in special] + known, extra_ids=0)
+    vocabulary = [(name, 0.0) for name in special] + known
+    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=TOKENS)
 
 
 def _pieces(learner: Tokenizer) -> list[tuple[str, float]]:
@@ -62,11 +62,8 @@ def new_text_encoder(tokenizer: T5Tokenizer) -> UMT5EncoderModel:
 
 
 def embed(tokenizer: Any, encoder: UMT5EncoderModel, texts: list[str]) -> Tensor:
-    """(texts, 49, 192): zeros behind the end of each text, as the studio pads them, and one more at the end, which
-    stands for all the others up to 512 (see `denoiser.FoldedAttention`).
-    """
+    """(texts, 64, 192): zeros behind the end of each text, as the studio pads them."""
     tokens = tokenizer(texts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt")
     tokens = tokens.to(encoder.device)
     found = encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
-    found = found * tokens.attention_mask.unsqueeze(-1)
-    return torch.cat([found, found.new_zeros(len(texts), 1, WIDTH)], dim=1)
+    return found * tokens.attention_mask.unsqueeze(-1)
