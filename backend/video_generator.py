@@ -35,9 +35,10 @@ from backend.core.planning import Machine, Plan, Progress, Stage, choose_model, 
 from backend.core.registry import SYNTHETIC, ModelSpec
 from backend.core.schema import GenerationRequest
 from backend.jobs.engine import Engine, Report, Reporter
+from backend.jobs.history import copy_history, open_history
 from backend.jobs.job import ACTIVE, ENDED, RETRIABLE, Artifact, Job, JobError, JobState
 from backend.jobs.runner import run_job
-from backend.jobs.store import Store, Tally
+from backend.jobs.store import Tally
 from backend.library.checkpoints import Checkpoint, find_checkpoints
 from backend.media.outputs import LIVE, PREVIEW, VIDEO, move_to_trash, purge_trash, restore_from_trash
 from backend.media.uploads import Upload, Uploads
@@ -51,6 +52,7 @@ T = TypeVar("T")
 
 PROGRESS_EVERY_S = 0.5  # how often a running job's progress is written; each write is synced
 TIDY_EVERY_S = 600
+COPY_EVERY_S = 3600  # of the history
 STORE_RETRY_S = 5.0
 CATALOG_KEEP_S = 5
 AN = {"image": "an image", "video": "a video"}
@@ -103,7 +105,7 @@ class VideoGenerator:
                 f"Another studio already uses the data folder {settings.data.name!r};",
                 hint="use that one, stop it, or give this one its own folder with --data.",
             ) from None
-        self.store = Store(settings.database)
+        self.store, self.news = open_history(settings)
         self.uploads = Uploads(settings)
         self.monitor = Monitor(settings.data)
         self._changed = threading.Condition(threading.RLock())
@@ -112,6 +114,7 @@ class VideoGenerator:
         self._thread: threading.Thread | None = None
         self._catalog: tuple[float, dict[str, Checkpoint]] = (0.0, {})
         self._tidied = 0.0
+        self._copied = 0.0
 
     # --- life ---
 
@@ -470,6 +473,9 @@ class VideoGenerator:
             purge_trash(self.settings.outputs, self.settings.trash_keep_s, time.time())
             self._clear_temp()
             self.uploads.sweep(self.store.uploads_in_use(), self.settings.upload_keep_s, time.time())
+            if not self._copied or time.monotonic() - self._copied > COPY_EVERY_S:
+                copy_history(self.store, self.settings.copies)
+                self._copied = time.monotonic()
         except (OSError, sqlite3.Error):
             log.exception("tidying failed; it is tried again later")
 

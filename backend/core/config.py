@@ -82,6 +82,16 @@ class Settings:
         return self.outputs / "studio.db"
 
     @property
+    def copies(self) -> Path:
+        """Copies of the database, the newest ones."""
+        return self.outputs / ".copies"
+
+    @property
+    def damaged(self) -> Path:
+        """What could not be read any more and was set aside."""
+        return self.outputs / ".damaged"
+
+    @property
     def lock(self) -> Path:
         return self.outputs / "studio.lock"
 

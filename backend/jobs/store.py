@@ -6,6 +6,7 @@ before 3.51.3 can damage a WAL that two connections share.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import statistics
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.core.errors import Conflict, NotFound, QueueFull, StudioError
-from backend.core.ids import new_id
+from backend.core.ids import is_id, new_id
 from backend.core.planning import Plan, Progress
 from backend.core.schema import GenerationRequest
 from backend.jobs.job import (
@@ -67,6 +68,10 @@ PRAGMA user_version = {SCHEMA_VERSION};
 """
 
 
+class StoreDamaged(StudioError):
+    """The file is not a database of jobs that this studio can use; `backend.jobs.history` finds another."""
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Which jobs to list; what is left out does not narrow. `before` is the id after which a list goes on."""
@@ -93,7 +98,10 @@ class Tally:
 
 
 class Store:
-    """The jobs table and a few settings. Thread-safe; `version` grows with every change, so pollers can skip work."""
+    """The jobs table and a few settings. Thread-safe; `version` grows with every change, so pollers can skip work.
+
+    Raises StoreDamaged for a file that is no whole database of this schema, or that another program has locked.
+    """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self.version = 0
@@ -102,28 +110,73 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.row_factory = sqlite3.Row
+        self._db.text_factory = lambda raw: raw.decode(errors="replace")  # damaged text must not hide its row
         try:
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON"):
                 self._db.execute(f"PRAGMA {pragma}")
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
             if found == 0:
                 self._db.executescript(f"BEGIN; {SCHEMA} COMMIT;")
-        except sqlite3.Error as error:
+            elif found != SCHEMA_VERSION:
+                raise sqlite3.DatabaseError(f"schema version {found}, this studio reads {SCHEMA_VERSION}")
+            if self._fault() is not None:
+                self._db.execute("REINDEX")  # an index that forgot a row is made anew from the rows
+                if fault := self._fault():
+                    raise sqlite3.DatabaseError(fault)
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter where damage is quoted
             self._db.close()
-            raise StudioError(
-                f"{path.name} cannot be read ({error});",
-                hint="move it away to begin a new history; the films in outputs/ stay.",
-            ) from None
-        if found not in (0, SCHEMA_VERSION):
-            self._db.close()
-            raise StudioError(
-                f"{path.name} has schema version {found}, this studio reads {SCHEMA_VERSION};",
-                hint="start the studio that wrote it, or move the file away to begin a new history.",
-            )
+            raise StoreDamaged(str(error) if isinstance(error, sqlite3.Error) else "malformed") from None
 
     def close(self) -> None:
         with self._lock:
             self._db.close()
+
+    def _fault(self) -> str | None:
+        answer = self._db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        return None if answer == "ok" else str(answer)
+
+    # --- copies, and what damage leaves ---
+
+    def copy_to(self, file: Path) -> None:
+        """Write a copy of everything to a new file."""
+        self._run("VACUUM INTO ?", str(file))
+
+    def take_out_unreadable(self) -> list[str]:
+        """Remove the rows that make no job any more; their ids."""
+        with self._lock:
+            lost = [row["id"] for row in self._all("SELECT * FROM jobs") if not _is_whole(row)]
+            for job_id in lost:
+                self._run("DELETE FROM jobs WHERE id IS ?", job_id)
+            self.version += bool(lost)
+            return [str(job_id) for job_id in lost]
+
+    def take_back(self, copy: Path, job_ids: Iterable[str]) -> None:
+        """Add those of `job_ids` that are not here from an earlier copy of the store; an unusable one has none."""
+        try:
+            source = Store(copy)
+        except StoreDamaged:
+            return
+        source.take_out_unreadable()
+        for job_id in job_ids:
+            with contextlib.suppress(NotFound):
+                self.adopt(source.get(job_id))
+        source.close()
+
+    def has(self, job_id: str) -> bool:
+        return self._one("SELECT 1 FROM jobs WHERE id = ?", job_id) is not None
+
+    def adopt(self, job: Job) -> bool:
+        """Add a job as it is, unless one with its id is here; whether it was added."""
+        return self._change(
+            "INSERT OR IGNORE INTO jobs (id, state, position, created_at, started_at, finished_at, trashed_at,"
+            " attempts, deaths, favourite, prompt, mode, model, request, plan, error, artifact)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            *(job.id, job.state.value, job.position, job.created_at, job.started_at, job.finished_at, job.trashed_at),
+            *(job.attempts, job.deaths, int(job.favourite), job.request.prompt, job.request.mode.value, job.plan.model),
+            *(job.request.model_dump_json(), PLAN.dump_json(job.plan).decode()),
+            ERROR.dump_json(job.error).decode() if job.error else None,
+            ARTIFACT.dump_json(job.artifact).decode() if job.artifact else None,
+        )
 
     # --- in ---
 
@@ -377,6 +430,13 @@ class Store:
     def _all(self, sql: str, *values: Any) -> list[Any]:
         with self._lock:
             return self._db.execute(sql, values).fetchall()
+
+
+def _is_whole(row: sqlite3.Row) -> bool:
+    try:
+        return is_id(_job(row).id)
+    except (ValueError, TypeError):
+        return False
 
 
 def _job(row: sqlite3.Row) -> Job:

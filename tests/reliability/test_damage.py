@@ -1,0 +1,185 @@
+"""P17: a damaged history is set aside and explained; the films and all that a copy knew come back."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from backend.core.config import Settings
+from backend.core.schema import parse_request
+from backend.jobs.history import COPIES_KEPT, copy_history, open_history
+from backend.jobs.job import JobState
+from backend.jobs.store import Filter
+from backend.synthetic import SyntheticEngine
+from backend.video_generator import VideoGenerator
+from tests.conftest import SMALL
+
+MUTANTS = 100
+
+
+@pytest.fixture(scope="module")
+def lived_in(tmp_path_factory) -> Path:
+    """A data folder with three films, one of them in the trash, twenty waiting jobs, a copy, and one job since then."""
+    data = tmp_path_factory.mktemp("lived-in")
+    generator = VideoGenerator(settings_of(data), {"synthetic": SyntheticEngine()})
+    generator.start()
+    films = [generator.submit(parse_request(SMALL | {"seed": seed})) for seed in range(3)]
+    for job in films:
+        generator.wait(job.id, 60)
+    generator.delete(films[0].id)
+    generator.pause_queue(True)
+    for seed in range(20):
+        generator.submit(parse_request(SMALL | {"seed": seed, "prompt": f"a waiting boat number {seed}"}))
+    copy_history(generator.store, generator.settings.copies)
+    generator.submit(parse_request(SMALL | {"prompt": "after the copy"}))
+    generator.stop()
+    return data
+
+
+def settings_of(data: Path) -> Settings:
+    return Settings(data=data, shared_models=data / "none", disk_reserve_bytes=0)
+
+
+@pytest.fixture
+def folder(lived_in, tmp_path) -> Path:
+    shutil.copytree(lived_in, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def check(data: Path) -> str | None:
+    """Open the history; every film must be there, and the store must work. What it says of itself."""
+    began = time.monotonic()
+    store, news = open_history(settings_of(data))
+    assert time.monotonic() - began < 10
+    try:
+        films = store.find(Filter(states=(JobState.SUCCEEDED,)))
+        trashed = store.find(Filter(states=(JobState.SUCCEEDED,), trashed=True))
+        assert (len(films), len(trashed)) == (2, 1)
+        assert all((data / film.artifact.video).exists() for film in films)
+        job = store.add(films[0].request, films[0].plan)
+        assert store.get(job.id).state is JobState.QUEUED
+        assert store._one("PRAGMA integrity_check")[0] == "ok"
+        return news
+    finally:
+        store.close()
+
+
+def waiting(data: Path) -> int:
+    store, news = open_history(settings_of(data))
+    assert news is None
+    found = store.count(Filter(states=(JobState.QUEUED,)))
+    store.close()
+    return found
+
+
+def test_a_whole_history_is_opened_without_a_word(folder):
+    assert check(folder) is None
+    assert waiting(folder) == 22
+    assert not settings_of(folder).damaged.exists()
+
+
+@pytest.mark.parametrize("way", ["empty", "cut", "noise", "version", "text"])
+def test_what_cannot_be_used_is_set_aside_and_the_copy_taken(folder, way):
+    file = settings_of(folder).database
+    data = file.read_bytes()
+    if way == "version":
+        with sqlite3.connect(file) as database:
+            database.execute("PRAGMA user_version = 99")
+        database.close()
+        data = file.read_bytes()
+    else:
+        ruin = {"empty": b"", "cut": data[: len(data) // 3], "noise": random.Random(0).randbytes(len(data))}
+        data = ruin.get(way, b"this is no database")
+        file.write_bytes(data)
+    news = check(folder)
+    assert "could not be used" in news
+    assert "the copy studio-" in news
+    (aside,) = settings_of(folder).damaged.glob("*/studio.db")
+    assert aside.read_bytes() == data
+    assert waiting(folder) == 21  # all but the one after the copy, and the one that `check` added
+
+
+def test_without_a_copy_the_films_are_found_by_their_recipes(folder):
+    settings = settings_of(folder)
+    shutil.rmtree(settings.copies)
+    shutil.move(settings.trash, settings.outputs / "kept-elsewhere")
+    settings.database.write_bytes(b"nothing")
+    store, news = open_history(settings)
+    assert "put together from an empty one and 2 films" in news
+    assert [job.artifact.frames for job in store.find()] == [16, 16]
+    store.close()
+
+
+def test_a_history_that_was_moved_away_begins_with_the_films(folder):
+    settings_of(folder).database.unlink()
+    shutil.rmtree(settings_of(folder).copies)
+    store, news = open_history(settings_of(folder))
+    assert news == "There was no history; 2 films were found in outputs/ and added to it."
+    store.close()
+
+
+def test_a_file_that_another_program_locks_is_copied_and_nothing_is_missing(folder):
+    holder = sqlite3.connect(settings_of(folder).database, isolation_level=None)
+    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+    try:
+        assert "its own file" in check(folder)
+    finally:
+        holder.close()
+    assert waiting(folder) == 22
+
+
+def test_rows_that_cannot_be_read_come_back_from_the_copy(folder):
+    with sqlite3.connect(settings_of(folder).database) as database:
+        database.execute("UPDATE jobs SET plan = '{' WHERE prompt LIKE '%number 7'")
+        database.execute("UPDATE jobs SET request = '{\"seed\": \"x\"}' WHERE prompt = 'after the copy'")
+        database.execute("UPDATE jobs SET artifact = '[]' WHERE state = 'succeeded' AND trashed_at IS NULL")
+    database.close()
+    assert check(folder) == "4 jobs in the history could not be read; 3 were recovered."
+    assert waiting(folder) == 22 - 1
+
+
+@pytest.mark.parametrize("seed", range(MUTANTS))
+def test_every_mutant_starts_with_every_film(folder, seed):
+    chance = random.Random(seed)
+    files = [path for path in sorted(settings_of(folder).outputs.glob("studio.db*")) if path.stat().st_size]
+    for _ in range(chance.choice((1, 1, 3))):
+        file = chance.choice(files)
+        data = bytearray(file.read_bytes())
+        if chance.random() < 0.3:
+            data = data[: chance.randrange(len(data) + 1)]
+        else:
+            for _ in range(chance.choice((1, 8, 200)) if data else 0):
+                data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        file.write_bytes(data)
+    news = check(folder)
+    assert waiting(folder) >= 20 or news is not None
+
+
+def test_three_copies_are_kept_and_each_can_be_opened(folder, monkeypatch):
+    settings = settings_of(folder)
+    shutil.rmtree(settings.copies)
+    store, _ = open_history(settings)
+    stamps = iter(f"2026010{n}T000000" for n in range(1, 6))
+    monkeypatch.setattr("backend.jobs.history.time.strftime", lambda *_: next(stamps))
+    for _ in range(5):
+        copy_history(store, settings.copies)
+    store.close()
+    copies = sorted(settings.copies.iterdir())
+    assert [copy.stem for copy in copies] == [f"studio-2026010{n}T000000" for n in (3, 4, 5)]
+    assert len(copies) == COPIES_KEPT
+    with sqlite3.connect(copies[-1]) as database:
+        assert database.execute("SELECT count(*) FROM jobs").fetchone() == (24,)
+    database.close()
+
+
+def test_a_started_studio_has_a_copy_at_once(generator):
+    deadline = time.monotonic() + 10
+    while not list(generator.settings.copies.glob("studio-*.db")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
