@@ -54,7 +54,9 @@ PROGRESS_EVERY_S = 0.5  # how often a running job's progress is written; each wr
 TIDY_EVERY_S = 600
 COPY_EVERY_S = 3600  # of the history
 STORE_RETRY_S = 5.0
+ROOM_CHECK_S = 5.0  # how often a full disk is asked whether there is room again
 CATALOG_KEEP_S = 5
+DISK_FULL_WORDS = ("database or disk is full", f"(os error {errno.ENOSPC})")  # of SQLite and of safetensors
 AN = {"image": "an image", "video": "a video"}
 
 
@@ -115,6 +117,8 @@ class VideoGenerator:
         self._catalog: tuple[float, dict[str, Checkpoint]] = (0.0, {})
         self._tidied = 0.0
         self._copied = 0.0
+        self._needed_bytes = 0  # of free disk, before another job is taken; 0 while nothing was wrong
+        self._look_again = 0.0  # when the free disk is asked next
 
     # --- life ---
 
@@ -173,8 +177,18 @@ class VideoGenerator:
         return upload
 
     def submit(self, request: GenerationRequest, key: str | None = None) -> Job:
-        """Queue `request`; on the disk when this returns. The same `key` within a day gives the same job."""
-        job = self.store.add(request, self.plan(request), key=key, limit=self.settings.queue_limit)
+        """Queue `request`; on the disk when this returns. The same `key` within a day gives the same job.
+
+        Raises NotEnoughSpace where its film would not fit on the disk now; one that no longer fits later waits.
+        """
+        plan = self.plan(request)
+        self._check_space(plan)
+        try:
+            job = self.store.add(request, plan, key=key, limit=self.settings.queue_limit)
+        except sqlite3.Error as error:
+            if not _is_disk_full(error):
+                raise
+            raise NotEnoughSpace("The disk is full;", hint="delete films and empty the trash.") from None
         self._announce()
         return job
 
@@ -307,6 +321,9 @@ class VideoGenerator:
             with self._changed:
                 if self._stopping:  # asked under the lock: a stop that came while tidying has notified already
                     return
+                if not self._has_room():
+                    self._changed.wait(timeout=ROOM_CHECK_S)
+                    continue
                 job = self._insist(self.store.claim)
                 if job is None:
                     self._changed.wait(timeout=TIDY_EVERY_S)
@@ -335,6 +352,9 @@ class VideoGenerator:
                 log.info("job %s: the studio stops; it waits again", job.id)
                 self.store.give_back(job)
         except Exception as error:
+            if _is_disk_full(error):
+                self._wait_for_room(job)
+                return
             failure = self._explained(job, error)
             self._insist(lambda: self.store.finish(job, JobState.FAILED, error=failure))
         else:
@@ -356,8 +376,6 @@ class VideoGenerator:
 
     def _explained(self, job: Job, error: Exception) -> JobError:
         """Why a render failed, in words that a person can act on; the log has the rest."""
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            error = NotEnoughSpace("The disk is full;", hint="delete films or empty the trash, then retry.")
         if isinstance(error, StudioError):
             log.warning("job %s: failed: %s", job.id, error)
             return JobError(error.code, str(error), error.hint)
@@ -418,13 +436,38 @@ class VideoGenerator:
         )
 
     def _check_space(self, plan: Plan) -> None:
-        free = shutil.disk_usage(self.settings.data).free
-        needed = plan.forecast.disk_bytes + self.settings.disk_reserve_bytes
+        free, needed = self._free_bytes(), self._bytes_for(plan)
         if free < needed:
             raise NotEnoughSpace(
                 f"{free / 1e9:.1f} GB of disk are free, {needed / 1e9:.1f} GB are needed (with the reserve);",
                 hint="delete films and empty the trash, or move the data folder with --data.",
             )
+
+    def _free_bytes(self) -> int:
+        return shutil.disk_usage(self.settings.data).free
+
+    def _bytes_for(self, plan: Plan) -> int:
+        return plan.forecast.disk_bytes + self.settings.disk_reserve_bytes
+
+    def _wait_for_room(self, job: Job) -> None:
+        """Queue the job again, first in line, and take no other until the disk has room for it."""
+        self._needed_bytes = self._bytes_for(job.plan)
+        log.warning("job %s: the disk is full; it waits for %d bytes of room", job.id, self._needed_bytes)
+        needed = NotEnoughSpace(
+            f"Waits for room on the disk: {self._needed_bytes / 1e9:.1f} GB must be free;",
+            hint="delete films and empty the trash. Then it goes on by itself.",
+        )
+        # Not at once, even if there is room by the numbers: what filled the disk may do so again.
+        self._look_again = time.monotonic() + ROOM_CHECK_S
+        self._insist(lambda: self.store.give_back(job, JobError(needed.code, str(needed), needed.hint)))
+
+    def _has_room(self) -> bool:
+        if self._needed_bytes and time.monotonic() >= self._look_again:
+            self._look_again += ROOM_CHECK_S
+            if self._free_bytes() >= self._needed_bytes:
+                log.info("there is room on the disk again")
+                self._needed_bytes = 0
+        return not self._needed_bytes
 
     # --- the catalog, and tidying ---
 
@@ -492,6 +535,17 @@ def _existing(job: Job, path: Path) -> Path:
 
 def _no_file(job: Job, name: str) -> NotFound:
     return NotFound(f"Job {job.id} has no {name};", hint=f"it is {job.state.value}.")
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Whether that, or what it came from, says that nothing more can be written."""
+    while error is not None:
+        if isinstance(error, NotEnoughSpace) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(words in str(error) for words in DISK_FULL_WORDS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _without_paths(error: Exception, settings: Settings) -> str:

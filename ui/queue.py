@@ -41,6 +41,8 @@ def waiting_row(job: Job, place: int, last: int) -> None:
     with st.container(border=True, key=f"job_{job.id}"):
         words, buttons = st.columns([3, 2], vertical_alignment="center")
         words.markdown(f"**{place}** · {plain(shortened(job.title, 80))}")
+        if job.error:
+            words.markdown(plain(job.error.message))
         words.caption(facts(job))
         with buttons.container(horizontal=True, horizontal_alignment="right", gap="xsmall"):
             move("To the front", ":material/vertical_align_top:", job, None, disabled=place == 1)

@@ -46,6 +46,7 @@ def run_job(
     JobCancelled through `report`, and StudioError where the render cannot be done; then that folder stays.
     """
     if finished := already_made(job, settings):
+        shutil.rmtree(settings.temp / job.id, ignore_errors=True)
         return finished
     plan, recipe = job.plan, make_recipe(job)
     work = _open_work(settings.temp / job.id, recipe["versions"])
@@ -241,8 +242,11 @@ def _open_work(work: Path, versions: object) -> Path:
 
 @contextlib.contextmanager
 def _stopwatch(path: Path) -> Iterator[Callable[[], float]]:
-    """Counts the seconds of all attempts; those of one that was killed are lost."""
-    before = float(path.read_text()) if path.exists() else 0.0
+    """Counts the seconds of all attempts; those of one that was killed or found the disk full are lost."""
+    try:
+        before = float(path.read_text())
+    except (OSError, ValueError):
+        before = 0.0
     started = time.monotonic()
 
     def seconds() -> float:
@@ -251,7 +255,7 @@ def _stopwatch(path: Path) -> Iterator[Callable[[], float]]:
     try:
         yield seconds
     finally:
-        if path.parent.exists():
+        with contextlib.suppress(OSError):
             path.write_text(f"{seconds():.3f}")
 
 

@@ -240,11 +240,12 @@ class Store:
             *(job.id, job.attempts),
         )
 
-    def give_back(self, job: Job) -> bool:
-        """Queue a running job again because the studio stops; nobody's fault, so not counted as a death."""
+    def give_back(self, job: Job, why: JobError | None = None) -> bool:
+        """Queue a running job again, where it was in the line; not counted as a death. `why` says what it waits for."""
         return self._change(
-            "UPDATE jobs SET state = 'queued', progress = NULL WHERE id = ? AND attempts = ? AND state = 'running'",
-            *(job.id, job.attempts),
+            "UPDATE jobs SET state = 'queued', progress = NULL, error = ?"
+            " WHERE id = ? AND attempts = ? AND state = 'running'",
+            *(ERROR.dump_json(why).decode() if why else None, job.id, job.attempts),
         )
 
     def recover(self) -> list[Job]:

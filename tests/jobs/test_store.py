@@ -3,12 +3,12 @@ import time
 
 import pytest
 
-from backend.core.errors import Conflict, NotFound, QueueFull, StudioError
+from backend.core.errors import Conflict, NotFound, QueueFull
 from backend.core.planning import Machine, Progress, Stage, make_plan
 from backend.core.registry import SYNTHETIC
 from backend.core.schema import parse_request
 from backend.jobs.job import Artifact, JobError, JobState
-from backend.jobs.store import Filter, Store
+from backend.jobs.store import Filter, Store, StoreDamaged
 
 CPU = Machine("CPU", cores=2, ram_gib=8)
 
@@ -57,7 +57,7 @@ def test_another_schema_version_is_refused_and_left_alone(tmp_path):
     store = Store(tmp_path / "studio.db")
     store._run("PRAGMA user_version = 99")
     store.close()
-    with pytest.raises(StudioError, match="schema version 99"):
+    with pytest.raises(StoreDamaged, match="schema version 99"):
         Store(tmp_path / "studio.db")
 
 
@@ -201,7 +201,7 @@ def test_what_lies_in_the_trash_is_not_retried(store):
 def test_a_file_that_is_no_database_is_explained_and_left_alone(tmp_path):
     path = tmp_path / "studio.db"
     path.write_bytes(b"no database" * 1000)
-    with pytest.raises(StudioError, match=r"studio\.db cannot be read .* move it away"):
+    with pytest.raises(StoreDamaged, match="not a database"):
         Store(path)
     assert path.read_bytes() == b"no database" * 1000
 

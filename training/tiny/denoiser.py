@@ -29,7 +29,7 @@ from training.tiny.films import (
     subject_paths,
 )
 from training.tiny.run import Average, Run, first_alone, learning_rate, rank
-from training.tiny.text import WIDTH, embed, new_text_encoder, new_tokenizer
+from training.tiny.text import WIDTH, embed, new_text_encoder, new_tokenizer, taught_encoder
 from training.tiny.vae import CHANNELS, to_video
 from training.tiny.world import caption, mirrored
 
@@ -92,7 +92,7 @@ class Denoiser(nn.Module):
             rope_max_seq_len=256,
             inject_sample_info=True,
         )
-        # Nothing is said about the noise at first, and the text has a voice from the beginning.
+        # Nothing is said about the noise at first.
         nn.init.zeros_(self.transformer.proj_out.weight)
         nn.init.zeros_(self.transformer.proj_out.bias)
         self.text_encoder = new_text_encoder(vocabulary)
@@ -232,17 +232,20 @@ def train(work: Path, films: list[Path], steps: int = STEPS, minutes: float = 1e
     torch.manual_seed(0)
     torch._dynamo.config.recompile_limit = 32
     vae = AutoencoderKLWan.from_pretrained(work / "code", local_files_only=True)
+    tokenizer = new_tokenizer()
     with first_alone():
         shards = encode_shards(work, films, LinearCode(vae))
         paths = subject_paths(work / "paths.npy", len(films))
-    tokenizer = new_tokenizer()
+        taught = taught_encoder(work / "text", tokenizer)
     device = working_device()
     model = Denoiser(tokenizer).to(device)
+    model.text_encoder.load_state_dict(taught.state_dict())
     if begin is not None:
         for part in (model.transformer, model.text_encoder):
             found = type(part).from_pretrained(begin / PARTS[type(part)], local_files_only=True)
             part.load_state_dict(found.float().state_dict())
-    run = Run(work / "denoiser", model, RATE, apart=("shared", "embed_tokens", "bias", "proj_out", "patch_embed"))
+    model.text_encoder.requires_grad_(False)
+    run = Run(work / "denoiser", model, RATE, apart=("bias", "proj_out", "patch_embed"))
     start = run.restore()
     average = Average(model, 0.998)
     average.load(run.averaged)
@@ -258,7 +261,8 @@ def train(work: Path, films: list[Path], steps: int = STEPS, minutes: float = 1e
         mixed, wanted = batch.clean * (1 - sigma) + noise * sigma, noise - batch.clean
         run.set_rate(learning_rate(step, steps, warmup=300, tail=0.3))
         with torch.autocast(device.type, torch.bfloat16):
-            text = embed(tokenizer, model.text_encoder, batch.texts)
+            with torch.no_grad():
+                text = embed(tokenizer, model.text_encoder, batch.texts)
             # At 16 frames a second as at 24 the same films are wanted.
             found = model(mixed.to(device), timesteps.to(device), text, fps=step % 2)
         error = (found.float() - wanted.to(device)).square().mean(dim=1)

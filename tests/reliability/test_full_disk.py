@@ -1,0 +1,176 @@
+"""P08: whatever cannot be written, the store stays readable, no torn file has its final name, and the job goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import av
+import pytest
+
+from backend.core.config import Settings
+from backend.core.errors import NotEnoughSpace
+from backend.core.schema import parse_request
+from backend.jobs.job import JobState
+from backend.jobs.store import Filter
+from backend.synthetic import SyntheticEngine
+from backend.video_generator import VideoGenerator
+from tests.conftest import SMALL
+from tests.reliability.faulty_disk import FaultyDisk, FullDatabase, install
+
+TWO_SEGMENTS = SMALL | {"num_frames": 48, "skyreels": {"base_num_frames": 33, "overlap_history": 17}}
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr("backend.video_generator.ROOM_CHECK_S", 0.05)
+    monkeypatch.setattr("backend.video_generator.STORE_RETRY_S", 0.05)
+
+
+def settings_of(data: Path) -> Settings:
+    return Settings(data=data, shared_models=data / "none", disk_reserve_bytes=0)
+
+
+def frames_of(file: Path) -> bytes:
+    with av.open(str(file)) as film:
+        return b"".join(frame.to_ndarray(format="rgb24").tobytes() for frame in film.decode(video=0))
+
+
+def render(data: Path, disk: FaultyDisk | None) -> bytes:
+    """The pixels of a film that is made on `disk`; everything is checked that must hold on the way."""
+    settings = settings_of(data)
+    generator = VideoGenerator(settings, {"synthetic": SyntheticEngine()})
+    generator.start()
+    while not list(settings.copies.glob("*.db")):  # the tidying at the start is over
+        time.sleep(0.01)
+    try:
+        if disk:
+            generator.store._db = FullDatabase(generator.store._db, disk)
+            install(disk)
+            disk.armed = True
+        try:
+            job = generator.submit(parse_request(TWO_SEGMENTS))
+        except NotEnoughSpace:
+            job = generator.submit(parse_request(TWO_SEGMENTS))
+        job = generator.wait(job.id, timeout=60)
+        assert job.state is JobState.SUCCEEDED, (disk and disk.hit, job.error)
+        assert generator.store.count(Filter()) == 1
+    finally:
+        if disk:
+            disk.armed = False
+            install(None)
+        generator.stop()
+    with sqlite3.connect(settings.database) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    database.close()
+    assert not [path for path in settings.temp.iterdir() if path.name != ".gitkeep"]
+    return frames_of(settings.outputs / job.id / "video.mp4")
+
+
+def test_every_write_point_failed_once_ends_in_the_same_film(tmp_path):
+    counted = FaultyDisk(tmp_path / "whole", fails_at=0)
+    expected = render(tmp_path / "whole", counted)
+    assert len(expected) == 48 * 96 * 128 * 3
+    assert counted.count > 30
+    failed = []
+    for k in range(1, counted.count + 1):
+        disk = FaultyDisk(tmp_path / f"{k}", fails_at=k)
+        assert render(tmp_path / f"{k}", disk) == expected, disk.hit
+        failed.append(disk.hit)
+        shutil.rmtree(tmp_path / f"{k}")
+    assert sum(bool(hit) for hit in failed) >= counted.count - 8  # progress is written by the clock, not every time
+    kinds = {hit.split()[0] for hit in failed if hit}
+    assert {"open", "os.rename", "fsync", "INSERT", "UPDATE"} <= kinds
+
+
+@pytest.fixture(autouse=True)
+def counted_fsync(monkeypatch):
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        from tests.reliability import faulty_disk
+
+        if faulty_disk._current is not None:
+            faulty_disk._current.touch("fsync")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+def test_a_film_that_does_not_fit_is_refused_before_it_is_queued(generator, a_request, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9 - 1000, 1000))
+    with pytest.raises(NotEnoughSpace, match="GB of disk are free"):
+        generator.submit(a_request())
+    assert generator.store.count(Filter()) == 0
+
+
+def test_a_job_waits_for_room_keeps_its_place_and_goes_on_by_itself(generator, a_request, monkeypatch):
+    generator.pause_queue(True)
+    first, second = generator.submit(a_request(seed=1)), generator.submit(a_request(seed=2))
+    usage = [Usage(10**9, 10**9 - 1000, 1000)]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage[0])
+    generator.pause_queue(False)
+    deadline = time.monotonic() + 10
+    while (job := generator.job(first.id)).error is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert (job.state, job.error.code) == (JobState.QUEUED, "not_enough_space")
+    assert "goes on by itself" in job.error.message
+    assert [job_id for job_id, _ in generator.store.queue()] == [first.id, second.id]
+    attempts = generator.job(first.id).attempts
+    time.sleep(0.3)
+    assert generator.job(first.id).attempts == attempts  # it is not tried over and over
+    usage[0] = Usage(10**12, 0, 10**12)
+    assert generator.wait(second.id, 30).state is JobState.SUCCEEDED
+    assert generator.job(first.id).state is JobState.SUCCEEDED
+    assert generator.job(first.id).error is None
+
+
+def test_a_job_that_waits_for_room_can_be_cancelled(generator, a_request, monkeypatch):
+    job = generator.submit(a_request())
+    generator.wait(job.id, 30)
+    generator.pause_queue(True)
+    job = generator.submit(a_request(seed=5))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9 - 1000, 1000))
+    generator.pause_queue(False)
+    while generator.job(job.id).error is None:
+        time.sleep(0.02)
+    assert generator.cancel(job.id).state is JobState.CANCELLED
+
+
+@pytest.mark.parametrize("spare_kib", [8, 40])
+def test_a_real_disk_that_is_full_lets_the_film_wait(tmp_path, spare_kib):
+    """A tmpfs that another program fills in the middle of a render, and empties later."""
+    data = tmp_path / "small"
+    data.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", data], capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    generator = None
+    try:
+        engine = SyntheticEngine()
+        engine.hold_at(12)
+        generator = VideoGenerator(settings_of(data), {"synthetic": engine})
+        generator.start()
+        job = generator.submit(parse_request(TWO_SEGMENTS))
+        assert engine.reached.wait(30)
+        free = shutil.disk_usage(data).free
+        with (data / "ballast").open("wb") as ballast:
+            ballast.write(bytes(free - 1024 * spare_kib))
+        engine.release()
+        time.sleep(2)
+        assert generator.job(job.id).state in (JobState.RUNNING, JobState.QUEUED)
+        assert not (data / "outputs" / job.id).exists()
+        (data / "ballast").unlink()
+        assert generator.wait(job.id, 60).state is JobState.SUCCEEDED
+        assert len(frames_of(data / "outputs" / job.id / "video.mp4")) == 48 * 96 * 128 * 3
+    finally:
+        if generator is not None:
+            engine.release()
+            generator.stop()
+        subprocess.run(["umount", "-l", data], check=True)
