@@ -11,6 +11,7 @@ import inspect
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from backend.core.config import Settings
 from backend.core.errors import InvalidRequest, StudioBusy, StudioError
 from backend.core.planning import steps_in_words
 from backend.core.schema import Fit, Mode, Orientation, Preset, SkyReelsOptions, parse_request
+from backend.system.supervisor import SUPERVISED, supervise
 
 DONE, FAILED, BAD_REQUEST, CANCELLED = 0, 1, 2, 130
 
@@ -261,6 +263,8 @@ def main(
 
 
 def serve(host: str, port: int, browser: bool) -> None:
+    if SUPERVISED not in os.environ:
+        raise typer.Exit(supervise([sys.executable, "-m", "backend.cli", *sys.argv[1:]]))
     from backend.web.run import run_server
 
     try:

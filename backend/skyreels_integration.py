@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.core.config import GIB
-from backend.core.errors import JobCancelled, ModelUnavailable, NotEnoughMemory, SnapshotRefused
+from backend.core.errors import DeviceLost, JobCancelled, ModelUnavailable, NotEnoughMemory, SnapshotRefused
 from backend.core.planning import Plan, Stage
 from backend.jobs.engine import Report, Reporter, Task
 from backend.media.fitting import Frames
@@ -49,13 +49,16 @@ class SkyReelsEngine:
         RenderFailed where the model's numbers go astray.
         """
         _import_torch()
-        from backend.diffusion.components import is_out_of_memory
+        from backend.diffusion.components import is_device_lost, is_out_of_memory
 
         progress = _Progress(report)
         failure = None
         try:
             yield from self._render(task, progress)
         except (MemoryError, RuntimeError) as error:
+            if is_device_lost(error):
+                reason = str(error).split("\n")[0]
+                raise DeviceLost(f"The GPU stopped with {reason!r};", hint="the studio starts afresh.") from error
             if not is_out_of_memory(error):
                 raise
             log.warning("out of memory while %s: %s", progress.last.stage.value, str(error))

@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import logging
+import os
 import shutil
 import sqlite3
+import statistics
+import sys
 import threading
 import time
+import traceback
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +30,7 @@ from filelock import FileLock, Timeout
 from backend.core.config import ROOT, Settings
 from backend.core.errors import (
     Conflict,
+    DeviceLost,
     InvalidRequest,
     JobCancelled,
     NotEnoughSpace,
@@ -44,7 +51,9 @@ from backend.media.outputs import LIVE, PREVIEW, VIDEO, move_to_trash, purge_tra
 from backend.media.uploads import Upload, Uploads
 from backend.skyreels_integration import SkyReelsEngine
 from backend.synthetic import SyntheticEngine
+from backend.system import logs
 from backend.system.monitoring import Monitor, machine
+from backend.system.supervisor import RESTART
 from backend.utils import make_folders
 
 log = logging.getLogger(__name__)
@@ -54,6 +63,7 @@ PROGRESS_EVERY_S = 0.5  # how often a running job's progress is written; each wr
 TIDY_EVERY_S = 600
 COPY_EVERY_S = 3600  # of the history
 STORE_RETRY_S = 5.0
+WATCH_EVERY_S = 1.0
 ROOM_CHECK_S = 5.0  # how often a full disk is asked whether there is room again
 CATALOG_KEEP_S = 5
 DISK_FULL_WORDS = ("database or disk is full", f"(os error {errno.ENOSPC})")  # of SQLite and of safetensors
@@ -68,11 +78,27 @@ class _Control:
     cancelled: bool = False
     stopping: bool = False
     paused: bool = False
+    cancelled_at: float = 0.0
+    holding: bool = False  # stands still because it is paused
+    heard: float = field(default_factory=time.monotonic)  # its last report
+    stage: Stage = Stage.LOADING
+    step: tuple[int, int] = (0, 0)  # window and step
+    step_began: float = field(default_factory=time.monotonic)
+    step_s: deque[float] = field(default_factory=lambda: deque(maxlen=32))
     began: float = field(default_factory=time.monotonic)
     paused_s: float = 0.0
     written: float = 0.0
     parts: dict[Stage, float] = field(default_factory=dict)  # how much of each stage is done
     taken_up: float = 0.0  # of the whole job, done by an earlier attempt
+
+    def hear(self, at: Report) -> None:
+        """Note that the render is alive."""
+        self.heard = time.monotonic()
+        self.stage = at.stage
+        if (at.window, at.step) != self.step:
+            if at.step > 1:
+                self.step_s.append(self.heard - self.step_began)
+            self.step, self.step_began = (at.window, at.step), self.heard
 
     def note(self, at: Report) -> None:
         if at.stage is Stage.DENOISING and at.stage not in self.parts:
@@ -113,6 +139,8 @@ class VideoGenerator:
         self._changed = threading.Condition(threading.RLock())
         self._control: _Control | None = None
         self._stopping = False
+        self._ended = threading.Event()
+        self._log_file: logging.Handler | None = None
         self._thread: threading.Thread | None = None
         self._catalog: tuple[float, dict[str, Checkpoint]] = (0.0, {})
         self._tidied = 0.0
@@ -127,9 +155,11 @@ class VideoGenerator:
         with self._changed:
             if self._thread is not None:
                 return
-            for job in self.store.recover():
+            self._log_file = logs.write_to_file(self.settings.log)
+            for job in self.store.recover(functools.partial(logs.last_lines, self.settings.log)):
                 log.warning("job %s: was running when the studio ended; now %s", job.id, job.state.value)
             self.monitor.start()
+            threading.Thread(target=self._watch, name="studio-watch", daemon=True).start()
             self._thread = threading.Thread(target=self._work, name="studio-worker", daemon=True)
             self._thread.start()
 
@@ -144,6 +174,9 @@ class VideoGenerator:
             self._thread.join(timeout)
             if self._thread.is_alive():
                 log.warning("the worker did not stop within %.0f s; its job is queued again at the next start", timeout)
+        self._ended.set()
+        if self._log_file is not None:
+            logs.stop_writing(self._log_file)
         self.monitor.stop()
         self.store.close()
         self._lock_file.release()
@@ -203,6 +236,7 @@ class VideoGenerator:
         """End a job that has not ended. A running one stops at its next report."""
         with self._changed:
             if self._control and self._control.job.id == job_id:
+                self._control.cancelled_at = time.monotonic()
                 self._control.cancelled = True
                 self._changed.notify_all()
                 return self.job(job_id)
@@ -334,10 +368,12 @@ class VideoGenerator:
                 self._run(job)
             finally:
                 self._control = None
+                logs.current_job.set(None)
                 self._announce()
 
     def _run(self, job: Job) -> None:
         """Render one job and write how it ended: one branch for every way."""
+        logs.current_job.set(job.id)
         log.info("job %s: attempt %d with %s", job.id, job.attempts, job.plan.model)
         try:
             self._check_space(job.plan)
@@ -351,6 +387,8 @@ class VideoGenerator:
             else:
                 log.info("job %s: the studio stops; it waits again", job.id)
                 self.store.give_back(job)
+        except DeviceLost as lost:
+            self._start_afresh(job, str(lost))
         except Exception as error:
             if _is_disk_full(error):
                 self._wait_for_room(job)
@@ -395,6 +433,7 @@ class VideoGenerator:
 
         def report(at: Report) -> None:
             self._hold_while_paused(control)
+            control.hear(at)
             if control.cancelled or control.stopping:
                 raise JobCancelled(control.job.id)
             control.note(at)
@@ -410,9 +449,11 @@ class VideoGenerator:
         if not control.paused:
             return
         since = time.monotonic()
+        control.holding = True
         with self._changed:
             while control.paused and not control.cancelled and not control.stopping:
                 self._changed.wait()
+        control.holding = False
         control.paused_s += time.monotonic() - since
 
     def _progress(self, control: _Control, at: Report) -> Progress:
@@ -468,6 +509,36 @@ class VideoGenerator:
                 log.info("there is room on the disk again")
                 self._needed_bytes = 0
         return not self._needed_bytes
+
+    # --- a render that answers nothing ---
+
+    def _watch(self) -> None:
+        """Look after the worker, which cannot be interrupted: what does not answer is left with the process."""
+        while not self._ended.wait(WATCH_EVERY_S):
+            control = self._control
+            if control is None or control.holding:
+                continue
+            silent = time.monotonic() - control.heard
+            if control.cancelled and time.monotonic() - control.cancelled_at > self.settings.cancel_s:
+                if self._insist(functools.partial(self.store.finish, control.job, JobState.CANCELLED)):
+                    self._start_afresh(control.job, f"cancelled {self.settings.cancel_s:g} s ago, it does not end")
+            elif silent > self._patience(control):
+                self._start_afresh(control.job, f"nothing was heard of it for {silent:.0f} s")
+
+    def _patience(self, control: _Control) -> float:
+        if control.stage in (Stage.LOADING, Stage.SAVING):
+            return self.settings.slow_hang_s
+        ten_steps = 10 * statistics.median(control.step_s) if control.step_s else 0.0
+        return max(self.settings.hang_s, ten_steps)
+
+    def _start_afresh(self, job: Job, reason: str) -> None:
+        """End this process; the next one goes on with the job, and sets it aside when it ended three."""
+        frames = sys._current_frames()
+        stack = frames.get(self._thread.ident or 0) if self._thread else None
+        where = "".join(traceback.format_stack(stack)[-12:]) if stack else ""
+        logs.current_job.set(job.id)
+        log.error("job %s: %s; the studio starts afresh. The worker was here:\n%s", job.id, reason, where)
+        end_process()
 
     # --- the catalog, and tidying ---
 
@@ -525,6 +596,12 @@ class VideoGenerator:
     def _announce(self) -> None:
         with self._changed:
             self._changed.notify_all()
+
+
+def end_process() -> None:
+    """Leave at once, without a word to any thread, and ask for a fresh process."""
+    logging.shutdown()
+    os._exit(RESTART)
 
 
 def _existing(job: Job, path: Path) -> Path:

@@ -31,6 +31,9 @@ class Settings:
     unfinished_keep_s: float = 7 * 24 * 3600  # what a cancelled or failed job can go on from
     trash_keep_s: float = 7 * 24 * 3600
     disk_reserve_bytes: int = 2 * GIB  # a render starts only if this much would stay free
+    hang_s: float = 120.0  # a render that reports nothing for so long, and for ten of its steps, hangs
+    slow_hang_s: float = 1800.0  # the same while weights are read and while the film is joined, which report rarely
+    cancel_s: float = 10.0  # a render that does not heed its cancellation for so long is ended with the process
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -94,6 +97,10 @@ class Settings:
     @property
     def lock(self) -> Path:
         return self.outputs / "studio.lock"
+
+    @property
+    def log(self) -> Path:
+        return self.outputs / "studio.log"
 
     @property
     def address(self) -> Path:

@@ -11,7 +11,8 @@ StudioError
 └── RenderFailed       500  the engine gave up
     ├── SnapshotRefused     what an earlier attempt left is of another render: begin anew
     ├── ModelUnavailable
-    └── NotEnoughMemory
+    ├── NotEnoughMemory
+    └── DeviceLost          the GPU answers nothing any more to this process: a fresh one is needed
 JobCancelled                somebody asked for it: not an error
 """
 
@@ -88,6 +89,10 @@ class ModelUnavailable(RenderFailed):
 
 class NotEnoughMemory(RenderFailed):
     code = "not_enough_memory"
+
+
+class DeviceLost(RenderFailed):
+    code = "device_lost"
 
 
 class JobCancelled(Exception):

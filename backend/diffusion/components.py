@@ -28,6 +28,8 @@ from backend.library.checkpoints import FORCING_CLASSES, IMAGE_CLASS
 
 log = logging.getLogger(__name__)
 
+DEVICE_WORDS = ("CUDA error", "device-side assert", "CUBLAS_STATUS_EXECUTION_FAILED", "CUDNN_STATUS_EXECUTION_FAILED")
+
 # Their bars would draw over the log of the server; progress goes through the job instead.
 transformers.utils.logging.disable_progress_bar()
 diffusers.utils.logging.disable_progress_bar()
@@ -144,6 +146,13 @@ def _explained(folder: Path, part: str) -> Iterator[None]:
             hint="download the model again.",
             field="model",
         ) from error
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether `error` leaves the GPU unusable for this process: every later call fails like this one."""
+    if is_out_of_memory(error):
+        return False
+    return isinstance(error, torch.AcceleratorError) or any(words in str(error) for words in DEVICE_WORDS)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

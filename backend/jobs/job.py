@@ -40,11 +40,12 @@ RETRIABLE = (S.FAILED, S.CANCELLED, S.QUARANTINED)
 
 @dataclass(frozen=True, slots=True)
 class JobError:
-    """Why a job failed: what happened and the way out."""
+    """Why a job failed: what happened and the way out; `log` has its last lines where it ended the process."""
 
     code: str
     message: str
     hint: str = ""
+    log: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from backend import __version__
 from backend.core.config import Settings
-from backend.core.errors import ModelUnavailable, NotEnoughMemory, NotFound, RenderFailed
+from backend.core.errors import DeviceLost, ModelUnavailable, NotEnoughMemory, NotFound, RenderFailed
 from backend.core.planning import Plan, Stage
 from backend.core.schema import Fit
 from backend.jobs.engine import Engine, Inputs, Report, Reporter, Task
@@ -56,7 +56,7 @@ def run_job(
             segments = make_segments(job, engine, checkpoint, uploads, work, report)
             report(Report(Stage.SAVING, 0.5, frames_ready=plan.total_frames if len(plan.segments) > 1 else 0))
             artifact = _publish(job, segments, recipe, settings, seconds())
-    except (ModelUnavailable, NotEnoughMemory):
+    except (DeviceLost, ModelUnavailable, NotEnoughMemory):
         raise
     except RenderFailed:
         shutil.rmtree(work)  # what was kept may be the reason

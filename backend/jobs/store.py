@@ -248,8 +248,9 @@ class Store:
             *(ERROR.dump_json(why).decode() if why else None, job.id, job.attempts),
         )
 
-    def recover(self) -> list[Job]:
-        """Queue again what a dead process left RUNNING; the third death of a job quarantines it.
+    def recover(self, last_words: Callable[[str], tuple[str, ...]] = lambda _: ()) -> list[Job]:
+        """Queue again what a dead process left RUNNING; the third death of a job quarantines it, with `last_words`, the
+        end of the log about it.
 
         An attempt that saved where it stood got further than the one before, so its death counts as the first.
         """
@@ -264,6 +265,7 @@ class Store:
                         "quarantined",
                         f"The studio died {row['deaths']} times at the same place of this job; it is set aside.",
                         "Retry it: it goes on from its last saved step. If it ends the studio again, lower its size.",
+                        last_words(row["id"]),
                     )
                     self.finish(_job(row), JobState.QUARANTINED, error=error)
                 else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import socket
 import threading
@@ -15,6 +14,7 @@ import uvicorn
 
 from backend.core.config import Settings
 from backend.core.errors import StudioBusy, StudioError
+from backend.system import logs
 from backend.video_generator import shared_generator
 from backend.web.client import running_studio
 from backend.web.guard import LOOPBACK_HOSTS
@@ -28,8 +28,7 @@ def run_server(settings: Settings, host: str, port: int, *, open_browser: bool) 
     check_host(host)
     check_port(settings, host, port)
     url = f"http://{'localhost' if host in ('127.0.0.1', 'localhost') else host}:{port}"
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logs.write_to_terminal()
     shared_generator(settings)  # here, so that a data folder in use is one sentence, not a failed start of the server
     app = create_app(settings, hosts={*LOOPBACK_HOSTS, host})
     config = uvicorn.Config(

@@ -58,7 +58,8 @@ class LiveStudio:
         return False
 
     def memory_mib(self) -> float:
-        return psutil.Process(self.process.pid).memory_info().rss / 2**20
+        (studio,) = psutil.Process(self.process.pid).children()
+        return studio.memory_info().rss / 2**20
 
     def jobs(self, **wanted) -> list[dict]:
         return self.api.get("/jobs", params=wanted).json()["jobs"]

@@ -1,0 +1,107 @@
+"""What the studio says of its work: lines for people on the terminal, JSON lines with job ids in a file."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import os
+import re
+import time
+from contextvars import ContextVar
+from pathlib import Path
+
+FILE_BYTES, FILES = 5 * 2**20, 3
+TAIL_BYTES = 256 * 1024
+SECRETS = re.compile(r"\bhf_\w{8,}|\bsk-[\w-]{16,}|(?<=Bearer )\S+|(?<=token=)[^&\s\"']+")
+SECRET_NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "STUDIO_TOKEN")
+
+current_job: ContextVar[str | None] = ContextVar("current_job", default=None)
+
+
+def write_to_terminal() -> None:
+    """Let every logger write to stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    _add(handler)
+
+
+def write_to_file(file: Path) -> logging.Handler:
+    """Let every logger write to `file`, of which three of 5 MiB are kept, until `stop_writing`."""
+    handler = logging.handlers.RotatingFileHandler(
+        file, maxBytes=FILE_BYTES, backupCount=FILES - 1, encoding="utf-8", delay=True
+    )
+    handler.setFormatter(JsonLines())
+    _add(handler)
+    return handler
+
+
+def stop_writing(handler: logging.Handler) -> None:
+    logging.getLogger().removeHandler(handler)
+    handler.close()
+
+
+def _add(handler: logging.Handler) -> None:
+    handler.addFilter(redact)
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def redact(record: logging.LogRecord) -> bool:
+    """Note the job that is being rendered, and take secrets out of what is said."""
+    record.job = current_job.get()
+    said = record.getMessage()
+    clean = without_secrets(said)
+    if clean != said:
+        record.msg, record.args = clean, ()
+    return True
+
+
+def without_secrets(text: str) -> str:
+    """`text` with tokens, the user's own ones too, as ***.
+
+    >>> without_secrets("GET /?token=abc with hf_abcdefghijkl")
+    'GET /?token=*** with ***'
+    """
+    for name in SECRET_NAMES:
+        if secret := os.environ.get(name):
+            text = text.replace(secret, "***")
+    return SECRETS.sub("***", text)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: `time` (UTC), `level`, `logger`, `job`, `message`, and `traceback` after an exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z"
+        line = {
+            "time": moment,
+            "level": record.levelname,
+            "logger": record.name,
+            "job": getattr(record, "job", None),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = without_secrets(self.formatException(record.exc_info))
+        return json.dumps(line, ensure_ascii=False)
+
+
+def last_lines(file: Path, job_id: str, count: int = 8) -> tuple[str, ...]:
+    """The last messages about a job in the log, the oldest first; none where there is no log."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - TAIL_BYTES))
+            raw = stream.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ()
+    found = []
+    for text in raw:
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and line.get("job") == job_id:
+            found.append(f"{line.get('level')} {line.get('message')}")
+    return tuple(found[-count:])
