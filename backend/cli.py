@@ -28,6 +28,7 @@ from backend.core.errors import InvalidRequest, StudioBusy, StudioError
 from backend.core.planning import steps_in_words
 from backend.core.schema import Fit, Mode, Orientation, Preset, SkyReelsOptions, parse_request
 from backend.system.supervisor import SUPERVISED, supervise
+from backend.web.network import check_host
 
 DONE, FAILED, BAD_REQUEST, CANCELLED = 0, 1, 2, 130
 
@@ -126,12 +127,12 @@ def open_studio() -> Iterator[Studio]:
         try:
             studio = LocalStudio(settings)
         except StudioBusy as busy:
-            from backend.web.client import RemoteStudio, running_studio
+            from backend.web.client import RemoteStudio, key, running_studio
 
             url = running_studio(settings)
             if url is None:
                 raise busy
-            studio = RemoteStudio(url)
+            studio = RemoteStudio(url, key(settings))
         yield studio
     except StudioError as error:
         fail(str(error), BAD_REQUEST if error.status in (404, 409, 422) else FAILED)
@@ -251,7 +252,8 @@ def send_files(studio: Studio, wish: dict[str, Any]) -> dict[str, Any]:
 def main(
     context: typer.Context,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to serve on.")] = 8501,
-    host: Annotated[str, typer.Option(help="The address to bind.")] = "127.0.0.1",
+    host: Annotated[str | None, typer.Option(help="The address to bind; default: this machine alone.")] = None,
+    lan: Annotated[bool, typer.Option("--lan", help="Let others on the network in, with a token.")] = False,
     data: Annotated[Path | None, typer.Option(help="The data folder; default: the checkout.")] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page when it is ready.")] = True,
 ) -> None:
@@ -259,16 +261,20 @@ def main(
     if data is not None:
         os.environ["STUDIO_DATA"] = str(data.expanduser().resolve())
     if context.invoked_subcommand is None:
-        serve(host, port, browser)
+        serve(host, port, lan, browser)
 
 
-def serve(host: str, port: int, browser: bool) -> None:
-    if SUPERVISED not in os.environ:
-        raise typer.Exit(supervise([sys.executable, "-m", "backend.cli", *sys.argv[1:]]))
-    from backend.web.run import run_server
-
+def serve(host: str | None, port: int, lan: bool, browser: bool) -> None:
     try:
-        run_server(Settings.from_env(), host, port, open_browser=browser)
+        if not lan and host is not None:
+            check_host(host)
+        if SUPERVISED not in os.environ:
+            flags = [f"--port={port}", *([f"--host={host}"] if host else []), *(["--lan"] if lan else [])]
+            flags.append("--browser" if browser else "--no-browser")
+            raise typer.Exit(supervise([sys.executable, "-m", "backend.cli", *flags]))
+        from backend.web.run import run_server
+
+        run_server(Settings.from_env(), host, port, lan=lan, open_browser=browser)
     except StudioError as error:
         fail(str(error), FAILED)
 

@@ -99,6 +99,11 @@ class Settings:
         return self.outputs / "studio.lock"
 
     @property
+    def token(self) -> Path:
+        """What others on the network must show, after `./launch.sh --lan`."""
+        return self.outputs / "studio.token"
+
+    @property
     def log(self) -> Path:
         return self.outputs / "studio.log"
 

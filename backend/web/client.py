@@ -11,6 +11,7 @@ import httpx
 
 from backend.core.config import Settings
 from backend.core.errors import StudioBusy, StudioError
+from backend.web.network import read_token
 
 UPLOAD_TIMEOUT_S = 600.0
 
@@ -19,17 +20,23 @@ def running_studio(settings: Settings) -> str | None:
     """The URL of the studio that serves this data folder, if one answers."""
     try:
         url = str(json.loads(settings.address.read_text())["url"])
-        return url if httpx.get(f"{url}/healthz", timeout=3).status_code == 200 else None
+        return url if httpx.get(f"{url}/healthz", timeout=3, headers=key(settings)).status_code == 200 else None
     except (OSError, ValueError, KeyError, httpx.HTTPError):
         return None
+
+
+def key(settings: Settings) -> dict[str, str]:
+    """The header that opens a studio which asks for a token."""
+    token = read_token(settings.token)
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 class RemoteStudio:
     """The calls that the command line needs, as JSON, against a running studio. Raises StudioError with its words."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
         self.url = url
-        self._http = httpx.Client(base_url=f"{url}/api/v1", timeout=30)
+        self._http = httpx.Client(base_url=f"{url}/api/v1", timeout=30, headers=headers)
 
     def close(self) -> None:
         self._http.close()

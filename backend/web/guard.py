@@ -1,15 +1,22 @@
 """Who may knock: a pure ASGI gate in front of every HTTP and WebSocket route, Streamlit's own included.
 
 It takes only known Host names (a foreign name on 127.0.0.1 is DNS rebinding), refuses unsafe requests that another
-site's page sends, and adds the security headers. It reads the raw headers, never a URL rebuilt from them.
+site's page sends, asks for the token where the studio has one, and adds the security headers. It reads the raw headers,
+never a URL rebuilt from them.
 """
 
 from __future__ import annotations
 
+import html
 import json
+import secrets
 from collections.abc import Iterable
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs, urlencode
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backend.web.network import COOKIE, COOKIE_KEEP_S
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 UPLOADS = "/api/v1/uploads"
@@ -43,26 +50,34 @@ HEADERS = (
 
 
 class Guard:
-    """ASGI middleware; `hosts` are the names, without port, under which the studio may be called."""
+    """ASGI middleware; `hosts` are the names, without port, under which the studio may be called. With a `token`, only
+    those come in who show it: in the address once, as `?token=`, then as a cookie, or as `Authorization: Bearer`.
+    """
 
-    def __init__(self, app: ASGIApp, hosts: Iterable[str] = LOOPBACK_HOSTS) -> None:
+    def __init__(self, app: ASGIApp, hosts: Iterable[str] = LOOPBACK_HOSTS, token: str | None = None) -> None:
         self.app = app
         self.hosts = frozenset(hosts)
+        self.token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        reason = self.refusal(scope)
+        reason, status, code = self.refusal(scope), 403, "forbidden"
+        if reason is None and self.token is not None and not _shows(scope, self.token):
+            if scope["type"] == "http" and scope["method"] == "GET" and _is_same(_token_in_query(scope), self.token):
+                await _let_in(scope, send, self.token)
+                return
+            reason, status, code = "The studio asks for its token: open the address that it printed.", 401, "no_token"
         if reason is None and (excess := body_problem(scope)):
-            await _refuse(send, 413, "too_large", excess)
-        elif reason is None:
-            await self.app(scope, receive, _with_headers(send))
+            reason, status, code = excess, 413, "too_large"
+        if reason is None:
+            await self.app(_as_from_here(scope), receive, _with_headers(send))
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": reason[:120]})
         else:
-            await _refuse(send, 403, "forbidden", reason)
+            await _refuse(scope, send, status, code, reason)
 
     def refusal(self, scope: Scope) -> str | None:
         """Why the request is refused, or None."""
@@ -109,8 +124,67 @@ def body_problem(scope: Scope) -> str | None:
     return None
 
 
-async def _refuse(send: Send, status: int, code: str, reason: str) -> None:
-    body = json.dumps({"error": {"code": code, "message": reason, "field": None}}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *HEADERS]
+def _as_from_here(scope: Scope) -> Scope:
+    """The request as if its page had been opened at localhost, now that its origin is known to be good: Streamlit would
+    ask a server on the internet for this machine's address, to compare.
+    """
+    headers = []
+    for name, value in scope["headers"]:
+        if name == b"origin":
+            value = b"http://localhost"
+        elif name == b"host" and scope["type"] == "websocket":
+            value = b"localhost"
+        headers.append((name, value))
+    return {**scope, "headers": headers}
+
+
+def _shows(scope: Scope, token: str) -> bool:
+    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    scheme, _, shown = headers.get(b"authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and _is_same(shown.strip(), token):
+        return True
+    try:
+        cookie = SimpleCookie(headers.get(b"cookie", "")).get(COOKIE)
+    except CookieError:
+        return False
+    return cookie is not None and _is_same(cookie.value, token)
+
+
+def _is_same(shown: str, token: str) -> bool:
+    return secrets.compare_digest(shown.encode(), token.encode())
+
+
+def _token_in_query(scope: Scope) -> str:
+    shown: str = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[-1]
+    return shown
+
+
+async def _let_in(scope: Scope, send: Send, token: str) -> None:
+    """Give the browser its cookie and send it to the same address without the token."""
+    query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    rest = urlencode({name: values for name, values in query.items() if name != "token"}, doseq=True)
+    # One slash: two would be an address on another host.
+    path = "/" + scope.get("raw_path", b"/").decode("latin-1").partition("?")[0].lstrip("/\\")
+    cookie = f"{COOKIE}={token}; Path=/; Max-Age={COOKIE_KEEP_S}; HttpOnly; SameSite=Strict"
+    headers = [
+        (b"location", (path + (f"?{rest}" if rest else "")).encode("latin-1")),
+        (b"set-cookie", cookie.encode()),
+        (b"cache-control", b"no-store"),
+        (b"content-length", b"0"),
+        *HEADERS,
+    ]
+    await send({"type": "http.response.start", "status": 303, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _refuse(scope: Scope, send: Send, status: int, code: str, reason: str) -> None:
+    """Say why, as JSON, or to a browser that wants a page as one."""
+    wants_page = b"text/html" in dict(scope["headers"]).get(b"accept", b"")
+    if wants_page:
+        body = f"<!doctype html><title>Studio</title><p>{html.escape(reason)}</p>".encode()
+    else:
+        body = json.dumps({"error": {"code": code, "message": reason, "field": None}}).encode()
+    kind = b"text/html; charset=utf-8" if wants_page else b"application/json"
+    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), *HEADERS]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

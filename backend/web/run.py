@@ -8,29 +8,38 @@ import socket
 import threading
 import time
 import webbrowser
-from ipaddress import ip_address
 
 import uvicorn
 
 from backend.core.config import Settings
-from backend.core.errors import StudioBusy, StudioError
+from backend.core.errors import StudioBusy
 from backend.system import logs
 from backend.video_generator import shared_generator
 from backend.web.client import running_studio
 from backend.web.guard import LOOPBACK_HOSTS
+from backend.web.network import make_token, names_of_this_machine, network_address, read_token
 from backend.web.server import create_app
 
+EVERY_ADDRESS = "0.0.0.0"
 GRACE_S = 3  # open downloads and event streams may finish for this long after Ctrl-C
 
 
-def run_server(settings: Settings, host: str, port: int, *, open_browser: bool) -> None:
-    """Serve until a signal ends it. Raises StudioBusy, in one sentence with the way out, for a port that is taken."""
-    check_host(host)
+def run_server(settings: Settings, host: str | None, port: int, *, lan: bool, open_browser: bool) -> None:
+    """Serve until a signal ends it; with `lan` to the network too, for who has the token.
+
+    Raises StudioBusy, in one sentence with the way out, for a port that is taken.
+    """
+    host = host or (EVERY_ADDRESS if lan else "127.0.0.1")
     check_port(settings, host, port)
-    url = f"http://{'localhost' if host in ('127.0.0.1', 'localhost') else host}:{port}"
+    shown = "localhost" if host in ("127.0.0.1", "localhost", EVERY_ADDRESS) else host
+    url = f"http://{shown}:{port}"
     logs.write_to_terminal()
     shared_generator(settings)  # here, so that a data folder in use is one sentence, not a failed start of the server
-    app = create_app(settings, hosts={*LOOPBACK_HOSTS, host})
+    hosts, token = {*LOOPBACK_HOSTS, host}, None
+    if lan:
+        hosts |= names_of_this_machine()
+        token = _invite(settings, port)
+    app = create_app(settings, hosts, token)
     config = uvicorn.Config(
         app,
         host=host,
@@ -50,17 +59,17 @@ def run_server(settings: Settings, host: str, port: int, *, open_browser: bool) 
         print("The studio is closed.")
 
 
-def check_host(host: str) -> None:
-    """Raise StudioError for an address that others could reach: there is no password at the door."""
-    try:
-        loopback = host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise StudioError(
-            f"--host {host} is not a loopback address, and the studio has no password against the network;",
-            hint="leave --host out, and reach it from elsewhere through a tunnel such as ssh -L.",
-        )
+def _invite(settings: Settings, port: int) -> str:
+    """The token of this data folder; a new one is shown, with the address to give to others, this once."""
+    token = read_token(settings.token)
+    address = f"http://{network_address()}:{port}"
+    if token is None:
+        token = make_token(settings.token)
+        print(f"For others on this network: {address}/?token={token}", flush=True)
+        print("This is shown once; whoever has the address can use the studio.", flush=True)
+    else:
+        print(f"For others on this network: {address}, with the token in outputs/{settings.token.name}", flush=True)
+    return token
 
 
 def check_port(settings: Settings, host: str, port: int) -> None:

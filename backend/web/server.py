@@ -17,8 +17,10 @@ from backend.web.api import api, install_error_handlers, media, nowhere
 from backend.web.guard import LOOPBACK_HOSTS, Guard
 
 
-def create_app(settings: Settings, hosts: Iterable[str] = LOOPBACK_HOSTS) -> FastAPI:
+def create_app(settings: Settings, hosts: Iterable[str] = LOOPBACK_HOSTS, token: str | None = None) -> FastAPI:
     """The whole studio as an ASGI application; its generator starts and stops with it.
+
+    `hosts` and `token` are those of `Guard`.
 
     Changes the working directory to the checkout, because Streamlit looks for its configuration there.
     """
@@ -52,6 +54,6 @@ def create_app(settings: Settings, hosts: Iterable[str] = LOOPBACK_HOSTS) -> Fas
     app.include_router(media)
     app.include_router(api)
     app.include_router(nowhere)
-    app.add_middleware(Guard, hosts=tuple(hosts))
+    app.add_middleware(Guard, hosts=tuple(hosts), token=token)
     app.mount("/", pages)
     return app

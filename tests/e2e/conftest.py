@@ -34,15 +34,15 @@ def free_port() -> int:
 
 
 class LiveStudio:
-    """`python -m backend.cli` on a free port and a data folder of its own, with further variables of environment."""
+    """`python -m backend.cli` on a free port and a data folder of its own, with further flags and variables."""
 
-    def __init__(self, data: Path, **further: str) -> None:
+    def __init__(self, data: Path, *flags: str, **further: str) -> None:
         self.port = free_port()
         self.url = f"http://localhost:{self.port}"
         self.data = data
         self.log = data.parent / "studio.log"
         environ = os.environ | {"PYTHONPATH": str(ROOT), "STUDIO_DATA": str(data)} | further
-        command = [sys.executable, "-m", "backend.cli", "--port", str(self.port), "--no-browser"]
+        command = [sys.executable, "-m", "backend.cli", "--port", str(self.port), "--no-browser", *flags]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, cwd=data.parent, env=environ, stdout=log, stderr=log)
         deadline = time.monotonic() + 60
@@ -54,7 +54,7 @@ class LiveStudio:
 
     def answers(self) -> bool:
         with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/healthz", timeout=2).status_code == 200
+            return httpx.get(f"{self.url}/healthz", timeout=2).status_code in (200, 401)
         return False
 
     def memory_mib(self) -> float:

@@ -1,0 +1,73 @@
+"""Who on the network may come in: nobody, or those with the token, which is made once and kept for its owner alone."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from ipaddress import ip_address
+from pathlib import Path
+
+import psutil
+
+from backend.core.errors import StudioError
+
+COOKIE = "studio_token"
+COOKIE_KEEP_S = 30 * 24 * 3600
+LENGTH = 32  # bytes
+
+
+def check_host(host: str) -> None:
+    """Raise StudioError for an address that others could reach without a token."""
+    try:
+        loopback = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise StudioError(
+            f"--host {host} is not a loopback address, and there is no password at that door;",
+            hint="add --lan, which asks others on the network for a token, or leave --host out.",
+        )
+
+
+def read_token(file: Path) -> str | None:
+    """The token in `file`, which is made readable by its owner alone; None where there is none."""
+    try:
+        token = file.read_text(encoding="ascii").strip()
+        file.chmod(0o600)
+    except (OSError, ValueError):
+        return None
+    return token or None
+
+
+def make_token(file: Path) -> str:
+    """A new token, in a file that only its owner can read from the first moment on."""
+    token = secrets.token_urlsafe(LENGTH)
+    file.unlink(missing_ok=True)
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "w", encoding="ascii") as stream:
+        stream.write(token + "\n")
+    return token
+
+
+def names_of_this_machine() -> set[str]:
+    """Under what a browser on the network may call this machine: its name, with .local too, and its addresses."""
+    host = socket.gethostname().lower()
+    found = {host, f"{host.split('.')[0]}.local"}
+    for addresses in psutil.net_if_addrs().values():
+        for entry in addresses:
+            if entry.family == socket.AF_INET:
+                found.add(entry.address)
+            elif entry.family == socket.AF_INET6:
+                found.add(f"[{entry.address.partition('%')[0]}]")
+    return found
+
+
+def network_address() -> str:
+    """The address to tell other people: that of the first interface that is up and no loopback."""
+    up = {name for name, state in psutil.net_if_stats().items() if state.isup}
+    for name, addresses in psutil.net_if_addrs().items():
+        for entry in addresses:
+            if name in up and entry.family == socket.AF_INET and not ip_address(entry.address).is_loopback:
+                return entry.address
+    return socket.gethostname()

@@ -1,0 +1,191 @@
+"""T04: a studio on the network opens to its token alone, on every route."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
+
+from backend.core.errors import StudioError
+from backend.web.guard import Guard
+from backend.web.network import COOKIE, check_host, make_token, names_of_this_machine, read_token
+from tests.e2e.conftest import ROOT, LiveStudio
+
+TOKEN = "a-token-of-letters"
+PATHS = ["/", "/docs", "/healthz", "/metrics", "/api/v1/jobs", "/app/static/media/x/video.mp4", "/_stcore/health"]
+
+
+async def seen(request):
+    return JSONResponse({"path": request.url.path, "origin": request.headers.get("origin")})
+
+
+async def socket(websocket):
+    await websocket.accept()
+    await websocket.send_json({"host": websocket.headers["host"], "origin": websocket.headers.get("origin")})
+    await websocket.close()
+
+
+INNER = Starlette(
+    routes=[
+        WebSocketRoute("/_stcore/stream", socket),
+        Mount("/", routes=[Route("/{path:path}", seen, methods=["GET", "POST", "DELETE"])]),
+    ]
+)
+
+
+@pytest.fixture
+def client():
+    return TestClient(
+        Guard(INNER, {"studio.local"}, TOKEN), base_url="http://studio.local:8501", follow_redirects=False
+    )
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "HEAD", "OPTIONS"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"authorization": "Bearer wrong"},
+        {"authorization": f"Basic {TOKEN}"},
+        {"authorization": "Bearer "},
+        {"cookie": f"{COOKIE}=wrong"},
+        {"cookie": f"{COOKIE}={TOKEN[:-1]}"},
+        {"cookie": f"other={TOKEN}"},
+        {"cookie": "\xff=;;,"},
+    ],
+)
+def test_nothing_opens_without_the_token(client, path, method, headers):
+    headers = {name: value.encode("latin-1") for name, value in headers.items()}
+    answer = client.request(method, path, headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["content-security-policy"]
+    assert TOKEN not in answer.text
+
+
+@pytest.mark.parametrize("headers", [{"authorization": f"Bearer {TOKEN}"}, {"cookie": f"a=b; {COOKIE}={TOKEN}"}])
+def test_with_it_everything_does(client, headers):
+    assert all(client.get(path, headers=headers).status_code == 200 for path in PATHS)
+    assert client.post("/api/v1/jobs", headers=headers).status_code == 200
+    with client.websocket_connect("ws://studio.local/_stcore/stream", headers=headers) as stream:
+        assert stream.receive_json()["host"] == "localhost"
+
+
+@pytest.mark.parametrize("headers", [{}, {"cookie": f"{COOKIE}=wrong"}])
+@pytest.mark.parametrize("path", ["/_stcore/stream", f"/_stcore/stream?token={TOKEN}"])
+def test_a_web_socket_needs_the_cookie(client, headers, path):
+    with pytest.raises(WebSocketDisconnect), client.websocket_connect(f"ws://studio.local{path}", headers=headers):
+        pass
+
+
+def test_the_address_that_was_printed_leaves_a_cookie_and_no_trace_of_the_token(client):
+    answer = client.get(f"/gallery?token={TOKEN}&film=a%20b")
+    assert answer.status_code == 303
+    assert answer.headers["location"] == "/gallery?film=a+b"
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith(f"{COOKIE}={TOKEN}; Path=/")
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+    assert client.get("/gallery").json()["path"] == "/gallery"  # the cookie is kept
+
+
+@pytest.mark.parametrize("path", ["//evil.example", "/%5C/evil.example", "///evil.example/x"])
+def test_it_never_sends_to_another_host(client, path):
+    answer = client.get(f"http://studio.local:8501{path}?token={TOKEN}")
+    assert answer.status_code == 303
+    location = answer.headers["location"]
+    assert location.startswith("/")
+    assert not location.startswith(("//", "/\\"))
+
+
+@pytest.mark.parametrize("query", ["token=", "token=wrong", "token", f"token={TOKEN}&token=wrong", "token=%ff"])
+def test_a_wrong_token_in_the_address_opens_nothing(client, query):
+    assert client.get(f"/?{query}").status_code == 401
+
+
+def test_the_token_does_not_excuse_a_foreign_name_or_page(client):
+    known = {"authorization": f"Bearer {TOKEN}"}
+    assert client.get("/", headers=known | {"host": "evil.example"}).status_code == 403
+    assert client.post("/api/v1/jobs", headers=known | {"origin": "http://evil.example"}).status_code == 403
+
+
+def test_a_browser_is_told_in_a_page(client):
+    answer = client.get("/", headers={"accept": "text/html,*/*"})
+    assert answer.status_code == 401
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "asks for its token" in answer.text
+
+
+def test_a_good_origin_is_handed_on_as_localhost():
+    """Streamlit would look up this machine's address on the internet to compare it."""
+    client = TestClient(Guard(INNER, {"studio.local"}), base_url="http://studio.local")
+    answer = client.post("/x", headers={"origin": "http://studio.local"})
+    assert answer.json()["origin"] == "http://localhost"
+    with client.websocket_connect(
+        "ws://studio.local/_stcore/stream", headers={"origin": "http://studio.local"}
+    ) as stream:
+        assert stream.receive_json() == {"host": "localhost", "origin": "http://localhost"}
+
+
+def test_the_token_is_its_owners_alone(tmp_path):
+    file = tmp_path / "token"
+    assert read_token(file) is None
+    token = make_token(file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert len(token) >= 43
+    assert read_token(file) == token
+    file.chmod(0o644)
+    assert read_token(file) == token
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert make_token(file) != token
+
+
+def test_a_link_in_the_tokens_place_is_not_followed(tmp_path):
+    (tmp_path / "target").write_text("mine")
+    (tmp_path / "token").symlink_to(tmp_path / "target")
+    make_token(tmp_path / "token")
+    assert (tmp_path / "target").read_text() == "mine"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.com"])
+def test_the_network_needs_lan(host):
+    with pytest.raises(StudioError, match="add --lan"):
+        check_host(host)
+
+
+@pytest.fixture
+def on_the_network(tmp_path):
+    studio = LiveStudio(tmp_path / "data", "--lan")
+    yield studio
+    studio.stop()
+
+
+def test_lan_prints_the_address_once_and_the_command_line_finds_its_way_in(on_the_network):
+    studio = on_the_network
+    said = studio.log.read_text()
+    token = read_token(studio.data / "outputs" / "studio.token")
+    assert said.count(f"/?token={token}") == 1
+    assert httpx.get(f"{studio.url}/api/v1/jobs").status_code == 401
+    address = next(name for name in names_of_this_machine() if name[0].isdigit() and name != "127.0.0.1")
+    answer = httpx.get(f"http://{address}:{studio.port}/?token={token}", follow_redirects=False)
+    assert answer.status_code == 303
+    command = [sys.executable, "-m", "backend.cli", "--data", str(studio.data), "jobs", "list"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert studio.stop() == 0
+    again = LiveStudio(studio.data, "--lan")
+    deadline = time.monotonic() + 10
+    while "For others on this network" not in again.log.read_text():
+        assert time.monotonic() < deadline
+    assert token not in again.log.read_text()
+    assert again.stop() == 0
