@@ -8,10 +8,11 @@ from backend.core.config import ROOT
 from backend.core.errors import StudioError
 from ui.studio import film_news, studio
 from ui.theme import STYLE
+from ui.words import plain
 
-news = film_news()
+title = film_news()
 st.set_page_config(
-    page_title=f"{news} · Studio" if news else "AI Video Generation Studio",
+    page_title=f"{title} · Studio" if title else "AI Video Generation Studio",
     page_icon=str(ROOT / "ui" / "assets" / "icon.png"),
     layout="wide",
 )
@@ -28,4 +29,8 @@ try:
 except StudioError as error:
     st.error(str(error), icon=":material/block:")
     st.stop()
+if news := studio().news:
+    warning, button = st.columns([8, 1], vertical_alignment="center")
+    warning.warning(plain(news), icon=":material/healing:")
+    button.button("Got it", key="news_seen", on_click=studio().dismiss_news)
 page.run()

@@ -482,18 +482,36 @@ def inspect_film(film: Path) -> None:
 
 
 @app.command()
-def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend the history and tidy up first.")] = False,
+) -> None:
     """Check this machine and the data folder; exits 1 if something must be mended."""
     import dataclasses
 
     from backend.system.doctor import print_checks, run_checks
 
+    if repair:
+        mend_data_folder()
     checks = run_checks(Settings.from_env())
     if as_json:
         print(json.dumps([dataclasses.asdict(check) for check in checks]))
     else:
         print_checks(checks)
     raise typer.Exit(FAILED if any(check.status == "failed" for check in checks) else DONE)
+
+
+def mend_data_folder() -> None:
+    """What the studio does when it starts, without starting it."""
+    from backend.video_generator import VideoGenerator
+
+    try:
+        generator = VideoGenerator(Settings.from_env())
+    except StudioError as error:
+        fail(str(error), FAILED)
+    generator.tidy()
+    print(generator.news or "The history is whole.")
+    generator.stop()
 
 
 if __name__ == "__main__":

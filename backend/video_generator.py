@@ -225,6 +225,10 @@ class VideoGenerator:
         self._announce()
         return job
 
+    def dismiss_news(self) -> None:
+        """Somebody has read what was wrong with the history."""
+        self.news = None
+
     def job(self, job_id: str) -> Job:
         return self.store.get(job_id)
 
@@ -351,7 +355,7 @@ class VideoGenerator:
     def _work(self) -> None:
         while True:
             if time.monotonic() - self._tidied > TIDY_EVERY_S or not self._tidied:
-                self._tidy()
+                self.tidy()
             with self._changed:
                 if self._stopping:  # asked under the lock: a stop that came while tidying has notified already
                     return
@@ -578,7 +582,7 @@ class VideoGenerator:
         recent = now - (job.finished_at or now) <= self.settings.unfinished_keep_s
         return job.state in RETRIABLE and job.trashed_at is None and recent
 
-    def _tidy(self) -> None:
+    def tidy(self) -> None:
         """Remove uploads that no job needs and what lay in the trash for a week; never an output."""
         self._tidied = time.monotonic()
         try:

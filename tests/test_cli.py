@@ -228,3 +228,14 @@ def _picture(folder):
     file = folder / "grey.png"
     Image.fromarray(np.full((48, 64, 3), 90, np.uint8)).save(file)
     return file
+
+
+def test_doctor_mends_a_damaged_history(run, settings, monkeypatch):
+    monkeypatch.setattr("backend.system.doctor.run_checks", lambda settings: [])
+    assert run("generate", "--prompt", "x", *SMALL)[0] == 0
+    code, said, _ = run("doctor", "--repair")
+    assert (code, "The history is whole." in said) == (0, True)
+    settings.database.write_bytes(b"no database at all" * 100)
+    code, said, _ = run("doctor", "--repair")
+    assert (code, "put together from the copy" in said) == (0, True)
+    assert len(json.loads(run("jobs", "list", "--json")[1])) == 1

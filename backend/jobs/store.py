@@ -364,6 +364,13 @@ class Store:
         where, values = _where(wanted)
         return int(self._one(f"SELECT count(*) AS n FROM jobs WHERE {where}", *values)["n"])
 
+    def counts(self) -> dict[JobState, int]:
+        """How many jobs there are in each state, those in the trash too."""
+        return {
+            JobState(row["state"]): row["n"]
+            for row in self._all("SELECT state, count(*) AS n FROM jobs GROUP BY state")
+        }
+
     def uploads_in_use(self) -> set[str]:
         """Ids of the uploads that a job in the history refers to; those in the trash count until it is emptied."""
         rows = self._all(

@@ -15,6 +15,7 @@ import platform
 import re
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -58,6 +59,7 @@ def run_checks(settings: Settings) -> list[Check]:
             ("Memory", check_memory),
             ("Disk", lambda: check_disk(settings)),
             ("Folders", lambda: check_folders(settings)),
+            ("History", lambda: check_history(settings)),
             ("Video", check_video),
             ("Models", lambda: check_models(settings)),
             ("Port", check_port),
@@ -198,6 +200,24 @@ def check_folders(settings: Settings) -> Check:
     if closed:
         return Check("Folders", "failed", f"no writing to {', '.join(closed)}", "mend their rights, or set STUDIO_DATA")
     return Check("Folders", "ok", f"models, outputs, temp and uploads in {settings.data} can be written")
+
+
+def check_history(settings: Settings) -> Check:
+    """Whether the database of jobs is whole, and when it was last copied. Reads only."""
+    if not settings.database.exists():
+        return Check("History", "ok", "none yet")
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{settings.database}?mode=ro", uri=True, timeout=2)) as database:
+            fault = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            jobs = database.execute("SELECT count(*) FROM jobs").fetchone()[0] if fault == "ok" else 0
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        fault = str(error)
+    if fault != "ok":
+        way_out = "`./launch.sh doctor --repair` sets it aside and puts it together from its copy and the films"
+        return Check("History", "failed", f"{settings.database.name} is damaged: {fault}", way_out)
+    copies = sorted(settings.copies.glob("*.db"))
+    kept = f", {len(copies)} copies" if copies else ", no copy yet"
+    return Check("History", "ok", f"{jobs} jobs{kept}")
 
 
 def check_video() -> Check:

@@ -25,6 +25,8 @@ from backend.jobs.store import Filter
 from backend.media.outputs import LIVE, PREVIEW
 from backend.media.uploads import Upload
 from backend.video_generator import VideoGenerator
+from backend.web.metrics import CONTENT_TYPE as METRICS_TYPE
+from backend.web.metrics import render_metrics
 
 MEDIA_TYPES = {"video.mp4": "video/mp4", "thumbnail.jpg": "image/jpeg", "metadata.json": "application/json"}
 NO_CACHE = {"Cache-Control": "no-cache"}  # the next answer may differ
@@ -247,6 +249,7 @@ def system(generator: Generator) -> dict[str, Any]:
         "machine": dataclasses.asdict(generator.machine),
         "now": dataclasses.asdict(generator.monitor.sample()),
         "queue_paused": generator.store.queue_paused,
+        "news": generator.news,
         "models": [dataclasses.asdict(tally) for tally in generator.tallies()],
     }
 
@@ -257,7 +260,6 @@ nowhere = APIRouter(include_in_schema=False)
 
 @nowhere.api_route("/api/{path:path}", methods=METHODS)
 @nowhere.api_route("/api", methods=METHODS)
-@nowhere.api_route("/metrics", methods=METHODS)
 @nowhere.api_route("/v1/{path:path}", methods=METHODS)
 def nothing_here(request: Request) -> Response:
     """Without this, an unknown address would fall through to Streamlit, which answers every path with its page."""
@@ -288,6 +290,12 @@ def page_upload_preview(
     fit: Fit = Fit.CROP,
 ) -> FileResponse:
     return FileResponse(generator.uploads.preview(upload_id, width, height, fit), media_type="image/jpeg")
+
+
+@media.get("/metrics")
+def metrics(generator: Generator) -> Response:
+    """For Prometheus."""
+    return Response(render_metrics(generator), media_type=METRICS_TYPE)
 
 
 @media.get("/healthz")

@@ -317,3 +317,19 @@ def test_a_studio_that_is_open_is_recognised(body: bytes, status: str) -> None:
         check = doctor.check_port(server.server_port)
         server.shutdown()
     assert check.status == status
+
+
+def test_a_history_is_counted_and_a_damaged_one_named_with_the_way_out(settings, generator, a_request):
+    generator.wait(generator.submit(a_request()).id, 30)
+    found = doctor.check_history(settings)
+    assert found.status == "ok"
+    assert found.detail.startswith("1 jobs")
+    generator.stop()
+    settings.database.write_bytes(b"no database at all" * 100)
+    found = doctor.check_history(settings)
+    assert found.status == "failed"
+    assert "doctor --repair" in found.way_out
+
+
+def test_no_history_is_fine(settings):
+    assert doctor.check_history(settings).detail == "none yet"

@@ -165,7 +165,7 @@ def test_a_wrong_method_is_405_json(client, method, path):
     assert "another method" in answer.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/v1/videos", "/api"])
+@pytest.mark.parametrize("path", ["/v1/videos", "/api"])
 def test_what_does_not_exist_yet_is_no_page(client, path):
     assert client.get(path).status_code == 404
     assert client.head(path).status_code == 404
