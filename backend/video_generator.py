@@ -48,7 +48,7 @@ from backend.jobs.runner import run_job
 from backend.jobs.store import Tally
 from backend.library.checkpoints import Checkpoint, find_checkpoints
 from backend.media.outputs import LIVE, PREVIEW, VIDEO, move_to_trash, purge_trash, restore_from_trash
-from backend.media.uploads import Upload, Uploads
+from backend.media.uploads import Upload, Uploads, folder_bytes
 from backend.skyreels_integration import SkyReelsEngine
 from backend.synthetic import SyntheticEngine
 from backend.system import logs
@@ -88,6 +88,7 @@ class _Control:
     began: float = field(default_factory=time.monotonic)
     paused_s: float = 0.0
     written: float = 0.0
+    saved_at: float | None = None
     parts: dict[Stage, float] = field(default_factory=dict)  # how much of each stage is done
     taken_up: float = 0.0  # of the whole job, done by an earlier attempt
 
@@ -442,8 +443,9 @@ class VideoGenerator:
                 raise JobCancelled(control.job.id)
             control.note(at)
             now = time.monotonic()
-            if now - control.written >= PROGRESS_EVERY_S:
-                control.written = now
+            # A save is written at once: a death after it is not held against the job.
+            if now - control.written >= PROGRESS_EVERY_S or at.saved_at != control.saved_at:
+                control.written, control.saved_at = now, at.saved_at
                 with contextlib.suppress(sqlite3.Error):  # a full disk: the render itself will meet it, and say so
                     self.store.set_progress(control.job, self._progress(control, at))
 
@@ -563,13 +565,23 @@ class VideoGenerator:
         return checkpoint.folder
 
     def _clear_temp(self) -> None:
-        """Remove from temp/ what no job can go on from; after a failure or a cancellation it is kept a while."""
+        """Remove from temp/ what no job can go on from; after a failure or a cancellation it is kept a while, and only
+        so much of it.
+        """
         now = time.time()
+        kept = []
         for entry in self.settings.temp.iterdir():
             if not entry.is_dir() or entry.is_symlink():
                 if entry.name != ".gitkeep":
                     entry.unlink(missing_ok=True)
             elif not self._may_go_on(entry.name, now):
+                shutil.rmtree(entry, ignore_errors=True)
+            elif self.job(entry.name).state not in ACTIVE:
+                kept.append(entry)
+        room = self.settings.unfinished_quota_bytes
+        for entry in sorted(kept, key=lambda entry: self.job(entry.name).finished_at or now, reverse=True):
+            room -= folder_bytes(entry)
+            if room < 0:
                 shutil.rmtree(entry, ignore_errors=True)
 
     def _may_go_on(self, job_id: str, now: float) -> bool:

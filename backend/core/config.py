@@ -26,9 +26,11 @@ class Settings:
     queue_limit: int = 1000  # waiting jobs; one more is refused
     upload_limit_bytes: int = 500 * MIB
     upload_slots: int = 2  # uploads at once; a further one waits
+    uploads_quota_bytes: int = 20 * GIB  # all uploads together; a further one is refused
     upload_keep_s: float = 24 * 3600  # an upload that no job needs is removed after this
     save_every_s: float = 30.0  # a render that is killed loses at most this much, and the step that it was in
     unfinished_keep_s: float = 7 * 24 * 3600  # what a cancelled or failed job can go on from
+    unfinished_quota_bytes: int = 50 * GIB  # the oldest of them go first
     trash_keep_s: float = 7 * 24 * 3600
     disk_reserve_bytes: int = 2 * GIB  # a render starts only if this much would stay free
     hang_s: float = 120.0  # a render that reports nothing for so long, and for ten of its steps, hangs

@@ -6,6 +6,8 @@ What is still arriving or being removed is in `.parts`.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import re
 import shutil
@@ -16,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from backend.core.config import MIB, Settings
-from backend.core.errors import InvalidRequest, NotFound, UploadRefused
+from backend.core.config import GIB, MIB, Settings
+from backend.core.errors import InvalidRequest, NotEnoughSpace, NotFound, UploadRefused
 from backend.core.ids import is_id, new_id
 from backend.core.planning import Source, frames_at
 from backend.core.schema import FPS, SIDE, Fit
@@ -61,9 +63,20 @@ class Uploads:
         self._folder = settings.uploads
         self._parts = settings.uploads / PARTS
         self._limit_bytes = settings.upload_limit_bytes
+        self._quota_bytes = settings.uploads_quota_bytes
 
     def receive(self, filename: str) -> Incoming:
-        """Begin an upload. Use it as a context: unless `accept` was reached, leaving it removes all that came."""
+        """Begin an upload. Use it as a context: unless `accept` was reached, leaving it removes all that came.
+
+        Raises NotEnoughSpace when the quota of all uploads is used up, and later when the disk is full.
+        """
+        used = sum(folder_bytes(folder) for folder in (*_folders(self._folder), *_folders(self._parts)))
+        if used + self._limit_bytes > self._quota_bytes:
+            raise NotEnoughSpace(
+                f"Uploads take {used / GIB:.1f} of {self._quota_bytes / GIB:g} GiB;",
+                hint="delete films that used some, or wait: what no job needs goes after a day.",
+                field="file",
+            )
         upload_id = new_id()
         folder = self._parts / upload_id
         folder.mkdir(parents=True)
@@ -160,19 +173,27 @@ class Incoming:
             raise UploadRefused(
                 f"{self._name} is larger than {limit:g} MiB;", hint="make it smaller or shorter.", field="file"
             )
-        self._file.write(data)
+        try:
+            self._file.write(data)
+        except OSError as error:
+            self.discard()
+            raise _unwritten(error) from error
 
     def accept(self) -> Upload:
         """Recognise the file and keep it; UploadRefused otherwise, and then nothing of it stays behind the context."""
-        self._file.close()
-        upload = self._recognised()
-        (self._folder / RECORD).write_text(json.dumps(asdict(upload), ensure_ascii=False), encoding="utf-8")
-        move_folder(self._folder, self._target)
+        try:
+            self._file.close()
+            upload = self._recognised()
+            (self._folder / RECORD).write_text(json.dumps(asdict(upload), ensure_ascii=False), encoding="utf-8")
+            move_folder(self._folder, self._target)
+        except OSError as error:
+            raise _unwritten(error) from error
         return upload
 
     def discard(self) -> None:
         """Forget what came, unless it was accepted."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what is still in the buffer may not fit on the disk
+            self._file.close()
         if self._folder.exists():
             shutil.rmtree(self._folder)
 
@@ -214,6 +235,21 @@ def shown_name(filename: str) -> str:
     last = re.split(r"[/\\]", filename)[-1]
     visible = "".join(c for c in last if unicodedata.category(c) not in ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"))
     return visible.strip()[:NAME_LENGTH] or "upload"
+
+
+def folder_bytes(folder: Path) -> int:
+    """What the files of a folder take; what goes away meanwhile counts nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            total += path.lstat().st_size
+    return total
+
+
+def _unwritten(error: OSError) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NotEnoughSpace("The disk is full;", hint="delete films and empty the trash.", field="file")
+    return error
 
 
 def _is_real(folder: Path) -> bool:
