@@ -1,4 +1,4 @@
-"""What every test may ask for: a data folder of its own, and a studio in it that draws small sketches."""
+"""What every test may ask for: a data folder of its own, a studio in it that draws small sketches, and its doors."""
 
 import os
 from collections.abc import Iterator
@@ -6,7 +6,9 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from starlette.testclient import TestClient
 
+from backend import video_generator
 from backend.core.config import Settings
 from backend.core.schema import parse_request
 from backend.synthetic import Faults, SyntheticEngine
@@ -14,6 +16,8 @@ from backend.video_generator import VideoGenerator
 
 # A test that wants the weights which came with the studio says so; the others draw sketches, which is quick.
 os.environ["STUDIO_MODELS"] = str(Path(__file__).parent / "no-models")
+
+HERE = "http://localhost"
 
 hypothesis.settings.register_profile("studio", deadline=None)
 hypothesis.settings.load_profile("studio")
@@ -56,3 +60,27 @@ def generator(settings: Settings, engine: SyntheticEngine) -> Iterator[VideoGene
 def a_request():
     """Build a small request; fields may be overridden."""
     return lambda **wish: parse_request(SMALL | wish)
+
+
+@pytest.fixture(scope="session")
+def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """The whole ASGI application in process. Streamlit allows one runtime a process, so it is made once and each test
+    puts its own generator behind it.
+    """
+    from backend.web import server
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server, "shared_generator", lambda settings: None)
+        patch.setattr(server, "stop_shared_generator", lambda: None)
+        folder = tmp_path_factory.mktemp("doors")
+        app = server.create_app(Settings(data=folder, shared_models=folder / "none"))
+        with TestClient(app, base_url=HERE) as client:
+            yield client
+
+
+@pytest.fixture
+def client(doors: TestClient, generator: VideoGenerator, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    """The studio's doors over `generator`."""
+    monkeypatch.setattr(video_generator, "_shared", generator)
+    doors.app.state.generator = generator  # type: ignore[attr-defined]
+    return doors

@@ -13,6 +13,7 @@ import anyio
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -39,8 +40,25 @@ def the_generator(request: Request) -> VideoGenerator:
     return generator
 
 
+class Failure(BaseModel):
+    """What went wrong: a word for programs, a sentence with the way out, and the field that it is about."""
+
+    code: str
+    message: str
+    field: str | None
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every answer from 400 on."""
+
+    error: Failure
+
+
 Generator = Annotated[VideoGenerator, Depends(the_generator)]
-api = APIRouter(prefix="/api/v1")
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorAnswer} for status in (400, 403, 404, 409, 413, 422, 429, 500, 503, 507)
+}
+api = APIRouter(prefix="/api/v1", responses=ERRORS)
 media = APIRouter(include_in_schema=False)
 
 
@@ -144,7 +162,8 @@ def slug(text: str, otherwise: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower())[:48].strip("-") or otherwise
 
 
-@api.api_route("/jobs/{job_id}/video", methods=["GET", "HEAD"], tags=["films"])
+@api.head("/jobs/{job_id}/video", include_in_schema=False)
+@api.get("/jobs/{job_id}/video", tags=["films"])
 def job_video(job_id: str, generator: Generator, download: bool = False) -> FileResponse:
     """The MP4; ranges are honoured. `download=true` sends it as an attachment."""
     job = generator.job(job_id)
@@ -152,18 +171,21 @@ def job_video(job_id: str, generator: Generator, download: bool = False) -> File
     return _file(generator, job_id, "video.mp4", filename=filename)
 
 
-@api.api_route("/jobs/{job_id}/thumbnail", methods=["GET", "HEAD"], tags=["films"])
+@api.head("/jobs/{job_id}/thumbnail", include_in_schema=False)
+@api.get("/jobs/{job_id}/thumbnail", tags=["films"])
 def job_thumbnail(job_id: str, generator: Generator) -> FileResponse:
     return _file(generator, job_id, "thumbnail.jpg")
 
 
-@api.api_route("/jobs/{job_id}/preview", methods=["GET", "HEAD"], tags=["films"])
+@api.head("/jobs/{job_id}/preview", include_in_schema=False)
+@api.get("/jobs/{job_id}/preview", tags=["films"])
 def job_preview(job_id: str, generator: Generator) -> FileResponse:
     """The MP4 of the film's first seconds while the rest is made, then the film; ranges are honoured."""
     return _preview(generator, job_id)
 
 
-@api.api_route("/jobs/{job_id}/live", methods=["GET", "HEAD"], tags=["films"])
+@api.head("/jobs/{job_id}/live", include_in_schema=False)
+@api.get("/jobs/{job_id}/live", tags=["films"])
 def job_live(job_id: str, generator: Generator) -> Response:
     """A small moving picture, WebP, of what is being made now."""
     return _live(generator, job_id)
