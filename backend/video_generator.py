@@ -62,6 +62,8 @@ T = TypeVar("T")
 PROGRESS_EVERY_S = 0.5  # how often a running job's progress is written; each write is synced
 TIDY_EVERY_S = 600
 COPY_EVERY_S = 3600  # of the history
+LONG_AWAY_S = 7 * 24 * 3600  # no studio ran for so long, or the clock is wrong: nothing is removed for a day
+DOUBT_S = 24 * 3600
 STORE_RETRY_S = 5.0
 WATCH_EVERY_S = 1.0
 ROOM_CHECK_S = 5.0  # how often a full disk is asked whether there is room again
@@ -146,6 +148,8 @@ class VideoGenerator:
         self._catalog: tuple[float, dict[str, Checkpoint]] = (0.0, {})
         self._tidied = 0.0
         self._copied = 0.0
+        self._began = (time.time(), time.monotonic())
+        self._doubt_s = DOUBT_S if _long_away(settings.copies, time.time()) else 0
         self._needed_bytes = 0  # of free disk, before another job is taken; 0 while nothing was wrong
         self._look_again = 0.0  # when the free disk is asked next
 
@@ -568,7 +572,7 @@ class VideoGenerator:
         """Remove from temp/ what no job can go on from; after a failure or a cancellation it is kept a while, and only
         so much of it.
         """
-        now = time.time()
+        now = self._now()
         kept = []
         for entry in self.settings.temp.iterdir():
             if not entry.is_dir() or entry.is_symlink():
@@ -595,19 +599,25 @@ class VideoGenerator:
         return job.state in RETRIABLE and job.trashed_at is None and recent
 
     def tidy(self) -> None:
-        """Remove uploads that no job needs and what lay in the trash for a week; never an output."""
+        """Remove uploads that no job needs and what lay in the trash for a week; never an output. Copy the history."""
         self._tidied = time.monotonic()
         try:
-            for job_id in self.store.purge(self.settings.trash_keep_s):
-                log.info("job %s: purged from the trash", job_id)
-            purge_trash(self.settings.outputs, self.settings.trash_keep_s, time.time())
-            self._clear_temp()
-            self.uploads.sweep(self.store.uploads_in_use(), self.settings.upload_keep_s, time.time())
+            if time.monotonic() - self._began[1] >= self._doubt_s:
+                for job_id in self.store.purge(self._now() - self.settings.trash_keep_s):
+                    log.info("job %s: purged from the trash", job_id)
+                purge_trash(self.settings.outputs, self.settings.trash_keep_s, self._now())
+                self._clear_temp()
+                self.uploads.sweep(self.store.uploads_in_use(), self.settings.upload_keep_s, self._now())
             if not self._copied or time.monotonic() - self._copied > COPY_EVERY_S:
                 copy_history(self.store, self.settings.copies)
                 self._copied = time.monotonic()
         except (OSError, sqlite3.Error):
             log.exception("tidying failed; it is tried again later")
+
+    def _now(self) -> float:
+        """Seconds since 1970, by a clock that nobody sets while the studio runs."""
+        wall, monotonic = self._began
+        return wall + time.monotonic() - monotonic
 
     def _announce(self) -> None:
         with self._changed:
@@ -618,6 +628,12 @@ def end_process() -> None:
     """Leave at once, without a word to any thread, and ask for a fresh process."""
     logging.shutdown()
     os._exit(RESTART)
+
+
+def _long_away(copies: Path, now: float) -> bool:
+    """Whether the last copy of the history, which is made every hour, is a week old by the clock, or of the future."""
+    made = [copy.stat().st_mtime for copy in copies.glob("*.db")]
+    return bool(made) and not -2 * COPY_EVERY_S <= now - max(made) <= LONG_AWAY_S
 
 
 def _existing(job: Job, path: Path) -> Path:

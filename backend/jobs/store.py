@@ -327,12 +327,11 @@ class Store:
             self.version += 1
             return self.get(job_id)
 
-    def purge(self, older_than_s: float) -> list[str]:
-        """Forget the jobs that lay in the trash for longer than that; returns their ids."""
+    def purge(self, before: float) -> list[str]:
+        """Forget the jobs that went into the trash before that time; returns their ids."""
         with self._lock:
-            limit = self._clock() - older_than_s
             rows = self._all(
-                "DELETE FROM jobs WHERE trashed_at < ? AND state NOT IN ('running', 'queued') RETURNING id", limit
+                "DELETE FROM jobs WHERE trashed_at < ? AND state NOT IN ('running', 'queued') RETURNING id", before
             )
             self.version += bool(rows)
             return [row["id"] for row in rows]

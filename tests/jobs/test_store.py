@@ -276,9 +276,9 @@ def test_trash_and_purge(store, clock):
     assert store.find() == []
     assert [j.id for j in store.find(Filter(trashed=True))] == [job.id]
     clock[0] += 100
-    assert store.purge(older_than_s=200) == []
+    assert store.purge(before=clock[0] - 200) == []
     clock[0] += 200
-    assert store.purge(older_than_s=200) == [job.id]
+    assert store.purge(before=clock[0] - 200) == [job.id]
     with pytest.raises(NotFound):
         store.get(job.id)
 
