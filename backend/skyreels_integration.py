@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import logging
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 3.0
+# Whatever a checkpoint says, nothing is fetched while it is loaded and no code of it is run.
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DIFFUSERS_DISABLE_REMOTE_CODE": "1"}
 READING = 0.8  # of the loading stage; the rest is encoding the prompt and the pictures
 
 
@@ -240,6 +243,7 @@ def _import_torch() -> None:
 
     Streamlit collects after every run of a page, and without this each collection would stop the render for 0.3 s.
     """
+    os.environ |= OFFLINE
     import torch
 
     from backend.diffusion import conditions, decode, interrupt, preview, sampler, snapshot, text  # noqa: F401

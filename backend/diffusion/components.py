@@ -105,7 +105,9 @@ def load_components(folder: Path, device: torch.device, loaded: Callable[[float]
         with _explained(folder, part):
             parts[part] = _load_model(model, folder / part, part_dtype)
     with _explained(folder, "tokenizer"):
-        parts["tokenizer"] = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        parts["tokenizer"] = AutoTokenizer.from_pretrained(
+            folder / "tokenizer", local_files_only=True, trust_remote_code=False
+        )
     with _explained(folder, "scheduler"):
         parts["scheduler_config"] = UniPCMultistepScheduler.load_config(folder / "scheduler", local_files_only=True)
     if name == IMAGE_CLASS:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.core.config import GIB
+from backend.core.config import GIB, MIB
 from backend.core.registry import ALL_MODES, I2V, MODELS, PIXELS_540P, PIXELS_720P, T2V, ModelSpec, Transformer
 from backend.core.schema import FLOW_SHIFT
 
@@ -27,6 +27,7 @@ TEXT_CLASS = "SkyReelsV2Pipeline"
 IMAGE_CLASS = "SkyReelsV2ImageToVideoPipeline"
 PIPELINE_CLASSES = FORCING_CLASSES | {TEXT_CLASS, IMAGE_CLASS}
 
+HEADER_LIMIT = 8 * MIB  # of a safetensors file; the largest released one has 0.3
 TAKEN_IDS = {"auto"} | {spec.id for spec in MODELS.values() if spec.engine != "skyreels"}
 BY_FOLDER_NAME = {spec.id: spec for spec in MODELS.values() if spec.engine == "skyreels"} | {
     spec.repo_id.rsplit("/", 1)[-1].lower(): spec for spec in MODELS.values() if spec.repo_id
@@ -86,6 +87,8 @@ def _read_spec(folder: Path) -> ModelSpec:
     if name not in PIPELINE_CLASSES:
         raise _Damaged(f"{name!r} is not a SkyReels V2 pipeline")
     parts = ["transformer", "text_encoder", "vae"] + (["image_encoder"] if name == IMAGE_CLASS else [])
+    for file in sorted(folder.rglob("*.json")):
+        _refuse_code(file)
     sizes = {part: _weights_bytes(folder / part) for part in parts}
     shape, spatial_factor = _read_shapes(folder)
     if not (folder / "tokenizer").is_dir():
@@ -148,11 +151,26 @@ def _weights_bytes(folder: Path) -> int:
     return sum(_checked_bytes(file) for file in files)
 
 
+def _refuse_code(file: Path) -> None:
+    """No configuration may name code to be loaded, or a kernel to be fetched, whatever the libraries would do."""
+    if file.stat().st_size > HEADER_LIMIT or file.name.endswith(".index.json"):
+        return  # a vocabulary, or a list of shards, which is checked elsewhere
+    data = json.loads(file.read_bytes())
+    for key, value in data.items() if isinstance(data, dict) else ():
+        foreign_kernel = key.lstrip("_").startswith("attn_implementation") and "/" in str(value)
+        if key in ("auto_map", "custom_pipeline", "custom_pipelines") or foreign_kernel:
+            raise _Damaged(f"{file.parent.name}/{file.name} asks for code from elsewhere ({key}); it is not run here")
+
+
 def _checked_bytes(file: Path) -> int:
     """The size of a safetensors file, compared with what its header promises."""
     size = file.stat().st_size
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
+        if length > HEADER_LIMIT:
+            raise _Damaged(
+                f"{file.parent.name}/{file.name} has a header of {length} bytes; {HEADER_LIMIT} are the most"
+            )
         header = json.loads(stream.read(length)) if 8 + length <= size else {}
     tensors = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
     if not tensors or 8 + length + max(tensors) != size:

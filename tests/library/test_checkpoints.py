@@ -170,3 +170,36 @@ def test_weights_in_a_folder_that_data_folders_share_are_found(tmp_path):
     settings = Settings.from_env({"STUDIO_DATA": str(tmp_path / "data"), "STUDIO_MODELS": str(tmp_path / "shared")})
     assert [found.spec.id for found in find_checkpoints(settings.model_folders)] == ["random-df"]
     assert Settings(data=tmp_path).shared_models == Settings().models
+
+
+@pytest.mark.parametrize(
+    ("file", "entry"),
+    [
+        ("tokenizer/tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}}),
+        ("transformer/config.json", {"auto_map": {"AutoModel": "evil.Model"}}),
+        ("text_encoder/config.json", {"_attn_implementation_internal": "someone/kernel"}),
+        ("text_encoder/config.json", {"attn_implementation": "someone/kernel@v1"}),
+        ("model_index.json", {"custom_pipeline": "someone/pipeline"}),
+    ],
+)
+def test_a_checkpoint_that_asks_for_code_is_left_out(built, models, found, caplog, file, entry):
+    shutil.copytree(built["df"], models / "film")
+    edit(models / "film" / file, **entry)
+    assert found() == {}
+    assert "asks for code from elsewhere" in caplog.text
+
+
+def test_a_header_that_is_too_long_is_not_read(built, models, found, caplog):
+    shutil.copytree(built["df"], models / "film")
+    (file,) = (models / "film" / "vae").glob("*.safetensors")
+    file.write_bytes((9 * 2**20).to_bytes(8, "little") + b" " * (10 * 2**20))
+    assert found() == {}
+    assert "has a header of 9437184 bytes" in caplog.text
+
+
+def test_a_shard_outside_the_folder_is_not_followed(built, models, found, caplog):
+    shutil.copytree(built["df"], models / "film")
+    index = {"metadata": {}, "weight_map": {"x": "../../../etc/passwd"}}
+    (models / "film" / "transformer" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    assert found() == {}
+    assert "lacks ../../../etc/passwd" in caplog.text
