@@ -1,0 +1,50 @@
+"""P21: thousands of films later the studio holds no more memory, handles or threads than after the first."""
+
+from __future__ import annotations
+
+import time
+
+import psutil
+import pytest
+
+from backend.jobs.job import JobState
+from backend.jobs.store import Filter
+
+
+def soak(generator, a_request, jobs: int, warm: int) -> None:
+    process = psutil.Process()
+
+    def make(count: int, first: int) -> None:
+        for number in range(count):
+            while len(generator.store.queue()) > 50:
+                time.sleep(0.02)
+            generator.submit(a_request(seed=first + number, resolution="64x64", num_frames=16))
+        while generator.store.queue():
+            time.sleep(0.02)
+
+    make(warm, 0)
+    before = process.memory_info().rss, process.num_fds(), process.num_threads()
+    began = time.monotonic()
+    make(jobs, warm)
+    took = time.monotonic() - began
+    after = process.memory_info().rss, process.num_fds(), process.num_threads()
+    grown = (after[0] - before[0]) / 2**20
+    more = f"{after[1] - before[1]:+} handles, {after[2] - before[2]:+} threads"
+    print(f"{jobs} jobs in {took:.0f} s: {grown:+.1f} MiB, {more}")
+    assert generator.store.count(Filter(states=(JobState.SUCCEEDED,))) == jobs + warm
+    assert abs(after[1] - before[1]) <= 5
+    assert abs(after[2] - before[2]) <= 5
+    assert grown < max(20.0, 5.0 * jobs / 1000)
+    assert [path.name for path in generator.settings.temp.iterdir() if path.is_dir()] == []
+    wal = generator.settings.database.with_name("studio.db-wal")
+    assert not wal.exists() or wal.stat().st_size < 64 * 2**20
+
+
+def test_a_hundred_films(generator, a_request):
+    soak(generator, a_request, 60, 40)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_two_thousand_films(generator, a_request):
+    soak(generator, a_request, 2000, 100)
