@@ -84,6 +84,9 @@ def ended_row(job: Job) -> None:
         if job.error:
             words.markdown(plain(job.error.message))
         words.caption(facts(job))
+        if job.error and job.error.log:
+            with st.expander("The end of its log"):
+                st.code("\n".join(job.error.log), language=None, wrap_lines=True)
         with buttons.container(horizontal=True, horizontal_alignment="right", gap="xsmall"):
             action("Retry", ":material/refresh:", job, studio().retry)
             action("Remove", ":material/close:", job, studio().delete)

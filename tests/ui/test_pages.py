@@ -15,6 +15,7 @@ from backend.core.errors import RenderFailed
 from backend.core.planning import Progress, Stage
 from backend.core.registry import MODELS, SYNTHETIC, TINY
 from backend.core.schema import parse_request
+from backend.jobs.job import JobError
 from backend.media.writer import write_live
 from ui import words
 from ui.studio import film_so_far
@@ -432,3 +433,33 @@ def test_the_page_says_which_small_model_draws_and_why(app, generator, monkeypat
     assert "Choose one under Details" in shown(app)
     app.selectbox(key="form_model").set_value(small[0].id).run()
     assert "as chosen under Details" in shown(app)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_happened_to_the_history_is_said_on_every_page_until_it_is_read(app, generator, page):
+    generator.news = "The history could not be used (it is *empty*)."
+    visit(app, page)
+    assert [warning.value for warning in app.warning] == [words.plain(generator.news)]
+    app.button(key="news_seen").click().run()
+    assert generator.news is None
+    assert not app.warning
+
+
+def test_a_job_that_was_set_aside_shows_the_end_of_its_log(app, generator, a_request):
+    generator.pause_queue(True)
+    job = generator.submit(a_request())
+    for _ in range(3):
+        generator.store._run("UPDATE jobs SET state = 'running' WHERE id = ?", job.id)
+        generator.store.recover(lambda job_id: ("INFO attempt 3", "ERROR out of *luck*"))
+    visit(app, "ui/queue.py")
+    assert "Quarantined" in shown(app)
+    assert [code.value for code in app.code] == ["INFO attempt 3\nERROR out of *luck*"]
+
+
+def test_a_job_that_waits_for_room_says_so(app, generator, a_request):
+    generator.pause_queue(True)
+    job = generator.submit(a_request())
+    generator.store._run("UPDATE jobs SET state = 'running', attempts = 1 WHERE id = ?", job.id)
+    generator.store.give_back(generator.job(job.id), JobError("not_enough_space", "Waits for room on the disk;"))
+    visit(app, "ui/queue.py")
+    assert "Waits for room on the disk;" in shown(app)
