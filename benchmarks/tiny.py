@@ -1,6 +1,6 @@
 """What SkyReels V2 Tiny can do, measured on films that it was not trained on.
 
-    python -m benchmarks.tiny [--films 200] [--only meaning vae first extension end speed]
+    python -m benchmarks.tiny [--films 200] [--only speed meaning vae first extension end]
 
 Films are asked for by captions of scenes that training leaves out, made by the SkyReelsEngine at the model's own size
 in 20 steps, and judged by the network of `training/tiny/judge.py`, whose own measure on drawn films stands beside.
@@ -169,7 +169,7 @@ def render() -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[SkyReelsEngine, int], dict[str, Any]]] = {
-    part.__name__: part for part in (meaning, vae, first, extension, end, speed)
+    part.__name__: part for part in (speed, meaning, vae, first, extension, end)
 }
 
 

@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
+from tests.e2e.conftest import ROOT, LiveStudio
+
 pytestmark = pytest.mark.browser
 
 PLAYS = "v => v.readyState >= 2 && v.videoWidth > 0 && !v.error"
@@ -249,3 +251,23 @@ def clip(tmp_path_factory):
     file = tmp_path_factory.mktemp("clip") / "clip.mp4"
     write_film(file, [frames], fps=25, width=320, height=240, recipe={}, title="clip")
     return file
+
+
+def test_somebody_new_gets_a_real_film_of_the_tiny_model(browser, tmp_path):
+    """No GPU and no weights but those that came with the code: as after the first start."""
+    studio = LiveStudio(tmp_path / "data", STUDIO_MODELS=str(ROOT / "models"))
+    try:
+        tab = browser.new_page(viewport={"width": 1440, "height": 960})
+        tab.goto(studio.url)
+        expect(tab.get_by_text("Films are made by SkyReels V2 Tiny")).to_contain_text("Put a checkpoint into models/")
+        tab.get_by_role("radio", name="A red boat drifts left on a calm sea at sunset").click()
+        set_length(tab, 16)
+        tab.get_by_role("button", name="Generate").click()
+        tab.locator("video").wait_for(timeout=90_000)
+        assert plays(tab.locator("video"))
+        [job] = studio.jobs()
+        film = studio.wait_for(job["id"])["artifact"]
+        assert (film["model"], film["frames"], film["width"], film["height"]) == ("skyreels-v2-tiny", 16, 960, 540)
+        tab.close()
+    finally:
+        studio.stop()

@@ -29,7 +29,7 @@ from training.tiny.films import (
     subject_paths,
 )
 from training.tiny.run import Average, Run, first_alone, learning_rate, rank
-from training.tiny.text import WIDTH, embed, new_text_encoder, new_tokenizer, taught_encoder
+from training.tiny.text import WIDTH, embed, new_text_encoder, taught
 from training.tiny.vae import CHANNELS, to_video
 from training.tiny.world import caption, mirrored
 
@@ -232,14 +232,13 @@ def train(work: Path, films: list[Path], steps: int = STEPS, minutes: float = 1e
     torch.manual_seed(0)
     torch._dynamo.config.recompile_limit = 32
     vae = AutoencoderKLWan.from_pretrained(work / "code", local_files_only=True)
-    tokenizer = new_tokenizer()
     with first_alone():
         shards = encode_shards(work, films, LinearCode(vae))
         paths = subject_paths(work / "paths.npy", len(films))
-        taught = taught_encoder(work / "text", tokenizer)
+        tokenizer, encoder = taught(work / "text")
     device = working_device()
     model = Denoiser(tokenizer).to(device)
-    model.text_encoder.load_state_dict(taught.state_dict())
+    model.text_encoder.load_state_dict(encoder.state_dict())
     if begin is not None:
         for part in (model.transformer, model.text_encoder):
             found = type(part).from_pretrained(begin / PARTS[type(part)], local_files_only=True)

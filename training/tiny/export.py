@@ -16,7 +16,7 @@ from backend.core.config import ROOT
 from backend.core.registry import TINY
 from training.tiny.denoiser import Denoiser
 from training.tiny.judge import WEIGHTS
-from training.tiny.text import new_tokenizer
+from training.tiny.text import taught
 from training.tiny.vae import new_vae
 
 FOLDER = ROOT / "models" / TINY.id
@@ -24,7 +24,7 @@ FOLDER = ROOT / "models" / TINY.id
 
 def export(work: Path, folder: Path = FOLDER) -> None:
     """Write the averaged weights of `work` to `folder`, where the model card stays, and the judge beside its module."""
-    tokenizer = new_tokenizer()
+    tokenizer, _ = taught(work / "text")
     model = Denoiser(tokenizer)
     _load_averaged(model, work / "denoiser")
     vae = new_vae()

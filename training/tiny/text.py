@@ -113,15 +113,19 @@ def teach(tokenizer: Any, encoder: UMT5EncoderModel, steps: int = 800) -> float:
     return sum(last) / len(last)
 
 
-def taught_encoder(folder: Path, tokenizer: Any) -> UMT5EncoderModel:
-    """The encoder in `folder`, which is taught and put there first if there is none."""
+def taught(folder: Path) -> tuple[T5Tokenizer, UMT5EncoderModel]:
+    """The tokenizer and the encoder in `folder`, which are made and put there first if there are none. They belong
+    together: the rarest pieces come in another order each time that a vocabulary is learned.
+    """
     if not (folder / "config.json").exists():
         torch.manual_seed(0)
+        tokenizer = new_tokenizer()
         encoder = new_text_encoder(tokenizer)
         print("text", {"right": round(teach(tokenizer, encoder), 4)}, flush=True)
+        tokenizer.save_pretrained(folder)
         encoder.save_pretrained(folder)
-    found: UMT5EncoderModel = UMT5EncoderModel.from_pretrained(folder, local_files_only=True)
-    return found.float()
+    tokenizer = T5Tokenizer.from_pretrained(folder, local_files_only=True)
+    return tokenizer, UMT5EncoderModel.from_pretrained(folder, local_files_only=True).float()
 
 
 def _answer(scene: Scene, name: str) -> Any:
