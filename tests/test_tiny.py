@@ -135,7 +135,7 @@ def test_words_that_nobody_knows_do_no_harm(engine, judge):
 
 def test_a_first_picture_comes_back(engine):
     picture = draw_film(HELD_OUT, 33)[0]
-    given = {"mode": "image_to_video", "image": "a" * 16} | QUICK
+    given = {"mode": "image_to_video", "image": "a" * 20} | QUICK
     made = film(engine, Inputs(image=picture), prompt=told(0), **given)
     assert psnr(made[0], picture) > 24
     assert difference(made[0], made[-1]) > 0.5
@@ -143,14 +143,14 @@ def test_a_first_picture_comes_back(engine):
 
 def test_a_last_picture_is_reached(engine):
     drawn = draw_film(HELD_OUT, 33)
-    given = {"mode": "image_to_video", "image": "a" * 16, "end_image": "b" * 16} | QUICK
+    given = {"mode": "image_to_video", "image": "a" * 20, "end_image": "b" * 20} | QUICK
     made = film(engine, Inputs(image=drawn[0], end_image=drawn[-1]), prompt=told(0), **given)
     assert difference(made[-1], drawn[-1]) < difference(made[0], drawn[-1]) or psnr(made[-1], drawn[-1]) > 22
 
 
 def test_a_clip_goes_on(engine):
     given = draw_film(HELD_OUT + 1, 33)
-    wish = {"mode": "video_extension", "video": "a" * 16, "num_frames": 16, "num_inference_steps": 10}
+    wish = {"mode": "video_extension", "video": "a" * 20, "num_frames": 16, "num_inference_steps": 10}
     made = film(engine, Inputs(prefix=given[-PREFIX:]), Source(WIDTH, HEIGHT, 33, FPS), prompt=told(1), **wish)
     assert len(made) == PREFIX + 16
     join, usual = difference(made[PREFIX - 1], made[PREFIX]), difference(given[-2], given[-1])
