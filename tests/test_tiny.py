@@ -23,7 +23,10 @@ from training.tiny.judge import load_judge, truth
 from training.tiny.world import FPS, HEIGHT, WIDTH
 
 FOLDER = ROOT / "models" / TINY.id
-pytestmark = pytest.mark.skipif(not (FOLDER / "model_index.json").exists(), reason="it is still in training")
+pytestmark = [
+    pytest.mark.skipif(not (FOLDER / "model_index.json").exists(), reason="it is still in training"),
+    pytest.mark.timeout(400),  # beside other work on two cores a film may take half a minute
+]
 QUICK = {"num_frames": 17, "num_inference_steps": 10}
 BOAT = "A red boat drifts left on the sea at noon"
 
