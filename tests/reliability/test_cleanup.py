@@ -242,6 +242,7 @@ def run(histories: int) -> None:
     )
 
 
+@pytest.mark.timeout(400)
 def test_a_hundred_histories():
     run(100)
 
@@ -252,6 +253,7 @@ def test_ten_thousand_histories():
     run(10_000)
 
 
+@pytest.mark.timeout(400)
 def test_the_machine_finds_a_clean_up_that_takes_too_much(monkeypatch):
     """Were uploads swept without asking who needs them, this would be seen."""
     monkeypatch.setattr(Store, "uploads_in_use", lambda self: set())

@@ -73,6 +73,7 @@ def render(data: Path, disk: FaultyDisk | None) -> bytes:
     return frames_of(settings.outputs / job.id / "video.mp4")
 
 
+@pytest.mark.timeout(400)
 def test_every_write_point_failed_once_ends_in_the_same_film(tmp_path):
     counted = FaultyDisk(tmp_path / "whole", fails_at=0)
     expected = render(tmp_path / "whole", counted)

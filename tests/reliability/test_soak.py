@@ -40,6 +40,7 @@ def soak(generator, a_request, jobs: int, warm: int) -> None:
     assert not wal.exists() or wal.stat().st_size < 64 * 2**20
 
 
+@pytest.mark.timeout(400)
 def test_a_hundred_films(generator, a_request):
     soak(generator, a_request, 60, 40)
 
