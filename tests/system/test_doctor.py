@@ -22,7 +22,7 @@ from backend.system import doctor, monitoring
 from backend.system.doctor import Check
 
 ABOUT_THE_COMPUTER = {"Python", "Packages", "torchvision", "GPU", "CUDA", "Free VRAM", "Memory", "Disk"}
-ABOUT_THE_STUDIO = {"Folders", "Video", "Models", "Port"}
+ABOUT_THE_STUDIO = {"Folders", "History", "Video", "Models", "Port"}
 
 
 @pytest.fixture
