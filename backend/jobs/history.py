@@ -35,8 +35,6 @@ def open_history(settings: Settings) -> tuple[Store, str | None]:
     path = settings.database
     new = not path.exists()
     try:
-        if not new and not path.stat().st_size:
-            raise StoreDamaged("it is empty")
         store = Store(path)
     except StoreDamaged as damage:
         aside = _set_aside(path, settings.damaged)
@@ -99,8 +97,6 @@ def _newest_copy(path: Path, candidates: list[Path]) -> tuple[Store, str]:
             if source.exists() and companion != "-shm":
                 shutil.copyfile(source, beside)
         try:
-            if not path.stat().st_size:
-                raise StoreDamaged("it is empty")
             store = Store(path)
             store.take_out_unreadable()
             return store, f"the copy {candidate.name}" if number else "its own file"

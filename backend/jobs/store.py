@@ -108,6 +108,8 @@ class Store:
         self._clock = clock
         self._lock = threading.RLock()
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.stat().st_size:
+            raise StoreDamaged("it is empty")  # SQLite would take it for a new one
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.row_factory = sqlite3.Row
         self._db.text_factory = lambda raw: raw.decode(errors="replace")  # damaged text must not hide its row
