@@ -13,6 +13,7 @@ from backend.core.config import Settings
 from backend.core.schema import parse_request
 from backend.synthetic import Faults, SyntheticEngine
 from backend.video_generator import VideoGenerator
+from tests.studio import CHROMIUM_FLAGS, chromium
 
 # A test that wants the weights which came with the studio says so; the others draw sketches, which is quick.
 os.environ["STUDIO_MODELS"] = str(Path(__file__).parent / "no-models")
@@ -84,3 +85,18 @@ def client(doors: TestClient, generator: VideoGenerator, monkeypatch: pytest.Mon
     monkeypatch.setattr(video_generator, "_shared", generator)
     doors.app.state.generator = generator  # type: ignore[attr-defined]
     return doors
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A Chromium, one for all tests: Playwright runs once in a process."""
+    path = chromium()
+    if path is None:
+        pytest.skip("no Chromium here; `python3 test_system.py --suite` says how to get one")
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=20_000)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.e2e.conftest import ROOT, LiveStudio
+from tests.studio import ROOT, LiveStudio
 
 pytestmark = pytest.mark.browser
 

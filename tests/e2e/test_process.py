@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.e2e.conftest import ROOT, LiveStudio
+from tests.studio import ROOT, LiveStudio
 from tests.tiny_checkpoints import build_checkpoint
 
 LONG = {"prompt": "a long film of the sea", "resolution": "1280x720", "num_frames": 600}
@@ -204,7 +204,7 @@ def test_streamlit_run_app_alone_shows_the_pages(tmp_path, browser):
     import os
     import urllib.request
 
-    from tests.e2e.conftest import free_port
+    from tests.studio import free_port
 
     port = free_port()
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]

@@ -15,7 +15,7 @@ from backend.core.schema import parse_request
 from backend.jobs.job import JobState
 from backend.jobs.store import Store
 from tests.conftest import SMALL
-from tests.e2e.conftest import LiveStudio
+from tests.studio import LiveStudio
 
 LONG = SMALL | {"num_frames": 600, "resolution": "640x360"}
 

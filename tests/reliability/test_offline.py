@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import ROOT, LiveStudio, browser  # noqa: F401
+from tests.studio import ROOT, LiveStudio
 
 # Notes every address that the process asks for; a child of its own is started with the same.
 WATCH = """
@@ -42,7 +42,7 @@ def others(watched: dict[str, str]) -> list[str]:
 
 
 @pytest.mark.browser
-def test_a_session_on_the_pages_asks_nobody_else(tmp_path, browser, watched):  # noqa: F811
+def test_a_session_on_the_pages_asks_nobody_else(tmp_path, browser, watched):
     studio = LiveStudio(tmp_path / "data", **watched)
     try:
         tab = browser.new_page()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import ROOT
+from tests.studio import ROOT
 
 SOURCES = [*sorted((ROOT / "backend").rglob("*.py")), *sorted((ROOT / "ui").rglob("*.py")), ROOT / "app.py"]
 CALLS = {"eval", "exec", "torch.load", "os.system", "os.popen", "pickle.load", "pickle.loads", "yaml.load"}

@@ -22,7 +22,7 @@ from backend.system import logs
 from backend.system.supervisor import RESTART
 from backend.video_generator import VideoGenerator
 from tests.conftest import SMALL
-from tests.e2e.conftest import ROOT
+from tests.studio import ROOT
 
 SCALE = 100  # the limits of these tests are those of the studio divided by this
 

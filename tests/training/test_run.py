@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 
 import torch
@@ -76,7 +77,9 @@ def learn_together(rank, folder):
         run.step(some_loss(model, 10 * step + rank))
     run.save(3, {})
     torch.save(model.state_dict(), folder / f"{rank}.pt")
+    distributed.barrier()
     distributed.destroy_process_group()
+    os._exit(0)  # the threads of the group may outlive it, and an interpreter that is torn down under them aborts
 
 
 def test_two_processes_learn_as_one_from_the_clips_of_both(tmp_path):

@@ -19,7 +19,7 @@ from starlette.websockets import WebSocketDisconnect
 from backend.core.errors import StudioError
 from backend.web.guard import Guard
 from backend.web.network import COOKIE, check_host, make_token, names_of_this_machine, read_token
-from tests.e2e.conftest import ROOT, LiveStudio
+from tests.studio import ROOT, LiveStudio
 
 TOKEN = "a-token-of-letters"
 PATHS = ["/", "/docs", "/healthz", "/metrics", "/api/v1/jobs", "/app/static/media/x/video.mp4", "/_stcore/health"]
