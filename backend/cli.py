@@ -509,7 +509,7 @@ def mend_data_folder() -> None:
         generator = VideoGenerator(Settings.from_env())
     except StudioError as error:
         fail(str(error), FAILED)
-    generator.tidy()
+    generator.tidying.tidy()
     print(generator.news or "The history is whole.")
     generator.stop()
 

@@ -8,20 +8,16 @@ progress up, cancel or pause down.
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import logging
 import os
 import shutil
 import sqlite3
-import statistics
 import sys
 import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,22 +29,27 @@ from backend.core.errors import (
     DeviceLost,
     InvalidRequest,
     JobCancelled,
+    NoDevice,
     NotEnoughSpace,
     NotFound,
     StudioBusy,
     StudioError,
 )
-from backend.core.planning import Machine, Plan, Progress, Stage, choose_model, fraction_done, make_plan
+from backend.core.planning import Machine, Plan, choose_model, make_plan
 from backend.core.registry import SYNTHETIC, ModelSpec
 from backend.core.schema import GenerationRequest
+from backend.jobs import room, tidying
 from backend.jobs.engine import Engine, Report, Reporter
-from backend.jobs.history import copy_history, open_history
-from backend.jobs.job import ACTIVE, ENDED, RETRIABLE, Artifact, Job, JobError, JobState
+from backend.jobs.history import open_history
+from backend.jobs.job import ACTIVE, ENDED, Artifact, Job, JobError, JobState
+from backend.jobs.render import Render
+from backend.jobs.room import Room, is_disk_full
 from backend.jobs.runner import run_job
 from backend.jobs.store import Tally
+from backend.jobs.tidying import Tidying
 from backend.library.checkpoints import Checkpoint, find_checkpoints
-from backend.media.outputs import LIVE, PREVIEW, VIDEO, move_to_trash, purge_trash, restore_from_trash
-from backend.media.uploads import Upload, Uploads, folder_bytes
+from backend.media.outputs import LIVE, PREVIEW, VIDEO, move_to_trash, restore_from_trash
+from backend.media.uploads import Upload, Uploads
 from backend.skyreels_integration import SkyReelsEngine
 from backend.synthetic import SyntheticEngine
 from backend.system import logs
@@ -60,57 +61,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PROGRESS_EVERY_S = 0.5  # how often a running job's progress is written; each write is synced
-TIDY_EVERY_S = 600
-COPY_EVERY_S = 3600  # of the history
-LONG_AWAY_S = 7 * 24 * 3600  # no studio ran for so long, or the clock is wrong: nothing is removed for a day
-DOUBT_S = 24 * 3600
 STORE_RETRY_S = 5.0
 WATCH_EVERY_S = 1.0
-ROOM_CHECK_S = 5.0  # how often a full disk is asked whether there is room again
 CATALOG_KEEP_S = 5
-DISK_FULL_WORDS = ("database or disk is full", f"(os error {errno.ENOSPC})")  # of SQLite and of safetensors
 AN = {"image": "an image", "video": "a video"}
-
-
-@dataclass(slots=True)
-class _Control:
-    """What the doors want of the job that is being rendered."""
-
-    job: Job
-    cancelled: bool = False
-    stopping: bool = False
-    paused: bool = False
-    cancelled_at: float = 0.0
-    holding: bool = False  # stands still because it is paused
-    heard: float = field(default_factory=time.monotonic)  # its last report
-    stage: Stage = Stage.LOADING
-    step: tuple[int, int] = (0, 0)  # window and step
-    step_began: float = field(default_factory=time.monotonic)
-    step_s: deque[float] = field(default_factory=lambda: deque(maxlen=32))
-    began: float = field(default_factory=time.monotonic)
-    paused_s: float = 0.0
-    written: float = 0.0
-    saved_at: float | None = None
-    parts: dict[Stage, float] = field(default_factory=dict)  # how much of each stage is done
-    taken_up: float = 0.0  # of the whole job, done by an earlier attempt
-
-    def hear(self, at: Report) -> None:
-        """Note that the render is alive."""
-        self.heard = time.monotonic()
-        self.stage = at.stage
-        if (at.window, at.step) != self.step:
-            if at.step > 1:
-                self.step_s.append(self.heard - self.step_began)
-            self.step, self.step_began = (at.window, at.step), self.heard
-
-    def note(self, at: Report) -> None:
-        if at.stage is Stage.DENOISING and at.stage not in self.parts:
-            self.taken_up = fraction_done(self.job.plan, {at.stage: at.part})
-        if at.stage is not Stage.LOADING:
-            self.parts[Stage.LOADING] = 1.0
-        if at.stage is Stage.SAVING:
-            self.parts |= {Stage.DENOISING: 1.0, Stage.DECODING: 1.0}
-        self.parts[at.stage] = max(self.parts.get(at.stage, 0.0), at.part)
 
 
 class VideoGenerator:
@@ -140,18 +94,14 @@ class VideoGenerator:
         self.uploads = Uploads(settings)
         self.monitor = Monitor(settings.data)
         self._changed = threading.Condition(threading.RLock())
-        self._control: _Control | None = None
+        self._render: Render | None = None
         self._stopping = False
         self._ended = threading.Event()
         self._log_file: logging.Handler | None = None
         self._thread: threading.Thread | None = None
         self._catalog: tuple[float, dict[str, Checkpoint]] = (0.0, {})
-        self._tidied = 0.0
-        self._copied = 0.0
-        self._began = (time.time(), time.monotonic())
-        self._doubt_s = DOUBT_S if _long_away(settings.copies, time.time()) else 0
-        self._needed_bytes = 0  # of free disk, before another job is taken; 0 while nothing was wrong
-        self._look_again = 0.0  # when the free disk is asked next
+        self._room = Room(settings)
+        self.tidying = Tidying(settings, self.store, self.uploads)
 
     # --- life ---
 
@@ -172,8 +122,8 @@ class VideoGenerator:
         """End the worker at its next report; the job that it was rendering waits again. Then release the folder."""
         with self._changed:
             self._stopping = True
-            if self._control:
-                self._control.stopping = True
+            if self._render:
+                self._render.stopping = True
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(timeout)
@@ -220,11 +170,11 @@ class VideoGenerator:
         Raises NotEnoughSpace where its film would not fit on the disk now; one that no longer fits later waits.
         """
         plan = self.plan(request)
-        self._check_space(plan)
+        self._room.check(plan)
         try:
             job = self.store.add(request, plan, key=key, limit=self.settings.queue_limit)
         except sqlite3.Error as error:
-            if not _is_disk_full(error):
+            if not is_disk_full(error):
                 raise
             raise NotEnoughSpace("The disk is full;", hint="delete films and empty the trash.") from None
         self._announce()
@@ -244,9 +194,9 @@ class VideoGenerator:
     def cancel(self, job_id: str) -> Job:
         """End a job that has not ended. A running one stops at its next report."""
         with self._changed:
-            if self._control and self._control.job.id == job_id:
-                self._control.cancelled_at = time.monotonic()
-                self._control.cancelled = True
+            if self._render and self._render.job.id == job_id:
+                self._render.cancelled_at = time.monotonic()
+                self._render.cancelled = True
                 self._changed.notify_all()
                 return self.job(job_id)
             job = self.store.move_to_state(job_id, JobState.CANCELLED)
@@ -257,20 +207,20 @@ class VideoGenerator:
         """Hold a job: a waiting one is passed over, a running one stands still at its next report."""
         with self._changed:
             job = self.store.move_to_state(job_id, JobState.PAUSED)
-            if self._control and self._control.job.id == job_id:
-                self._control.paused = True
+            if self._render and self._render.job.id == job_id:
+                self._render.paused = True
             self._announce()
             return job
 
     def resume(self, job_id: str) -> Job:
         """Let a paused job go on where it stood, or wait again if the process that held it has ended."""
         with self._changed:
-            held = self._control is not None and self._control.job.id == job_id
+            held = self._render is not None and self._render.job.id == job_id
             if self.job(job_id).state is not JobState.PAUSED:
                 raise Conflict(f"Job {job_id} is {self.job(job_id).state.value};", hint="only a paused job can go on.")
             job = self.store.move_to_state(job_id, JobState.RUNNING if held else JobState.QUEUED)
-            if held and self._control:
-                self._control.paused = False
+            if held and self._render:
+                self._render.paused = False
             self._announce()
             return job
 
@@ -352,31 +302,31 @@ class VideoGenerator:
         return self._thread is not None and self._thread.is_alive()
 
     def is_cancelling(self, job_id: str) -> bool:
-        control = self._control
-        return control is not None and control.job.id == job_id and control.cancelled
+        render = self._render
+        return render is not None and render.job.id == job_id and render.cancelled
 
     # --- the worker ---
 
     def _work(self) -> None:
         while True:
-            if time.monotonic() - self._tidied > TIDY_EVERY_S or not self._tidied:
-                self.tidy()
+            if self.tidying.is_due:
+                self.tidying.tidy()
             with self._changed:
                 if self._stopping:  # asked under the lock: a stop that came while tidying has notified already
                     return
-                if not self._has_room():
-                    self._changed.wait(timeout=ROOM_CHECK_S)
+                if not self._room.is_there():
+                    self._changed.wait(timeout=room.CHECK_S)
                     continue
                 job = self._insist(self.store.claim)
                 if job is None:
-                    self._changed.wait(timeout=TIDY_EVERY_S)
+                    self._changed.wait(timeout=tidying.EVERY_S)
                     continue
-                self._control = _Control(job)
+                self._render = Render(job)
                 self._changed.notify_all()
             try:
                 self._run(job)
             finally:
-                self._control = None
+                self._render = None
                 logs.current_job.set(None)
                 self._announce()
 
@@ -385,27 +335,46 @@ class VideoGenerator:
         logs.current_job.set(job.id)
         log.info("job %s: attempt %d with %s", job.id, job.attempts, job.plan.model)
         try:
-            self._check_space(job.plan)
+            self._room.check(job.plan)
+            self._check_device(job.plan)
             engine = self.engines[job.plan.engine]
             checkpoint = self._folder(job.plan)
             artifact = run_job(job, engine, checkpoint, self.uploads, self.settings, self._reporter())
         except JobCancelled:
-            if self._control and self._control.cancelled:
+            if self._render and self._render.cancelled:
                 log.info("job %s: cancelled", job.id)
                 self._insist(lambda: self.store.finish(job, JobState.CANCELLED))
             else:
                 log.info("job %s: the studio stops; it waits again", job.id)
                 self.store.give_back(job)
+        except NoDevice as missing:
+            log.warning("job %s: %s", job.id, missing)
+            self._insist(lambda: self.store.set_queue_paused(True))
+            self._put_back(job, missing)
         except DeviceLost as lost:
             self._start_afresh(job, str(lost))
         except Exception as error:
-            if _is_disk_full(error):
-                self._wait_for_room(job)
+            if is_disk_full(error):
+                log.warning("job %s: the disk is full; it waits for room", job.id)
+                self._put_back(job, self._room.wait_for(job.plan))
                 return
             failure = self._explained(job, error)
             self._insist(lambda: self.store.finish(job, JobState.FAILED, error=failure))
         else:
             self._succeed(job, artifact)
+
+    def _put_back(self, job: Job, why: StudioError) -> None:
+        """Queue it again where it was in the line; `why` tells what it waits for."""
+        self._insist(lambda: self.store.give_back(job, JobError(why.code, str(why), why.hint)))
+
+    def _check_device(self, plan: Plan) -> None:
+        """Raise NoDevice if the GPU that `plan` counts on is gone: the processor would take days for the film."""
+        if plan.on_gpu and not self.machine.has_gpu:
+            raise NoDevice(
+                "It was planned for a GPU, and none is found now; the queue is paused.",
+                hint="See that the driver works, start the studio again and let the queue go on. Or cancel this job and"
+                " make it again: then it is planned for the processor.",
+            )
 
     def _insist(self, write: Callable[[], T]) -> T | None:
         """Write to the store, however long it takes: a full or failing disk must not end the worker. None if the studio
@@ -437,109 +406,46 @@ class VideoGenerator:
             shutil.rmtree(self.settings.outputs / job.id, ignore_errors=True)
 
     def _reporter(self) -> Reporter:
-        control = self._control
-        assert control is not None
+        render = self._render
+        assert render is not None
 
         def report(at: Report) -> None:
-            self._hold_while_paused(control)
-            control.hear(at)
-            if control.cancelled or control.stopping:
-                raise JobCancelled(control.job.id)
-            control.note(at)
-            now = time.monotonic()
-            # A save is written at once: a death after it is not held against the job.
-            if now - control.written >= PROGRESS_EVERY_S or at.saved_at != control.saved_at:
-                control.written, control.saved_at = now, at.saved_at
+            self._hold_while_paused(render)
+            render.hear(at)
+            if render.cancelled or render.stopping:
+                raise JobCancelled(render.job.id)
+            render.note(at)
+            if render.is_due(at, PROGRESS_EVERY_S):
                 with contextlib.suppress(sqlite3.Error):  # a full disk: the render itself will meet it, and say so
-                    self.store.set_progress(control.job, self._progress(control, at))
+                    self.store.set_progress(render.job, render.progress(at))
 
         return report
 
-    def _hold_while_paused(self, control: _Control) -> None:
-        if not control.paused:
+    def _hold_while_paused(self, render: Render) -> None:
+        if not render.paused:
             return
         since = time.monotonic()
-        control.holding = True
+        render.holding = True
         with self._changed:
-            while control.paused and not control.cancelled and not control.stopping:
+            while render.paused and not render.cancelled and not render.stopping:
                 self._changed.wait()
-        control.holding = False
-        control.paused_s += time.monotonic() - since
-
-    def _progress(self, control: _Control, at: Report) -> Progress:
-        plan = control.job.plan
-        done = fraction_done(plan, control.parts)
-        elapsed = time.monotonic() - control.began - control.paused_s
-        own, rest = done - control.taken_up, 1 - control.taken_up
-        trust = min(1.0, 4 * own)  # in what was measured so far, against the forecast
-        measured = elapsed * rest / own if own > 0.02 else 0.0
-        total = trust * measured + (1 - trust) * max(plan.forecast.total_s * rest, elapsed)
-        return Progress(
-            stage=at.stage,
-            window=at.window,
-            windows=len(plan.windows),
-            step=at.step,
-            steps=plan.window_steps[max(at.window, 1) - 1],
-            fraction=round(done, 4),
-            eta_s=round(max(0.0, total - elapsed), 1),
-            frames_ready=at.frames_ready,
-            saved_at=at.saved_at,
-        )
-
-    def _check_space(self, plan: Plan) -> None:
-        free, needed = self._free_bytes(), self._bytes_for(plan)
-        if free < needed:
-            raise NotEnoughSpace(
-                f"{free / 1e9:.1f} GB of disk are free, {needed / 1e9:.1f} GB are needed (with the reserve);",
-                hint="delete films and empty the trash, or move the data folder with --data.",
-            )
-
-    def _free_bytes(self) -> int:
-        return shutil.disk_usage(self.settings.data).free
-
-    def _bytes_for(self, plan: Plan) -> int:
-        return plan.forecast.disk_bytes + self.settings.disk_reserve_bytes
-
-    def _wait_for_room(self, job: Job) -> None:
-        """Queue the job again, first in line, and take no other until the disk has room for it."""
-        self._needed_bytes = self._bytes_for(job.plan)
-        log.warning("job %s: the disk is full; it waits for %d bytes of room", job.id, self._needed_bytes)
-        needed = NotEnoughSpace(
-            f"Waits for room on the disk: {self._needed_bytes / 1e9:.1f} GB must be free;",
-            hint="delete films and empty the trash. Then it goes on by itself.",
-        )
-        # Not at once, even if there is room by the numbers: what filled the disk may do so again.
-        self._look_again = time.monotonic() + ROOM_CHECK_S
-        self._insist(lambda: self.store.give_back(job, JobError(needed.code, str(needed), needed.hint)))
-
-    def _has_room(self) -> bool:
-        if self._needed_bytes and time.monotonic() >= self._look_again:
-            self._look_again += ROOM_CHECK_S
-            if self._free_bytes() >= self._needed_bytes:
-                log.info("there is room on the disk again")
-                self._needed_bytes = 0
-        return not self._needed_bytes
+        render.holding = False
+        render.paused_s += time.monotonic() - since
 
     # --- a render that answers nothing ---
 
     def _watch(self) -> None:
         """Look after the worker, which cannot be interrupted: what does not answer is left with the process."""
         while not self._ended.wait(WATCH_EVERY_S):
-            control = self._control
-            if control is None or control.holding:
+            render = self._render
+            if render is None or render.holding:
                 continue
-            silent = time.monotonic() - control.heard
-            if control.cancelled and time.monotonic() - control.cancelled_at > self.settings.cancel_s:
-                if self._insist(functools.partial(self.store.finish, control.job, JobState.CANCELLED)):
-                    self._start_afresh(control.job, f"cancelled {self.settings.cancel_s:g} s ago, it does not end")
-            elif silent > self._patience(control):
-                self._start_afresh(control.job, f"nothing was heard of it for {silent:.0f} s")
-
-    def _patience(self, control: _Control) -> float:
-        if control.stage in (Stage.LOADING, Stage.SAVING):
-            return self.settings.slow_hang_s
-        ten_steps = 10 * statistics.median(control.step_s) if control.step_s else 0.0
-        return max(self.settings.hang_s, ten_steps)
+            silent = time.monotonic() - render.heard
+            if render.cancelled and time.monotonic() - render.cancelled_at > self.settings.cancel_s:
+                if self._insist(functools.partial(self.store.finish, render.job, JobState.CANCELLED)):
+                    self._start_afresh(render.job, f"cancelled {self.settings.cancel_s:g} s ago, it does not end")
+            elif silent > render.patience_s(self.settings.hang_s, self.settings.slow_hang_s):
+                self._start_afresh(render.job, f"nothing was heard of it for {silent:.0f} s")
 
     def _start_afresh(self, job: Job, reason: str) -> None:
         """End this process; the next one goes on with the job, and sets it aside when it ended three."""
@@ -550,7 +456,7 @@ class VideoGenerator:
         log.error("job %s: %s; the studio starts afresh. The worker was here:\n%s", job.id, reason, where)
         end_process()
 
-    # --- the catalog, and tidying ---
+    # --- the catalog ---
 
     def _checkpoints(self) -> dict[str, Checkpoint]:
         read, found = self._catalog
@@ -568,57 +474,6 @@ class VideoGenerator:
             raise StudioError(f"{plan.model_title} is no longer in models/;", hint="put it back, then retry.")
         return checkpoint.folder
 
-    def _clear_temp(self) -> None:
-        """Remove from temp/ what no job can go on from; after a failure or a cancellation it is kept a while, and only
-        so much of it.
-        """
-        now = self._now()
-        kept = []
-        for entry in self.settings.temp.iterdir():
-            if not entry.is_dir() or entry.is_symlink():
-                if entry.name != ".gitkeep":
-                    entry.unlink(missing_ok=True)
-            elif not self._may_go_on(entry.name, now):
-                shutil.rmtree(entry, ignore_errors=True)
-            elif self.job(entry.name).state not in ACTIVE:
-                kept.append(entry)
-        room = self.settings.unfinished_quota_bytes
-        for entry in sorted(kept, key=lambda entry: self.job(entry.name).finished_at or now, reverse=True):
-            room -= folder_bytes(entry)
-            if room < 0:
-                shutil.rmtree(entry, ignore_errors=True)
-
-    def _may_go_on(self, job_id: str, now: float) -> bool:
-        try:
-            job = self.job(job_id)
-        except NotFound:
-            return False
-        if job.state in ACTIVE:
-            return True
-        recent = now - (job.finished_at or now) <= self.settings.unfinished_keep_s
-        return job.state in RETRIABLE and job.trashed_at is None and recent
-
-    def tidy(self) -> None:
-        """Remove uploads that no job needs and what lay in the trash for a week; never an output. Copy the history."""
-        self._tidied = time.monotonic()
-        try:
-            if time.monotonic() - self._began[1] >= self._doubt_s:
-                for job_id in self.store.purge(self._now() - self.settings.trash_keep_s):
-                    log.info("job %s: purged from the trash", job_id)
-                purge_trash(self.settings.outputs, self.settings.trash_keep_s, self._now())
-                self._clear_temp()
-                self.uploads.sweep(self.store.uploads_in_use(), self.settings.upload_keep_s, self._now())
-            if not self._copied or time.monotonic() - self._copied > COPY_EVERY_S:
-                copy_history(self.store, self.settings.copies)
-                self._copied = time.monotonic()
-        except (OSError, sqlite3.Error):
-            log.exception("tidying failed; it is tried again later")
-
-    def _now(self) -> float:
-        """Seconds since 1970, by a clock that nobody sets while the studio runs."""
-        wall, monotonic = self._began
-        return wall + time.monotonic() - monotonic
-
     def _announce(self) -> None:
         with self._changed:
             self._changed.notify_all()
@@ -630,12 +485,6 @@ def end_process() -> None:
     os._exit(RESTART)
 
 
-def _long_away(copies: Path, now: float) -> bool:
-    """Whether the last copy of the history, which is made every hour, is a week old by the clock, or of the future."""
-    made = [copy.stat().st_mtime for copy in copies.glob("*.db")]
-    return bool(made) and not -2 * COPY_EVERY_S <= now - max(made) <= LONG_AWAY_S
-
-
 def _existing(job: Job, path: Path) -> Path:
     if job.trashed_at is not None or not path.is_file():
         raise _no_file(job, path.name)
@@ -644,17 +493,6 @@ def _existing(job: Job, path: Path) -> Path:
 
 def _no_file(job: Job, name: str) -> NotFound:
     return NotFound(f"Job {job.id} has no {name};", hint=f"it is {job.state.value}.")
-
-
-def _is_disk_full(error: BaseException | None) -> bool:
-    """Whether that, or what it came from, says that nothing more can be written."""
-    while error is not None:
-        if isinstance(error, NotEnoughSpace) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if any(words in str(error) for words in DISK_FULL_WORDS):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _without_paths(error: Exception, settings: Settings) -> str:

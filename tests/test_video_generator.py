@@ -174,7 +174,7 @@ def test_a_second_studio_on_the_folder_is_refused_in_a_sentence(generator, setti
 def test_a_stop_at_any_moment_of_the_start_is_quick(settings, monkeypatch):
     for delay in (0.0, 0.05):
         generator = VideoGenerator(settings, {"synthetic": SyntheticEngine()})
-        monkeypatch.setattr(generator, "tidy", lambda delay=delay: time.sleep(delay))
+        monkeypatch.setattr(generator.tidying, "tidy", lambda delay=delay: time.sleep(delay))
         generator.start()
         start = time.monotonic()
         generator.stop()
@@ -261,7 +261,7 @@ def test_tidying_takes_old_uploads_and_the_old_trash_but_never_an_output(setting
     gone = generator.wait(generator.submit(a_request()).id, timeout=30)
     generator.delete(gone.id)
     (settings.outputs / "notes.txt").write_text("mine")
-    generator.tidy()
+    generator.tidying.tidy()
     assert (settings.uploads / used).exists()
     assert not (settings.uploads / loose).exists()
     assert not (settings.trash / gone.id).exists()

@@ -12,6 +12,7 @@ StudioError
     ├── SnapshotRefused     what an earlier attempt left is of another render: begin anew
     ├── ModelUnavailable
     ├── NotEnoughMemory
+    ├── NoDevice            the GPU that a job was planned for is not there
     └── DeviceLost          the GPU answers nothing any more to this process: a fresh one is needed
 JobCancelled                somebody asked for it: not an error
 """
@@ -93,6 +94,10 @@ class NotEnoughMemory(RenderFailed):
 
 class DeviceLost(RenderFailed):
     code = "device_lost"
+
+
+class NoDevice(RenderFailed):
+    code = "no_device"
 
 
 class JobCancelled(Exception):

@@ -112,6 +112,7 @@ class Plan:
     causal_attention: bool = False
     batch_guidance: bool = False
     first_picture: bool = False  # the first frame is given
+    on_gpu: bool = False  # the forecast is of a GPU; without one a render would take days
 
     @property
     def total_frames(self) -> int:
@@ -281,6 +282,7 @@ def make_plan(
         causal_attention=options.causal_attention and denoised,
         batch_guidance=options.batch_guidance and denoised,
         first_picture=request.image is not None,
+        on_gpu=denoised and machine.has_gpu,
     )
     return _with_forecast(plan, spec, machine, calibration)
 

@@ -410,3 +410,10 @@ def test_segments_of_an_extension_begin_after_the_prefix():
     plan = make_plan(request, DF_SMALL, H100, Source(960, 544, 50, 24.0))
     assert plan.prefix_frames == 17
     assert plan.segments == ((17, 97), (97, 117))
+
+
+def test_a_plan_knows_whether_it_counts_on_a_gpu():
+    request = parse_request({"prompt": "x"})
+    assert make_plan(request, TINY, Machine("NVIDIA H100", 8, 64, vram_gib=80)).on_gpu
+    assert not make_plan(request, TINY, Machine("CPU", 2, 8)).on_gpu
+    assert not make_plan(request, SYNTHETIC, Machine("NVIDIA H100", 8, 64, vram_gib=80)).on_gpu

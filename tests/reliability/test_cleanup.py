@@ -74,7 +74,7 @@ class CleanUp(RuleBasedStateMachine):
     def open(self) -> VideoGenerator:
         generator = VideoGenerator(self.settings, {}, Machine("CPU", 2, 8))
         generator.store._db.execute("PRAGMA synchronous = OFF")
-        generator._doubt_s = 0
+        generator.tidying._doubt_s = 0
         return generator
 
     def teardown(self) -> None:
@@ -82,7 +82,7 @@ class CleanUp(RuleBasedStateMachine):
         shutil.rmtree(self.root)
 
     def now(self) -> float:
-        return self.generator._now()
+        return self.generator.tidying.now()
 
     def add_job(self, state: JobState, **wish: object) -> Job:
         job = Job(
@@ -101,7 +101,7 @@ class CleanUp(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.generator.tidy()
+        self.generator.tidying.tidy()
 
     @rule(target=films, favourite=st.booleans())
     def make_film(self, favourite: bool) -> str:
@@ -167,9 +167,9 @@ class CleanUp(RuleBasedStateMachine):
 
     @rule(days=st.sampled_from([0.5, 2, 8]), crash=st.integers(0, 12))
     def time_passes(self, days: float, crash: int) -> None:
-        wall, monotonic = self.generator._began
-        self.generator._began = (wall + days * DAY, monotonic)
-        self.do(self.generator.tidy, crash)
+        wall, monotonic = self.generator.tidying._began
+        self.generator.tidying._began = (wall + days * DAY, monotonic)
+        self.do(self.generator.tidying.tidy, crash)
         for film, trashed in list(self.alive.items()):
             if trashed and not self.generator.store.has(film):
                 self.alive.pop(film)
@@ -187,10 +187,10 @@ class CleanUp(RuleBasedStateMachine):
                 return
             except Killed:
                 pass
-        began = self.generator._began
+        began = self.generator.tidying._began
         self.generator.stop()
         self.generator = self.open()
-        self.generator._began = began
+        self.generator.tidying._began = began
 
     @invariant()
     def nothing_of_others_is_gone(self) -> None:

@@ -56,7 +56,7 @@ def all_there(settings, film: str, upload: str, failed: str) -> bool:
 def test_nothing_is_removed_while_it_runs(settings, jump):
     generator, *things = with_things_to_lose(settings)
     jump()
-    generator.tidy()
+    generator.tidying.tidy()
     assert all_there(settings, *things)
     generator.stop()
 
@@ -66,7 +66,7 @@ def test_nothing_is_removed_by_the_next_start(settings, jump):
     generator.stop()
     jump()
     again = started(settings)
-    again.tidy()
+    again.tidying.tidy()
     assert all_there(settings, *things)
     again.stop()
 
@@ -77,11 +77,11 @@ def test_after_a_day_of_doubt_old_things_go(settings, jump, monkeypatch):
     os.utime(settings.trash / film, (REAL() - 30 * 86400,) * 2)
     monkeypatch.setattr(time, "time", lambda: REAL() + YEAR)
     again = started(settings)
-    again.tidy()
+    again.tidying.tidy()
     assert (settings.trash / film).exists()
-    wall, monotonic = again._began
-    again._began = (wall, monotonic - 86401)
-    again.tidy()
+    wall, monotonic = again.tidying._began
+    again.tidying._began = (wall, monotonic - 86401)
+    again.tidying.tidy()
     assert not (settings.trash / film).exists()
     again.stop()
 
@@ -114,5 +114,5 @@ def test_a_copy_of_an_hour_ago_is_no_reason_for_doubt(settings):
     (copy,) = settings.copies.glob("*.db")
     os.utime(copy, (REAL() - 3600,) * 2)
     again = started(settings)
-    assert again._doubt_s == 0
+    assert again.tidying._doubt_s == 0
     again.stop()

@@ -29,7 +29,7 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr("backend.video_generator.ROOM_CHECK_S", 0.05)
+    monkeypatch.setattr("backend.jobs.room.CHECK_S", 0.05)
     monkeypatch.setattr("backend.video_generator.STORE_RETRY_S", 0.05)
 
 

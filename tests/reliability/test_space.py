@@ -54,6 +54,6 @@ def test_unfinished_films_beyond_the_quota_go_the_oldest_first(generator, faults
         folder = generator.settings.temp / job.id
         folder.mkdir(exist_ok=True)
         (folder / "state").write_bytes(bytes(MIB))
-    generator.settings = dataclasses.replace(generator.settings, unfinished_quota_bytes=2 * MIB + MIB // 2)
-    generator.tidy()
+    generator.tidying._settings = dataclasses.replace(generator.settings, unfinished_quota_bytes=2 * MIB + MIB // 2)
+    generator.tidying.tidy()
     assert [(generator.settings.temp / job.id).exists() for job in failed] == [False, True, True]

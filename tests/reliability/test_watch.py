@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from backend.core.errors import DeviceLost
+from backend.core.planning import Machine
 from backend.core.schema import parse_request
 from backend.jobs.job import JobState
 from backend.synthetic import SyntheticEngine
@@ -86,8 +87,8 @@ def test_ten_times_the_usual_step_is_waited_for(studio):
     engine.faults.seconds_per_step = 0.2
     generator.submit(parse_request(SMALL))
     assert engine.reached.wait(20)
-    control = generator._control
-    assert 1.9 < generator._patience(control) < 3.5
+    render = generator._render
+    assert 1.9 < render.patience_s(generator.settings.hang_s, generator.settings.slow_hang_s) < 3.5
 
 
 def test_a_paused_render_is_no_hang(studio):
@@ -97,7 +98,7 @@ def test_a_paused_render_is_no_hang(studio):
     assert engine.reached.wait(20)
     generator.pause(job.id)
     engine.release()
-    wait_for(lambda: generator._control.holding)
+    wait_for(lambda: generator._render.holding)
     time.sleep(3 * 120 / SCALE)
     assert ends == []
     generator.resume(job.id)
@@ -123,6 +124,27 @@ def test_a_lost_gpu_ends_the_process_and_the_job_goes_on(studio):
     job = generator.submit(parse_request(SMALL))
     wait_for(lambda: ends)
     assert generator.job(job.id).state is JobState.RUNNING
+
+
+def test_without_the_gpu_that_a_job_was_planned_for_the_queue_pauses_and_nothing_fails(settings):
+    engine = SyntheticEngine()
+    with_gpu = VideoGenerator(settings, {"synthetic": engine}, Machine("NVIDIA H100", 8, 64, vram_gib=80))
+    job = with_gpu.submit(parse_request(SMALL))
+    with_gpu.store._change("UPDATE jobs SET plan = json_set(plan, '$.on_gpu', json('true'))")
+    with_gpu.stop()
+    without = VideoGenerator(settings, {"synthetic": engine}, Machine("CPU, 2 cores", 2, 8))
+    without.start()
+    wait_for(lambda: without.store.queue_paused)
+    wait_for(lambda: without.job(job.id).error)
+    waiting = without.job(job.id)
+    assert (waiting.state, waiting.error.code) == (JobState.QUEUED, "no_device")
+    assert "planned for a GPU" in waiting.error.message
+    without.stop()
+    back = VideoGenerator(settings, {"synthetic": engine}, Machine("NVIDIA H100", 8, 64, vram_gib=80))
+    back.start()
+    back.pause_queue(False)
+    assert back.wait(job.id, 20).state is JobState.SUCCEEDED
+    back.stop()
 
 
 # --- in processes of their own, under the supervisor ---

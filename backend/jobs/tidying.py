@@ -1,0 +1,96 @@
+"""What is removed by itself, and when: uploads, the trash, what unfinished films go on from; never a film."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sqlite3
+import time
+from pathlib import Path
+
+from backend.core.config import Settings
+from backend.core.errors import NotFound
+from backend.jobs.history import copy_history
+from backend.jobs.job import ACTIVE, RETRIABLE
+from backend.jobs.store import Store
+from backend.media.outputs import purge_trash
+from backend.media.uploads import Uploads, folder_bytes
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 600
+COPY_EVERY_S = 3600  # of the history
+LONG_AWAY_S = 7 * 24 * 3600  # no studio ran for so long, or the clock is wrong: nothing is removed for a day
+DOUBT_S = 24 * 3600
+
+
+class Tidying:
+    """Of one data folder. Ages are measured by a clock that nobody sets while the studio runs."""
+
+    def __init__(self, settings: Settings, store: Store, uploads: Uploads) -> None:
+        self._settings, self._store, self._uploads = settings, store, uploads
+        self._began = (time.time(), time.monotonic())
+        self._doubt_s = DOUBT_S if _long_away(settings.copies, time.time()) else 0
+        self._done: float | None = None
+        self._copied: float | None = None
+
+    @property
+    def is_due(self) -> bool:
+        return self._done is None or time.monotonic() - self._done > EVERY_S
+
+    def now(self) -> float:
+        """Seconds since 1970."""
+        wall, monotonic = self._began
+        return wall + time.monotonic() - monotonic
+
+    def tidy(self) -> None:
+        """Remove uploads that no job needs and what lay in the trash for a week; never an output. Copy the history."""
+        self._done = time.monotonic()
+        settings, now = self._settings, self.now()
+        try:
+            if time.monotonic() - self._began[1] >= self._doubt_s:
+                for job_id in self._store.purge(now - settings.trash_keep_s):
+                    log.info("job %s: purged from the trash", job_id)
+                purge_trash(settings.outputs, settings.trash_keep_s, now)
+                self._clear_temp(now)
+                self._uploads.sweep(self._store.uploads_in_use(), settings.upload_keep_s, now)
+            if self._copied is None or time.monotonic() - self._copied > COPY_EVERY_S:
+                copy_history(self._store, settings.copies)
+                self._copied = time.monotonic()
+        except (OSError, sqlite3.Error):
+            log.exception("tidying failed; it is tried again later")
+
+    def _clear_temp(self, now: float) -> None:
+        """Remove from temp/ what no job can go on from; after a failure or a cancellation it is kept a while, and only
+        so much of it.
+        """
+        kept = []
+        for entry in self._settings.temp.iterdir():
+            if not entry.is_dir() or entry.is_symlink():
+                if entry.name != ".gitkeep":
+                    entry.unlink(missing_ok=True)
+            elif not self._may_go_on(entry.name, now):
+                shutil.rmtree(entry, ignore_errors=True)
+            elif (job := self._store.get(entry.name)).state not in ACTIVE:
+                kept.append((job.finished_at or now, entry))
+        room = self._settings.unfinished_quota_bytes
+        for _, entry in sorted(kept, reverse=True):
+            room -= folder_bytes(entry)
+            if room < 0:
+                shutil.rmtree(entry, ignore_errors=True)
+
+    def _may_go_on(self, job_id: str, now: float) -> bool:
+        try:
+            job = self._store.get(job_id)
+        except NotFound:
+            return False
+        if job.state in ACTIVE:
+            return True
+        recent = now - (job.finished_at or now) <= self._settings.unfinished_keep_s
+        return job.state in RETRIABLE and job.trashed_at is None and recent
+
+
+def _long_away(copies: Path, now: float) -> bool:
+    """Whether the last copy of the history, which is made every hour, is a week old by the clock, or of the future."""
+    made = [copy.stat().st_mtime for copy in copies.glob("*.db")]
+    return bool(made) and not -2 * COPY_EVERY_S <= now - max(made) <= LONG_AWAY_S

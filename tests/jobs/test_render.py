@@ -1,0 +1,95 @@
+"""What is told of a render while it goes on, by a clock that the test sets."""
+
+from __future__ import annotations
+
+import pytest
+
+from backend.core.ids import new_id
+from backend.core.planning import Machine, Stage, make_plan
+from backend.core.registry import SYNTHETIC
+from backend.core.schema import parse_request
+from backend.jobs.engine import Report
+from backend.jobs.job import Job, JobState
+from backend.jobs.render import Render
+
+STEPS = 10
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    class Clock:
+        now = 100.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr("backend.jobs.render.time", clock)
+    return clock
+
+
+@pytest.fixture
+def render(clock) -> Render:
+    request = parse_request({"prompt": "x", "seed": 1, "num_inference_steps": STEPS})
+    plan = make_plan(request, SYNTHETIC, Machine("CPU", 2, 8))
+    job = Job(new_id(), JobState.RUNNING, request, plan, created_at=0.0, position=1.0, attempts=1, finished_at=None)
+    return Render(job, heard=clock.now, step_began=clock.now, began=clock.now)
+
+
+def denoise(render: Render, step: int) -> Report:
+    at = Report(Stage.DENOISING, step / STEPS, window=1, step=step)
+    render.hear(at)
+    render.note(at)
+    return at
+
+
+def test_it_may_be_silent_for_ten_of_its_usual_steps_and_longer_while_it_loads(render, clock):
+    assert render.patience_s(120, 1800) == 1800
+    for step in range(1, 8):
+        clock.now += 3
+        denoise(render, step)
+    assert render.patience_s(120, 1800) == 120
+    for step in range(8, 60):
+        clock.now += 50
+        denoise(render, step)
+    assert render.patience_s(120, 1800) == 500
+    render.hear(Report(Stage.SAVING, 0.1))
+    assert render.patience_s(120, 1800) == 1800
+
+
+def test_it_is_written_now_and_then_and_a_save_at_once(render, clock):
+    at = Report(Stage.DENOISING, 0.1, step=1)
+    assert render.is_due(at, 0.5)
+    clock.now += 0.4
+    assert not render.is_due(at, 0.5)
+    saved = Report(Stage.DENOISING, 0.1, step=1, saved_at=5.0)
+    assert render.is_due(saved, 0.5)
+    assert not render.is_due(saved, 0.5)
+    clock.now += 0.5
+    assert render.is_due(saved, 0.5)
+
+
+def test_the_time_left_follows_what_was_measured_without_the_pauses(render, clock):
+    for step in range(STEPS + 1):
+        clock.now += 10 if step else 0
+        at = denoise(render, step)
+        if step == 5:
+            clock.now += 1000
+            render.paused_s += 1000
+    told = render.progress(at)
+    left = 100 / told.fraction - 100  # ten steps took ten seconds each
+    assert told.eta_s == pytest.approx(left, abs=0.2)
+    assert (told.stage, told.step, told.steps) == (Stage.DENOISING, STEPS, STEPS)
+
+
+def test_what_an_earlier_attempt_did_is_not_taken_for_speed(render, clock):
+    denoise(render, 8)
+    clock.now += 10
+    at = denoise(render, 9)
+    told = render.progress(at)
+    step = render.job.plan.forecast
+    assert render.taken_up > 0.4
+    own = told.fraction - render.taken_up
+    measured = 10 * (1 - render.taken_up) / own - 10
+    assert 0 < told.eta_s <= max(measured, step.total_s) + 0.1
+    assert told.eta_s > 10 * (1 - told.fraction)  # as if the eight steps had taken no time
