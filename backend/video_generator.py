@@ -368,12 +368,12 @@ class VideoGenerator:
         self._insist(lambda: self.store.give_back(job, JobError(why.code, str(why), why.hint)))
 
     def _check_device(self, plan: Plan) -> None:
-        """Raise NoDevice if the GPU that `plan` counts on is gone: the processor would take days for the film."""
+        """Raise NoDevice if the GPU that `plan` counts on is gone: the forecast would not hold by far."""
         if plan.on_gpu and not self.machine.has_gpu:
             raise NoDevice(
                 "It was planned for a GPU, and none is found now; the queue is paused.",
-                hint="See that the driver works, start the studio again and let the queue go on. Or cancel this job and"
-                " make it again: then it is planned for the processor.",
+                hint="See that the driver works, start the studio again and let the queue go on. Or make it again:"
+                " then it is planned for the processor.",
             )
 
     def _insist(self, write: Callable[[], T]) -> T | None:

@@ -112,7 +112,7 @@ class Plan:
     causal_attention: bool = False
     batch_guidance: bool = False
     first_picture: bool = False  # the first frame is given
-    on_gpu: bool = False  # the forecast is of a GPU; without one a render would take days
+    on_gpu: bool = False  # the forecast is that of a GPU
 
     @property
     def total_frames(self) -> int:

@@ -53,7 +53,7 @@ def open_history(settings: Settings) -> tuple[Store, str | None]:
     added = _add_films(store, settings.outputs) if lost or new else 0
     if lost:
         left = sum(not store.has(job_id) for job_id in lost)
-        news = f"{len(lost)} jobs in the history could not be read; {len(lost) - left} were recovered."
+        news = f"Jobs in the history that could not be read: {len(lost)}. Of these {len(lost) - left} were recovered."
         log.error("%s", news)
         return store, news
     if new and added:

@@ -87,9 +87,9 @@ def test_what_an_earlier_attempt_did_is_not_taken_for_speed(render, clock):
     clock.now += 10
     at = denoise(render, 9)
     told = render.progress(at)
-    step = render.job.plan.forecast
+    forecast = render.job.plan.forecast
     assert render.taken_up > 0.4
     own = told.fraction - render.taken_up
     measured = 10 * (1 - render.taken_up) / own - 10
-    assert 0 < told.eta_s <= max(measured, step.total_s) + 0.1
+    assert 0 < told.eta_s <= max(measured, forecast.total_s) + 0.1
     assert told.eta_s > 10 * (1 - told.fraction)  # as if the eight steps had taken no time

@@ -140,7 +140,7 @@ def test_rows_that_cannot_be_read_come_back_from_the_copy(folder):
         database.execute("UPDATE jobs SET request = '{\"seed\": \"x\"}' WHERE prompt = 'after the copy'")
         database.execute("UPDATE jobs SET artifact = '[]' WHERE state = 'succeeded' AND trashed_at IS NULL")
     database.close()
-    assert check(folder) == "4 jobs in the history could not be read; 3 were recovered."
+    assert check(folder) == "Jobs in the history that could not be read: 4. Of these 3 were recovered."
     assert waiting(folder) == 22 - 1
 
 
