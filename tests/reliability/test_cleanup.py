@@ -32,6 +32,7 @@ from backend.core.registry import SYNTHETIC
 from backend.core.schema import parse_request
 from backend.jobs.job import ACTIVE, Artifact, Job, JobState
 from backend.jobs.store import Store
+from backend.jobs.tidying import Tidying
 from backend.video_generator import VideoGenerator
 
 DAY = 24 * 3600
@@ -253,9 +254,17 @@ def test_ten_thousand_histories():
     run(10_000)
 
 
-@pytest.mark.timeout(400)
-def test_the_machine_finds_a_clean_up_that_takes_too_much(monkeypatch):
-    """Were uploads swept without asking who needs them, this would be seen."""
-    monkeypatch.setattr(Store, "uploads_in_use", lambda self: set())
+@pytest.mark.parametrize("fault", [(Store, "uploads_in_use", set()), (Tidying, "_may_go_on", False)])
+def test_the_machine_sees_a_clean_up_that_takes_too_much(monkeypatch, fault):
+    """One history by hand, with a clean-up that is right, then with one that does not ask who needs what it takes."""
+    history = CleanUp()
+    history.begin()
+    history.send_and_use(JobState.QUEUED)
+    history.time_passes(days=8, crash=0)
+    history.what_a_job_needs_is_there()
+    owner, name, answer = fault
+    monkeypatch.setattr(owner, name, lambda *_: answer)
+    history.time_passes(days=8, crash=0)
     with pytest.raises(AssertionError):
-        run(200)
+        history.what_a_job_needs_is_there()
+    history.teardown()
