@@ -7,6 +7,7 @@ before 3.51.3 can damage a WAL that two connections share.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import sqlite3
 import statistics
@@ -121,6 +122,9 @@ class Store:
                 self._db.executescript(f"BEGIN; {SCHEMA} COMMIT;")
             elif found != SCHEMA_VERSION:
                 raise sqlite3.DatabaseError(f"schema version {found}, this studio reads {SCHEMA_VERSION}")
+            if _layout(self._db) != _expected_layout():
+                raise sqlite3.DatabaseError("its tables are not those of this studio")
+            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")  # a damaged header can forbid every write
             if self._fault() is not None:
                 self._db.execute("REINDEX")  # an index that forgot a row is made anew from the rows
                 if fault := self._fault():
@@ -146,11 +150,11 @@ class Store:
     def take_out_unreadable(self) -> list[str]:
         """Remove the rows that make no job any more; their ids."""
         with self._lock:
-            lost = [row["id"] for row in self._all("SELECT * FROM jobs") if not _is_whole(row)]
-            for job_id in lost:
-                self._run("DELETE FROM jobs WHERE id IS ?", job_id)
+            lost = [row for row in self._all("SELECT rowid, * FROM jobs") if not _is_whole(row)]
+            for row in lost:  # by its number: a damaged id need not equal itself once it is decoded
+                self._run("DELETE FROM jobs WHERE rowid = ?", row["rowid"])
             self.version += bool(lost)
-            return [str(job_id) for job_id in lost]
+            return [str(row["id"]) for row in lost]
 
     def take_back(self, copy: Path, job_ids: Iterable[str]) -> None:
         """Add those of `job_ids` that are not here from an earlier copy of the store; an unusable one has none."""
@@ -441,6 +445,18 @@ class Store:
     def _all(self, sql: str, *values: Any) -> list[Any]:
         with self._lock:
             return self._db.execute(sql, values).fetchall()
+
+
+def _layout(database: sqlite3.Connection) -> list[str]:
+    """The statements that made the tables and indexes of a database, as it keeps them."""
+    return [row[0] for row in database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name")]
+
+
+@functools.cache
+def _expected_layout() -> list[str]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.executescript(SCHEMA)
+        return _layout(database)
 
 
 def _is_whole(row: sqlite3.Row) -> bool:

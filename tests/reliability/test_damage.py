@@ -144,6 +144,32 @@ def test_rows_that_cannot_be_read_come_back_from_the_copy(folder):
     assert waiting(folder) == 22 - 1
 
 
+def test_a_row_whose_id_is_no_text_any_more_is_taken_out_once(folder):
+    with sqlite3.connect(settings_of(folder).database) as database:
+        database.execute("UPDATE jobs SET id = CAST(x'ff' || substr(id, 2) AS TEXT) WHERE prompt LIKE '%number 7'")
+    database.close()
+    assert check(folder) == "Jobs in the history that could not be read: 1. Of these 0 were recovered."
+    assert waiting(folder) == 22 - 1
+
+
+LAYOUT_FLIPS = {
+    "a column of another name": (b"progress TEXT", b"prmgress TEXT"),
+    "a column whose name is no text": (b"artifact TEXT", b"artifac\xf4 TEXT"),
+    "a default that no row may have": (b"deaths INTEGER NOT NULL DEFAULT 0", b"deaths INTEGER NOT NULL DEFAULT p"),
+    "a table of another name": (b"CREATE TABLE settings", b"CREATE TABLE sett\xe9ngs"),
+    "a header that forbids to write": (b"SQLite format 3\0\x10\0\x02", b"SQLite format 3\0\x10\0\x0a"),
+}
+
+
+@pytest.mark.parametrize("flip", LAYOUT_FLIPS)
+def test_one_bit_in_the_layout_of_the_tables_is_damage(folder, flip):
+    file, (whole, damaged) = settings_of(folder).database, LAYOUT_FLIPS[flip]
+    assert file.read_bytes().count(whole) == 1
+    file.write_bytes(file.read_bytes().replace(whole, damaged))
+    assert "the copy studio-" in check(folder)
+    assert waiting(folder) == 21
+
+
 @pytest.mark.parametrize("seed", range(MUTANTS))
 def test_every_mutant_starts_with_every_film(folder, seed):
     chance = random.Random(seed)
