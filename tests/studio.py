@@ -32,7 +32,9 @@ def free_port() -> int:
 
 
 class LiveStudio:
-    """`python -m backend.cli` on a free port and a data folder of its own, with further flags and variables."""
+    """`python -m backend.cli`, or another `command`, on a free port and a data folder of its own."""
+
+    command: tuple[str, ...] = (sys.executable, "-m", "backend.cli")
 
     def __init__(self, data: Path, *flags: str, **further: str) -> None:
         self.port = free_port()
@@ -40,7 +42,7 @@ class LiveStudio:
         self.data = data
         self.log = data.parent / "studio.log"
         environ = os.environ | {"PYTHONPATH": str(ROOT), "STUDIO_DATA": str(data)} | further
-        command = [sys.executable, "-m", "backend.cli", "--port", str(self.port), "--no-browser", *flags]
+        command = [*self.command, "--port", str(self.port), "--no-browser", *flags]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, cwd=data.parent, env=environ, stdout=log, stderr=log)
         deadline = time.monotonic() + 60

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -18,8 +19,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive
 
-from backend.core.errors import InvalidRequest, StudioError
+from backend.core.errors import InvalidRequest, StudioError, UploadRefused
 from backend.core.schema import Fit, GenerationRequest, Mode, explain
 from backend.jobs.job import ENDED, JobState, plan_as_dict
 from backend.jobs.store import Filter
@@ -33,6 +35,8 @@ MEDIA_TYPES = {"video.mp4": "video/mp4", "thumbnail.jpg": "image/jpeg", "metadat
 NO_CACHE = {"Cache-Control": "no-cache"}  # the next answer may differ
 EVENT_EVERY_S = 0.5
 UPLOAD_IDLE_S = 60.0
+UPLOAD_LEAST_RATE = 128 * 1024  # bytes a second, on the whole: a slot is not for who sends a letter now and then
+FORM_BYTES = 2**20  # what a form may have around its file
 
 
 def the_generator(request: Request) -> VideoGenerator:
@@ -220,6 +224,7 @@ async def upload(request: Request, generator: Generator, filename: str = "") -> 
     """Store a picture or a video: the raw body, or the multipart field `file`. Streamed to disk, then decoded."""
     slots: asyncio.Semaphore = request.app.state.upload_slots
     async with slots:
+        request = Request(request.scope, _keeps_coming(request, generator.settings.upload_limit_bytes + FORM_BYTES))
         if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
             form = await request.form(max_files=1, max_fields=4)
             part = form.get("file")
@@ -232,6 +237,30 @@ async def upload(request: Request, generator: Generator, filename: str = "") -> 
         return dataclasses.asdict(await _receive(generator, filename, chunks))
 
 
+def _keeps_coming(request: Request, limit_bytes: int) -> Receive:
+    """How to receive the body of a request that must not stop coming, or come too slowly, or be too large."""
+    began, came = time.monotonic(), 0
+
+    async def receive() -> Message:
+        nonlocal came
+        left_s = UPLOAD_IDLE_S + came / UPLOAD_LEAST_RATE - (time.monotonic() - began)
+        try:
+            with anyio.fail_after(min(UPLOAD_IDLE_S, left_s)):
+                message = await request.receive()
+        except TimeoutError:
+            raise InvalidRequest("The upload came too slowly;", hint="send the file again.", field="file") from None
+        came += len(message.get("body", b""))
+        if came > limit_bytes:
+            raise UploadRefused(
+                f"The upload is larger than {limit_bytes // 2**20} MiB;",
+                hint="make it smaller or shorter.",
+                field="file",
+            )
+        return message
+
+    return receive
+
+
 async def _chunks_of(part: UploadFile) -> AsyncIterator[bytes]:
     while chunk := await part.read(2**20):
         yield chunk
@@ -240,14 +269,8 @@ async def _chunks_of(part: UploadFile) -> AsyncIterator[bytes]:
 async def _receive(generator: VideoGenerator, filename: str, chunks: AsyncIterator[bytes]) -> Upload:
     with generator.uploads.receive(filename) as incoming:
         try:
-            while True:
-                with anyio.fail_after(UPLOAD_IDLE_S):
-                    chunk = await anext(chunks)
+            async for chunk in chunks:
                 await run_in_threadpool(incoming.write, chunk)
-        except StopAsyncIteration:
-            pass
-        except TimeoutError:
-            raise InvalidRequest(f"Nothing came for {UPLOAD_IDLE_S:g} s;", hint="send the file again.") from None
         except ClientDisconnect:
             raise InvalidRequest("The upload was cut off;", hint="send the file again.") from None
         return await run_in_threadpool(incoming.accept)

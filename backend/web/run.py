@@ -18,6 +18,7 @@ from backend.video_generator import shared_generator
 from backend.web.client import running_studio
 from backend.web.guard import LOOPBACK_HOSTS
 from backend.web.network import make_token, names_of_this_machine, network_address, read_token
+from backend.web.patience import PatientProtocol
 from backend.web.server import create_app
 
 EVERY_ADDRESS = "0.0.0.0"
@@ -42,6 +43,7 @@ def run_server(settings: Settings, host: str | None, port: int, *, lan: bool, op
     app = create_app(settings, hosts, token)
     config = uvicorn.Config(
         app,
+        http=PatientProtocol,
         host=host,
         port=port,
         log_level="warning",

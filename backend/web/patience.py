@@ -1,0 +1,46 @@
+"""How long the studio waits for a request: who opens a connection and says nothing must not hold it for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+HEADERS_S = 20.0
+
+
+class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc]
+    """HTTP of uvicorn, which closes a connection when HEADERS_S have passed without the headers of a (next) request.
+
+    uvicorn itself only closes what says nothing at all after an answer; a client that sends its headers letter by
+    letter keeps a handle of this process.
+    """
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._wait_for_headers()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._wait_for_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        super().connection_lost(exc)
+
+    def _wait_for_headers(self) -> None:
+        self._forget()
+        self._deadline = self.loop.call_later(HEADERS_S, self._close_unless_asked)
+
+    def _forget(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def _close_unless_asked(self) -> None:
+        answering = self.cycle is not None and not self.cycle.response_complete
+        upgraded = self.transport.get_protocol() is not self  # to a WebSocket
+        if not answering and not upgraded:
+            self.transport.close()

@@ -1,0 +1,147 @@
+"""T10: clients that say little, slowly or without end hold neither the studio nor its upload slots."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import socket
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+import uvicorn
+
+from backend.media.uploads import Uploads
+from backend.web import api, patience
+from tests.studio import free_port
+from tests.web.test_api import png
+
+HEADERS_S, IDLE_S = 1.5, 1.0
+
+
+@pytest.fixture
+def port(client, monkeypatch):
+    """Of the doors on a real socket, as `run_server` opens them, with less patience."""
+    monkeypatch.setattr(patience, "HEADERS_S", HEADERS_S)
+    monkeypatch.setattr(api, "UPLOAD_IDLE_S", IDLE_S)
+    slots, client.app.state.upload_slots = client.app.state.upload_slots, asyncio.Semaphore(2)  # one a loop
+    port = free_port()
+    config = uvicorn.Config(
+        client.app, http=patience.PatientProtocol, port=port, lifespan="off", log_level="error", ws_max_size=2**20
+    )
+    server = uvicorn.Server(config)
+    serving = threading.Thread(target=server.run)
+    serving.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield port
+    server.should_exit = True
+    serving.join(20)
+    client.app.state.upload_slots = slots
+
+
+def connected(port: int, said: bytes) -> socket.socket:
+    wire = socket.create_connection(("127.0.0.1", port), timeout=20)
+    wire.sendall(said)
+    return wire
+
+
+def upload_head(port: int, content_type: str = "video/mp4") -> bytes:
+    lines = (
+        f"POST /api/v1/uploads?filename=a.mp4 HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Type: {content_type}\r\n"
+        f"Content-Length: {500 * 2**20}\r\n\r\n"
+    )
+    return lines.encode()
+
+
+def healthy(port: int) -> float:
+    """Seconds until the studio says that it is well."""
+    began = time.monotonic()
+    assert httpx.get(f"http://localhost:{port}/healthz", timeout=10).status_code == 200
+    return time.monotonic() - began
+
+
+def test_headers_that_never_end_are_not_waited_for(port):
+    wires = [connected(port, said) for said in (b"", b"GET / HTTP/1.1\r\nX: ") for _ in range(100)]
+    began = time.monotonic()
+    slowest = 0.0
+    while time.monotonic() < began + HEADERS_S - 0.5:
+        for wire in wires[100:]:
+            wire.sendall(b"a")
+        slowest = max(slowest, healthy(port))
+        time.sleep(0.2)
+    assert slowest < 1
+    closed = 0
+    for wire in wires:
+        wire.settimeout(HEADERS_S + 5)
+        try:
+            closed += wire.recv(100) == b""
+        except ConnectionResetError:
+            closed += 1
+        wire.close()
+    assert closed == 200
+
+
+def test_who_asks_again_in_time_keeps_the_connection(port):
+    with httpx.Client(base_url=f"http://localhost:{port}") as client:
+        until = time.monotonic() + 2 * HEADERS_S
+        wires = set()
+        while time.monotonic() < until:
+            answer = client.get("/healthz")
+            wires.add(answer.extensions["network_stream"].get_extra_info("client_addr"))
+            time.sleep(HEADERS_S / 3)
+    assert len(wires) == 1
+
+
+@pytest.mark.parametrize("kind", ["silent", "dripping", "form"])
+def test_uploads_that_come_too_slowly_give_their_slot_to_others(port, kind, generator):
+    if kind == "form":
+        head = upload_head(port, "multipart/form-data; boundary=x")
+        head += b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.mp4"\r\n\r\n'
+    else:
+        head = upload_head(port)
+
+    def hold(_: int) -> bytes:
+        wire = connected(port, head + b"\0")
+        wire.settimeout(0.1)
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            try:
+                if answer := wire.recv(4096):
+                    return answer
+                return b"closed"
+            except TimeoutError:
+                if kind != "silent":
+                    wire.sendall(b"\0")
+        return b"held for a minute"
+
+    with ThreadPoolExecutor(11) as pool:
+        slow = [pool.submit(hold, number) for number in range(10)]
+        time.sleep(0.3)
+        began = time.monotonic()
+        url = f"http://localhost:{port}/api/v1/uploads?filename=cat.png"
+        answer = pool.submit(httpx.post, url, content=png(), timeout=60).result()
+        took = time.monotonic() - began
+        assert answer.status_code == 201, answer.text
+        said = Counter(wire.result().partition(b"\r\n")[0] for wire in slow)
+    assert list(said) == [b"HTTP/1.1 422 Unprocessable Entity"]
+    assert took < 10 / 2 * IDLE_S + 5
+    assert healthy(port) < 1
+    assert [path.name for path in generator.settings.uploads.iterdir() if path.name[0] != "."] == [answer.json()["id"]]
+    assert list((generator.settings.uploads / ".parts").iterdir()) == []
+
+
+@pytest.mark.parametrize("form", [False, True])
+def test_an_upload_without_end_is_refused_at_the_limit(port, form, generator, monkeypatch):
+    monkeypatch.setattr(api, "FORM_BYTES", 1000)
+    monkeypatch.setattr(generator, "settings", dataclasses.replace(generator.settings, upload_limit_bytes=100_000))
+    generator.uploads = Uploads(generator.settings)
+    url = f"http://localhost:{port}/api/v1/uploads?filename=a.mp4"
+    noise = b"\0" * 2_000_000
+    sent = {"files": {"file": ("a.mp4", noise)}} if form else {"content": noise}
+    answer = httpx.post(url, timeout=30, **sent)
+    assert answer.status_code == 422
+    assert "larger than" in answer.json()["error"]["message"]
