@@ -365,7 +365,7 @@ class VideoGenerator:
 
     def _put_back(self, job: Job, why: StudioError) -> None:
         """Queue it again where it was in the line; `why` tells what it waits for."""
-        self._insist(lambda: self.store.give_back(job, JobError(why.code, str(why), why.hint)))
+        self._insist(lambda: self.store.give_back(job, JobError.of(why.code, why.message, why.hint)))
 
     def _check_device(self, plan: Plan) -> None:
         """Raise NoDevice if the GPU that `plan` counts on is gone: the forecast would not hold by far."""
@@ -394,10 +394,10 @@ class VideoGenerator:
         """Why a render failed, in words that a person can act on; the log has the rest."""
         if isinstance(error, StudioError):
             log.warning("job %s: failed: %s", job.id, error)
-            return JobError(error.code, str(error), error.hint)
+            return JobError.of(error.code, error.message, error.hint)
         log.error("job %s: failed unexpectedly", job.id, exc_info=error)
-        message = f"The render stopped with {type(error).__name__}: {_without_paths(error, self.settings)}"
-        return JobError("internal", message, "Retry it; the log has the whole story.")
+        message = f"The render stopped with {type(error).__name__}: {_without_paths(error, self.settings)}."
+        return JobError.of("internal", message, "Retry it; the log has the whole story.")
 
     def _succeed(self, job: Job, artifact: Artifact) -> None:
         log.info("job %s: %d frames in %.1f s", job.id, artifact.frames, artifact.render_s)
@@ -499,7 +499,7 @@ def _without_paths(error: Exception, settings: Settings) -> str:
     text = str(error)
     for folder in (settings.data, ROOT, Path.home()):
         text = text.replace(str(folder), "")
-    return text[:500]
+    return text[:500].rstrip(". ")
 
 
 # --- one generator a process ---

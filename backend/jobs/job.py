@@ -40,12 +40,19 @@ RETRIABLE = (S.FAILED, S.CANCELLED, S.QUARANTINED)
 
 @dataclass(frozen=True, slots=True)
 class JobError:
-    """Why a job failed: what happened and the way out; `log` has its last lines where it ended the process."""
+    """Why a job failed: what happened with the way out, and the way out alone; `log` has its last lines where it ended
+    the process.
+    """
 
     code: str
     message: str
     hint: str = ""
     log: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, code: str, what: str, hint: str, log: tuple[str, ...] = ()) -> JobError:
+        """`what` happened and, in `hint`, the way out."""
+        return cls(code, f"{what} {hint}".strip(), hint, log)
 
 
 @dataclass(frozen=True, slots=True)

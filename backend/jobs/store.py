@@ -267,7 +267,7 @@ class Store:
             )
             for row in rows:
                 if row["deaths"] >= DEATHS_TO_QUARANTINE:
-                    error = JobError(
+                    error = JobError.of(
                         "quarantined",
                         f"The studio died {row['deaths']} times at the same place of this job; it is set aside.",
                         "Retry it: it goes on from its last saved step. If it ends the studio again, lower its size.",

@@ -116,6 +116,7 @@ def test_recovery_queues_again_and_the_third_death_quarantines(store):
     store.claim()
     assert store.recover()[0].state is JobState.QUARANTINED
     assert "3 times" in store.get(job.id).error.message
+    assert store.get(job.id).error.message.endswith(store.get(job.id).error.hint)
     assert store.move_to_state(job.id, JobState.QUEUED).deaths == 0
 
 
