@@ -61,6 +61,11 @@ MODES = {
 SHAPES = {"landscape": "16:9", "portrait": "9:16", "square": "1:1"}
 FITS = {"crop": "Fill the frame (crop)", "letterbox": "Show all of it (bars)"}
 ARITHMETIC = {"original": "SkyReels V2", "diffusers": "diffusers"}
+SPEEDS = {
+    "exact": ("Exact", "works out every step."),
+    "balanced": ("Balanced", "guides and works out half as much; hard to tell apart."),
+    "turbo": ("Turbo", "for drafts: fewer steps, and a third of them worked out."),
+}
 DOUBLE_CLICK_S = 1.5
 CAME_WITH_THE_STUDIO = {
     TINY.id: "Films are made by SkyReels V2 Tiny, small enough for any computer: ten things in eight colours, painted "
@@ -123,6 +128,8 @@ def wish_column(spec: ModelSpec) -> None:
         choice("Shape", SHAPES, "orientation")
     with how_large:
         choice("Size", {"540p": "540p", "720p": "720p"}, "resolution")
+    if spec.engine == "skyreels":
+        speed(spec)
     st.slider(
         "Length",
         int(PAGE_FRAMES.least),
@@ -147,6 +154,18 @@ def choice(label: str, options: dict[str, str], field: str, words: str | None = 
         help=words,
         persist_state="session",
     )
+
+
+def speed(spec: ModelSpec) -> None:
+    """The presets, each with its forecast for the form as it stands."""
+    labels = {preset: words for preset, (words, _) in SPEEDS.items()}
+    wish = form.wish(spec)
+    for preset in labels:
+        with contextlib.suppress(StudioError):
+            forecast = studio().plan(parse_request(wish | {"preset": preset})).forecast
+            labels[preset] += f" · {duration(forecast.total_s)}"
+    words = "  \n".join(f"**{name}** {what}" for name, what in SPEEDS.values())
+    choice("Speed", labels, "preset", words)
 
 
 def take_example() -> None:

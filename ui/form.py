@@ -9,7 +9,7 @@ import streamlit as st
 
 from backend.core.planning import Plan
 from backend.core.registry import ModelSpec
-from backend.core.schema import DEFAULT_FRAMES, SEED, Fidelity, GenerationRequest, Mode
+from backend.core.schema import DEFAULT_FRAMES, SEED, Fidelity, GenerationRequest, Mode, Preset
 
 DEFAULTS: dict[str, Any] = {
     "mode": Mode.TEXT_TO_VIDEO.value,
@@ -24,6 +24,7 @@ DEFAULTS: dict[str, Any] = {
     "seed": None,
     "fit": "crop",
     "model": "auto",
+    "preset": Preset.EXACT.value,
 }
 SKYREELS: dict[str, Any] = {
     "storyboard": "",  # here one line for each window

@@ -13,17 +13,20 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from backend.core.errors import InvalidRequest
+from backend.core.presets import Work, thinned, work_of
 from backend.core.registry import SYNTHETIC, TINY, ModelSpec, Transformer
-from backend.core.schedule import count_steps
+from backend.core.schedule import Schedule, make_schedule
 from backend.core.schema import (
     DEFAULT_FPS,
     DEFAULT_FRAMES,
     FPS,
     NUM_FRAMES,
     SECONDS,
+    STEPS,
     WINDOW_FRAMES,
     Fidelity,
     GenerationRequest,
+    Preset,
 )
 from backend.core.windows import Layout, Window, latent_frames, lay_out, pixel_frames
 
@@ -111,6 +114,7 @@ class Plan:
     causal_block_size: int = 1
     causal_attention: bool = False
     batch_guidance: bool = False
+    preset: Preset = Preset.EXACT
     first_picture: bool = False  # the first frame is given
     on_gpu: bool = False  # the forecast is that of a GPU
 
@@ -126,14 +130,30 @@ class Plan:
     @property
     def window_steps(self) -> tuple[int, ...]:
         """Denoising steps of each window; more than `num_inference_steps` where blocks wait for one another."""
+        return tuple(len(schedule.levels) for schedule in self.schedules)
+
+    @property
+    def schedules(self) -> tuple[Schedule, ...]:
+        """The noise levels of each window."""
         known = [latent_frames(self.prefix_frames) if self.prefix_frames else int(self.first_picture)]
         known += [before.stop - after.start for before, after in itertools.pairwise(self.windows)]
         return tuple(
-            count_steps(
+            make_schedule(
                 window.stop - window.start, self.num_inference_steps, self.ar_step, self.causal_block_size, ready
             )
             for window, ready in zip(self.windows, known, strict=True)
         )
+
+    @property
+    def predictions(self) -> tuple[int, ...]:
+        """What the transformer works out in each window: with guidance, one prediction with the prompt and one without
+        for every step that asks it.
+        """
+        return tuple(sum(work.predictions for work in self.work_of(schedule)) for schedule in self.schedules)
+
+    def work_of(self, schedule: Schedule) -> tuple[Work, ...]:
+        """What each step of a window takes."""
+        return work_of(schedule, self.num_inference_steps, self.preset, self.guidance_scale > 1)
 
     @property
     def segments(self) -> tuple[tuple[int, int], ...]:
@@ -152,19 +172,11 @@ class Plan:
         return tuple((a, b) for a, b in ranges if a < b)
 
     @property
-    def predictions(self) -> int:
-        """What the transformer works out a step: with guidance, one prediction with the prompt and one without."""
-        return 2 if self.guidance_scale > 1 else 1
-
-    @property
-    def passes(self) -> int:
-        """Calls of the transformer a step: one for each prediction, or one for all."""
-        return 1 if self.batch_guidance else self.predictions
-
-    @property
     def forwards(self) -> int:
-        """Calls of the transformer in all."""
-        return self.passes * sum(self.window_steps)
+        """Calls of the transformer in all: one for each prediction, or one for both of a step."""
+        at_once = 2 if self.batch_guidance else 1
+        work = itertools.chain.from_iterable(self.work_of(schedule) for schedule in self.schedules)
+        return sum(math.ceil(step.predictions / at_once) for step in work)
 
 
 def steps_in_words(window_steps: Sequence[int]) -> str:
@@ -272,7 +284,8 @@ def make_plan(
         windows=layout.windows,
         overlap_history=layout.overlap_history,
         addnoise_condition=options.addnoise_condition,
-        num_inference_steps=request.num_inference_steps or spec.num_inference_steps,
+        num_inference_steps=request.num_inference_steps
+        or thinned(spec.num_inference_steps, request.preset, int(STEPS.least)),
         guidance_scale=spec.guidance_scale if request.guidance_scale is None else request.guidance_scale,
         flow_shift=options.flow_shift or spec.flow_shift,
         forecast=Forecast({}, 0.0, 0),
@@ -281,6 +294,7 @@ def make_plan(
         causal_block_size=options.block if denoised else 1,
         causal_attention=options.causal_attention and denoised,
         batch_guidance=options.batch_guidance and denoised,
+        preset=request.preset if denoised else Preset.EXACT,
         first_picture=request.image is not None,
         on_gpu=denoised and machine.has_gpu,
     )
@@ -443,15 +457,16 @@ def _model_cost(plan: Plan, spec: ModelSpec, machine: Machine) -> tuple[dict[Sta
     flops = device_flops(machine)
     rows = plan.render_width * plan.render_height // (2 * spec.spatial_factor) ** 2
     tokens = [rows * (window.stop - window.start) for window in plan.windows]
-    calls = [plan.predictions * steps for steps in plan.window_steps]
     decode = spec.decode_flops * plan.render_width * plan.render_height * plan.render_frames
     seconds = {
         Stage.LOADING: 2 + spec.memory_gib / READ_GIB_PER_S,
-        Stage.DENOISING: sum(n * forward_flops(spec.transformer, count) for n, count in zip(calls, tokens, strict=True))
+        Stage.DENOISING: sum(
+            n * forward_flops(spec.transformer, count) for n, count in zip(plan.predictions, tokens, strict=True)
+        )
         / flops,
         Stage.DECODING: decode / (flops / 4 if machine.has_gpu else flops),
     }
-    batch = plan.predictions // plan.passes
+    batch = 2 if plan.batch_guidance and plan.guidance_scale > 1 else 1
     hidden = batch * max(tokens) * (spec.transformer.dim if spec.transformer else 0) * 2
     return seconds, spec.memory_gib + 12 * hidden / 2**30
 

@@ -57,15 +57,6 @@ class Schedule:
         return len(self.moves[0])
 
 
-def count_steps(frames: int, steps: int, ar_step: int = 0, block: int = 1, ready: int = 0) -> int:
-    """How many rows `make_schedule` has.
-
-    >>> count_steps(25, 30), count_steps(25, 30, ar_step=5, block=5), count_steps(25, 30, ar_step=5, block=5, ready=5)
-    (30, 50, 45)
-    """
-    return steps + min(ar_step, steps) * (frames // block - ready // block - 1)
-
-
 @functools.lru_cache(maxsize=64)
 def make_schedule(
     frames: int, steps: int, ar_step: int = 0, block: int = 1, ready: int = 0, base: int | None = None

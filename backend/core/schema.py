@@ -76,7 +76,11 @@ class Fit(str, Enum):
 
 
 class Preset(str, Enum):
+    """What may be traded for speed: nothing, a little, or what a draft can do without."""
+
     EXACT = "exact"
+    BALANCED = "balanced"
+    TURBO = "turbo"
 
 
 class Fidelity(str, Enum):
@@ -210,6 +214,15 @@ class GenerationRequest(BaseModel):
     def _known_resolution(cls, value: str) -> str:
         parse_resolution(value)
         return value
+
+    @model_validator(mode="after")
+    def _preset_fits_the_fidelity(self) -> GenerationRequest:
+        if self.preset is not Preset.EXACT and self.skyreels.fidelity is Fidelity.DIFFUSERS:
+            raise ValueError(
+                f"preset={self.preset.value} is not possible: the diffusers pipelines work everything out; use"
+                " preset=exact or fidelity=original"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits_the_mode(self) -> GenerationRequest:

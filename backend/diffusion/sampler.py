@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -31,6 +32,14 @@ class State(NamedTuple):
 
     tensors: dict[str, torch.Tensor]
     facts: dict[str, Any]
+
+
+class Answer(NamedTuple):
+    """The velocity that the transformer gave at a step, with the prompt alone and, if it was asked for, guided."""
+
+    step_index: int
+    plain: torch.Tensor
+    guided: torch.Tensor | None = None
 
 
 class Sampler:
@@ -110,6 +119,10 @@ class Sampler:
     def state(self) -> State:
         """All that the next step needs, tensors as copies on the CPU."""
         tensors = {"latents": self.latents}
+        for number, answer in enumerate(self._answers):
+            tensors[f"answer{number}.plain"] = answer.plain
+            if answer.guided is not None:
+                tensors[f"answer{number}.guided"] = answer.guided
         if not self._original:
             tensors["noise"] = self._noise.get_state()
         counters = []
@@ -118,6 +131,7 @@ class Sampler:
             tensors |= {f"solver{number}.{name}": tensor for name, tensor in remembered.items()}
             counters.append(counts)
         facts = {"window": self.window, "step": self.step_index, "known": self.known, "solvers": counters}
+        facts["answers"] = [answer.step_index for answer in self._answers]
         copies = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
         return State(copies, facts | {"identity": self.identity})
 
@@ -134,16 +148,21 @@ class Sampler:
             start = f"solver{number}."
             mine = {name.removeprefix(start): t.to(device) for name, t in tensors.items() if name.startswith(start)}
             solver.restore(mine, counts)
+        for number, step_index in enumerate(facts["answers"]):
+            plain, guided = (tensors.get(f"answer{number}.{name}") for name in ("plain", "guided"))
+            assert plain is not None
+            self._answers.append(Answer(step_index, plain.to(device), None if guided is None else guided.to(device)))
         if not self._original:
             self._noise.set_state(tensors["noise"])
 
     def step(self) -> None:
-        """Go one noise level down in one window: one call of the transformer, two with guidance.
+        """Go one noise level down in one window: with one call of the transformer, two with guidance, or none where the
+        preset extrapolates.
 
         Raises RenderFailed if the result is not finite; whatever a hook raises inside leaves the state as it was.
         """
         with torch.no_grad():
-            velocity = self._predict()
+            velocity = self._velocity()
             moves = self._schedule.moves[self.step_index]
             for solver in self._solvers:
                 if moves[solver.frames.start]:
@@ -179,6 +198,8 @@ class Sampler:
         )
         self._solvers = [Solver(self.components, plan, slice(*run)) for run in self._schedule.runs]
         self._timesteps = self._make_timesteps()
+        self._work = plan.work_of(self._schedule)
+        self._answers: deque[Answer] = deque(maxlen=2 if any(not work.predictions for work in self._work) else 0)
 
     def _make_timesteps(self) -> torch.Tensor:
         """What the transformer is told of every latent frame at every step, of shape (steps, latent frames), int64."""
@@ -199,8 +220,41 @@ class Sampler:
         """Latents of frames that are known; the stock pipelines keep them in the transformer's precision."""
         return latents if self._original else latents.to(self.components.transformer.dtype).float()
 
-    def _predict(self) -> torch.Tensor:
-        """The guided velocity of every latent frame at its level: float32, or the model's dtype as in diffusers."""
+    def _velocity(self) -> torch.Tensor:
+        """Of every latent frame at its level, guided where the preset says so: float32, or the model's dtype as in
+        diffusers.
+        """
+        work = self._work[self.step_index]
+        if not work.predictions:
+            return self._extrapolated()
+        answer = self._ask(guided=work.predictions > 1)
+        self._answers.append(answer)
+        return self._wanted(answer)
+
+    def _wanted(self, answer: Answer) -> torch.Tensor:
+        """Of an answer, what counts at the current step: each frame with guidance or without."""
+        guided = self._work[self.step_index].guided
+        if answer.guided is None or not any(guided):
+            return answer.plain
+        if guided == self._schedule.moves[self.step_index]:
+            return answer.guided
+        frames = answer.plain.shape[2]
+        mask = torch.tensor([*guided, *[False] * frames][:frames], device=answer.plain.device)
+        return torch.where(mask.view(1, 1, -1, 1, 1), answer.guided, answer.plain)
+
+    def _extrapolated(self) -> torch.Tensor:
+        """The last answer, moved on along the noise levels as it had moved since the one before."""
+        first, last = self._answers
+        before, velocity = self._wanted(first), self._wanted(last)
+        t0, t1, t = (
+            self._timesteps[row, : velocity.shape[2]].float()
+            for row in (first.step_index, last.step_index, self.step_index)
+        )
+        on = torch.where(t1 == t0, 0.0, (t - t1) / (t1 - t0)).view(1, 1, -1, 1, 1)
+        return velocity + on * (velocity - before)
+
+    def _ask(self, guided: bool) -> Answer:
+        """What the transformer says of every latent frame at its level."""
         dtype = self.components.transformer.dtype
         if self.components.diffusion_forcing:
             latents, timesteps = self._forcing_input(dtype)
@@ -208,15 +262,15 @@ class Sampler:
             joined = [self.latents] if self.conditions.channels is None else [self.latents, self.conditions.channels]
             latents, timesteps = torch.cat(joined, dim=1).to(dtype), self._timesteps[self.step_index, :1]
         prompt = self.prompts[min(self.window, len(self.prompts) - 1)]
-        if prompt.negative is None:
-            return self._forward(latents, timesteps, prompt.positive)
+        if prompt.negative is None or not guided:
+            return Answer(self.step_index, self._forward(latents, timesteps, prompt.positive))
         if self.plan.batch_guidance:
             both = self._forward(latents, timesteps, torch.cat([prompt.positive, prompt.negative]))
             positive, negative = both.chunk(2)
         else:
             positive = self._forward(latents, timesteps, prompt.positive)
             negative = self._forward(latents, timesteps, prompt.negative)
-        return negative + self.plan.guidance_scale * (positive - negative)
+        return Answer(self.step_index, positive, negative + self.plan.guidance_scale * (positive - negative))
 
     def _forcing_input(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents in `dtype` and one timestep a latent frame; a little noise on known frames if the plan says so.

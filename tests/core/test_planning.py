@@ -241,7 +241,7 @@ def test_what_causal_blocks_cannot_show_is_refused():
 def test_guidance_in_one_call_halves_the_calls_and_not_the_work():
     two = make_plan(ask(), DF_SMALL, H100)
     one = make_plan(ask(skyreels={"batch_guidance": True}), DF_SMALL, H100)
-    assert (two.passes, two.forwards, one.passes, one.forwards) == (2, 60, 1, 30)
+    assert (two.predictions, two.forwards, one.predictions, one.forwards) == ((60,), 60, (60,), 30)
     assert one.forecast.seconds == two.forecast.seconds
     assert one.forecast.peak_gib > two.forecast.peak_gib
     unguided = make_plan(ask(guidance_scale=1, skyreels={"batch_guidance": True}), DF_SMALL, H100)

@@ -13,7 +13,7 @@ from backend.core.errors import InvalidRequest
 from backend.core.planning import Machine, Plan, Source, choose_model, make_plan
 from backend.core.registry import MODELS
 from backend.core.schedule import make_schedule
-from backend.core.schema import Mode, SkyReelsOptions, parse_request
+from backend.core.schema import Mode, Preset, SkyReelsOptions, parse_request
 from backend.core.windows import latent_frames
 
 H200 = Machine("NVIDIA H200", cores=16, ram_gib=128, vram_gib=139)
@@ -60,6 +60,7 @@ def wishes(draw: st.DrawFn) -> dict[str, Any]:
         "fps": draw(maybe(st.integers(8, 30))),
         "num_inference_steps": draw(maybe(st.integers(10, 50))),
         "guidance_scale": draw(maybe(st.just(1.0) | st.floats(1, 20))),
+        "preset": draw(st.sampled_from(["exact", "exact", "balanced", "turbo"])),
     }
     if mode is Mode.IMAGE_TO_VIDEO:
         wish["image"] = UPLOAD
@@ -123,8 +124,8 @@ def check(plan: Plan, wish: dict[str, Any]) -> None:
         assert ready < length
         schedule = make_schedule(length, plan.num_inference_steps, plan.ar_step, block, ready)
         assert steps == len(schedule.levels)
-    assert plan.forwards == plan.passes * sum(plan.window_steps)
-    assert plan.passes == (1 if plan.batch_guidance or plan.guidance_scale <= 1 else 2)
+    most = (1 if plan.batch_guidance or plan.guidance_scale <= 1 else 2) * sum(plan.window_steps)
+    assert plan.forwards == most if plan.preset is Preset.EXACT else 0 < plan.forwards < most
     assert len(wish["skyreels"].get("storyboard", [])) < len(plan.windows)
     if plan.engine == "skyreels":
         assert plan.render_width % 16 == plan.render_height % 16 == 0

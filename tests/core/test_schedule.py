@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.core.schedule import count_steps, make_schedule
+from backend.core.schedule import make_schedule
 
 DATA = json.loads((Path(__file__).parents[1] / "diffusion/data/df_step_matrix.json").read_text())
 
@@ -33,9 +33,9 @@ def test_all_step_matrices_are_the_originals():
 @pytest.mark.parametrize("ar_step", [0, 1, 5, 9, 10, 11, 50])
 @pytest.mark.parametrize("block", [1, 2, 5])
 @pytest.mark.parametrize("ready", [0, 5, 10])
-def test_steps_are_counted_without_the_matrix(steps, ar_step, block, ready):
+def test_blocks_wait_for_one_another_and_take_all_levels(steps, ar_step, block, ready):
     made = make_schedule(20, steps, ar_step, block, ready)
-    assert count_steps(20, steps, ar_step, block, ready) == len(made.levels)
+    assert len(made.levels) == steps + min(ar_step, steps) * (20 // block - ready // block - 1)
     for frame, column in enumerate(zip(*made.moves, strict=True)):
         assert sum(column) == (0 if frame < ready // block * block else steps)
 

@@ -35,6 +35,11 @@ JOBS = {
     "picture": ("df", {"mode": "image_to_video"}),
     "end picture": ("df", {"mode": "image_to_video", "end": True, "num_frames": 29, "skyreels": WINDOWS}),
     "extension": ("df", {"source_frames": 17, "num_frames": 24, "skyreels": WINDOWS}),
+    "balanced": ("df", {"num_frames": 37, "preset": "balanced", "skyreels": WINDOWS}),
+    "turbo async": (
+        "df",
+        {"num_frames": 21, "preset": "turbo", "skyreels": {"ar_step": 3, "causal_block_size": 2}},
+    ),
     "plain": ("t2v", {}),
     "plain picture": ("i2v", {"mode": "image_to_video"}),
 }

@@ -266,7 +266,7 @@ def test_guidance_is_mixed_in_float32_unless_diffusers_is_wanted(components, pla
             return (seen[-1],)
 
     sampler = Sampler(replace(parts, transformer=Bfloat16()), plan, REQUEST, [text], Conditions())
-    mixed = sampler._predict()
+    mixed = sampler._velocity()
     positive, negative = (prediction.double() for prediction in seen)
     exact = negative + 6 * (positive - negative)
     if fidelity is Fidelity.DIFFUSERS:
@@ -376,7 +376,7 @@ def test_causal_blocks_equal_the_stock_pipelines_mask(components, plan_for):
             masked.latents.copy_(sampler.latents)
             masked.step_index = sampler.step_index
             begun = sampler._schedule.begun[sampler.step_index]
-            torch.testing.assert_close(sampler._predict(), masked._predict()[:, :, :begun], atol=2e-5, rtol=0)
+            torch.testing.assert_close(sampler._velocity(), masked._velocity()[:, :, :begun], atol=2e-5, rtol=0)
             parts.transformer._set_ar_attention(1)
             sampler.step()
     finally:

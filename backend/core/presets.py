@@ -1,0 +1,70 @@
+"""What each preset trades for speed, and the work that it leaves of every denoising step. Pure arithmetic.
+
+`exact` works everything out. The others leave guidance out where it changes little any more, and in the middle of the
+way down do not ask the transformer at every step: between two answers the velocity changes slowly and is extrapolated.
+Strong noise, where a film is decided, and the last step are always worked out.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+from backend.core.schedule import Schedule
+from backend.core.schema import Preset
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """`guided` is the part of the noise levels, from pure noise on, that get guidance. Below the first `settled` part
+    of the levels one step of `asked` asks the transformer. Of the model's own number of steps the preset takes
+    `steps`, unless the request says how many.
+    """
+
+    guided: float = 1.0
+    settled: float = 1.0
+    asked: int = 1
+    steps: float = 1.0
+
+
+TRADES = {
+    Preset.EXACT: Trade(),
+    Preset.BALANCED: Trade(guided=0.6, settled=0.3, asked=2),
+    Preset.TURBO: Trade(guided=0.4, settled=0.25, asked=3, steps=2 / 3),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One denoising step: how many predictions it takes (0 where the velocity is extrapolated, 2 with guidance), and
+    of which latent frames the velocity is guided.
+    """
+
+    predictions: int
+    guided: tuple[bool, ...]
+
+
+@functools.lru_cache(maxsize=256)
+def work_of(schedule: Schedule, steps: int, preset: Preset, guidance: bool) -> tuple[Work, ...]:
+    """What each row of `schedule`, of `steps` levels, asks of the transformer.
+
+    A row is extrapolated only if all frames that it moves are in the middle of their way, so that at least two rows
+    before have asked about each of them.
+    """
+    trade = TRADES[preset]
+    guided_until, settled = math.ceil(trade.guided * steps), math.ceil(trade.settled * steps)
+    found: list[Work] = []
+    guessed = 0  # rows since the last that asked
+    for levels, moves in zip(schedule.levels, schedule.moves, strict=True):
+        moving = [level if moved else None for level, moved in zip(levels, moves, strict=True)]
+        guided = tuple(guidance and level is not None and level <= guided_until for level in moving)
+        middle = all(level is None or settled < level < steps for level in moving)
+        guessed = guessed + 1 if middle and guessed < trade.asked - 1 else 0
+        found.append(Work(0 if guessed else 2 if any(guided) else 1, guided))
+    return tuple(found)
+
+
+def thinned(steps: int, preset: Preset, least: int) -> int:
+    """How many of a model's own `steps` a preset takes."""
+    return max(least, round(steps * TRADES[preset].steps))
