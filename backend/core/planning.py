@@ -151,6 +151,11 @@ class Plan:
         """
         return tuple(sum(work.predictions for work in self.work_of(schedule)) for schedule in self.schedules)
 
+    @property
+    def worked_out(self) -> int:
+        """Steps of all windows that ask the transformer; the preset extrapolates the others."""
+        return sum(work.predictions > 0 for schedule in self.schedules for work in self.work_of(schedule))
+
     def work_of(self, schedule: Schedule) -> tuple[Work, ...]:
         """What each step of a window takes."""
         return work_of(schedule, self.num_inference_steps, self.preset, self.guidance_scale > 1)
@@ -179,16 +184,20 @@ class Plan:
         return sum(math.ceil(step.predictions / at_once) for step in work)
 
 
-def steps_in_words(window_steps: Sequence[int]) -> str:
-    """How many steps the windows take: one number where all take the same.
+def steps_in_words(window_steps: Sequence[int], worked_out: int | None = None) -> str:
+    """How many steps the windows take, one number where all take the same, and how many of all are worked out.
 
     >>> steps_in_words([30, 30]), steps_in_words([50, 45, 45, 30])
     ('30 steps', '50, 2 x 45, 30 steps')
+    >>> steps_in_words([30, 30], 40)
+    '30 steps, 40 of 60 worked out'
     """
+    total = sum(window_steps)
+    rest = "" if worked_out in (None, total) else f", {worked_out} of {total} worked out"
     runs = [(steps, len(list(alike))) for steps, alike in itertools.groupby(window_steps)]
     if len(runs) == 1:
-        return f"{runs[0][0]} steps"
-    return f"{', '.join(f'{count} x {steps}' if count > 1 else str(steps) for steps, count in runs)} steps"
+        return f"{runs[0][0]} steps{rest}"
+    return f"{', '.join(f'{count} x {steps}' if count > 1 else str(steps) for steps, count in runs)} steps{rest}"
 
 
 def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machine: Machine) -> ModelSpec:
