@@ -63,8 +63,8 @@ FITS = {"crop": "Fill the frame (crop)", "letterbox": "Show all of it (bars)"}
 ARITHMETIC = {"original": "SkyReels V2", "diffusers": "diffusers"}
 SPEEDS = {
     "exact": ("Exact", "works out every step."),
-    "balanced": ("Balanced", "guides and works out half as much; hard to tell apart."),
-    "turbo": ("Turbo", "for drafts: fewer steps, and a third of them worked out."),
+    "balanced": ("Balanced", "works out less than half; nearly the same film."),
+    "turbo": ("Turbo", "the same with fewer steps, for drafts."),
 }
 DOUBLE_CLICK_S = 1.5
 CAME_WITH_THE_STUDIO = {

@@ -30,8 +30,8 @@ class Trade:
 
 TRADES = {
     Preset.EXACT: Trade(),
-    Preset.BALANCED: Trade(guided=0.6, settled=0.3, asked=2),
-    Preset.TURBO: Trade(guided=0.4, settled=0.25, asked=3, steps=2 / 3),
+    Preset.BALANCED: Trade(guided=0.6, settled=0.25, asked=3),
+    Preset.TURBO: Trade(guided=0.6, settled=0.25, asked=3, steps=2 / 3),
 }
 
 
