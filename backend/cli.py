@@ -21,6 +21,7 @@ from typing import Annotated, Any, Protocol, get_args, get_origin
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from backend.core.config import Settings
@@ -388,7 +389,7 @@ def plan(
         "on disk": f"about {found['forecast']['disk_bytes'] / 1e6:.1f} MB",
     }
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(name, escape(value))
     out.print(table)
 
 
@@ -413,7 +414,8 @@ def jobs_list(
     table = Table("job", "state", "done", "film", box=None)
     for job in found:
         done = f"{job['progress']['fraction']:.0%}" if job["progress"] and job["state"] == "running" else ""
-        table.add_row(job["id"], job["state"], done, (job["request"]["prompt"] or job["request"]["mode"])[:60])
+        title = escape((job["request"]["prompt"] or job["request"]["mode"])[:60])
+        table.add_row(job["id"], job["state"], done, title)
     out.print(table)
 
 
@@ -460,7 +462,9 @@ def models_list(as_json: Annotated[bool, typer.Option("--json")] = False) -> Non
     table = Table("model", "name", "modes", "memory", box=None)
     for spec in found:
         memory = spec["memory_gib"]
-        table.add_row(spec["id"], spec["title"], ", ".join(spec["modes"]), f"{memory:.1f} GiB" if memory else "")
+        table.add_row(
+            escape(spec["id"]), escape(spec["title"]), ", ".join(spec["modes"]), f"{memory:.1f} GiB" if memory else ""
+        )
     out.print(table)
 
 

@@ -239,3 +239,9 @@ def test_doctor_mends_a_damaged_history(run, settings, monkeypatch):
     code, said, _ = run("doctor", "--repair")
     assert (code, "put together from the copy" in said) == (0, True)
     assert len(json.loads(run("jobs", "list", "--json")[1])) == 1
+
+
+def test_prompts_are_listed_as_they_were_typed(run):
+    assert run("generate", "--prompt", "a [/b] boat [red]sails[/]", *SMALL)[0] == 0
+    assert "[/b] boat" in run("jobs", "list")[1]
+    assert run("plan", "--prompt", "[/b]", *SMALL)[0] == 0

@@ -271,7 +271,7 @@ def number(label: str, field: str, bounds: Bounds, default: object, words: str) 
         step=1 if whole else 0.5,
         key=form.key(field),
         placeholder=f"{default:g}" if isinstance(default, int | float) else str(default),
-        help=f"{words} {bounds.least:g} to {bounds.most:g}.",
+        help=f"{words} {bounds}.",
         persist_state="session",
     )
 
@@ -547,7 +547,8 @@ def latest_film(job: Job) -> None:
         st.html(empty_stage("This film's files are gone", error.message))
         return
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="stage_row"):
-        st.caption(f"{plain(shortened(job.title, 80))} · seed {job.request.seed}", width="content")
+        words = f"{plain(shortened(job.title, 80))} · {plain(job.plan.model_title)} · seed {job.request.seed}"
+        st.caption(words, width="content")
         if st.button("Open", icon=":material/open_in_full:", type="tertiary", key="open_stage"):
             film_dialog(job.id)
 

@@ -28,7 +28,8 @@ def film_card(job: Job, where: str) -> None:
         if st.button(f"{star}{plain(shortened(job.title, 46))}", key=f"open_{where}_{job.id}", type="tertiary"):
             film_dialog(job.id)
         if job.artifact:
-            st.caption(f"{duration(job.artifact.frames / job.artifact.fps)} · {age(job.finished_at or job.created_at)}")
+            length, when = duration(job.artifact.frames / job.artifact.fps), age(job.finished_at or job.created_at)
+            st.caption(f"{length} · {when} · {plain(job.plan.model_title)}")
 
 
 @st.dialog("Film", width="large")

@@ -420,6 +420,7 @@ SUSTAINED_FLOPS = (
 OTHER_GPU_FLOPS = 80e12
 CPU_CORE_FLOPS = 30e9
 TEXT_TOKENS = 512
+LIBRARIES_GIB = 0.8  # of main memory, before a model is loaded: torch, diffusers, the studio itself
 READ_GIB_PER_S = 1.0  # weights from a fast disk
 ENCODE_S_PER_PIXEL = 4e-8  # x264, medium, two cores
 BYTES_PER_PIXEL = 0.08  # of a finished H.264 film with detail, crf 18
@@ -477,7 +478,8 @@ def _model_cost(plan: Plan, spec: ModelSpec, machine: Machine) -> tuple[dict[Sta
     }
     batch = 2 if plan.batch_guidance and plan.guidance_scale > 1 else 1
     hidden = batch * max(tokens) * (spec.transformer.dim if spec.transformer else 0) * 2
-    return seconds, spec.memory_gib + 12 * hidden / 2**30
+    libraries = 0.0 if machine.has_gpu else LIBRARIES_GIB
+    return seconds, spec.memory_gib + 12 * hidden / 2**30 + libraries
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,13 @@ class Bounds(NamedTuple):
     least: float
     most: float
 
+    def __str__(self) -> str:
+        """
+        >>> f"{SEED}", f"{SECONDS}"
+        ('0 to 4294967295', '0.5 to 182')
+        """
+        return " to ".join(str(side) if isinstance(side, int) else f"{side:g}" for side in self)
+
 
 FPS = Bounds(8, 30)
 STEPS = Bounds(10, 50)
@@ -335,13 +342,11 @@ def explain(errors: Sequence[Any]) -> InvalidRequest:
         side = "below the least" if kind == "greater_than_equal" else "above the most"
         return InvalidRequest(
             f"{field}={shown} is {side} that is possible;",
-            hint=f"use {bounds.least:g} to {bounds.most:g}.",
+            hint=f"use {bounds}.",
             field=field,
         )
     if bounds:
-        return InvalidRequest(
-            f"{field}={shown} is not a number that fits;", hint=f"use {bounds.least:g} to {bounds.most:g}.", field=field
-        )
+        return InvalidRequest(f"{field}={shown} is not a number that fits;", hint=f"use {bounds}.", field=field)
     reason = error["msg"][0].lower() + error["msg"][1:]
     return InvalidRequest(f"{field or 'the request'}={shown} does not fit;", hint=f"{reason}.", field=field)
 

@@ -50,7 +50,7 @@ def open_history(settings: Settings) -> tuple[Store, str | None]:
     if lost:
         for copy in sorted(settings.copies.glob("*.db"), reverse=True):
             store.take_back(copy, lost)
-    added = _add_films(store, settings.outputs) if lost or new else 0
+    added = _add_films(store, settings.outputs)
     if lost:
         left = sum(not store.has(job_id) for job_id in lost)
         news = f"Jobs in the history that could not be read: {len(lost)}. Of these {len(lost) - left} were recovered."
@@ -58,6 +58,13 @@ def open_history(settings: Settings) -> tuple[Store, str | None]:
         return store, news
     if new and added:
         return store, f"There was no history; {added} films were found in outputs/ and added to it."
+    if added:
+        # Committed and gone: SQLite leaves the damaged end of a WAL out without a word.
+        for copy in sorted(settings.copies.glob("*.db"), reverse=True)[:1]:
+            store.take_back(copy)
+        news = f"Films that the history had lost: {added}. They were added, with what waited in its last copy."
+        log.error("%s", news)
+        return store, news
     return store, None
 
 
@@ -108,7 +115,7 @@ def _newest_copy(path: Path, candidates: list[Path]) -> tuple[Store, str]:
 
 
 def _add_films(store: Store, outputs: Path) -> int:
-    added = sum(store.adopt(job) for job in _films(outputs))
+    added = sum(store.adopt(job) for job in _films(store, outputs))
     for folder in outputs.glob(f"{TRASH}/*"):
         with contextlib.suppress(NotFound, Conflict):
             if store.get(folder.name).trashed_at is None:
@@ -116,10 +123,12 @@ def _add_films(store: Store, outputs: Path) -> int:
     return added
 
 
-def _films(outputs: Path) -> Iterator[Job]:
-    """What the films in outputs/ say of themselves; one that says nothing that can be read stays as it is."""
+def _films(store: Store, outputs: Path) -> Iterator[Job]:
+    """What the films in outputs/ that the store lacks say of themselves; one that says nothing that can be read stays
+    as it is.
+    """
     for folder in sorted(outputs.iterdir()) if outputs.is_dir() else []:
-        if not is_id(folder.name) or folder.is_symlink():
+        if not is_id(folder.name) or store.has(folder.name) or folder.is_symlink():
             continue
         try:
             metadata = read_metadata(folder)
@@ -134,5 +143,5 @@ def _films(outputs: Path) -> Iterator[Job]:
                 finished_at=folder.stat().st_mtime,
                 artifact=ARTIFACT.validate_python(metadata["artifact"]),
             )
-        except (NotFound, LookupError, TypeError, ValueError, ValidationError, OSError) as error:
+        except (NotFound, LookupError, TypeError, ValueError, ValidationError, OSError, RecursionError) as error:
             log.warning("the recipe of film %s cannot be read: %s", folder.name, error)

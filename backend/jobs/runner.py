@@ -5,8 +5,11 @@ joined, checked and published.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import math
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
@@ -17,11 +20,12 @@ from pydantic import ValidationError
 
 from backend import __version__
 from backend.core.config import Settings
-from backend.core.errors import DeviceLost, ModelUnavailable, NotEnoughMemory, NotFound, RenderFailed
+from backend.core.errors import DeviceLost, JobCancelled, ModelUnavailable, NotEnoughMemory, NotFound, RenderFailed
 from backend.core.planning import Plan, Stage
 from backend.core.schema import Fit
 from backend.jobs.engine import Engine, Inputs, Report, Reporter, Task
 from backend.jobs.job import ARTIFACT, PLAN, Artifact, Job
+from backend.jobs.room import is_disk_full
 from backend.media.fitting import Frames, Picture, fit_back, fit_picture
 from backend.media.outputs import LIVE, PREVIEW, THUMBNAIL, VIDEO, publish, read_metadata, write_metadata
 from backend.media.probe import MediaInfo
@@ -56,10 +60,11 @@ def run_job(
             segments = make_segments(job, engine, checkpoint, uploads, work, report)
             report(Report(Stage.SAVING, 0.5, frames_ready=plan.total_frames if len(plan.segments) > 1 else 0))
             artifact = _publish(job, segments, recipe, settings, seconds())
-    except (DeviceLost, ModelUnavailable, NotEnoughMemory):
+    except (JobCancelled, DeviceLost, ModelUnavailable, NotEnoughMemory, sqlite3.Error):
         raise
-    except RenderFailed:
-        shutil.rmtree(work)  # what was kept may be the reason
+    except Exception as error:
+        if not is_disk_full(error) and getattr(error, "errno", None) not in (errno.EMFILE, errno.ENFILE):
+            shutil.rmtree(work, ignore_errors=True)  # what was kept may be the reason
         raise
     shutil.rmtree(work, ignore_errors=True)
     return artifact
@@ -103,9 +108,11 @@ def make_segments(
 def already_made(job: Job, settings: Settings) -> Artifact | None:
     """The film of an attempt that was published whole, and whose process died before it could write the row."""
     try:
-        return ARTIFACT.validate_python(read_metadata(settings.outputs / job.id)["artifact"])
+        artifact = ARTIFACT.validate_python(read_metadata(settings.outputs / job.id)["artifact"])
     except (NotFound, KeyError, ValidationError):
         return None
+    own = f"outputs/{job.id}/{VIDEO}"
+    return artifact if artifact.video == own and (settings.data / own).is_file() else None
 
 
 def read_inputs(job: Job, uploads: Uploads) -> Inputs:
@@ -232,11 +239,17 @@ def _watch_for_poster(plan: Plan, chunks: Iterator[Frames], start: int, path: Pa
 def _open_work(work: Path, versions: object) -> Path:
     """The folder that the film grows in. What other versions of the libraries left there is thrown away."""
     made_with = work / MADE_WITH
-    stamp = json.dumps(versions, sort_keys=True)
-    if not made_with.exists() or made_with.read_text() != stamp:
+    stamp = json.dumps(versions, sort_keys=True).encode()
+    try:
+        known = made_with.read_bytes() == stamp
+    except OSError:
+        known = False
+    if not known:
+        if work.exists() and not work.is_dir():
+            work.unlink()
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        made_with.write_text(stamp)
+        made_with.write_bytes(stamp)
     return work
 
 
@@ -246,6 +259,8 @@ def _stopwatch(path: Path) -> Iterator[Callable[[], float]]:
     try:
         before = float(path.read_text())
     except (OSError, ValueError):
+        before = 0.0
+    if not 0 <= before < math.inf:
         before = 0.0
     started = time.monotonic()
 

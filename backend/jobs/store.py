@@ -7,6 +7,7 @@ before 3.51.3 can damage a WAL that two connections share.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import sqlite3
@@ -39,6 +40,8 @@ from backend.jobs.job import (
 SCHEMA_VERSION = 1
 DEATHS_TO_QUARANTINE = 3
 KEY_KEEP_S = 24 * 3600
+SEARCH_WORDS = 50  # SQLite refuses conditions without end
+LATEST = 253402300799.0  # the last second of the year 9999
 
 SCHEMA = f"""
 CREATE TABLE jobs (
@@ -109,7 +112,8 @@ class Store:
         self._clock = clock
         self._lock = threading.RLock()
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not path.stat().st_size:
+        old = path.exists()
+        if old and not path.stat().st_size:
             raise StoreDamaged("it is empty")  # SQLite would take it for a new one
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.row_factory = sqlite3.Row
@@ -118,8 +122,11 @@ class Store:
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON"):
                 self._db.execute(f"PRAGMA {pragma}")
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if found == 0 and old:
+                raise sqlite3.DatabaseError("it has no tables")  # they were in a WAL that is lost or damaged
             if found == 0:
-                self._db.executescript(f"BEGIN; {SCHEMA} COMMIT;")
+                # Out of the WAL at once: SQLite leaves a damaged WAL out without a word.
+                self._db.executescript(f"BEGIN; {SCHEMA} COMMIT; PRAGMA wal_checkpoint(TRUNCATE);")
             elif found != SCHEMA_VERSION:
                 raise sqlite3.DatabaseError(f"schema version {found}, this studio reads {SCHEMA_VERSION}")
             if _layout(self._db) != _expected_layout():
@@ -156,14 +163,16 @@ class Store:
             self.version += bool(lost)
             return [str(row["id"]) for row in lost]
 
-    def take_back(self, copy: Path, job_ids: Iterable[str]) -> None:
-        """Add those of `job_ids` that are not here from an earlier copy of the store; an unusable one has none."""
+    def take_back(self, copy: Path, job_ids: Iterable[str] | None = None) -> None:
+        """Add those of `job_ids` that are not here from an earlier copy of the store, or all that waited there; an
+        unusable copy has none.
+        """
         try:
             source = Store(copy)
         except StoreDamaged:
             return
         source.take_out_unreadable()
-        for job_id in job_ids:
+        for job_id in [job_id for job_id, _ in source.queue()] if job_ids is None else job_ids:
             with contextlib.suppress(NotFound):
                 self.adopt(source.get(job_id))
         source.close()
@@ -172,7 +181,12 @@ class Store:
         return self._one("SELECT 1 FROM jobs WHERE id = ?", job_id) is not None
 
     def adopt(self, job: Job) -> bool:
-        """Add a job as it is, unless one with its id is here; whether it was added."""
+        """Add a job as it is, unless one with its id is here or it could not be read again; whether it was added."""
+        try:
+            if not _is_plausible(_again(job)):
+                return False
+        except (ValueError, TypeError):
+            return False
         return self._change(
             "INSERT OR IGNORE INTO jobs (id, state, position, created_at, started_at, finished_at, trashed_at,"
             " attempts, deaths, favourite, prompt, mode, model, request, plan, error, artifact)"
@@ -288,7 +302,10 @@ class Store:
             if job.trashed_at is not None:
                 raise Conflict(f"Job {job_id} is in the trash;", hint="restore it first.")
             if to not in TRANSITIONS[job.state]:
-                raise Conflict(f"Job {job_id} is {job.state.value} and cannot become {to.value};", hint=_way_out(job))
+                already = (
+                    f"is {to.value} already" if to is job.state else f"is {job.state.value} and cannot be {to.value}"
+                )
+                raise Conflict(f"Job {job_id} {already};", hint=_way_out(job))
             ended = self._clock() if to is JobState.CANCELLED else None
             retried = job.state in RETRIABLE
             self._run(
@@ -393,9 +410,9 @@ class Store:
         ratios = []
         for row in rows:
             forecast = PLAN.validate_json(row["plan"]).forecast
-            cold_s = forecast.total_s / forecast.calibration
-            if cold_s > 0:
-                ratios.append(json.loads(row["artifact"])["render_s"] / cold_s)
+            render_s = json.loads(row["artifact"])["render_s"]
+            if forecast.total_s > 0 and forecast.calibration > 0:
+                ratios.append(render_s * forecast.calibration / forecast.total_s)
         return statistics.median(ratios) if ratios else 1.0
 
     def tallies(self) -> list[Tally]:
@@ -461,9 +478,26 @@ def _expected_layout() -> list[str]:
 
 def _is_whole(row: sqlite3.Row) -> bool:
     try:
-        return is_id(_job(row).id)
+        return _is_plausible(_job(row))
     except (ValueError, TypeError):
         return False
+
+
+def _is_plausible(job: Job) -> bool:
+    """Whether its id, its times and the place of its film can be."""
+    times = (job.created_at, job.started_at, job.finished_at, job.trashed_at)
+    own = job.artifact is None or job.id in Path(job.artifact.video).parts
+    return own and is_id(job.id) and all(time is None or 0 <= time <= LATEST for time in times)
+
+
+def _again(job: Job) -> Job:
+    """The job as it would come out of the table; ValueError where it would not, as with an infinite time."""
+    return dataclasses.replace(
+        job,
+        request=GenerationRequest.model_validate_json(job.request.model_dump_json()),
+        plan=PLAN.validate_json(PLAN.dump_json(job.plan)),
+        artifact=ARTIFACT.validate_json(ARTIFACT.dump_json(job.artifact)) if job.artifact else None,
+    )
 
 
 def _job(row: sqlite3.Row) -> Job:
@@ -499,7 +533,7 @@ def _where(wanted: Filter) -> tuple[str, list[Any]]:
 
     if wanted.states:
         narrow(f"state IN ({_marks(wanted.states)})", *(state.value for state in wanted.states))
-    for word in wanted.search.split():
+    for word in wanted.search.split()[:SEARCH_WORDS]:
         narrow("prompt LIKE ? ESCAPE '\\'", f"%{_escape_like(word)}%")
     if wanted.mode:
         narrow("mode = ?", wanted.mode)

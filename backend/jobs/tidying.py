@@ -48,15 +48,18 @@ class Tidying:
         self._done = time.monotonic()
         settings, now = self._settings, self.now()
         try:
+            if self._copied is None or time.monotonic() - self._copied > COPY_EVERY_S:
+                copy_history(self._store, settings.copies)
+                self._copied = time.monotonic()
+        except (OSError, sqlite3.Error):
+            log.exception("the history was not copied; it is tried again later")
+        try:
             if time.monotonic() - self._began[1] >= self._doubt_s:
                 for job_id in self._store.purge(now - settings.trash_keep_s):
                     log.info("job %s: purged from the trash", job_id)
                 purge_trash(settings.outputs, settings.trash_keep_s, now)
                 self._clear_temp(now)
                 self._uploads.sweep(self._store.uploads_in_use(), settings.upload_keep_s, now)
-            if self._copied is None or time.monotonic() - self._copied > COPY_EVERY_S:
-                copy_history(self._store, settings.copies)
-                self._copied = time.monotonic()
         except (OSError, sqlite3.Error):
             log.exception("tidying failed; it is tried again later")
 

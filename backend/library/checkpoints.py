@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ IMAGE_CLASS = "SkyReelsV2ImageToVideoPipeline"
 PIPELINE_CLASSES = FORCING_CLASSES | {TEXT_CLASS, IMAGE_CLASS}
 
 HEADER_LIMIT = 8 * MIB  # of a safetensors file; the largest released one has 0.3
+VOCABULARIES = {"tokenizer.json", "vocab.json"}  # the only JSON that may be large
+FOREIGN_KEYS = {"auto_map", "custom_pipeline", "custom_pipelines", "transformers_weights"}
 TAKEN_IDS = {"auto"} | {spec.id for spec in MODELS.values() if spec.engine != "skyreels"}
 BY_FOLDER_NAME = {spec.id: spec for spec in MODELS.values() if spec.engine == "skyreels"} | {
     spec.repo_id.rsplit("/", 1)[-1].lower(): spec for spec in MODELS.values() if spec.repo_id
@@ -56,7 +59,7 @@ def find_checkpoints(folders: Iterable[Path]) -> list[Checkpoint]:
     for folder in _candidates(folders):
         try:
             checkpoint = Checkpoint(_read_spec(folder), folder)
-        except (_Damaged, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except Exception as error:  # whatever a file of somebody else's can make a reader say
             reason = error if isinstance(error, _Damaged) else f"{type(error).__name__}: {error}"
             log.warning("checkpoint %s is left out: %s", folder, reason)
             continue
@@ -152,18 +155,42 @@ def _weights_bytes(folder: Path) -> int:
 
 
 def _refuse_code(file: Path) -> None:
-    """No configuration may name code to be loaded, or a kernel to be fetched, whatever the libraries would do."""
-    if file.stat().st_size > HEADER_LIMIT or file.name.endswith(".index.json"):
-        return  # a vocabulary, or a list of shards, which is checked elsewhere
-    data = json.loads(file.read_bytes())
-    for key, value in data.items() if isinstance(data, dict) else ():
-        foreign_kernel = key.lstrip("_").startswith("attn_implementation") and "/" in str(value)
-        if key in ("auto_map", "custom_pipeline", "custom_pipelines") or foreign_kernel:
-            raise _Damaged(f"{file.parent.name}/{file.name} asks for code from elsewhere ({key}); it is not run here")
+    """No configuration may name code to be loaded, a kernel to be fetched or other files to be read, whatever the
+    libraries would do.
+    """
+    _require_file(file)
+    if file.name in VOCABULARIES or file.name.endswith(".index.json"):
+        return  # of tokens, or a list of shards, which is checked elsewhere
+    waiting: list[Any] = [_load(file)]
+    while waiting:
+        data = waiting.pop()
+        waiting += data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
+        for key, value in data.items() if isinstance(data, dict) else ():
+            foreign_kernel = key.lstrip("_").startswith("attn_implementation") and "/" in str(value)
+            if key in FOREIGN_KEYS or foreign_kernel:
+                raise _Damaged(
+                    f"{file.parent.name}/{file.name} asks for code or files from elsewhere ({key}); none are used here"
+                )
+
+
+def _require_file(file: Path) -> None:
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise _Damaged(f"{file.parent.name}/{file.name} is no file")
+
+
+def _load(file: Path) -> Any:
+    """The JSON of a configuration, of which none is large."""
+    _require_file(file)
+    if file.stat().st_size > HEADER_LIMIT:
+        raise _Damaged(
+            f"{file.parent.name}/{file.name} has more than {HEADER_LIMIT // MIB} MiB, which no settings have"
+        )
+    return json.loads(file.read_bytes())
 
 
 def _checked_bytes(file: Path) -> int:
     """The size of a safetensors file, compared with what its header promises."""
+    _require_file(file)
     size = file.stat().st_size
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
@@ -181,7 +208,7 @@ def _checked_bytes(file: Path) -> int:
 def _read_json(file: Path) -> Mapping[str, Any]:
     if not file.is_file():
         raise _Damaged(f"{file.parent.name}/{file.name} is missing")
-    data = json.loads(file.read_bytes())
+    data = _load(file)
     if not isinstance(data, dict):
         raise _Damaged(f"{file.parent.name}/{file.name} is not a JSON object")
     return data

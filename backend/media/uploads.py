@@ -131,7 +131,10 @@ class Uploads:
         return folder
 
     def _record(self, folder: Path) -> Upload:
-        return Upload(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
+        try:
+            return Upload(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, RecursionError):
+            raise NotFound(f"The upload {folder.name} is damaged;", hint="send the file again.") from None
 
     def _seen(self, folder: Path, width: int, height: int, fit: Fit) -> Picture:
         upload = self._record(folder)

@@ -10,6 +10,7 @@ import re
 import time
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 FILE_BYTES, FILES = 5 * 2**20, 3
 TAIL_BYTES = 256 * 1024
@@ -22,7 +23,7 @@ current_job: ContextVar[str | None] = ContextVar("current_job", default=None)
 def write_to_terminal() -> None:
     """Let every logger write to stderr."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     _add(handler)
 
 
@@ -68,6 +69,13 @@ def without_secrets(text: str) -> str:
         if secret := os.environ.get(name):
             text = text.replace(secret, "***")
     return SECRETS.sub("***", text)
+
+
+class _Lines(logging.Formatter):
+    """Lines for people, their tracebacks without secrets too."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return without_secrets(super().formatException(ei))
 
 
 class JsonLines(logging.Formatter):

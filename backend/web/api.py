@@ -28,6 +28,7 @@ from backend.jobs.store import Filter
 from backend.media.outputs import LIVE, PREVIEW
 from backend.media.uploads import Upload
 from backend.video_generator import VideoGenerator
+from backend.web.guard import HEADERS
 from backend.web.metrics import CONTENT_TYPE as METRICS_TYPE
 from backend.web.metrics import render_metrics
 
@@ -83,7 +84,7 @@ def submit(
 def list_jobs(
     generator: Generator,
     state: Annotated[list[JobState] | None, Query()] = None,
-    search: str = "",
+    search: Annotated[str, Query(max_length=1000)] = "",
     mode: Mode | None = None,
     model: str | None = None,
     favourite: bool = False,
@@ -226,7 +227,10 @@ async def upload(request: Request, generator: Generator, filename: str = "") -> 
     async with slots:
         request = Request(request.scope, _keeps_coming(request, generator.settings.upload_limit_bytes + FORM_BYTES))
         if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-            form = await request.form(max_files=1, max_fields=4)
+            try:
+                form = await request.form(max_files=1, max_fields=4)
+            except (UnicodeError, LookupError):
+                raise InvalidRequest("The form's charset is not known;", hint="use utf-8.") from None
             part = form.get("file")
             if not isinstance(part, UploadFile):
                 raise InvalidRequest("The form has no field named file;", hint="send the file in it, or as raw body.")
@@ -380,4 +384,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> JSONResponse:
-        return error_response(500, "internal", f"The studio met a {type(error).__name__}; its log has the whole story.")
+        said = f"The studio met a {type(error).__name__}; its log has the whole story."
+        response = error_response(500, "internal", said)
+        # Starlette answers this one outside of Guard, which gives all others their headers.
+        response.headers.update({name.decode(): value.decode() for name, value in HEADERS})
+        return response

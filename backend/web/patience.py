@@ -8,6 +8,7 @@ from typing import Any
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 HEADERS_S = 20.0
+CONNECTIONS, CONNECTIONS_OF_ONE = 512, 256  # at a time, in all and from one address; a page takes about seven
 
 
 class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc]
@@ -21,6 +22,11 @@ class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc]
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        others = [wire.client for wire in self.connections if wire.client is not None]
+        address = self.client[0] if self.client else None
+        if len(others) > CONNECTIONS or sum(client[0] == address for client in others) > CONNECTIONS_OF_ONE:
+            transport.abort()
+            return
         self._wait_for_headers()
 
     def on_response_complete(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+import sys
 import threading
 import time
 import webbrowser
@@ -35,6 +37,7 @@ def run_server(settings: Settings, host: str | None, port: int, *, lan: bool, op
     shown = "localhost" if host in ("127.0.0.1", "localhost", EVERY_ADDRESS) else host
     url = f"http://{shown}:{port}"
     logs.write_to_terminal()
+    _allow_many_files()
     shared_generator(settings)  # here, so that a data folder in use is one sentence, not a failed start of the server
     hosts, token = {*LOOPBACK_HOSTS, host}, None
     if lan:
@@ -47,6 +50,7 @@ def run_server(settings: Settings, host: str | None, port: int, *, lan: bool, op
         host=host,
         port=port,
         log_level="warning",
+        log_config=None,  # its lines go where all others do, the file included
         timeout_graceful_shutdown=GRACE_S,
         ws_max_size=64 * 2**20,
         server_header=False,
@@ -59,6 +63,16 @@ def run_server(settings: Settings, host: str | None, port: int, *, lan: bool, op
         pass  # uvicorn raises it again after a clean shutdown
     finally:
         print("The studio is closed.")
+
+
+def _allow_many_files() -> None:
+    """Raise the soft limit of open files, often 1024, to what the system allows: connections count too."""
+    if sys.platform != "win32":
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _invite(settings: Settings, port: int) -> str:

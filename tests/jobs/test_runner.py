@@ -184,3 +184,34 @@ def test_the_poster_is_the_frame_a_third_into_what_is_new(job, run, settings):
     with Image.open(film.with_name("thumbnail.jpg")) as poster, av.open(str(film)) as container:
         wanted = list(container.decode(video=0))[30 + 20].to_ndarray(format="rgb24")
         assert np.abs(np.asarray(poster).astype(int) - wanted).mean() < 8
+
+
+def _folder_in_place_of(name):
+    def spoil(work):
+        (work / name).unlink()
+        (work / name).mkdir()
+
+    return spoil
+
+
+SPOILED = {
+    "versions that are no text": lambda work: (work / "made-with.json").write_bytes(b"\xff\xfe\x00"),
+    "a folder for versions": _folder_in_place_of("made-with.json"),
+    "a folder for a segment": _folder_in_place_of("000.mp4"),
+    "no poster": lambda work: (work / "thumbnail.jpg").unlink(),
+    "endless seconds": lambda work: (work / "seconds.txt").write_text("4e691"),
+}
+
+
+@pytest.mark.parametrize("how", SPOILED)
+def test_whatever_is_spoiled_in_its_folder_the_second_attempt_is_whole(job, run, settings, how):
+    wish = job()
+    with pytest.raises(JobCancelled):
+        run(wish, Reports(lambda report: report.frames_ready >= 45))
+    SPOILED[how](settings.temp / wish.id)
+    try:
+        artifact = run(wish, Reports())
+    except Exception:
+        artifact = run(wish, Reports())
+    assert artifact.frames == 60
+    assert 0 < artifact.render_s < 60

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -177,6 +178,8 @@ def test_weights_in_a_folder_that_data_folders_share_are_found(tmp_path):
     [
         ("tokenizer/tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}}),
         ("transformer/config.json", {"auto_map": {"AutoModel": "evil.Model"}}),
+        ("transformer/config.json", {"deeper": [{"auto_map": {"AutoModel": "evil.Model"}}]}),
+        ("text_encoder/config.json", {"transformers_weights": "adapter_model.bin"}),
         ("text_encoder/config.json", {"_attn_implementation_internal": "someone/kernel"}),
         ("text_encoder/config.json", {"attn_implementation": "someone/kernel@v1"}),
         ("model_index.json", {"custom_pipeline": "someone/pipeline"}),
@@ -186,7 +189,7 @@ def test_a_checkpoint_that_asks_for_code_is_left_out(built, models, found, caplo
     shutil.copytree(built["df"], models / "film")
     edit(models / "film" / file, **entry)
     assert found() == {}
-    assert "asks for code from elsewhere" in caplog.text
+    assert "asks for code or files from elsewhere" in caplog.text
 
 
 def test_a_header_that_is_too_long_is_not_read(built, models, found, caplog):
@@ -203,3 +206,50 @@ def test_a_shard_outside_the_folder_is_not_followed(built, models, found, caplog
     (models / "film" / "transformer" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
     assert found() == {}
     assert "lacks ../../../etc/passwd" in caplog.text
+
+
+def _overwrite(name, data):
+    def spoil(folder):
+        (folder / name).write_bytes(data)
+
+    return spoil
+
+
+def _config(part, **entries):
+    def spoil(folder):
+        file = folder / part / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | entries))
+
+    return spoil
+
+
+def _in_the_way(folder):
+    os.mkfifo(folder / "vae" / "x.json")
+
+
+def _endless(folder):
+    (folder / "vae" / "x.json").symlink_to("/dev/zero")
+
+
+def _header(text):
+    return len(text).to_bytes(8, "little") + text
+
+
+SPOILED = {
+    "deep JSON": _overwrite("tokenizer/x.json", b"[" * 200_000),
+    "deep header": _overwrite("vae/x.safetensors", _header(b"[" * 100_000)),
+    "no offsets": _overwrite("vae/x.safetensors", _header(b'{"a": {"data_offsets": []}}')),
+    "endless layers": _config("transformer", num_layers=float("inf")),
+    "endless frames": _config("vae", temperal_downsample=[1e308]),
+    "a large configuration": _overwrite("vae/x.json", b'{"a": "' + b" " * 9 * 2**20 + b'"}'),
+    "a pipe": _in_the_way,
+    "a device": _endless,
+}
+
+
+@pytest.mark.parametrize("how", SPOILED)
+@pytest.mark.timeout(60)
+def test_a_spoiled_checkpoint_is_left_out_and_the_others_stay(tmp_path, how):
+    build_checkpoint(tmp_path / "good", "df")
+    SPOILED[how](build_checkpoint(tmp_path / "spoiled", "df"))
+    assert [found.spec.id for found in find_checkpoints([tmp_path])] == ["good"]

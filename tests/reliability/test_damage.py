@@ -152,6 +152,67 @@ def test_a_row_whose_id_is_no_text_any_more_is_taken_out_once(folder):
     assert waiting(folder) == 22 - 1
 
 
+@pytest.mark.parametrize("way", ["lost", "first page", "cut"])
+def test_what_a_damaged_wal_forgets_is_found_again(tmp_path, way):
+    """SQLite leaves the damaged end of a WAL out without a word."""
+    generator = VideoGenerator(settings_of(tmp_path / "live"), {"synthetic": SyntheticEngine()})
+    generator.start()
+    for seed in range(2):
+        job = generator.submit(parse_request(SMALL | {"seed": seed}))
+        assert generator.wait(job.id, 60).state is JobState.SUCCEEDED
+    generator.pause_queue(True)
+    waits = generator.submit(parse_request(SMALL))
+    copy_history(generator.store, generator.settings.copies)
+    shutil.copytree(generator.settings.data, tmp_path / "data")
+    generator.stop()
+    settings = settings_of(tmp_path / "data")
+    wal = settings.database.with_name("studio.db-wal")
+    data = wal.read_bytes()
+    assert len(data) > 4096
+    damaged = {"lost": b"", "first page": data[:200] + b"\xff" + data[201:], "cut": data[: len(data) // 2]}[way]
+    wal.write_bytes(damaged)
+    wal.with_name("studio.db-shm").unlink(missing_ok=True)
+    store, news = open_history(settings)
+    assert store.count(Filter(states=(JobState.SUCCEEDED,))) + store.count(Filter(states=(JobState.QUEUED,))) == 3
+    assert store.get(waits.id).state is JobState.QUEUED
+    assert news is not None
+    store.close()
+    again, news = open_history(settings)
+    assert news is None
+    again.close()
+
+
+BAD_RECIPES = {
+    "infinite": ('"render_s": ', '"render_s": 1e999, "x": '),
+    "deep": ("{", '{"deep": ' + "[" * 100_000 + "]" * 100_000 + ", "),
+    "half a letter": ('"model": "', '"model": "\\ud800'),
+    "another age": ('"created_at": ', '"created_at": 1e300, "x": '),
+    "no forecast": ('"calibration": 1.0', '"calibration": 0.0'),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_RECIPES)
+def test_a_bad_recipe_costs_at_most_its_own_film(folder, kind):
+    settings = settings_of(folder)
+    first, second = sorted(path for path in settings.outputs.iterdir() if (path / "metadata.json").exists())
+    text = (first / "metadata.json").read_text()
+    assert BAD_RECIPES[kind][0] in text
+    (first / "metadata.json").write_text(text.replace(*BAD_RECIPES[kind], 1))
+    shutil.rmtree(settings.copies)
+    settings.database.write_bytes(b"nothing")
+    store, news = open_history(settings)
+    kept = {job.id for job in store.find()}
+    assert second.name in kept
+    assert (first.name in kept) == (kind in ("no forecast",))
+    assert store.calibration("synthetic") > 0
+    assert store.tallies()
+    store.close()
+    again, news = open_history(settings)
+    assert {job.id for job in again.find()} == kept
+    assert news is None
+    again.close()
+
+
 LAYOUT_FLIPS = {
     "a column of another name": (b"progress TEXT", b"prmgress TEXT"),
     "a column whose name is no text": (b"artifact TEXT", b"artifac\xf4 TEXT"),

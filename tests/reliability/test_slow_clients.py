@@ -85,6 +85,26 @@ def test_headers_that_never_end_are_not_waited_for(port):
     assert closed == 200
 
 
+def test_a_flood_of_connections_leaves_room_for_others(port, monkeypatch):
+    monkeypatch.setattr(patience, "CONNECTIONS_OF_ONE", 20)
+    wires = [connected(port, b"") for _ in range(60)]
+    time.sleep(0.3)
+    gone = 0
+    for wire in wires:
+        wire.settimeout(0.05)
+        try:
+            gone += wire.recv(10) == b""
+        except ConnectionResetError:
+            gone += 1
+        except TimeoutError:
+            pass
+    assert gone == 40
+    for wire in wires:
+        wire.close()
+    time.sleep(0.2)
+    assert healthy(port) < 1
+
+
 def test_who_asks_again_in_time_keeps_the_connection(port):
     with httpx.Client(base_url=f"http://localhost:{port}") as client:
         until = time.monotonic() + 2 * HEADERS_S

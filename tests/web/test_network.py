@@ -73,7 +73,9 @@ def test_nothing_opens_without_the_token(client, path, method, headers):
     assert TOKEN not in answer.text
 
 
-@pytest.mark.parametrize("headers", [{"authorization": f"Bearer {TOKEN}"}, {"cookie": f"a=b; {COOKIE}={TOKEN}"}])
+@pytest.mark.parametrize(
+    "headers", [{"authorization": f"Bearer {TOKEN}"}, {"cookie": f'a={{"x": 1}}; b c; {COOKIE}={TOKEN}'}]
+)
 def test_with_it_everything_does(client, headers):
     assert all(client.get(path, headers=headers).status_code == 200 for path in PATHS)
     assert client.post("/api/v1/jobs", headers=headers).status_code == 200
