@@ -10,6 +10,7 @@ import streamlit as st
 
 from backend.core.errors import StudioError
 from backend.core.planning import Plan, choose_model, steps_in_words
+from backend.core.presets import thinned
 from backend.core.registry import SYNTHETIC, TINY, ModelSpec
 from backend.core.schema import (
     ADDNOISE,
@@ -30,6 +31,7 @@ from backend.core.schema import (
     GenerationRequest,
     Mode,
     Orientation,
+    Preset,
     SkyReelsOptions,
     parse_request,
 )
@@ -232,7 +234,8 @@ def details(spec: ModelSpec) -> None:
         )
         left, right = st.columns(2)
         with left:
-            number("Steps", "num_inference_steps", STEPS, spec.num_inference_steps, "More steps: finer, slower.")
+            own = thinned(spec.num_inference_steps, Preset(form.get("preset")), int(STEPS.least))
+            number("Steps", "num_inference_steps", STEPS, own, "More steps: finer, slower.")
             rate = "the clip's" if form.get("mode") == Mode.VIDEO_EXTENSION.value else spec.fps
             number("Frames per second", "fps", FPS, rate, "The speed of the finished film.")
         with right:

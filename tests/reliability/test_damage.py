@@ -83,13 +83,19 @@ def test_a_whole_history_is_opened_without_a_word(folder):
     assert not settings_of(folder).damaged.exists()
 
 
-@pytest.mark.parametrize("way", ["empty", "cut", "noise", "version", "text"])
+@pytest.mark.parametrize("way", ["empty", "cut", "noise", "version", "text", "no tables"])
 def test_what_cannot_be_used_is_set_aside_and_the_copy_taken(folder, way):
     file = settings_of(folder).database
     data = file.read_bytes()
     if way == "version":
         with sqlite3.connect(file) as database:
             database.execute("PRAGMA user_version = 99")
+        database.close()
+        data = file.read_bytes()
+    elif way == "no tables":  # what is left where they were in a WAL that is lost
+        file.unlink()
+        with sqlite3.connect(file) as database:
+            database.executescript("PRAGMA journal_mode = WAL; CREATE TABLE x (y); DROP TABLE x;")
         database.close()
         data = file.read_bytes()
     else:
