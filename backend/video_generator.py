@@ -165,7 +165,7 @@ class VideoGenerator:
         return upload
 
     def submit(self, request: GenerationRequest, key: str | None = None) -> Job:
-        """Queue `request`; on the disk when this returns. The same `key` within a day gives the same job.
+        """Queue `request`; on the disk when this returns. The same `key` gives the same job.
 
         Raises NotEnoughSpace where its film would not fit on the disk now; one that no longer fits later waits.
         """

@@ -1,4 +1,4 @@
-"""Names of jobs and uploads: 20 characters of 0-9 and a-z that sort by the time they were made."""
+"""Names of jobs and uploads: 20 characters of 0-9 and a-z that sort as they were made."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ TIME_LENGTH = 10  # microseconds since 1970 fit into 10 digits until the year 20
 RANDOM_LENGTH = 10  # 51 bits, so that nobody guesses the id of somebody else's upload
 
 
-def new_id(now: float | None = None) -> str:
-    """A new id; `now` is in seconds since 1970, the clock's time by default.
+def new_id(now: float | None = None, after: str = "") -> str:
+    """A new id; `now` is in seconds since 1970, the clock's time by default. It sorts behind the id `after` even where
+    the clock was set back since that one was made.
 
     >>> new_id(now=0)[:10], len(new_id())
     ('0000000000', 20)
     """
     moment = time.time_ns() // 1000 if now is None else int(now * 1e6)
+    if after:
+        moment = max(moment, int(after[:TIME_LENGTH], len(DIGITS)) + 1)
     return _in_base_36(moment, TIME_LENGTH) + "".join(secrets.choice(DIGITS) for _ in range(RANDOM_LENGTH))
 
 

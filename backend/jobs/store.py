@@ -39,7 +39,6 @@ from backend.jobs.job import (
 
 SCHEMA_VERSION = 1
 DEATHS_TO_QUARANTINE = 3
-KEY_KEEP_S = 24 * 3600
 SEARCH_WORDS = 50  # SQLite refuses conditions without end
 LATEST = 253402300799.0  # the last second of the year 9999
 
@@ -107,9 +106,8 @@ class Store:
     Raises StoreDamaged for a file that is no whole database of this schema, or that another program has locked.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path) -> None:
         self.version = 0
-        self._clock = clock
         self._lock = threading.RLock()
         path.parent.mkdir(parents=True, exist_ok=True)
         old = path.exists()
@@ -201,14 +199,12 @@ class Store:
     # --- in ---
 
     def add(self, request: GenerationRequest, plan: Plan, *, key: str | None = None, limit: int = 1000) -> Job:
-        """Queue a job, or return the one that `key` made already within a day.
+        """Queue a job, or return the one that `key` made already.
 
         Raises Conflict if `key` came with another request, QueueFull at `limit` waiting jobs.
         """
-        body, now = request.model_dump_json(), self._clock()
         with self._lock:
             if key:
-                self._run("UPDATE jobs SET key = NULL WHERE key = ? AND created_at < ?", key, now - KEY_KEEP_S)
                 row = self._one("SELECT * FROM jobs WHERE key = ?", key)
                 if row:
                     return _same_request(_job(row), request, key)
@@ -217,12 +213,13 @@ class Store:
                 raise QueueFull(
                     f"{waiting} jobs are waiting, which is the limit;", hint="try again when some are done."
                 )
-            position = self._one("SELECT coalesce(max(position), 0) + 1 AS p FROM jobs")["p"]
+            last = self._one("SELECT (SELECT max(position) FROM jobs) AS position, (SELECT max(id) FROM jobs) AS id")
             row = self._one(
                 "INSERT INTO jobs (id, state, position, created_at, key, prompt, mode, model, request, plan)"
                 " VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
-                *(new_id(), position, now, key or None, request.prompt, request.mode.value, plan.model),
-                *(body, PLAN.dump_json(plan).decode()),
+                *(new_id(after=last["id"] or ""), (last["position"] or 0) + 1, time.time(), key or None),
+                *(request.prompt, request.mode.value, plan.model),
+                *(request.model_dump_json(), PLAN.dump_json(plan).decode()),
             )
             self.version += 1
             return _job(row)
@@ -238,7 +235,7 @@ class Store:
                 "UPDATE jobs SET state = 'running', attempts = attempts + 1, started_at = ?, finished_at = NULL,"
                 " progress = NULL, error = NULL WHERE id = (SELECT id FROM jobs WHERE state = 'queued'"
                 " ORDER BY position LIMIT 1) RETURNING *",
-                self._clock(),
+                time.time(),
             )
             self.version += row is not None
             return _job(row) if row else None
@@ -254,7 +251,7 @@ class Store:
         return self._change(
             "UPDATE jobs SET state = ?, finished_at = ?, error = ?, artifact = ?"
             " WHERE id = ? AND attempts = ? AND state IN ('running', 'paused')",
-            *(state.value, self._clock()),
+            *(state.value, time.time()),
             ERROR.dump_json(error).decode() if error else None,
             ARTIFACT.dump_json(artifact).decode() if artifact else None,
             *(job.id, job.attempts),
@@ -306,7 +303,7 @@ class Store:
                     f"is {to.value} already" if to is job.state else f"is {job.state.value} and cannot be {to.value}"
                 )
                 raise Conflict(f"Job {job_id} {already};", hint=_way_out(job))
-            ended = self._clock() if to is JobState.CANCELLED else None
+            ended = time.time() if to is JobState.CANCELLED else None
             retried = job.state in RETRIABLE
             self._run(
                 "UPDATE jobs SET state = ?, finished_at = ?, deaths = CASE ? WHEN 1 THEN 0 ELSE deaths END,"
@@ -346,7 +343,7 @@ class Store:
             job = self.get(job_id)
             if job.state in ACTIVE:
                 raise Conflict(f"Job {job_id} is {job.state.value};", hint="cancel it first.")
-            self._run("UPDATE jobs SET trashed_at = ? WHERE id = ?", self._clock() if trashed else None, job_id)
+            self._run("UPDATE jobs SET trashed_at = ? WHERE id = ?", time.time() if trashed else None, job_id)
             self.version += 1
             return self.get(job_id)
 

@@ -76,7 +76,7 @@ def submit(
     generator: Generator,
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
 ) -> dict[str, Any]:
-    """Queue a job; it is on the disk when this answers. The same Idempotency-Key within a day gives the same job."""
+    """Queue a job; it is on the disk when this answers. The same Idempotency-Key gives the same job."""
     return generator.submit(request, idempotency_key).as_dict()
 
 

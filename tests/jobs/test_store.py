@@ -14,13 +14,15 @@ CPU = Machine("CPU", cores=2, ram_gib=8)
 
 
 @pytest.fixture
-def clock():
-    return [1_000_000.0]
+def clock(monkeypatch):
+    clock = [1_000_000.0]
+    monkeypatch.setattr("backend.jobs.store.time.time", lambda: clock[0])
+    return clock
 
 
 @pytest.fixture
-def store(tmp_path, clock):
-    store = Store(tmp_path / "studio.db", clock=lambda: clock[0])
+def store(tmp_path):
+    store = Store(tmp_path / "studio.db")
     yield store
     store.close()
 
@@ -178,8 +180,20 @@ def test_one_key_one_job(store, clock):
     assert add(store, key="k", seed=1).id == job.id
     with pytest.raises(Conflict, match="used for another request"):
         add(store, "another film", key="k")
-    clock[0] += 25 * 3600
+    clock[0] += 366 * 86400
+    assert add(store, key="k", seed=1).id == job.id
+    store.move_to_state(job.id, JobState.CANCELLED)
+    store.set_trashed(job.id, True)
+    store.purge(before=clock[0] + 1)
     assert add(store, "another film", key="k").id != job.id
+
+
+def test_new_jobs_are_on_top_though_the_clock_was_set_back(store, monkeypatch):
+    monkeypatch.setattr("backend.core.ids.time.time_ns", lambda: 10**18)
+    first = add(store)
+    monkeypatch.setattr("backend.core.ids.time.time_ns", lambda: 9 * 10**17)
+    later = [add(store).id for _ in range(3)]
+    assert [job.id for job in store.find()] == [*reversed(later), first.id]
 
 
 def test_a_key_with_another_explicit_seed_is_another_request(store):

@@ -21,6 +21,7 @@ REAL = time.time
 def jump(request, monkeypatch):
     def jump() -> None:
         monkeypatch.setattr(time, "time", lambda: REAL() + request.param)
+        monkeypatch.setattr(time, "time_ns", lambda: int((REAL() + request.param) * 1e9))
 
     return jump
 
@@ -104,6 +105,18 @@ def test_order_and_estimates_do_not_follow_the_clock(generator, engine, a_reques
     assert [job.state for job in ended] == [JobState.SUCCEEDED] * 3
     assert ended[1].started_at <= ended[2].started_at
     assert all(job.artifact.render_s < 60 for job in ended)
+    assert [job.id for job in generator.store.find()] == [third.id, second.id, first.id]
+
+
+def test_a_key_is_remembered(settings, a_request, jump):
+    generator = started(settings)
+    first = generator.submit(a_request(seed=1), "mine")
+    jump()
+    assert generator.submit(a_request(seed=1), "mine").id == first.id
+    generator.stop()
+    again = started(settings)
+    assert again.submit(a_request(seed=1), "mine").id == first.id
+    again.stop()
 
 
 def test_a_copy_of_an_hour_ago_is_no_reason_for_doubt(settings):

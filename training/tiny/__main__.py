@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import distributed
 
 from training.tiny import denoiser, judge, vae
-from training.tiny.export import FOLDER, export
+from training.tiny.export import FOLDER, begin_with, export
 from training.tiny.films import SHARDS, draw_shards
 from training.tiny.run import first_alone
 
@@ -41,9 +41,11 @@ def main() -> None:
             parser.error("processes train together with --only vae or denoiser, and to --steps, not for --minutes")
         distributed.init_process_group("gloo")
     with first_alone():
+        if begin is not None:
+            begin_with(begin, flags.work)
         shards = draw_shards(flags.work / "films", SHARDS)
     if "vae" in parts:
-        vae.train(flags.work, shards, flags.steps or vae.STEPS, flags.minutes, begin)
+        vae.train(flags.work, shards, flags.steps or vae.STEPS, flags.minutes)
     if "denoiser" in parts:
         denoiser.train(flags.work, shards, flags.steps or denoiser.STEPS, flags.minutes, begin)
     if "judge" in parts:

@@ -28,13 +28,14 @@ from training.tiny.films import (
     scene_of,
     subject_paths,
 )
-from training.tiny.run import Average, Run, first_alone, learning_rate, rank
+from training.tiny.run import Average, Run, first_alone, learning_rate, rank, together, wait_for_others
 from training.tiny.text import WIDTH, embed, new_text_encoder, taught
 from training.tiny.vae import CHANNELS, to_video
 from training.tiny.world import caption, mirrored
 
 STEPS = 9000
 RATE = 1e-2
+Course = tuple[tuple[float, dict[int, float]], ...]
 CLIPS = {1: 64, 2: 32, 5: 12, 9: 6, 17: 3}  # in a batch, by their length in latent frames
 # How often a batch has clips of which length, up to which part of the course: words first, long motions last.
 COURSE = (
@@ -42,6 +43,8 @@ COURSE = (
     (0.85, {1: 0.1, 2: 0.2, 5: 0.5, 9: 0.2}),
     (1.0, {1: 0.05, 2: 0.05, 5: 0.3, 9: 0.3, 17: 0.3}),
 )
+# Weights that are there know the words: they go on with films.
+LATER = ((1.0, {1: 0.05, 2: 0.05, 5: 0.2, 9: 0.45, 17: 0.25}),)
 PARTS = {Transformer: "transformer", UMT5EncoderModel: "text_encoder"}  # and their folders in a checkpoint
 REACH = 2.25  # the radius of a subject in latent pixels
 ENDS = {5: 12, 9: 28, 17: 60}  # the frame that a clip of so many latent frames ends on, when its last one is a picture
@@ -130,27 +133,29 @@ class Batch:
 
 def encode_shards(work: Path, films: list[Path], code: LinearCode) -> list[Path]:
     """The films as latents: float16 of (2, films, latent frames + ends, channels, height, width), the second of the two
-    seen in a mirror.
+    seen in a mirror. Processes that train together share the work.
     """
     folder = work / "latents"
     folder.mkdir(parents=True, exist_ok=True)
-    shards = []
-    for film in films:
-        shards.append(folder / film.name)
-        if shards[-1].exists():
+    shards = [folder / film.name for film in films]
+    for film, shard in list(zip(films, shards, strict=True))[rank() :: together()]:
+        if shard.exists():
             continue
         video = to_video(np.load(film))
         found = []
         for seen in (video, video.flip(4)):
             ends = [code.encode(seen[:, :, at : at + 1]) for at in ENDS.values() if at < seen.shape[2]]
             found.append(torch.cat([code.encode(seen), *ends], dim=2).transpose(1, 2).half())
-        part = folder / "part.npy"
+        part = folder / f"part-{rank()}.npy"
         np.save(part, torch.stack(found).numpy())
-        part.rename(shards[-1])
+        part.rename(shard)
+    wait_for_others()
     return shards
 
 
-def batches(shards: list[Path], paths: np.ndarray, start: int, steps: int) -> Iterator[Batch]:
+def batches(
+    shards: list[Path], paths: np.ndarray, start: int, steps: int, course: Course = COURSE
+) -> Iterator[Batch]:
     """Clips from the beginnings of films for the steps from `start` on, one film in two mirrored, each told anew."""
     random = np.random.default_rng((start, rank()))
     films = [np.load(shard, mmap_mode="r") for shard in shards]
@@ -159,7 +164,7 @@ def batches(shards: list[Path], paths: np.ndarray, start: int, steps: int) -> It
     wide = [n for n, number in enumerate(numbers) if is_wide(number)]
     long = [n for n, number in enumerate(numbers) if number < LONG_SHARDS]
     for step in range(start, steps):
-        often = next(lengths for part, lengths in COURSE if step < part * steps)
+        often = next(lengths for part, lengths in course if step < part * steps)
         # All that train together take clips of one length, or they would wait for one another.
         length = list(often)[np.random.default_rng(step).choice(len(often), p=list(often.values()))]
         ended = length in ENDS and bool(random.random() < 0.15)
@@ -204,7 +209,7 @@ def draw_levels(batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
     """Timesteps of (clips, latent frames), 0 to 60 for frames that are given, and a mask of those that are asked for.
 
     Half of the clips go down together, the others frame by frame, in any order or later frames after earlier ones.
-    Four in ten begin with frames that are given.
+    Three in ten begin with frames that are given.
     """
     clips, _, length = batch.clean.shape[:3]
 
@@ -214,10 +219,10 @@ def draw_levels(batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
     free = chance(clips, length)
     way = chance(clips, 1)
     level = torch.where(way < 0.55, free[:, :1], torch.where(way < 0.75, free, free.sort(dim=1).values))
-    shift = torch.where(chance(clips, 1) < 0.6, 6.0, 1.0)  # what a film shows is decided where noise is strong
+    shift = torch.where(chance(clips, 1) < 0.7, 6.0, 1.0)  # what a film shows is decided where noise is strong
     timesteps = (1000 * shift * level / (1 + (shift - 1) * level)).round().clamp(1, 999)
     given = torch.where(chance(clips, 1) < 0.6, 1, (1 + chance(clips, 1) * max(1, length // 2)).long())
-    given = torch.where(chance(clips, 1) < 0.4, given, 0) if length > 1 else torch.zeros(clips, 1)
+    given = torch.where(chance(clips, 1) < 0.3, given, 0) if length > 1 else torch.zeros(clips, 1)
     asked = torch.arange(length).expand(clips, -1) >= given
     if batch.ended:
         asked = asked & (torch.arange(length) < length - 1)
@@ -232,8 +237,8 @@ def train(work: Path, films: list[Path], steps: int = STEPS, minutes: float = 1e
     torch.manual_seed(0)
     torch._dynamo.config.recompile_limit = 32
     vae = AutoencoderKLWan.from_pretrained(work / "code", local_files_only=True)
+    shards = encode_shards(work, films, LinearCode(vae))
     with first_alone():
-        shards = encode_shards(work, films, LinearCode(vae))
         paths = subject_paths(work / "paths.npy", len(films))
         tokenizer, encoder = taught(work / "text")
     device = working_device()
@@ -250,7 +255,8 @@ def train(work: Path, films: list[Path], steps: int = STEPS, minutes: float = 1e
     average.load(run.averaged)
     model.hasten()
     began = noted = time.monotonic()
-    source, random = batches(shards, paths, start, steps), torch.Generator().manual_seed(start + 10**6 * rank())
+    source = batches(shards, paths, start, steps, COURSE if begin is None else LATER)
+    random = torch.Generator().manual_seed(start + 10**6 * rank())
     course: list[float] = []
     for step in range(start, steps):
         batch = next(source)

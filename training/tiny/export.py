@@ -22,14 +22,28 @@ from training.tiny.vae import new_vae
 FOLDER = ROOT / "models" / TINY.id
 
 
+def begin_with(folder: Path, work: Path) -> None:
+    """Let the training in `work` begin with the checkpoint in `folder`: with its code of pictures and its words, which
+    have to stay what they were for all that was learned from them. What is in `work` already is left alone.
+    """
+    if (work / "text").exists():
+        return
+    for part, kept in (("vae", "code"), ("tokenizer", "text"), ("text_encoder", "text")):
+        shutil.copytree(folder / part, work / kept, dirs_exist_ok=True)
+
+
 def export(work: Path, folder: Path = FOLDER) -> None:
-    """Write the averaged weights of `work` to `folder`, where the model card stays, and the judge beside its module."""
+    """Write the averaged weights of `work` to `folder`, where the model card stays, and the judge beside its module.
+
+    A VAE or a judge that was not trained in `work` stays as it is.
+    """
     tokenizer, _ = taught(work / "text")
     model = Denoiser(tokenizer)
     _load_averaged(model, work / "denoiser")
     vae = new_vae()
     vae.load_state_dict(AutoencoderKLWan.from_pretrained(work / "code", local_files_only=True).state_dict())
-    _load_averaged(vae.decoder, work / "vae")
+    if (work / "vae").exists():
+        _load_averaged(vae.decoder, work / "vae")
     vae.decoder.half()  # but not the encoder, whose written weights lie far apart
     vae.save_pretrained(folder / "vae")
     model.transformer.half().save_pretrained(folder / "transformer")
@@ -48,7 +62,8 @@ def export(work: Path, folder: Path = FOLDER) -> None:
         "vae": ["diffusers", AutoencoderKLWan.__name__],
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-    shutil.copyfile(work / WEIGHTS.name, WEIGHTS)
+    if (work / WEIGHTS.name).exists():
+        shutil.copyfile(work / WEIGHTS.name, WEIGHTS)
 
 
 def _load_averaged(model: nn.Module, folder: Path) -> None:

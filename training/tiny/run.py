@@ -27,14 +27,24 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
+def together() -> int:
+    """How many processes train together."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def wait_for_others() -> None:
+    if distributed.is_initialized():
+        distributed.barrier()
+
+
 @contextmanager
 def first_alone() -> Iterator[None]:
     """What is made once on the disk: the first process makes it, the others wait and find it."""
     if rank():
-        distributed.barrier()
+        wait_for_others()
     yield
-    if distributed.is_initialized() and not rank():
-        distributed.barrier()
+    if not rank():
+        wait_for_others()
 
 
 class Run:
@@ -80,7 +90,7 @@ class Run:
         found = [p.grad for p in self.model.parameters() if p.grad is not None]
         mean = torch.cat([gradient.flatten() for gradient in found])
         distributed.all_reduce(mean)
-        mean /= distributed.get_world_size()
+        mean /= together()
         for gradient, part in zip(found, mean.split([gradient.numel() for gradient in found]), strict=True):
             gradient.copy_(part.view_as(gradient))
 

@@ -42,13 +42,9 @@ def new_vae() -> AutoencoderKLWan:
     )
 
 
-def written_vae(work: Path, shards: list[Path], begin: Path | None = None) -> AutoencoderKLWan:
-    """A VAE whose encoder is the linear code of the first films, or that of the checkpoint `begin`; kept in
-    `work/code`.
-    """
+def written_vae(work: Path, shards: list[Path]) -> AutoencoderKLWan:
+    """A VAE whose encoder is the linear code of the first films; kept in `work/code`."""
     folder = work / "code"
-    if begin is not None and not folder.exists():
-        AutoencoderKLWan.from_pretrained(begin / "vae", local_files_only=True).save_pretrained(folder)
     if not folder.exists():
         torch.manual_seed(0)
         vae = new_vae()
@@ -106,13 +102,11 @@ def measure(vae: AutoencoderKLWan, count: int = 10) -> float:
     return float(torch.cat(found).mean())
 
 
-def train(work: Path, shards: list[Path], steps: int = STEPS, minutes: float = 1e9, begin: Path | None = None) -> None:
-    """Go on from where `work/vae` stands to `steps` steps, or for `minutes`; at first from the checkpoint `begin`, or
-    from nothing.
-    """
+def train(work: Path, shards: list[Path], steps: int = STEPS, minutes: float = 1e9) -> None:
+    """Go on from where `work/vae` stands to `steps` steps, or for `minutes`."""
     torch.manual_seed(0)
     with first_alone():
-        vae = written_vae(work, shards, begin)
+        vae = written_vae(work, shards)
     code = LinearCode(vae)
     vae.encoder.requires_grad_(False)
     device = working_device()
