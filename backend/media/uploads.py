@@ -35,6 +35,7 @@ RECORD = "upload.json"
 PARTS = ".parts"
 PARTS_KEEP_S = 3600.0  # an upload that has not grown for an hour is not coming
 NAME_LENGTH = 100
+PREVIEWS = 24  # sizes of one upload that are kept; a page asks for one or two
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,8 @@ class Uploads:
             part = folder / f"{path.name}.{new_id()}"
             write_poster(part, picture, max_width=width)
             part.replace(path)
+            for old in sorted(folder.glob("preview-*.jpg"), key=lambda found: found.lstat().st_mtime_ns)[:-PREVIEWS]:
+                old.unlink(missing_ok=True)
         return path
 
     def sweep(self, needed: Set[str], older_than_s: float, now: float) -> list[str]:

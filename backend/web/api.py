@@ -16,10 +16,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope, Send
 
 from backend.core.errors import InvalidRequest, StudioError, UploadRefused
 from backend.core.schema import Fit, GenerationRequest, Mode, explain
@@ -145,12 +145,34 @@ async def job_events(job_id: str, generator: Generator) -> StreamingResponse:
     return StreamingResponse(events(), media_type="text/event-stream", headers=NO_CACHE)
 
 
-def _file(generator: VideoGenerator, job_id: str, name: str, *, filename: str | None = None) -> FileResponse:
-    return FileResponse(generator.file(job_id, name), media_type=MEDIA_TYPES[name], filename=filename)
+class Film(FileResponse):
+    """A file in ranges; a range that is none is refused like everything else, and not as plain text."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = False
+
+        async def sender(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                refused = True
+                sent = Headers(scope=scope).get("range", "")[:80]
+                said = f"The range {sent!r} is not in this file; ask for bytes=FIRST-LAST, or for all of it."
+                answer = error_response(message["status"], "bad_range", said)
+                if whole := Headers(raw=message["headers"]).get("content-range"):
+                    answer.headers["content-range"] = whole
+                await answer(scope, receive, send)
+            elif not refused:
+                await send(message)
+
+        await super().__call__(scope, receive, sender)
 
 
-def _preview(generator: VideoGenerator, job_id: str) -> FileResponse:
-    return FileResponse(generator.preview(job_id), media_type="video/mp4", headers=NO_CACHE)
+def _file(generator: VideoGenerator, job_id: str, name: str, *, filename: str | None = None) -> Film:
+    return Film(generator.file(job_id, name), media_type=MEDIA_TYPES[name], filename=filename)
+
+
+def _preview(generator: VideoGenerator, job_id: str) -> Film:
+    return Film(generator.preview(job_id), media_type="video/mp4", headers=NO_CACHE)
 
 
 def _live(generator: VideoGenerator, job_id: str) -> Response:

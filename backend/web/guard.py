@@ -7,6 +7,7 @@ never a URL rebuilt from them.
 
 from __future__ import annotations
 
+import asyncio
 import html
 import json
 import secrets
@@ -20,6 +21,7 @@ from backend.web.network import COOKIE, COOKIE_KEEP_S
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 UPLOADS = "/api/v1/uploads"
 BODY_LIMIT = 2**20  # bytes of JSON
+BODY_S = 20.0  # for all of them
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 # Streamlit loads its components' scripts from blob: URLs and sets styles inline; nothing may come from another host.
@@ -70,6 +72,11 @@ class Guard:
             reason, status, code = "The studio asks for its token: open the address that it printed.", 401, "no_token"
         if reason is None and (excess := body_problem(scope)):
             reason, status, code = excess, 413, "too_large"
+        if reason is None and _has_small_body(scope):
+            try:
+                receive = await _with_body(receive)
+            except TimeoutError:
+                reason, status, code = f"The body did not come within {BODY_S:.0f} seconds; send it again.", 408, "slow"
         if reason is None:
             await self.app(_as_from_here(scope), receive, _with_headers(send))
         elif scope["type"] == "websocket":
@@ -111,8 +118,7 @@ def _with_headers(send: Send) -> Send:
 
 def body_problem(scope: Scope) -> str | None:
     """Why the body of an API call is not read: only uploads may be large, and they are streamed to disk."""
-    path = scope["path"]
-    if scope["type"] != "http" or not path.startswith("/api/") or path == UPLOADS:
+    if not _has_small_body(scope):
         return None
     headers = dict(scope["headers"])
     length = headers.get(b"content-length", b"0")
@@ -121,6 +127,24 @@ def body_problem(scope: Scope) -> str | None:
     if not length.isdigit() or int(length) > BODY_LIMIT:
         return f"A body of {length.decode('latin-1')[:20]} bytes is too large; send at most {BODY_LIMIT}."
     return None
+
+
+def _has_small_body(scope: Scope) -> bool:
+    return scope["type"] == "http" and scope["path"].startswith("/api/") and scope["path"] != UPLOADS
+
+
+async def _with_body(receive: Receive) -> Receive:
+    """`receive`, once all of the body has come, which it then gives at once. Raises TimeoutError after BODY_S."""
+    came: list[Message] = []
+    async with asyncio.timeout(BODY_S):
+        while not came or came[-1].get("more_body", False):
+            came.append(await receive())
+    kept = iter(came)
+
+    async def again() -> Message:
+        return next(kept, None) or await receive()
+
+    return again
 
 
 def _as_from_here(scope: Scope) -> Scope:
@@ -183,5 +207,7 @@ async def _refuse(scope: Scope, send: Send, status: int, code: str, reason: str)
         body = json.dumps({"error": {"code": code, "message": reason, "field": None}}).encode()
     kind = b"text/html; charset=utf-8" if wants_page else b"application/json"
     headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), *HEADERS]
+    if status == 408:
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -16,7 +16,7 @@ from backend.core.planning import Source
 from backend.core.schema import Fit
 from backend.media import uploads as room
 from backend.media.fitting import Picture, fit_picture
-from backend.media.uploads import PARTS, Upload, Uploads, shown_name
+from backend.media.uploads import PARTS, PREVIEWS, Upload, Uploads, shown_name
 
 DAY = 24 * 3600.0
 
@@ -161,6 +161,12 @@ def test_the_preview_of_a_video_is_its_last_frame(uploads: Uploads, make_video, 
     upload = send(uploads, make_video("a.mkv", 77, rate=25))
     with Image.open(uploads.preview(upload.id, 192, 128, Fit.CROP)) as image:
         assert number_of(np.asarray(image)) == 76
+
+
+def test_only_the_latest_previews_are_kept(uploads: Uploads, save, photo: Picture):
+    upload = send(uploads, save("photo.png", photo))
+    paths = [uploads.preview(upload.id, 64 + 8 * n, 64, Fit.CROP) for n in range(PREVIEWS + 5)]
+    assert [path.exists() for path in paths] == [False] * 5 + [True] * PREVIEWS
 
 
 def test_a_preview_is_made_once(uploads: Uploads, save, photo: Picture, monkeypatch):

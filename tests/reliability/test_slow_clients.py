@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 
 from backend.media.uploads import Uploads
-from backend.web import api, patience
+from backend.web import api, guard, patience
 from tests.studio import free_port
 from tests.web.test_api import png
 
@@ -27,6 +27,7 @@ def port(client, monkeypatch):
     """Of the doors on a real socket, as `run_server` opens them, with less patience."""
     monkeypatch.setattr(patience, "HEADERS_S", HEADERS_S)
     monkeypatch.setattr(api, "UPLOAD_IDLE_S", IDLE_S)
+    monkeypatch.setattr(guard, "BODY_S", IDLE_S)
     slots, client.app.state.upload_slots = client.app.state.upload_slots, asyncio.Semaphore(2)  # one a loop
     port = free_port()
     config = uvicorn.Config(
@@ -83,6 +84,17 @@ def test_headers_that_never_end_are_not_waited_for(port):
             closed += 1
         wire.close()
     assert closed == 200
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(port):
+    head = f"POST /api/v1/plan HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Length: 30\r\n\r\n".encode()
+    wires = [connected(port, head + b'{"prompt": ') for _ in range(50)]
+    assert healthy(port) < 1
+    for wire in wires:
+        wire.settimeout(IDLE_S + 5)
+        answer = b"".join(iter(lambda wire=wire: wire.recv(10_000), b""))  # until it is closed
+        assert answer.startswith(b"HTTP/1.1 408") and b"nosniff" in answer and b"send it again" in answer
+        wire.close()
 
 
 def test_a_flood_of_connections_leaves_room_for_others(port, monkeypatch):

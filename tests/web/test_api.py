@@ -57,7 +57,13 @@ def test_films_are_served_in_ranges(client, generator):
         assert part.status_code == 206
         assert part.content == whole[100:200]
         assert part.headers["content-range"] == f"bytes 100-199/{len(whole)}"
-        assert client.get(url, headers={"range": f"bytes={len(whole)}-"}).status_code == 416
+        for asked, status in ((f"bytes={len(whole)}-", 416), ("bytes=9-1", 400), ("lines=1-2", 400), ("x", 400)):
+            answer = client.get(url, headers={"range": asked})
+            assert answer.status_code == status
+            assert answer.json()["error"]["code"] == "bad_range"
+            assert asked in answer.json()["error"]["message"]
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert (status != 416) or answer.headers["content-range"] == f"bytes */{len(whole)}"
 
 
 PREVIEW_DOORS = ("/api/v1/jobs/{}/preview", "/app/static/media/{}/preview.mp4")
