@@ -27,15 +27,21 @@ TRASH = ".trash"
 def publish(work: Path, outputs: Path, name: str, *, expect: MediaInfo) -> Path:
     """Move the film in `work` to `outputs`/`name` and return that, if its video is what `expect` says.
 
-    What stands there is whole and on the disk. Raises RenderFailed if it is torn or has another size, rate or number of
-    frames, Conflict if that film is there already.
+    What stands there is whole and on the disk. Raises RenderFailed if it is torn, has no poster or another size, rate or
+    number of frames, Conflict if that film is there already.
     """
+    from PIL import Image
+
     try:
         found = probe(work / VIDEO, longest_s=FILM_SECONDS)
     except UploadRefused as error:
         raise RenderFailed(f"The finished video cannot be read back: {error.message}", hint="try again.") from error
     if replace(found, fps=expect.fps) != expect or abs(found.fps - expect.fps) > 0.001 * expect.fps:
         raise RenderFailed(f"The finished video has {_words(found)}, not {_words(expect)};", hint="try again.")
+    try:
+        Image.open(work / THUMBNAIL).load()
+    except OSError as error:
+        raise RenderFailed(f"The poster of the film cannot be read back: {error}", hint="try again.") from error
     return _move(work, _folder(outputs, name))
 
 

@@ -93,6 +93,17 @@ def test_a_torn_film_is_not_published(work: Path, outputs: Path):
     assert list(outputs.iterdir()) == []
 
 
+@pytest.mark.parametrize("left", [None, b"", b"half"])
+def test_a_film_whose_poster_is_spoiled_is_not_published(work: Path, outputs: Path, left: bytes | None):
+    whole = (work / THUMBNAIL).read_bytes()
+    (work / THUMBNAIL).unlink()
+    if left is not None:
+        (work / THUMBNAIL).write_bytes(whole[: len(whole) // 2] if left == b"half" else left)
+    with pytest.raises(RenderFailed, match="poster"):
+        publish(work, outputs, new_id(), expect=EXPECTED)
+    assert list(outputs.iterdir()) == []
+
+
 def test_a_film_may_be_longer_than_an_upload(tmp_path: Path, outputs: Path):
     """A source of 600 seconds and what continues it."""
     frames = np.zeros((700, 64, 64, 3), np.uint8)
@@ -100,6 +111,7 @@ def test_a_film_may_be_longer_than_an_upload(tmp_path: Path, outputs: Path):
     work = tmp_path / "work"
     work.mkdir()
     (tmp_path / VIDEO).rename(work / VIDEO)
+    write_poster(work / THUMBNAIL, frames[0])
     with pytest.raises(UploadRefused, match="700 seconds long; cut it to 600"):
         probe(work / VIDEO)
     folder = publish(work, outputs, new_id(), expect=MediaInfo("video", 64, 64, 700, 1.0))
