@@ -324,6 +324,12 @@ def test_tallies_count_what_ended(store):
     assert (tally.model, tally.succeeded, tally.failed, tally.median_s) == ("synthetic", 1, 1, 4.0)
 
 
+def test_a_search_of_ten_thousand_words_is_no_error(store):
+    boat = add(store, "a boat")
+    add(store, "a bird")
+    assert store.find(Filter(search="boat " * 10_000)) == [boat]
+
+
 def test_five_thousand_films_are_searched_and_paged_quickly(store):
     request = parse_request({"prompt": "a red boat", "seed": 1})
     plan = make_plan(request, SYNTHETIC, CPU)
