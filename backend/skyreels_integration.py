@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 from backend.core.config import GIB
 from backend.core.errors import DeviceLost, JobCancelled, ModelUnavailable, NotEnoughMemory, SnapshotRefused
+from backend.core.placement import Placement, place
 from backend.core.planning import Plan, Stage
+from backend.core.schema import Fidelity
 from backend.jobs.engine import Report, Reporter, Task
 from backend.media.fitting import Frames
 
@@ -44,6 +46,7 @@ class SkyReelsEngine:
         self._folder: Path | None = None
         self._components: Components | None = None
         self._colours: Colours | None = None
+        self._lacked: tuple[Plan, Placement] | None = None  # the last render that did not fit, and how it was placed
 
     def render(self, task: Task, report: Reporter) -> Iterator[Frames]:
         """See `Engine.render`. The seed alone decides the noise.
@@ -65,7 +68,7 @@ class SkyReelsEngine:
             if not is_out_of_memory(error):
                 raise
             log.warning("out of memory while %s: %s", progress.last.stage.value, str(error))
-            failure = _not_enough_memory(task.plan, progress.last.stage)
+            failure = _not_enough_memory(task.plan, progress.last.stage, self._note_lack(task.plan))
         # Outside the handler, and the log has only its text: the old error holds every tensor of the failed render.
         if failure is not None:
             self.unload()
@@ -82,11 +85,14 @@ class SkyReelsEngine:
             torch.cuda.empty_cache()
 
     def _render(self, task: Task, progress: _Progress) -> Iterator[Frames]:
+        from backend.diffusion.convolution import convolve_by_planes
         from backend.diffusion.interrupt import interruptible
         from backend.diffusion.preview import fit_colours
 
         components = self._load(task.checkpoint, progress)
-        _place(components, task.plan)
+        _place(components, task.plan, self._safer_than(task.plan))
+        on_cpu = components.device.type == "cpu"
+        convolve_by_planes(components.vae, on=on_cpu and task.plan.fidelity is Fidelity.ORIGINAL)
         with interruptible(components, progress.again):
             if self._colours is None:
                 self._colours = fit_colours(components)
@@ -106,6 +112,22 @@ class SkyReelsEngine:
             except JobCancelled:
                 saves.save()
                 raise
+
+    def _note_lack(self, plan: Plan) -> bool:
+        """Remember that `plan` did not fit as it was placed; whether there is a safer way, which it then takes."""
+        components = self._components
+        if components is None or components.placement is None or components.device.type != "cuda":
+            return False
+        self._lacked = (plan, components.placement)
+        return components.placement is not Placement.STREAMED
+
+    def _safer_than(self, plan: Plan) -> Placement | None:
+        """How a render of the same model, no larger than `plan`, was placed when it did not fit."""
+        if self._lacked is None:
+            return None
+        lacked, placement = self._lacked
+        same = lacked.model == plan.model and lacked.forecast.peak_gib <= plan.forecast.peak_gib
+        return placement if same else None
 
     def _load(self, folder: Path | None, progress: _Progress) -> Components:
         """The components of `folder`: those of the last render, or read from disk after letting go of those."""
@@ -254,36 +276,35 @@ def _import_torch() -> None:
     gc.freeze()
 
 
-def _place(components: Components, plan: Plan) -> None:
-    """All models on the GPU if they fit beside the render's own needs, else each only while it works."""
+def _place(components: Components, plan: Plan, safer_than: Placement | None) -> None:
+    """Have the models lie where they fit beside the render's own needs, in what is free of the GPU's memory."""
     import torch
 
     if components.device.type != "cuda":
+        components.put(Placement.RESIDENT)
         return
     free, _ = torch.cuda.mem_get_info(components.device)
-    free += torch.cuda.memory_reserved(
-        components.device
-    )  # what this process holds, an earlier render's models included
-    fits = plan.forecast.peak_gib * GIB <= free
-    components.move(components.device if fits else torch.device("cpu"))
+    free += torch.cuda.memory_reserved(components.device)  # by this process, an earlier render's models included
+    placed = place(components.need(plan), free / GIB, plan.half_decode, safer_than)
+    # What is free changes from hour to hour and may move models, but the picture is the plan's.
+    components.decode_in_half(plan.half_decode)
+    components.put(placed.placement)
+    log.info("the models are %s, with %.1f GiB free", placed.placement.value, free / GIB)
 
 
-def _not_enough_memory(plan: Plan, stage: Stage) -> NotEnoughMemory:
-    size = f"{plan.render_width}x{plan.render_height}"
+def _not_enough_memory(plan: Plan, stage: Stage, safer: bool) -> NotEnoughMemory:
+    """Why a render ended, and which setting to lower; `safer` if the next attempt keeps less on the GPU."""
+    size, needs = f"{plan.render_width}x{plan.render_height}", f"about {plan.forecast.peak_gib:.1f} GiB"
+    field, lower = "resolution", "lower resolution."
     if stage is Stage.LOADING:
-        return NotEnoughMemory(
-            f"{plan.model_title} needs about {plan.forecast.peak_gib:.1f} GiB, more than is free;",
-            hint="close other programs that use the memory, or choose a smaller model.",
-            field="model",
-        )
-    if stage is Stage.DECODING:
-        return NotEnoughMemory(
-            f"Decoding frames of {size} needs more memory than is free;", hint="lower resolution.", field="resolution"
-        )
-    frames = 4 * max(window.stop - window.start for window in plan.windows) - 3
-    setting = "skyreels.base_num_frames" if len(plan.windows) > 1 else "num_frames"
-    return NotEnoughMemory(
-        f"Denoising {frames} frames of {size} at once needs about {plan.forecast.peak_gib:.1f} GiB, more than is free;",
-        hint=f"lower resolution or {setting}, or choose a smaller model.",
-        field="resolution",
-    )
+        what = f"{plan.model_title} needs {needs}, more than is free;"
+        field, lower = "model", "close other programs that use the memory, or choose a smaller model."
+    elif stage is Stage.DECODING:
+        what = f"Decoding frames of {size} needs more memory than is free;"
+    else:
+        frames = 4 * max(window.stop - window.start for window in plan.windows) - 3
+        setting = "skyreels.base_num_frames" if len(plan.windows) > 1 else "num_frames"
+        what = f"Denoising {frames} frames of {size} at once needs {needs}, more than is free;"
+        lower = f"lower resolution or {setting}, or choose a smaller model."
+    again = "try again, which keeps fewer models on the GPU; if that fails, " if safer else ""
+    return NotEnoughMemory(what, hint=again + lower, field=field)

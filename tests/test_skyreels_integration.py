@@ -14,8 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backend.core.config import ROOT
 from backend.core.errors import JobCancelled, ModelUnavailable, NotEnoughMemory, RenderFailed
+from backend.core.placement import Need, Placement
 from backend.core.planning import Machine, Source, Stage, make_plan
+from backend.core.registry import TINY
 from backend.core.schema import parse_request
 from backend.jobs.engine import Inputs, Task
 from backend.library.checkpoints import find_checkpoints
@@ -368,20 +371,106 @@ def test_the_libraries_are_outside_the_collectors_rounds(engine, task):
     assert gc.get_freeze_count() > 100_000
 
 
-def test_models_work_on_the_gpu_only_if_they_fit(engine, task, monkeypatch):
+class OnGpu:
+    """Components of a render that needs 10 GiB, on a GPU that has as much as `free`."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self.device = torch.device("cuda", 0)
+        self.put_to: list[Placement] = []
+        self.placement = None
+
+    def need(self, plan):
+        return Need(text=4, transformer=3, vae=1, denoise=1, decode=2, half_decode=1)
+
+    def put(self, placement):
+        self.placement = placement
+        self.put_to.append(placement)
+
+    def decode_in_half(self, half):
+        self.half = half
+
+
+@pytest.fixture
+def gpu(monkeypatch):
     import torch
 
-    from backend import skyreels_integration
-
-    job, moves = task("df"), []
-
-    class OnGpu:
-        device = torch.device("cuda", 0)
-        move = staticmethod(moves.append)
-
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6 * 2**30, 80 * 2**30))
+    free = [0.0]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0] * 2**30 - 4 * 2**30, 80 * 2**30))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 4 * 2**30)
-    for peak, where in ((9.9, "cuda"), (10.1, "cpu")):
-        plan = replace(job.plan, forecast=replace(job.plan.forecast, peak_gib=peak))
-        skyreels_integration._place(OnGpu(), plan)
-        assert moves[-1].type == where
+    return free
+
+
+def test_models_lie_where_they_fit_into_what_is_free(task, gpu):
+    from backend.skyreels_integration import _place
+
+    plan, parts = task("df").plan, OnGpu()
+    for free in (12, 10, 3):
+        gpu[0] = free
+        _place(parts, plan, None)
+    assert parts.put_to == [Placement.RESIDENT, Placement.IN_TURNS, Placement.STREAMED]
+    _place(parts, replace(plan, half_decode=True), None)
+    assert parts.half
+
+
+def test_after_a_lack_of_memory_the_next_attempt_keeps_less_on_the_gpu(task, gpu):
+    from backend.skyreels_integration import _not_enough_memory, _place
+
+    engine, plan = SkyReelsEngine(), task("df").plan
+    gpu[0] = 80
+    said = []
+    for _ in range(3):
+        engine._components = OnGpu()
+        _place(engine._components, plan, engine._safer_than(plan))
+        said.append((engine._components.placement, engine._note_lack(plan)))
+    assert said == [(Placement.RESIDENT, True), (Placement.IN_TURNS, True), (Placement.STREAMED, False)]
+    smaller = replace(plan, forecast=replace(plan.forecast, peak_gib=plan.forecast.peak_gib / 2))
+    assert engine._safer_than(smaller) is None
+    assert engine._safer_than(replace(plan, model="another")) is None
+    assert "try again, which keeps fewer models" in str(_not_enough_memory(plan, Stage.DENOISING, safer=True))
+    assert "try again" not in str(_not_enough_memory(plan, Stage.DENOISING, safer=False))
+
+
+@pytest.mark.parametrize("kind", ["df", "t2v"])
+def test_models_that_are_streamed_make_the_same_film(engine, task, kind):
+    import numpy as np
+
+    wanted = render(engine, task(kind))
+    parts = engine._components
+    hooks = [name for name, module in parts.transformer.named_modules() if hasattr(module, "_diffusers_hook")]
+    assert hooks == []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("backend.skyreels_integration._place", lambda parts, *_: parts.put(Placement.STREAMED))
+        assert np.array_equal(render(engine, task(kind)), wanted)
+    hooked = [
+        m._diffusers_hook
+        for part in (parts.transformer, parts.text_encoder)
+        for m in part.modules()
+        if hasattr(m, "_diffusers_hook")
+    ]
+    assert any(registry.hooks for registry in hooked)
+    assert np.array_equal(render(engine, task(kind)), wanted)
+    assert not any(registry.hooks for registry in hooked)
+
+
+def test_a_film_decoded_in_half_precision_looks_the_same():
+    import torch
+    from diffusers import AutoencoderKLWan
+
+    from backend.diffusion.components import Components
+    from backend.diffusion.decode import Decoder
+
+    vae = AutoencoderKLWan.from_pretrained(ROOT / "models" / TINY.id / "vae", local_files_only=True).float()
+    parts = Components(torch.device("cpu"), True, None, None, None, vae, {})
+    latents = torch.randn(1, 32, 3, 12, 20, generator=torch.Generator().manual_seed(0))
+
+    def decoded():
+        return torch.cat(list(Decoder(parts.decoder).decode(latents)), dim=2)
+
+    wanted = decoded()
+    parts.decode_in_half(True)
+    error = (decoded() - wanted).square().mean()
+    assert 0 < error < 4e-4  # 40 dB, of -1 to 1
+    parts.decode_in_half(False)
+    assert torch.equal(decoded(), wanted)

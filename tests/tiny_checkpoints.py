@@ -37,7 +37,7 @@ def build_checkpoint(folder: Path, kind: str = "df", **vae: Any) -> Path:
             "tokenizer": tokenizer,
             "text_encoder": text_encoder,
             "transformer": _transformer(kind),
-            "vae": _vae(**vae),
+            "vae": new_vae(**vae),
             "scheduler": UniPCMultistepScheduler(
                 prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0 if kind == "i2v" else 8.0
             ),
@@ -79,7 +79,7 @@ def _transformer(kind: str) -> Any:
     )
 
 
-def _vae(**changes: Any) -> Any:
+def new_vae(**changes: Any) -> Any:
     from diffusers import AutoencoderKLWan
 
     return AutoencoderKLWan(**{"base_dim": 3, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1} | changes)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from backend.core.errors import InvalidRequest
-from backend.core.presets import Work, thinned, work_of
+from backend.core.placement import Placed, Placement, need_of, place
+from backend.core.presets import TRADES, Work, thinned, work_of
 from backend.core.registry import SYNTHETIC, TINY, ModelSpec, Transformer
 from backend.core.schedule import Schedule, make_schedule
 from backend.core.schema import (
@@ -117,6 +118,8 @@ class Plan:
     preset: Preset = Preset.EXACT
     first_picture: bool = False  # the first frame is given
     on_gpu: bool = False  # the forecast is that of a GPU
+    placement: Placement = Placement.RESIDENT  # that the forecast counts with; what is free then decides
+    half_decode: bool = False  # the VAE decodes in half precision
 
     @property
     def total_frames(self) -> int:
@@ -230,7 +233,7 @@ def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machin
         and (spec.diffusion_forcing or not request.skyreels.needs_forcing)
         and spec.transformer is not None
         and machine.has_gpu
-        and max(spec.weights_gib, spec.other_gib) + 2 <= machine.vram_gib  # in turn: text encoder, then transformer
+        and max(spec.weights_gib, spec.other_gib) + 2 <= machine.vram_gib  # in turns: text encoder, then transformer
     ]
     if able:
         return max(
@@ -446,7 +449,12 @@ def device_flops(machine: Machine) -> float:
 
 def _with_forecast(plan: Plan, spec: ModelSpec, machine: Machine, calibration: float) -> Plan:
     pixels = plan.width * plan.height * plan.total_frames
-    seconds, peak_gib = _sketch_cost(plan) if spec.engine == "synthetic" else _model_cost(plan, spec, machine)
+    if spec.engine == "synthetic":
+        seconds, peak_gib = _sketch_cost(plan)
+    else:
+        placed = _place(plan, spec, machine)
+        plan = replace(plan, placement=placed.placement, half_decode=placed.half_decode)
+        seconds, peak_gib = _model_seconds(plan, spec, machine), placed.peak_gib
     # Frames stream into the encoder while they are made, so encoding counts to the stage that makes them.
     making = Stage.DENOISING if spec.engine == "synthetic" else Stage.DECODING
     seconds = seconds | {making: seconds[making] + ENCODE_S_PER_PIXEL * pixels, Stage.SAVING: 0.3}
@@ -462,24 +470,32 @@ def _sketch_cost(plan: Plan) -> tuple[dict[Stage, float], float]:
     return seconds, 0.1 + 40 * frame / 2**30
 
 
-def _model_cost(plan: Plan, spec: ModelSpec, machine: Machine) -> tuple[dict[Stage, float], float]:
-    """Seconds a stage and peak GiB of a diffusion model: weights to read, operations to do, activations to hold."""
-    flops = device_flops(machine)
+def _place(plan: Plan, spec: ModelSpec, machine: Machine) -> Placed:
+    """Where the models lie on this machine's GPU; in its memory, as float32, where there is none."""
+    batch = 2 if plan.batch_guidance and plan.guidance_scale > 1 else 1
+    pixels = plan.render_width * plan.render_height
+    tokens = max(_window_tokens(plan, spec))
+    if not machine.has_gpu:
+        need = need_of(spec, tokens, batch, pixels, itemsize=4)
+        return Placed(Placement.RESIDENT, False, LIBRARIES_GIB + need.peak(Placement.RESIDENT, False))
+    return place(need_of(spec, tokens, batch, pixels), machine.vram_gib, TRADES[plan.preset].half_decode)
+
+
+def _window_tokens(plan: Plan, spec: ModelSpec) -> list[int]:
     rows = plan.render_width * plan.render_height // (2 * spec.spatial_factor) ** 2
-    tokens = [rows * (window.stop - window.start) for window in plan.windows]
+    return [rows * (window.stop - window.start) for window in plan.windows]
+
+
+def _model_seconds(plan: Plan, spec: ModelSpec, machine: Machine) -> dict[Stage, float]:
+    """Seconds a stage of a diffusion model: weights to read, operations to do."""
+    flops = device_flops(machine)
+    predictions = zip(plan.predictions, _window_tokens(plan, spec), strict=True)
     decode = spec.decode_flops * plan.render_width * plan.render_height * plan.render_frames
-    seconds = {
+    return {
         Stage.LOADING: 2 + spec.memory_gib / READ_GIB_PER_S,
-        Stage.DENOISING: sum(
-            n * forward_flops(spec.transformer, count) for n, count in zip(plan.predictions, tokens, strict=True)
-        )
-        / flops,
+        Stage.DENOISING: sum(n * forward_flops(spec.transformer, count) for n, count in predictions) / flops,
         Stage.DECODING: decode / (flops / 4 if machine.has_gpu else flops),
     }
-    batch = 2 if plan.batch_guidance and plan.guidance_scale > 1 else 1
-    hidden = batch * max(tokens) * (spec.transformer.dim if spec.transformer else 0) * 2
-    libraries = 0.0 if machine.has_gpu else LIBRARIES_GIB
-    return seconds, spec.memory_gib + 12 * hidden / 2**30 + libraries
 
 
 @dataclass(frozen=True, slots=True)

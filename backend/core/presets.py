@@ -19,19 +19,20 @@ from backend.core.schema import Preset
 class Trade:
     """`guided` is the part of the noise levels, from pure noise on, that get guidance. Below the first `settled` part
     of the levels one step of `asked` asks the transformer. Of the model's own number of steps the preset takes
-    `steps`, unless the request says how many.
+    `steps`, unless the request says how many. With `half_decode` a GPU decodes the film in half precision.
     """
 
     guided: float = 1.0
     settled: float = 1.0
     asked: int = 1
     steps: float = 1.0
+    half_decode: bool = False
 
 
 TRADES = {
     Preset.EXACT: Trade(),
-    Preset.BALANCED: Trade(guided=0.6, settled=0.25, asked=3),
-    Preset.TURBO: Trade(guided=0.6, settled=0.25, asked=3, steps=2 / 3),
+    Preset.BALANCED: Trade(guided=0.6, settled=0.25, asked=3, half_decode=True),
+    Preset.TURBO: Trade(guided=0.6, settled=0.25, asked=3, steps=2 / 3, half_decode=True),
 }
 
 

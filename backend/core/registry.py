@@ -17,6 +17,8 @@ ALL_MODES = frozenset({T2V, I2V, EXTEND})
 PIXELS_540P = 960 * 544
 PIXELS_720P = 1280 * 720
 
+DECODE_ELEMENTS = 5.0e3  # numbers that the decoder of Wan's VAE holds for one pixel of a frame
+
 CINEMATIC_PROMPTS = (
     "A red fishing boat drifts on a calm sea at sunset, gulls circle above it, slow camera push in",
     "A fox walks through fresh snow in a birch forest, breath in the cold air, shallow depth of field",
@@ -60,6 +62,7 @@ class ModelSpec:
     spatial_factor: int = 8  # pixels a latent pixel stands for, along one side
     transformer: Transformer | None = None
     decode_flops: float = 8.5e6  # of the VAE, for one pixel of one frame; of Wan's, counted at 97 frames of 960x544
+    decode_elements: float = DECODE_ELEMENTS
     weights_gib: float = 0.0
     other_gib: float = 0.0
     prompts: tuple[str, ...] = CINEMATIC_PROMPTS
@@ -118,6 +121,7 @@ TINY = ModelSpec(
     flow_shift=5.0,
     transformer=Transformer(layers=6, dim=288, ffn_dim=1152),
     decode_flops=3e5,
+    decode_elements=524.0,
     weights_gib=0.02,
     other_gib=0.02,
     prompts=DRAWN_PROMPTS,

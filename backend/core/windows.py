@@ -108,7 +108,8 @@ def lay_out(request: GenerationRequest, spec: ModelSpec, num_frames: int, source
         _check_blocks("base_num_frames", base, block, max(room, shortest), longest)
     if block > 1 and (total > base or prefix):
         most = latent_frames(int(OVERLAP_FRAMES.most))
-        _check_blocks("overlap_history", overlap, block, block, min(most, base - block) if total > base else most)
+        fits = min(most, base - block)  # in any case; a longer one makes a second window of most sources
+        _check_blocks("overlap_history", overlap, block, block, fits if total > base else most, fits)
     frames = pixel_frames(total), pixel_frames(base), pixel_frames(overlap)
     windows = (Window(0, total),) if total <= base else plan_windows(*frames)
     return Layout(pixel_frames(total), prefix_frames, pixel_frames(base), pixel_frames(overlap), windows)
@@ -138,11 +139,15 @@ def _prefix(overlap: int, source_frames: int, block: int) -> int:
     return min(overlap, has - has % block)
 
 
-def _check_blocks(name: str, wish: int, block: int, least: int, most: int) -> None:
-    """Raise InvalidRequest unless `wish`, in latent frames, is a number of whole blocks from `least` to `most`."""
+def _check_blocks(name: str, wish: int, block: int, least: int, most: int, fits: int | None = None) -> None:
+    """Raise InvalidRequest unless `wish`, in latent frames, is a number of whole blocks from `least` to `most`. Told is
+    what is not above `fits`, if there is any such number.
+    """
     if wish % block == 0 and least <= wish <= most:
         return
     legal = [count for count in range(block, most + 1, block) if count >= least]
+    if fits is not None:
+        legal = [count for count in legal if count <= fits] or legal
     nearest = sorted(sorted(legal, key=lambda count: abs(count - wish))[:2])
     reason = "cannot be divided by" if wish % block else "leaves no room for"
     raise InvalidRequest(

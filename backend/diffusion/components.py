@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +15,7 @@ import diffusers
 import torch
 import transformers
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler
+from diffusers.hooks import apply_group_offloading
 from transformers import (
     AutoTokenizer,
     CLIPImageProcessorPil,
@@ -22,12 +24,17 @@ from transformers import (
     UMT5EncoderModel,
 )
 
+from backend.core.config import GIB
 from backend.core.errors import ModelUnavailable
+from backend.core.placement import Need, Placement, decode_gib, denoise_gib
+from backend.core.planning import Plan
+from backend.core.registry import DECODE_ELEMENTS
 from backend.diffusion.transformer import Transformer
 from backend.library.checkpoints import FORCING_CLASSES, IMAGE_CLASS
 
 log = logging.getLogger(__name__)
 
+WAN_BASE_DIM = 96  # channels of the widest layers of the decoder that DECODE_ELEMENTS was counted with
 DEVICE_WORDS = ("CUDA error", "device-side assert", "CUBLAS_STATUS_EXECUTION_FAILED", "CUDNN_STATUS_EXECUTION_FAILED")
 
 # Their bars would draw over the log of the server; progress goes through the job instead.
@@ -38,9 +45,9 @@ diffusers.utils.logging.disable_progress_bar()
 IMAGE_ENCODERS = {model.__name__: model for model in (CLIPVisionModel, CLIPVisionModelWithProjection)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Components:
-    """A loaded checkpoint. Models lie where `move` put them; `device` is where they work."""
+    """A loaded checkpoint. Models lie where `put` put them; `device` is where they work."""
 
     device: torch.device
     diffusion_forcing: bool
@@ -51,6 +58,13 @@ class Components:
     scheduler_config: Mapping[str, Any]
     image_encoder: Any = None
     image_processor: Any = None
+    placement: Placement | None = None  # none: in main memory, as they were read
+    half_vae: Any = None  # decodes instead of `vae` if it is there
+
+    @property
+    def decoder(self) -> Any:
+        """The VAE that decodes."""
+        return self.vae if self.half_vae is None else self.half_vae
 
     @property
     def spatial_factor(self) -> int:
@@ -58,15 +72,49 @@ class Components:
         config = self.vae.config
         return int(2 ** (len(config.dim_mult) - 1) * (config.patch_size or 1))
 
-    def move(self, device: torch.device) -> None:
-        """Put all models on `device`."""
-        for model in (self.text_encoder, self.image_encoder, self.transformer, self.vae):
+    def need(self, plan: Plan) -> Need:
+        """What a render of `plan` needs of the GPU's memory."""
+        config = self.transformer.config
+        dim = config.num_attention_heads * config.attention_head_dim
+        rows = plan.render_width * plan.render_height // (2 * self.spatial_factor) ** 2
+        tokens = rows * max(window.stop - window.start for window in plan.windows)
+        batch = 2 if plan.batch_guidance and plan.guidance_scale > 1 else 1
+        denoise = denoise_gib(dim, config.ffn_dim, batch * tokens, self.transformer.dtype.itemsize)
+        part = self.vae.config.base_dim / WAN_BASE_DIM / (self.vae.config.patch_size or 1) ** 2
+        decode = decode_gib(DECODE_ELEMENTS * part * plan.render_width * plan.render_height)
+        text = _gib(self.text_encoder) + _gib(self.image_encoder)
+        return Need(text, _gib(self.transformer), _gib(self.vae), denoise, decode, decode / 2)
+
+    def put(self, placement: Placement) -> None:
+        """Have the models lie where `placement` says from now on."""
+        if placement is self.placement:
+            return
+        layered = (self.transformer, self.text_encoder)
+        if self.placement is Placement.STREAMED:
+            for model in layered:
+                _stream_no_more(model)
+        home = self.device if placement is Placement.RESIDENT else torch.device("cpu")
+        for model in (*layered, self.image_encoder, self.vae, self.half_vae):
             if model is not None:
-                model.to(device)
+                model.to(home)
+        self.placement = placement
+        if placement is Placement.STREAMED:
+            for model in layered:
+                _stream(model, self.device)
+
+    def decode_in_half(self, half: bool) -> None:
+        """Let a copy of the VAE in half precision decode, or the VAE itself."""
+        if half and self.half_vae is None:
+            self.half_vae = _halved(self.vae)
+        elif not half:
+            self.half_vae = None
 
     @contextmanager
     def at_work(self, model: Any) -> Iterator[None]:
         """Have `model` on the working device for a while, then back where it was."""
+        if self.placement is Placement.STREAMED and model in (self.transformer, self.text_encoder):
+            yield
+            return
         home = model.device
         model.to(self.device)
         try:
@@ -75,6 +123,37 @@ class Components:
             if home != self.device:
                 model.to(home)
                 torch.cuda.empty_cache()
+
+
+def _halved(vae: Any) -> Any:
+    """A copy in bfloat16, with its convolutions as cuDNN likes them."""
+    copied = torch.nn.Module.to(copy.deepcopy(vae), torch.bfloat16)  # without the warnings of diffusers
+    for module in copied.modules():
+        if isinstance(module, torch.nn.Conv3d):
+            module.to(memory_format=torch.channels_last_3d)
+    return copied
+
+
+def _gib(model: Any) -> float:
+    """Of all weights of `model`, which may be None."""
+    return sum(p.numel() * p.element_size() for p in model.parameters()) / GIB if model is not None else 0.0
+
+
+def _stream(model: Any, device: torch.device) -> None:
+    """From now on the layers of `model` come to `device` one after the other, the next while one works."""
+    on_gpu = device.type == "cuda"
+    # A list of blocks that is no child of the model itself is not found as such.
+    blocks = {"offload_type": "block_level", "num_blocks_per_group": 1} if hasattr(model, "blocks") else {}
+    groups = blocks or {"offload_type": "leaf_level"}
+    apply_group_offloading(model, onload_device=device, use_stream=on_gpu, record_stream=on_gpu, **groups)
+
+
+def _stream_no_more(model: Any) -> None:
+    for module in model.modules():
+        registry = getattr(module, "_diffusers_hook", None)
+        if registry is not None:
+            for name in list(registry.hooks):
+                registry.remove_hook(name, recurse=False)
 
 
 def working_device() -> torch.device:

@@ -66,7 +66,7 @@ class Film:
 
     def _rewind(self) -> None:
         """Stand before the first frame of the window, or of the film where windows are decoded as one."""
-        self._decoder = Decoder(self.sampler.components.vae)
+        self._decoder = Decoder(self.sampler.components.decoder)
         self._decoded = 0  # latent frames
         self._end: deque[torch.Tensor] = deque(maxlen=self._overlap)  # of the picture
 

@@ -27,8 +27,8 @@ TRASH = ".trash"
 def publish(work: Path, outputs: Path, name: str, *, expect: MediaInfo) -> Path:
     """Move the film in `work` to `outputs`/`name` and return that, if its video is what `expect` says.
 
-    What stands there is whole and on the disk. Raises RenderFailed if it is torn, has no poster or another size, rate or
-    number of frames, Conflict if that film is there already.
+    What stands there is whole and on the disk. Raises RenderFailed if it is torn, has no poster or another size, rate
+    or number of frames, Conflict if that film is there already.
     """
     from PIL import Image
 

@@ -130,7 +130,8 @@ def body_problem(scope: Scope) -> str | None:
 
 
 def _has_small_body(scope: Scope) -> bool:
-    return scope["type"] == "http" and scope["path"].startswith("/api/") and scope["path"] != UPLOADS
+    path: str = scope["path"]
+    return scope["type"] == "http" and path.startswith("/api/") and path != UPLOADS
 
 
 async def _with_body(receive: Receive) -> Receive:

@@ -153,9 +153,7 @@ def encode_shards(work: Path, films: list[Path], code: LinearCode) -> list[Path]
     return shards
 
 
-def batches(
-    shards: list[Path], paths: np.ndarray, start: int, steps: int, course: Course = COURSE
-) -> Iterator[Batch]:
+def batches(shards: list[Path], paths: np.ndarray, start: int, steps: int, course: Course = COURSE) -> Iterator[Batch]:
     """Clips from the beginnings of films for the steps from `start` on, one film in two mirrored, each told anew."""
     random = np.random.default_rng((start, rank()))
     films = [np.load(shard, mmap_mode="r") for shard in shards]

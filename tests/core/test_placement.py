@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+
+from backend.core.placement import Need, Placement, place
+from backend.core.planning import Machine, make_plan
+from backend.core.registry import MODELS
+from backend.core.schema import Preset, parse_request
+
+NEED = Need(text=11, transformer=27, vae=0.5, denoise=8, decode=17, half_decode=9)
+
+
+def test_each_way_takes_less_than_the_one_before():
+    peaks = [NEED.peak(placement, half_decode=True) for placement in Placement]
+    assert peaks == [11 + 27 + 0.5 + 9, 27 + 8, 1.5 + 8]
+    assert NEED.peak(Placement.RESIDENT, half_decode=False) == 11 + 27 + 0.5 + 17
+
+
+@pytest.mark.parametrize(
+    ("gpu", "placement", "half"),
+    [
+        (80, Placement.RESIDENT, False),
+        (55.5 / 0.92 + 0.1, Placement.RESIDENT, False),
+        (55.5 / 0.92 - 0.1, Placement.IN_TURNS, False),
+        (35 / 0.92 - 0.1, Placement.STREAMED, True),
+        (24, Placement.STREAMED, True),
+        (2, Placement.STREAMED, True),
+    ],
+)
+def test_the_fastest_way_that_fits_is_taken(gpu, placement, half):
+    placed = place(NEED, gpu)
+    assert (placed.placement, placed.half_decode) == (placement, half)
+    assert placed.peak_gib == NEED.peak(placement, half)
+
+
+def test_what_did_not_fit_is_not_tried_again():
+    assert place(NEED, 80, safer_than=Placement.RESIDENT).placement is Placement.IN_TURNS
+    assert place(NEED, 80, safer_than=Placement.IN_TURNS).placement is Placement.STREAMED
+    assert place(NEED, 80, safer_than=Placement.STREAMED).placement is Placement.STREAMED
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "gpu"),
+    [
+        ("skyreels-v2-df-1.3b-540p", "960x540", 8),
+        ("skyreels-v2-df-14b-540p", "960x540", 24),
+        ("skyreels-v2-df-14b-720p", "1280x720", 24),
+        ("skyreels-v2-t2v-14b-720p", "1280x720", 24),
+        ("skyreels-v2-df-14b-720p", "1280x720", 80),
+    ],
+)
+def test_released_models_fit_where_they_are_promised_to(model, size, gpu):
+    request = parse_request({"prompt": "a boat", "model": model, "resolution": size, "num_frames": 64})
+    plan = make_plan(request, MODELS[model], Machine("H100", cores=16, ram_gib=128, vram_gib=gpu))
+    assert plan.forecast.peak_gib < 0.92 * gpu
+    if gpu == 80:
+        assert (plan.placement, plan.half_decode) == (Placement.RESIDENT, False)
+
+
+def test_lossy_presets_decode_in_half_precision_on_a_gpu():
+    for vram, expected in ((80, True), (0, False)):
+        request = parse_request({"prompt": "a boat", "preset": Preset.BALANCED, "num_frames": 64})
+        machine = Machine("a machine", cores=16, ram_gib=128, vram_gib=vram)
+        assert make_plan(request, MODELS["skyreels-v2-df-1.3b-540p"], machine).half_decode is expected
