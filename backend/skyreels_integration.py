@@ -85,14 +85,15 @@ class SkyReelsEngine:
             torch.cuda.empty_cache()
 
     def _render(self, task: Task, progress: _Progress) -> Iterator[Frames]:
-        from backend.diffusion.convolution import convolve_by_planes
+        from backend.diffusion.cpu import hasten
         from backend.diffusion.interrupt import interruptible
         from backend.diffusion.preview import fit_colours
 
         components = self._load(task.checkpoint, progress)
         _place(components, task.plan, self._safer_than(task.plan))
-        on_cpu = components.device.type == "cpu"
-        convolve_by_planes(components.vae, on=on_cpu and task.plan.fidelity is Fidelity.ORIGINAL)
+        quick = components.device.type == "cpu" and task.plan.fidelity is Fidelity.ORIGINAL
+        for model in (components.transformer, components.vae):
+            hasten(model, on=quick)
         with interruptible(components, progress.again):
             if self._colours is None:
                 self._colours = fit_colours(components)

@@ -1,0 +1,48 @@
+"""Quicker kernels for models that work on a CPU in float32. The sums are the same, in another order.
+
+torch's matrix product is MKL's, which on other makers' processors leaves half of the machine unused; oneDNN does not.
+Its convolution of three dimensions takes up to eight times as long as those of two for the few frames that a VAE sees
+at once. (`benchmarks/kernels.py` measures both.)
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+from torch.nn import functional
+
+
+class QuickLinear(torch.nn.Linear):  # type: ignore[misc]
+    """The stock layer, by oneDNN."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return found
+
+
+class PlaneConv(WanCausalConv3d):  # type: ignore[misc]
+    """The stock layer, by one convolution of two dimensions for each of its frames in time."""
+
+    def _conv_forward(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        taps = weight.shape[2]
+        frames = x.shape[2] - taps + 1
+        planes = x.transpose(1, 2)  # (batch, frames, channels, height, width)
+        total = functional.conv2d(planes[:, :frames].flatten(0, 1), weight[:, :, 0], bias)
+        for tap in range(1, taps):
+            total += functional.conv2d(planes[:, tap : tap + frames].flatten(0, 1), weight[:, :, tap])
+        return total.unflatten(0, (-1, frames)).transpose(1, 2)
+
+
+QUICK: dict[type[torch.nn.Module], type[torch.nn.Module]] = {WanCausalConv3d: PlaneConv}
+if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    QUICK[torch.nn.Linear] = QuickLinear
+STOCK = {quick: stock for stock, quick in QUICK.items()}
+
+
+def hasten(model: torch.nn.Module, on: bool) -> None:
+    """Have the layers of `model` work by the quicker kernels, or as the libraries do."""
+    classes = QUICK if on else STOCK
+    for module in model.modules():
+        stride = getattr(module, "stride", (1, 1, 1))
+        if type(module) in classes and stride == (1, 1, 1):
+            module.__class__ = classes[type(module)]

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+
+from backend.diffusion.cpu import PlaneConv, QuickLinear, hasten
+from tests.tiny_checkpoints import new_vae
+
+
+@pytest.mark.parametrize(("kernel", "padding"), [((3, 3, 3), 1), ((3, 1, 1), (1, 0, 0)), (1, 0)])
+@pytest.mark.parametrize(("batch", "frames"), [(1, 1), (1, 4), (2, 3)])
+def test_a_convolution_frame_by_frame_is_the_same(kernel, padding, batch, frames):
+    torch.manual_seed(0)
+    layer = WanCausalConv3d(6, 10, kernel, padding=padding)
+    video, past = torch.randn(batch, 6, frames, 9, 7), torch.randn(batch, 6, 2, 9, 7)
+    with torch.no_grad():
+        wanted = [layer(video), layer(video, past)]
+        hasten(layer, True)
+        assert type(layer) is PlaneConv
+        found = [layer(video), layer(video, past)]
+    for one, other in zip(wanted, found, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(5, 24), (2, 7, 24), (1, 2, 3, 24)])
+def test_a_linear_layer_is_the_same(shape, bias):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(24, 40, bias)
+    x = torch.randn(shape)
+    with torch.no_grad():
+        wanted = layer(x)
+        hasten(layer, True)
+        assert type(layer) is QuickLinear
+        found = layer(x)
+        found_apart = layer(x.transpose(0, 1).contiguous().transpose(0, 1))  # strides of another order
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found_apart, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_strides_in_time_are_left_to_the_stock_layer():
+    layer = WanCausalConv3d(6, 6, (3, 1, 1), stride=(2, 1, 1))
+    hasten(layer, True)
+    assert type(layer) is WanCausalConv3d
+
+
+def test_a_vae_works_either_way_and_back_in_the_same_bits():
+    torch.manual_seed(0)
+    vae = new_vae().eval()
+    video = torch.rand(1, 3, 9, 32, 48) * 2 - 1
+
+    def there_and_back():
+        with torch.no_grad():
+            return vae.decode(vae.encode(video).latent_dist.mode()).sample
+
+    stock = there_and_back()
+    hasten(vae, True)
+    quick = there_and_back()
+    hasten(vae, False)
+    assert not torch.equal(quick, stock)  # or it was not switched on
+    torch.testing.assert_close(quick, stock, rtol=1e-4, atol=1e-5)
+    assert torch.equal(there_and_back(), stock)
