@@ -38,11 +38,13 @@ class SkyReelsEngine:
     """SkyReels V2 on this machine's GPU, or on its CPU where there is none. One render at a time.
 
     The checkpoint of the last render stays loaded, so the next one with the same model starts at once. A render saves
-    where it stands every `save_every_s` seconds, and when it is cancelled; the next attempt goes on from there.
+    where it stands every `save_every_s` seconds, and when it is cancelled; the next attempt goes on from there. Which
+    attention kernel is the fastest on a GPU is remembered in the file `kernels`.
     """
 
-    def __init__(self, save_every_s: float = 30.0) -> None:
+    def __init__(self, save_every_s: float = 30.0, kernels: Path | None = None) -> None:
         self._save_every_s = save_every_s
+        self._kernels = kernels
         self._folder: Path | None = None
         self._components: Components | None = None
         self._colours: Colours | None = None
@@ -85,6 +87,7 @@ class SkyReelsEngine:
             torch.cuda.empty_cache()
 
     def _render(self, task: Task, progress: _Progress) -> Iterator[Frames]:
+        from backend.diffusion.attention import attention_by
         from backend.diffusion.cpu import hasten
         from backend.diffusion.interrupt import interruptible
         from backend.diffusion.preview import fit_colours
@@ -94,7 +97,8 @@ class SkyReelsEngine:
         quick = components.device.type == "cpu" and task.plan.fidelity is Fidelity.ORIGINAL
         for model in (components.transformer, components.vae):
             hasten(model, on=quick)
-        with interruptible(components, progress.again):
+        name = self._attention(components, task.plan)
+        with attention_by(components.transformer, name), interruptible(components, progress.again):
             if self._colours is None:
                 self._colours = fit_colours(components)
             looks = _Looks(self._colours)
@@ -113,6 +117,22 @@ class SkyReelsEngine:
             except JobCancelled:
                 saves.save()
                 raise
+
+    def _attention(self, components: Components, plan: Plan) -> str:
+        """The attention kernel of this render: the stock one unless a GPU has a better one for its size."""
+        from backend.diffusion.attention import STOCK, remembered
+
+        if components.device.type != "cuda" or plan.fidelity is not Fidelity.ORIGINAL:
+            return STOCK
+        config = components.transformer.config
+        return remembered(
+            self._kernels,
+            plan.preset,
+            components.tokens(plan),
+            config.num_attention_heads,
+            config.attention_head_dim,
+            components.device,
+        )
 
     def _note_lack(self, plan: Plan) -> bool:
         """Remember that `plan` did not fit as it was placed; whether there is a safer way, which it then takes."""

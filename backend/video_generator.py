@@ -75,7 +75,10 @@ class VideoGenerator:
     ) -> None:
         self.settings = settings
         self.machine = on_machine or machine()
-        self.engines = engines or {"synthetic": SyntheticEngine(), "skyreels": SkyReelsEngine(settings.save_every_s)}
+        self.engines = engines or {
+            "synthetic": SyntheticEngine(),
+            "skyreels": SkyReelsEngine(settings.save_every_s, settings.temp / "kernels.json"),
+        }
         try:
             make_folders((settings.models, settings.outputs, settings.temp, settings.uploads))
         except OSError as error:

@@ -72,14 +72,17 @@ class Components:
         config = self.vae.config
         return int(2 ** (len(config.dim_mult) - 1) * (config.patch_size or 1))
 
+    def tokens(self, plan: Plan) -> int:
+        """That the transformer sees at once: of the longest window."""
+        rows = plan.render_width * plan.render_height // (2 * self.spatial_factor) ** 2
+        return rows * max(window.stop - window.start for window in plan.windows)
+
     def need(self, plan: Plan) -> Need:
         """What a render of `plan` needs of the GPU's memory."""
         config = self.transformer.config
         dim = config.num_attention_heads * config.attention_head_dim
-        rows = plan.render_width * plan.render_height // (2 * self.spatial_factor) ** 2
-        tokens = rows * max(window.stop - window.start for window in plan.windows)
         batch = 2 if plan.batch_guidance and plan.guidance_scale > 1 else 1
-        denoise = denoise_gib(dim, config.ffn_dim, batch * tokens, self.transformer.dtype.itemsize)
+        denoise = denoise_gib(dim, config.ffn_dim, batch * self.tokens(plan), self.transformer.dtype.itemsize)
         part = self.vae.config.base_dim / WAN_BASE_DIM / (self.vae.config.patch_size or 1) ** 2
         decode = decode_gib(DECODE_ELEMENTS * part * plan.render_width * plan.render_height)
         text = _gib(self.text_encoder) + _gib(self.image_encoder)

@@ -1,0 +1,122 @@
+"""Which attention kernel a GPU runs fastest: each that is installed is tried once at a film's size, and the choice is
+remembered, so that a film that goes on tomorrow goes on with the same bits.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
+from torch.nn import functional
+
+from backend.core.schema import Preset
+from backend.media.durable import replace_file
+
+log = logging.getLogger(__name__)
+
+STOCK = "native"
+EXACT = (STOCK, "_native_cudnn", "_native_flash", "_flash_3", "flash")
+QUANTISED = ("sage",)  # 8-bit products: for presets that trade
+ROUNDS = 5
+AS_EXACT = 1.1  # as the stock kernel, in error against float32
+ROUNDING = 1e-6  # of float32 itself
+CHECKED = 256  # queries of each head whose sums are taken in float32, too
+STEP = 8192  # tokens; sizes are remembered in steps
+
+Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def kernel(name: str) -> Kernel:
+    """Attention of (batch, tokens, heads, head_dim) by diffusers' name for it."""
+    backend = AttentionBackendName(name)
+    return lambda query, key, value: dispatch_attention_fn(query, key, value, backend=backend)
+
+
+def candidates(preset: Preset) -> dict[str, Kernel]:
+    names = EXACT if preset is Preset.EXACT else EXACT + QUANTISED
+    return {name: kernel(name) for name in names}
+
+
+def choose(kernels: Mapping[str, Kernel], tokens: int, heads: int, head_dim: int, device: torch.device) -> str:
+    """The name of the fastest kernel that works here. The first of `kernels` is the stock one; without a quantised
+    kernel among them, one whose error against float32 is more than AS_EXACT of its is no choice.
+    """
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    random = torch.Generator().manual_seed(0)
+    shape = (1, tokens, heads, head_dim)
+    query, key, value = (torch.randn(shape, generator=random).to(device, dtype) for _ in range(3))
+    wanted = _in_float32(query[:, :CHECKED], key, value)
+    stock, *_ = kernels
+    seconds: dict[str, float] = {}
+    errors: dict[str, float] = {}
+    for name, run in kernels.items():
+        try:
+            found = run(query, key, value)[:, :CHECKED].float()
+            seconds[name] = statistics.median(_timed(run, (query, key, value), device) for _ in range(ROUNDS))
+        except Exception as error:  # not installed, not for this GPU, not for this shape
+            log.info("the attention kernel %s is left out: %s", name, str(error).split("\n")[0])
+            continue
+        errors[name] = float((found - wanted).norm() / wanted.norm())
+    quantised = any(name in QUANTISED for name in kernels)
+    good = [name for name in seconds if quantised or errors[name] <= AS_EXACT * errors.get(stock, 0.0) + ROUNDING]
+    chosen = min(good, key=seconds.__getitem__, default=stock)
+    log.info("attention of %d tokens: %s", tokens, {name: f"{s * 1000:.1f} ms" for name, s in seconds.items()})
+    return chosen
+
+
+def _in_float32(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    query, key, value = (x.float().transpose(1, 2) for x in (query, key, value))
+    return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2)
+
+
+def _timed(run: Kernel, inputs: tuple[torch.Tensor, ...], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    began = time.perf_counter()
+    run(*inputs)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
+
+
+def remembered(file: Path | None, preset: Preset, tokens: int, heads: int, head_dim: int, device: torch.device) -> str:
+    """The kernel that was chosen on this GPU for films of about this size, or is chosen now; kept in `file`."""
+    known = _read(file)
+    steps = max(1, round(tokens / STEP))
+    lossy = "lossy" if preset is not Preset.EXACT else "exact"
+    name = f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, {heads}x{head_dim}, {steps}, {lossy}"
+    if name not in known:
+        known[name] = choose(candidates(preset), tokens, heads, head_dim, device)
+        if file is not None:
+            part = file.with_suffix(".part")
+            part.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+            replace_file(part, file)
+    return known[name]
+
+
+def _read(file: Path | None) -> dict[str, str]:
+    """What `file` remembers; nothing where it is spoiled."""
+    try:
+        known = json.loads(file.read_text(encoding="utf-8")) if file else {}
+    except (OSError, ValueError):
+        return {}
+    names = {backend.value for backend in AttentionBackendName}
+    return {key: name for key, name in known.items() if name in names} if isinstance(known, dict) else {}
+
+
+@contextmanager
+def attention_by(transformer: Any, name: str) -> Iterator[None]:
+    """While open, `transformer` attends by that kernel; afterwards as the stock model does."""
+    transformer.set_attention_backend(name)
+    try:
+        yield
+    finally:
+        transformer.set_attention_backend(STOCK)
