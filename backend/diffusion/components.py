@@ -108,7 +108,7 @@ class Components:
     def decode_in_half(self, half: bool) -> None:
         """Let a copy of the VAE in half precision decode, or the VAE itself."""
         if half and self.half_vae is None:
-            self.half_vae = _halved(self.vae)
+            self.half_vae = halved(self.vae)
         elif not half:
             self.half_vae = None
 
@@ -128,7 +128,7 @@ class Components:
                 torch.cuda.empty_cache()
 
 
-def _halved(vae: Any) -> Any:
+def halved(vae: Any) -> Any:
     """A copy in bfloat16, with its convolutions as cuDNN likes them."""
     copied = torch.nn.Module.to(copy.deepcopy(vae), torch.bfloat16)  # without the warnings of diffusers
     for module in copied.modules():

@@ -9,7 +9,7 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler
+from diffusers import AutoencoderKLWan, SkyReelsV2Transformer3DModel, UniPCMultistepScheduler
 from torch import nn
 
 from backend.core.config import ROOT
@@ -46,7 +46,9 @@ def export(work: Path, folder: Path = FOLDER) -> None:
         _load_averaged(vae.decoder, work / "vae")
     vae.decoder.half()  # but not the encoder, whose written weights lie far apart
     vae.save_pretrained(folder / "vae")
-    model.transformer.half().save_pretrained(folder / "transformer")
+    transformer = SkyReelsV2Transformer3DModel.from_config(model.transformer.config)
+    transformer.load_state_dict(model.transformer.state_dict())
+    transformer.half().save_pretrained(folder / "transformer")
     model.text_encoder.half().save_pretrained(folder / "text_encoder")
     tokenizer.save_pretrained(folder / "tokenizer")
     UniPCMultistepScheduler(
@@ -58,7 +60,7 @@ def export(work: Path, folder: Path = FOLDER) -> None:
         "scheduler": ["diffusers", UniPCMultistepScheduler.__name__],
         "text_encoder": ["transformers", type(model.text_encoder).__name__],
         "tokenizer": ["transformers", type(tokenizer).__name__],
-        "transformer": ["diffusers", "SkyReelsV2Transformer3DModel"],
+        "transformer": ["diffusers", SkyReelsV2Transformer3DModel.__name__],
         "vae": ["diffusers", AutoencoderKLWan.__name__],
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")

@@ -1,0 +1,201 @@
+"""How fast a GPU runs the released shapes, beside the stock classes of diffusers: random weights, real sizes.
+
+    python -m benchmarks.gpu [--only attention forward decode] [--models 1.3b 14b] [--small]
+
+In one process, medians of five after two warm-ups, with the peak of allocated memory beside the forecast. `attention`:
+every kernel that is installed, and which one the studio takes. `forward`: one call of the transformer, text to video
+and diffusion forcing, stock and ours with the kernel taken; its error against float32 beside the stock one's, on
+weights with a few strong channels, which is where half precision fails first. `decode`: the VAE in float32 and in half
+precision, a latent frame at a time. Times do not depend on weights, what a film looks like does: nothing is said about
+that here (see `benchmarks.presets`). Claims: `exact` needs at most 1 / 1.4 of the stock time for text to video and
+1 / 1.5 for diffusion forcing, at 1.1 times the stock error at most; the forecast of memory is right within 10 percent.
+
+`--small` runs all of it in seconds on a CPU, to see that it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan, SkyReelsV2Transformer3DModel
+
+from backend.core.config import GIB
+from backend.core.placement import decode_gib, denoise_gib
+from backend.core.registry import DECODE_ELEMENTS
+from backend.core.schema import Preset
+from backend.diffusion.attention import attention_by, candidates, choose
+from backend.diffusion.components import halved, working_device
+from backend.diffusion.decode import Decoder
+from backend.diffusion.transformer import Transformer
+from benchmarks.record import record
+
+WARM_UPS, ROUNDS = 2, 5
+MODELS = {"1.3b": (12, 128, 8960, 30), "14b": (40, 128, 13824, 40)}  # heads, head_dim, feed-forward width, layers
+SHAPE = (17, 90, 160)  # latent frames, height, width: 65 frames of 1280x720
+SMALL_MODELS, SMALL_SHAPE = {"1.3b": (2, 24, 64, 2), "14b": (3, 24, 64, 2)}, (5, 4, 6)
+TEXT = (1, 512, 4096)
+
+
+def timed(run: Callable[[], Any], device: torch.device) -> dict[str, float]:
+    """Median seconds, and the peak of what `run` allocates, in GiB; 0 on a CPU, where nobody counts."""
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+    seconds = []
+    for number in range(WARM_UPS + ROUNDS):
+        began = time.perf_counter()
+        run()
+        if on_gpu:
+            torch.cuda.synchronize(device)
+        if number >= WARM_UPS:
+            seconds.append(time.perf_counter() - began)
+    peak = (torch.cuda.max_memory_allocated(device) - before) / GIB if on_gpu else 0.0
+    return {"seconds": round(statistics.median(seconds), 6), "peak_gib": round(peak, 2)}
+
+
+def attention(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device: torch.device) -> dict[str, Any]:
+    tokens, found = shape[0] * shape[1] * shape[2] // 4, {}
+    for model, (heads, head_dim, *_) in sizes.items():
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        inputs = [torch.randn(1, tokens, heads, head_dim, device=device, dtype=dtype) for _ in range(3)]
+        times: dict[str, Any] = {}
+        for name, run in candidates(Preset.TURBO).items():
+            try:
+                times[name] = timed(lambda run=run, inputs=inputs: run(*inputs), device)["seconds"]
+            except Exception as error:
+                times[name] = str(error).split("\n")[0][:100]
+        flops = 4 * tokens**2 * heads * head_dim
+        rates = {name: round(flops / s / 1e12, 1) for name, s in times.items() if isinstance(s, float) and s}
+        taken = choose(candidates(Preset.EXACT), tokens, heads, head_dim, device)
+        found[model] = {"tokens": tokens, "seconds": times, "tflops": rates, "taken": taken}
+    return found
+
+
+def build(kind: type, size: tuple[int, ...], forcing: bool, device: torch.device, dtype: torch.dtype) -> Any:
+    """A transformer of random weights; a few channels are fifty times as strong, as in trained ones."""
+    heads, head_dim, ffn_dim, layers = size
+    torch.manual_seed(0)
+    torch.set_default_dtype(dtype)
+    with torch.device(device):
+        model = kind(
+            num_attention_heads=heads,
+            attention_head_dim=head_dim,
+            ffn_dim=ffn_dim,
+            num_layers=layers,
+            text_dim=TEXT[2],
+            inject_sample_info=forcing,
+        )
+    torch.set_default_dtype(torch.float32)
+    for name, module in model.named_modules():
+        if name in (model._keep_in_fp32_modules or ()):
+            module.float()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2:
+                weight.normal_(0, 0.02)
+                weight[:: max(1, len(weight) // 4)] *= 50 if name.endswith("ffn.net.2.weight") else 1
+    return model.eval().requires_grad_(False)
+
+
+def call(model: Any, forcing: bool, inputs: dict[str, Any]) -> Any:
+    frames = inputs["hidden_states"].shape[2]
+    level = inputs["timestep"].expand(1, frames) if forcing else inputs["timestep"][:1, 0]
+    extra = {"enable_diffusion_forcing": True, "fps": [1]} if forcing else {}
+    with torch.no_grad():
+        return model(**inputs | {"timestep": level}, **extra, return_dict=False)[0]
+
+
+def forward(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device: torch.device) -> dict[str, Any]:
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    random = torch.Generator().manual_seed(0)
+    inputs = {
+        "hidden_states": torch.randn(1, 16, *shape, generator=random).to(device, dtype),
+        "timestep": torch.full((1, 1), 500, device=device),
+        "encoder_hidden_states": torch.randn(TEXT, generator=random).to(device, dtype),
+    }
+    tokens, found = shape[0] * shape[1] * shape[2] // 4, {}
+    for model, size in sizes.items():
+        heads, head_dim, ffn_dim, _ = size
+        taken = choose(candidates(Preset.EXACT), tokens, heads, head_dim, device)
+        for forcing in (False, True):
+            times, answers = {}, {}
+            for name, kind in (("stock", SkyReelsV2Transformer3DModel), ("ours", Transformer)):
+                built = build(kind, size, forcing, device, dtype)
+                with attention_by(built, taken if kind is Transformer else "native"):
+                    answers[name] = call(built, forcing, inputs).float()
+                    times[name] = timed(lambda built=built, forcing=forcing: call(built, forcing, inputs), device)
+                del built
+                gc.collect()
+            errors = error_of(answers, size, forcing, device, inputs)
+            found[f"{model}, {'diffusion forcing' if forcing else 'text to video'}"] = {
+                "kernel": taken,
+                **times,
+                "times_as_fast": round(times["stock"]["seconds"] / times["ours"]["seconds"], 3),
+                "error": errors,
+                "forecast_gib": round(denoise_gib(heads * head_dim, ffn_dim, tokens), 6),
+            }
+    return found
+
+
+def error_of(
+    answers: dict[str, Any], size: tuple[int, ...], forcing: bool, device: torch.device, inputs: dict[str, Any]
+) -> dict[str, float]:
+    """Relative to the stock class in float32."""
+    exact = build(SkyReelsV2Transformer3DModel, size, forcing, device, torch.float32)
+    whole = {name: x.float() if x.is_floating_point() else x for name, x in inputs.items()}
+    wanted = call(exact, forcing, whole)
+    del exact
+    gc.collect()
+    return {name: float((found - wanted).norm() / wanted.norm()) for name, found in answers.items()}
+
+
+def decode(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device: torch.device) -> dict[str, Any]:
+    frames, height, width = shape
+    latents = torch.randn(1, 16, frames, height, width)
+    with torch.device(device):
+        vae = AutoencoderKLWan().eval().requires_grad_(False)
+    found = {}
+    for name, model, part in (("float32", vae, 1.0), ("half", halved(vae), 0.5)):
+
+        def run(model: Any = model) -> None:
+            for _ in Decoder(model).decode(latents):
+                pass
+
+        forecast = part * decode_gib(DECODE_ELEMENTS * 64 * height * width)
+        found[name] = timed(run, device) | {"forecast_gib": round(forecast, 2)}
+    return found
+
+
+PARTS = {part.__name__: part for part in (attention, forward, decode)}
+
+
+def measure(only: list[str], models: list[str], small: bool) -> dict[str, Any]:
+    device = working_device()
+    sizes = {name: size for name, size in (SMALL_MODELS if small else MODELS).items() if name in models}
+    return {name: PARTS[name](sizes, SMALL_SHAPE if small else SHAPE, device) for name in only}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS))
+    parser.add_argument("--models", choices=MODELS, nargs="+", default=list(MODELS))
+    parser.add_argument("--small", action="store_true", help="tiny sizes, to see that it runs; nothing is kept")
+    flags = parser.parse_args()
+    if flags.small:
+        print(measure(flags.only, flags.models, small=True))
+    elif working_device().type != "cuda":
+        parser.error("there is no GPU that torch can use; --small runs without")
+    else:
+        record("gpu", measure(flags.only, flags.models, small=False))
+
+
+if __name__ == "__main__":
+    main()
