@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.tiny.denoiser import ENDS, Batch, Denoiser, PlainAttention, draw_levels, latent_frames, weights
+from training.tiny.denoiser import ENDS, Batch, Denoiser, PlainAttention, draw_levels, latent_frames, loss_of, weights
 from training.tiny.text import TOKENS, captions, embed, new_text_encoder, new_tokenizer, taught, teach
 from training.tiny.vae import CHANNELS
 
@@ -108,3 +108,18 @@ def test_what_was_taught_is_found_again_with_its_tokenizer(tokenizer, tmp_path, 
     assert again(text).input_ids == tokenizer(text).input_ids
     assert again.model_max_length == TOKENS
     assert torch.equal(encoder.shared.weight, same.shared.weight)
+
+
+def test_an_error_that_stays_counts_once_and_one_that_moves_more():
+    stays, moves = torch.zeros(1, 2, 5, 4, 6), torch.zeros(1, 2, 5, 4, 6)
+    stays[..., 2, 3] = 1
+    for frame in range(5):
+        moves[:, :, frame, 2, frame] = 1
+    sigma, weight = torch.ones(1, 1, 5, 1, 1), torch.ones(1, 5, 4, 6)
+    asked = torch.ones(1, 5, dtype=torch.bool)
+    once = loss_of(stays, sigma, weight, asked)
+    assert once == pytest.approx(1 / 24)
+    assert loss_of(moves, sigma, weight, asked) == pytest.approx(3 / 24)
+    assert loss_of(moves, 0 * sigma, weight, asked) == pytest.approx(1 / 24)
+    asked[:, :4] = False  # what is given is not asked for, and nothing leads to a picture alone
+    assert loss_of(moves, sigma, weight, asked) == pytest.approx(1 / 24)

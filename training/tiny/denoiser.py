@@ -44,7 +44,7 @@ COURSE = (
     (1.0, {1: 0.05, 2: 0.05, 5: 0.3, 9: 0.3, 17: 0.3}),
 )
 # Weights that are there know the words: they go on with films.
-LATER = ((1.0, {1: 0.05, 2: 0.05, 5: 0.2, 9: 0.45, 17: 0.25}),)
+LATER = ((1.0, {1: 0.03, 2: 0.03, 5: 0.14, 9: 0.6, 17: 0.2}),)
 PARTS = {Transformer: "transformer", UMT5EncoderModel: "text_encoder"}  # and their folders in a checkpoint
 REACH = 2.25  # the radius of a subject in latent pixels
 ENDS = {5: 12, 9: 28, 17: 60}  # the frame that a clip of so many latent frames ends on, when its last one is a picture
@@ -206,8 +206,8 @@ def weights(places: Tensor, height: int, width: int) -> Tensor:
 def draw_levels(batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
     """Timesteps of (clips, latent frames), 0 to 60 for frames that are given, and a mask of those that are asked for.
 
-    Half of the clips go down together, the others frame by frame, in any order or later frames after earlier ones.
-    Three in ten begin with frames that are given.
+    Three in four clips go down together, the others frame by frame, in any order or later frames after earlier ones.
+    One in four begins with frames that are given.
     """
     clips, _, length = batch.clean.shape[:3]
 
@@ -216,16 +216,29 @@ def draw_levels(batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
 
     free = chance(clips, length)
     way = chance(clips, 1)
-    level = torch.where(way < 0.55, free[:, :1], torch.where(way < 0.75, free, free.sort(dim=1).values))
-    shift = torch.where(chance(clips, 1) < 0.7, 6.0, 1.0)  # what a film shows is decided where noise is strong
+    level = torch.where(way < 0.75, free[:, :1], torch.where(way < 0.85, free, free.sort(dim=1).values))
+    shift = torch.where(chance(clips, 1) < 0.8, 9.0, 1.0)  # what a film shows is decided where noise is strong
     timesteps = (1000 * shift * level / (1 + (shift - 1) * level)).round().clamp(1, 999)
     given = torch.where(chance(clips, 1) < 0.6, 1, (1 + chance(clips, 1) * max(1, length // 2)).long())
-    given = torch.where(chance(clips, 1) < 0.3, given, 0) if length > 1 else torch.zeros(clips, 1)
+    given = torch.where(chance(clips, 1) < 0.25, given, 0) if length > 1 else torch.zeros(clips, 1)
     asked = torch.arange(length).expand(clips, -1) >= given
     if batch.ended:
         asked = asked & (torch.arange(length) < length - 1)
     told = (60 * chance(clips, 1) * (chance(clips, 1) < 0.5)).round()  # `addnoise_condition`, or none
     return torch.where(asked, timesteps, told), asked
+
+
+def loss_of(error: Tensor, sigma: Tensor, weight: Tensor, asked: Tensor) -> Tensor:
+    """Mean square of a velocity's `error`, (clips, channels, latent frames, height, width), where frames are `asked`
+    for, and as much again of how the error of the clean film changes from frame to frame: hills that are wrong all over
+    alike count once, a subject that does not move as it should counts twice.
+    """
+    still = (error.square().mean(dim=1) * weight).mean(dim=(2, 3))[asked].mean()
+    both = asked[:, 1:] & asked[:, :-1]
+    if not both.any():
+        return still
+    change = (error * sigma).diff(dim=2).square().mean(dim=1)
+    return still + (change * weight[:, 1:]).mean(dim=(2, 3))[both].mean()
 
 
 def train(work: Path, films: list[Path], steps: int = STEPS, minutes: float = 1e9, begin: Path | None = None) -> None:
@@ -268,8 +281,7 @@ def train(work: Path, films: list[Path], steps: int = STEPS, minutes: float = 1e
                 text = embed(tokenizer, model.text_encoder, batch.texts)
             # At 16 frames a second as at 24 the same films are wanted.
             found = model(mixed.to(device), timesteps.to(device), text, fps=step % 2)
-        error = (found.float() - wanted.to(device)).square().mean(dim=1)
-        loss = (error * batch.weight.to(device)).mean(dim=(2, 3))[asked.to(device)].mean()
+        loss = loss_of(found.float() - wanted.to(device), sigma.to(device), batch.weight.to(device), asked.to(device))
         run.step(loss)
         average.update(model)
         course.append(loss.item())
