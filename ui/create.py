@@ -7,6 +7,7 @@ import json
 import time
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from backend.core.errors import StudioError
 from backend.core.planning import Plan, choose_model, steps_in_words
@@ -127,9 +128,9 @@ def wish_column(spec: ModelSpec) -> None:
         )
     shape, how_large = st.columns([3, 2])
     with shape:
-        choice("Shape", SHAPES, "orientation")
+        choice(SHAPES, "orientation")
     with how_large:
-        choice("Size", {"540p": "540p", "720p": "720p"}, "resolution")
+        choice({"540p": "540p", "720p": "720p"}, "resolution")
     if spec.engine == "skyreels":
         speed(spec)
     st.slider(
@@ -145,9 +146,9 @@ def wish_column(spec: ModelSpec) -> None:
     skyreels_controls(spec)
 
 
-def choice(label: str, options: dict[str, str], field: str, words: str | None = None) -> None:
+def choice(options: dict[str, str], field: str, words: str | None = None) -> None:
     st.segmented_control(
-        label,
+        form.LABELS[field],
         list(options),
         format_func=options.get,
         key=form.key(field),
@@ -167,7 +168,7 @@ def speed(spec: ModelSpec) -> None:
             forecast = studio().plan(parse_request(wish | {"preset": preset})).forecast
             labels[preset] += f" · {duration(forecast.total_s)}"
     words = "  \n".join(f"**{name}** {what}" for name, what in SPEEDS.values())
-    choice("Speed", labels, "preset", words)
+    choice(labels, "preset", words)
 
 
 def take_example() -> None:
@@ -235,13 +236,13 @@ def details(spec: ModelSpec) -> None:
         left, right = st.columns(2)
         with left:
             own = thinned(spec.num_inference_steps, Preset(form.get("preset")), int(STEPS.least))
-            number("Steps", "num_inference_steps", STEPS, own, "More steps: finer, slower.")
+            number("num_inference_steps", STEPS, own, "More steps: finer, slower.")
             rate = "the clip's" if form.get("mode") == Mode.VIDEO_EXTENSION.value else spec.fps
-            number("Frames per second", "fps", FPS, rate, "The speed of the finished film.")
+            number("fps", FPS, rate, "The speed of the finished film.")
         with right:
-            number("Guidance", "guidance_scale", GUIDANCE_SCALE, spec.guidance_scale, "Higher: closer to the prompt.")
+            number("guidance_scale", GUIDANCE_SCALE, spec.guidance_scale, "Higher: closer to the prompt.")
             with st.container(horizontal=True, vertical_alignment="bottom"):
-                number("Seed", "seed", SEED, "a new one", "The same seed makes the same film again.")
+                number("seed", SEED, "a new one", "The same seed makes the same film again.")
                 st.button(
                     "Roll a seed",
                     icon=":material/casino:",
@@ -264,12 +265,12 @@ def details(spec: ModelSpec) -> None:
             )
 
 
-def number(label: str, field: str, bounds: Bounds, default: object, words: str) -> None:
+def number(field: str, bounds: Bounds, default: object, words: str) -> None:
     """A number that may stay empty: then the model's own default counts, shown as the placeholder."""
     # Without bounds of its own: the page would keep a value outside of them to itself, and render with another one.
     whole = isinstance(bounds.least, int)
     st.number_input(
-        label,
+        form.LABELS[field],
         value=None,
         step=1 if whole else 0.5,
         key=form.key(field),
@@ -293,12 +294,12 @@ def skyreels_controls(spec: ModelSpec) -> None:
             window_sizes(spec)
         left, right = st.columns(2)
         with left:
-            number("Flow shift", "flow_shift", FLOW_SHIFT, spec.flow_shift, "Higher: more time on layout and motion.")
+            number("flow_shift", FLOW_SHIFT, spec.flow_shift, "Higher: more time on layout and motion.")
         if not spec.diffusion_forcing:
             arithmetic()
             return
         with right:
-            number("Noise on the overlap", "addnoise_condition", ADDNOISE, 0, "About 20 lets long films drift less.")
+            number("addnoise_condition", ADDNOISE, 0, "About 20 lets long films drift less.")
         with st.expander("Blocks and arithmetic, rarely needed"):
             blocks()
             arithmetic()
@@ -343,7 +344,6 @@ def window_sizes(spec: ModelSpec) -> None:
     left, right = st.columns(2)
     with left:
         frames(
-            "Window, frames",
             "base_num_frames",
             [n for n in whole if n >= WINDOW_FRAMES.least and n > overlap],
             spec.base_num_frames,
@@ -351,7 +351,6 @@ def window_sizes(spec: ModelSpec) -> None:
         )
     with right:
         frames(
-            "Overlap, frames",
             "overlap_history",
             [n for n in whole if OVERLAP_FRAMES.least <= n <= min(OVERLAP_FRAMES.most, window - 4 * block)],
             spec.overlap_history,
@@ -359,10 +358,10 @@ def window_sizes(spec: ModelSpec) -> None:
         )
 
 
-def frames(label: str, field: str, choices: list[int], default: int, words: str) -> None:
+def frames(field: str, choices: list[int], default: int, words: str) -> None:
     """A choice of frame counts; one that a film was made with stays a choice."""
     st.selectbox(
-        label,
+        form.LABELS[field],
         sorted({*choices, form.get(field)} - {None}),
         index=None,
         placeholder=str(default),
@@ -376,12 +375,11 @@ def blocks() -> None:
     left, right = st.columns(2)
     with left:
         words = "Frames come in blocks, each this many steps behind the one before: steadier motion, more steps."
-        number("Steps a block waits", "ar_step", AR_STEP, 0, words)
+        number("ar_step", AR_STEP, 0, words)
     with right:
         words = "Latent frames of four frames each that are made together."
-        number("Block, latent frames", "causal_block_size", BLOCK, DEFAULT_BLOCK, words)
+        number("causal_block_size", BLOCK, DEFAULT_BLOCK, words)
     switch(
-        "Blocks see only earlier ones",
         "causal_attention",
         "For weights that were trained so; the released ones draw a worse picture.",
     )
@@ -389,16 +387,15 @@ def blocks() -> None:
 
 def arithmetic() -> None:
     switch(
-        "Guidance in one call",
         "batch_guidance",
         "Often a little faster; takes more memory. The same picture but for the last bits.",
     )
     words = "SkyReels V2 as its authors run it, or a film that the diffusers pipelines would make, bit for bit."
-    choice("Arithmetic of", ARITHMETIC, "fidelity", words)
+    choice(ARITHMETIC, "fidelity", words)
 
 
-def switch(label: str, field: str, words: str) -> None:
-    st.toggle(label, key=form.key(field), help=words, persist_state="session")
+def switch(field: str, words: str) -> None:
+    st.toggle(form.LABELS[field], key=form.key(field), help=words, persist_state="session")
 
 
 def missing(error: StudioError) -> str:
@@ -416,7 +413,7 @@ def plan_card(spec: ModelSpec) -> None:
             if first_step := missing(error):
                 st.caption(f":material/route: {first_step}, and the plan appears here.")
             else:
-                st.markdown(f":material/error: {plain(str(error))}")
+                st.markdown(f":material/error: {plain(form.in_words(error))}")
             return
         st.markdown(f":material/route: **Plan** {plain(plan_words(plan))}")
         forecast = plan.forecast
@@ -444,7 +441,7 @@ def plan_words(plan: Plan) -> str:
     return " · ".join(parts)
 
 
-def generate_button(spec: ModelSpec) -> None:
+def generate_button(spec: ModelSpec, place: DeltaGenerator) -> None:
     if st.button(
         "Generate",
         type="primary",
@@ -453,13 +450,13 @@ def generate_button(spec: ModelSpec) -> None:
         shortcut="Ctrl+Enter",
         key="generate",
     ):
-        submit(spec)
-    if said := st.session_state.pop("submit_error", None):
-        st.error(said, icon=":material/error:")
+        submit(spec, place)
 
 
-def submit(spec: ModelSpec) -> None:
-    """Queue the form's wish once; a second click within a moment is the same wish."""
+def submit(spec: ModelSpec, place: DeltaGenerator) -> None:
+    """Queue the form's wish once; a second click within a moment is the same wish. Why it is refused stands in `place`,
+    instead of the plan.
+    """
     wish = form.wish(spec)
     mark = json.dumps(wish, sort_keys=True)
     last_mark, last_time = st.session_state.get("last_submit", ("", 0.0))
@@ -470,7 +467,7 @@ def submit(spec: ModelSpec) -> None:
         studio().submit(parse_request(wish))
     except StudioError as error:
         first_step = missing(error)
-        st.session_state["submit_error"] = f"{first_step} first." if first_step else plain(str(error))
+        place.error(f"{first_step} first." if first_step else plain(form.in_words(error)), icon=":material/error:")
         return
     st.session_state["last_submit"] = (mark, time.monotonic())
     if replaced := st.session_state.pop("replaces", None):
@@ -499,9 +496,12 @@ def replacing() -> None:
 
 
 def stage_column(spec: ModelSpec) -> None:
-    """The film so far of what is being made now, else the latest film, playing; below it the latest takes."""
+    """What is being made now, with its first seconds once there are any; the latest film, playing; the takes before."""
     films = latest_films(5)
     making, ready = film_so_far()
+    comes_first = making is None and bool(studio().active(limit=1))  # nobody waits for a film and looks at an old one
+    if comes_first:
+        now_card()
     if making:
         with st.container(key=f"stage_{making.id}_{ready}"):
             first_seconds(making, ready)
@@ -513,7 +513,8 @@ def stage_column(spec: ModelSpec) -> None:
             st.html(
                 empty_stage("Your film appears here", "Pick a prompt on the left, or write one, and press Generate.")
             )
-    now_card()
+    if not comes_first:
+        now_card()
     if spec.id in CAME_WITH_THE_STUDIO:
         st.caption(f":material/info: {CAME_WITH_THE_STUDIO[spec.id]}{why(spec)}")
     if films:
@@ -588,8 +589,10 @@ header("Create", "Describe a film. It is made on this machine, and stays here.",
 left, right = st.columns([41, 59], gap="large")
 with left:
     wish_column(spec)
-    plan_card(spec)
+    place = st.empty()
+    with place.container():
+        plan_card(spec)
     replacing()
-    generate_button(spec)
+    generate_button(spec, place)
 with right:
     stage_column(spec)

@@ -29,7 +29,7 @@ def film_card(job: Job, where: str) -> None:
             film_dialog(job.id)
         if job.artifact:
             length, when = duration(job.artifact.frames / job.artifact.fps), age(job.finished_at or job.created_at)
-            st.caption(f"{length} · {when} · {plain(job.plan.model_title)}")
+            st.caption(f"{length} · {when}  \n{plain(job.plan.model_title)}")
 
 
 @st.dialog("Film", width="large")
@@ -83,7 +83,7 @@ def again(job: Job) -> None:
     try:
         studio().submit(parse_request(wish))
     except StudioError as error:
-        st.error(plain(str(error)))
+        st.error(plain(form.in_words(error)), icon=":material/error:")
         return
     st.switch_page(CREATE)
 
@@ -177,8 +177,10 @@ def time_words(job: Job) -> str:
     title = plain(shortened(job.title, 70))
     if job.state is JobState.PAUSED:
         return f"{title} · it keeps its place" if job.started_at else title
-    if job.started_at is None or job.state is JobState.QUEUED:
-        return "" if job.state is JobState.QUEUED else title
+    if job.state is JobState.QUEUED:
+        return plain(job.error.message) if job.error else ""  # what it waits for
+    if job.started_at is None:
+        return title
     parts = [f"{duration(time.time() - job.started_at)} so far"]
     if job.progress and job.progress.eta_s is not None and job.state is JobState.RUNNING:
         parts.append(f"about {duration(job.progress.eta_s)} left")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import Any
 
 import streamlit as st
 
+from backend.core.errors import StudioError
 from backend.core.planning import Plan
 from backend.core.registry import ModelSpec
 from backend.core.schema import DEFAULT_FRAMES, SEED, Fidelity, GenerationRequest, Mode, Preset
@@ -38,6 +40,29 @@ SKYREELS: dict[str, Any] = {
     "batch_guidance": False,
     "fidelity": Fidelity.ORIGINAL.value,
 }
+# What the page calls the settings that have a widget with a label.
+LABELS = {
+    "num_frames": "Length",
+    "orientation": "Shape",
+    "resolution": "Size",
+    "preset": "Speed",
+    "num_inference_steps": "Steps",
+    "guidance_scale": "Guidance",
+    "fps": "Frames per second",
+    "seed": "Seed",
+    "storyboard": "Story",
+    "base_num_frames": "Window, frames",
+    "overlap_history": "Overlap, frames",
+    "flow_shift": "Flow shift",
+    "addnoise_condition": "Noise on the overlap",
+    "ar_step": "Steps a block waits",
+    "causal_block_size": "Block, latent frames",
+    "causal_attention": "Blocks see only earlier ones",
+    "batch_guidance": "Guidance in one call",
+    "fidelity": "Arithmetic of",
+    "end_image": "The last frame",
+}
+NAMED = re.compile(rf"\b({'|'.join(LABELS)})(=)|\b({'|'.join(name for name in LABELS if '_' in name)}|storyboard)\b")
 FILES = {"image": {Mode.IMAGE_TO_VIDEO}, "end_image": {Mode.IMAGE_TO_VIDEO}, "video": {Mode.VIDEO_EXTENSION}}
 
 
@@ -51,6 +76,11 @@ def get(field: str) -> Any:
 
 def put(field: str, value: Any) -> None:
     st.session_state[key(field)] = value
+
+
+def in_words(error: StudioError) -> str:
+    """What `error` says, with the page's names for the settings instead of those of a request."""
+    return NAMED.sub(lambda found: f'"{LABELS[found[1] or found[3]]}"' + (" " if found[2] else ""), str(error))
 
 
 def prepare() -> None:

@@ -30,7 +30,8 @@ def filters() -> Filter:
         "Search", key="search", placeholder="Words of the prompt", icon=":material/search:", bind="query-params"
     )
     chosen_mode = mode.selectbox("Mode", list(MODES), format_func=MODES.get, key="mode", bind="query-params")
-    models = {"": "Every model"} | {tally.model: tally.model for tally in studio().tallies()}
+    titles = {spec.id: spec.title for spec in studio().models()}
+    models = {"": "Every model"} | {t.model: titles.get(t.model, t.model) for t in studio().tallies()}
     chosen_model = model.selectbox("Model", list(models), format_func=models.get, key="model")
     with marks:
         shown = st.pills("Show", ["Favourites", "Trash"], key="shown", label_visibility="collapsed")

@@ -28,7 +28,7 @@ def queue_bar(active: list[Job], more: int) -> None:
         st.button(label, icon=icon, key="queue_switch", on_click=studio().pause_queue, args=(not paused,))
         if paused:
             st.caption("Paused: the current film finishes, no other starts.")
-        elif active and not more and all(job.state is not JobState.PAUSED for job in active):
+        elif active and not more and all(job.state is not JobState.PAUSED and not job.error for job in active):
             st.caption(f"All done at about {clock(time.time() + sum(seconds_left(job) for job in active))}")
 
 

@@ -27,16 +27,22 @@ button[kind="primary"] {{ background: light-dark(#5468d8, #8b9cff); color: light
 [role="radio"][aria-checked="true"] p {{ color: light-dark(#4355c0, #b3beff); }}
 [data-testid="stMetricDelta"] p {{ color: light-dark(#4355c0, #b3beff); }}
 [data-testid="stSliderThumbValue"] p {{ color: light-dark(#4355c0, #b3beff); }}
-[data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] p {{ color: light-dark(#62636f, #a9abbd);
-  opacity: 1; }}
+/* From the text's colour: light-dark() takes a dialog for light, which stands outside of what knows the scheme. */
+[data-testid="stCaptionContainer"] {{ color: color-mix(in srgb, currentColor 72%, transparent); opacity: 1; }}
+[data-testid="stCaptionContainer"] p {{ color: inherit; opacity: 1; }}
 button[kind="primary"] kbd {{ color: inherit; opacity: 1; }}
 video {{ border-radius: 0.9rem; background: #12142a; }}
 [role="dialog"] video {{ max-height: 62vh; }}
 [class*="st-key-stage_"] video {{ max-height: 66vh; }}
-.studio-download {{ display: inline-block; border: 1px solid rgba(128, 132, 170, 0.4); border-radius: 999px;
-  padding: 0.4rem 0.9rem; font-size: 0.875rem; color: inherit !important; text-decoration: none !important;
-  line-height: 1.5; }}
+.studio-download {{ display: inline-flex; align-items: center; gap: 0.5rem; min-height: 2.5rem; font-size: 0.875rem;
+  border: 1px solid color-mix(in srgb, currentColor 14%, transparent); border-radius: 999px; padding: 0.25rem 0.75rem;
+  color: inherit !important; text-decoration: none !important; }}
+.studio-download::before {{ content: "download" / ""; font: 1rem "Material Symbols Rounded"; }}
 .studio-download:hover, .studio-download:focus {{ border-color: #667eea; }}
+[class*="st-key-poster_"] {{ position: relative; }}
+[class*="st-key-poster_"] [data-testid="stElementContainer"]:has(.stButton) {{ position: static; }}
+[class*="st-key-poster_"] .stButton button::after {{ content: ""; position: absolute; inset: 0; }}
+[class*="st-key-poster_"] [data-testid="stElementToolbar"] {{ display: none; }}
 [class*="st-key-poster_"] img {{ border-radius: 0.7rem; aspect-ratio: 16 / 9; object-fit: cover;
   object-position: 50% 30%; width: 100%;
   background: #12142a; }}
@@ -56,7 +62,10 @@ video {{ border-radius: 0.9rem; background: #12142a; }}
   [class*="st-key-live_"] img {{ display: none; }}
   [class*="st-key-live_"]:has(img) .studio-look {{ display: flex; }}
 }}
-@media (max-width: 640px) {{ .stMainBlockContainer {{ padding-left: 1rem; padding-right: 1rem; }} }}
+@media (max-width: 640px) {{
+  .stMainBlockContainer {{ padding-left: 1rem; padding-right: 1rem; }}
+  .studio-chips {{ justify-content: flex-start; }}
+}}
 </style>"""
 
 

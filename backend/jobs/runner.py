@@ -92,7 +92,10 @@ def make_segments(
 
     def watch(at: Report) -> None:
         if at.look is not None:
-            write_live(work / LIVE, at.look, len(at.look) / LOOK_S)
+            size = plan.width, plan.height
+            part = max(at.look.shape[1:3]) / max(size)
+            look = fit_frames(at.look, *(round(part * side) for side in size))
+            write_live(work / LIVE, look, len(look) / LOOK_S)
         report(replace(at, look=None, frames_ready=ready))
 
     with contextlib.closing(_Cut(plan, engine.render(task, watch), first_frame)) as frames:

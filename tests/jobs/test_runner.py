@@ -8,10 +8,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from backend.core.errors import JobCancelled, RenderFailed
 from backend.core.planning import Machine, Source, Stage, make_plan
 from backend.core.registry import SYNTHETIC
+from backend.jobs.engine import Report
 from backend.jobs.job import Job, JobState
 from backend.jobs.runner import run_job
 from backend.media.uploads import Uploads
@@ -114,6 +116,24 @@ def test_the_film_so_far_can_be_watched(job, run, settings):
     run(wish, look)
     assert seen[0] == (0, 0)
     assert list(dict.fromkeys(seen)) == [(0, 0), (25, 25), (45, 45)]
+
+
+def test_a_look_at_what_is_made_has_the_shape_of_the_film(job, settings, tmp_path):
+    class Engine:
+        def render(self, task, report):
+            report(Report(Stage.DENOISING, 0.5, 1, 1, np.zeros((3, 96, 160, 3), np.uint8)))
+            with Image.open(settings.temp / wish.id / "live.webp") as look:
+                sizes.append(look.size)
+            raise JobCancelled
+
+    for folder in (settings.outputs, settings.temp):
+        folder.mkdir(parents=True, exist_ok=True)
+    sizes = []
+    for resolution, orientation in (("960x540", "landscape"), ("540p", "portrait")):
+        wish = job(resolution=resolution, orientation=orientation)
+        with pytest.raises(JobCancelled):
+            run_job(wish, Engine(), None, Uploads(settings), settings, Reports())
+    assert sizes == [(160, 90), (90, 160)]
 
 
 def test_a_film_that_was_finished_but_not_published_needs_no_engine(job, run, settings, monkeypatch):

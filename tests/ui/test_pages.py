@@ -11,13 +11,13 @@ from streamlit.testing.v1 import AppTest
 
 from backend import video_generator
 from backend.core.config import ROOT
-from backend.core.errors import RenderFailed
+from backend.core.errors import InvalidRequest, RenderFailed
 from backend.core.planning import Progress, Stage
 from backend.core.registry import MODELS, SYNTHETIC, TINY
 from backend.core.schema import parse_request
 from backend.jobs.job import JobError
 from backend.media.writer import write_live
-from ui import words
+from ui import form, words
 from ui.studio import film_so_far
 
 PAGES = ["ui/create.py", "ui/queue.py", "ui/gallery.py", "ui/system.py"]
@@ -218,6 +218,7 @@ def test_a_number_out_of_bounds_is_refused_not_ignored(app, generator):
     app.number_input(key="form_num_inference_steps").set_value(60).run()
     app.button(key="generate").click().run()
     assert "use 10 to 50" in app.error[0].value
+    assert shown(app).count("use 10 to 50") == 1  # in the plan's place, not there and at the button
     assert generator.active() == []
 
 
@@ -325,7 +326,7 @@ def test_the_story_is_told_how_many_windows_there_are(forcing, generator):
     assert "The film has 2 windows: the prompt and up to 1 line here." in shown(forcing)
     widget(forcing, "storyboard").set_value("noon\ndusk").run()
     assert "The film has 2 windows" in shown(forcing)
-    assert words.plain("storyboard has 2 prompts for the windows after the first, of which the film has 1") in shown(
+    assert words.plain('"Story" has 2 prompts for the windows after the first, of which the film has 1') in shown(
         forcing
     )
     widget(forcing, "base_num_frames").set_value(49).run()
@@ -348,7 +349,7 @@ def test_blocks_show_their_steps_and_offer_windows_that_they_fill(forcing):
 def test_the_window_that_the_plan_names_can_be_chosen(forcing):
     forcing.slider(key="form_num_frames").set_value(40).run()
     widget(forcing, "storyboard").set_value("noon\ndusk").run()
-    assert words.plain("base_num_frames=25") in shown(forcing)
+    assert words.plain('"Window, frames" 25') in shown(forcing)
     widget(forcing, "base_num_frames").set_value(25).run()
     assert "3 windows · 30 steps" in shown(forcing)
     overlaps, windows = (widget(forcing, field).options for field in ("overlap_history", "base_num_frames"))
@@ -399,6 +400,31 @@ def test_the_gallery_filters(app, history):
     app.text_input(key="search").set_value("starred").run()
     assert "1 film" in shown(app)
     assert "a finished film" not in shown(app)
+    assert app.selectbox(key="model").options == ["Every model", SYNTHETIC.title]
+
+
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
+        ({"num_inference_steps": 500}, '"Steps" 500 is above the most that is possible; use 10 to 50.'),
+        ({"skyreels": {"overlap_history": 18}}, '"Overlap, frames": 18 is not 4k+1'),
+        ({"seconds": 100, "fps": 30}, "at 30 fps"),
+    ],
+)
+def test_an_error_calls_settings_as_the_page_does(generator, wish, said):
+    with pytest.raises(InvalidRequest) as caught:
+        generator.plan(parse_request({"prompt": "-"} | wish))
+    assert said in form.in_words(caught.value)
+
+
+def test_every_setting_of_the_page_has_a_label():
+    assert set(form.DEFAULTS | form.SKYREELS) - set(form.LABELS) <= {
+        "mode",
+        "prompt",
+        "negative_prompt",
+        "fit",
+        "model",
+    }
 
 
 def test_a_second_studio_is_explained_on_the_page(generator, settings, monkeypatch):
@@ -456,10 +482,13 @@ def test_a_job_that_was_set_aside_shows_the_end_of_its_log(app, generator, a_req
     assert [code.value for code in app.code] == ["INFO attempt 3\nERROR out of *luck*"]
 
 
-def test_a_job_that_waits_for_room_says_so(app, generator, a_request):
+def test_a_job_that_waits_for_room_says_so(app, generator, a_request, monkeypatch):
     generator.pause_queue(True)
     job = generator.submit(a_request())
     generator.store._run("UPDATE jobs SET state = 'running', attempts = 1 WHERE id = ?", job.id)
     generator.store.give_back(generator.job(job.id), JobError("not_enough_space", "Waits for room on the disk;"))
-    visit(app, "ui/queue.py")
-    assert "Waits for room on the disk;" in shown(app)
+    monkeypatch.setattr(generator._room, "is_there", lambda: False)
+    generator.pause_queue(False)
+    assert "Waits for room on the disk;" in shown(visit(app, "ui/create.py"))
+    assert "Waits for room on the disk;" in shown(visit(app, "ui/queue.py"))
+    assert "All done at" not in shown(app)  # nobody knows when there will be room
