@@ -199,12 +199,9 @@ def file_field(field: str, kind: str, label: str) -> None:
             form.put(field, None)  # cleaned up meanwhile
     if upload is None:
         made = dropzone(label, kind, key=f"drop_{field}")
-        if made and studio().uploads.get(made).kind == kind:
+        if made:
             form.put(field, made)
             st.rerun()
-        elif made:
-            other = "a video; drop a JPG, PNG or WebP" if kind == "image" else "a picture; drop an MP4, MOV, AVI or MKV"
-            st.error(f"{plain(studio().uploads.get(made).filename)} is {other}.", icon=":material/error:")
         return
     width, height = SIZES[form.get("resolution"), Orientation(form.get("orientation"))]
     with st.container(border=True, key=f"file_{field}"):

@@ -103,13 +103,17 @@ def test_a_clip_is_continued(live, open_tab, clip):
     assert plays(tab.locator("video"))
 
 
-def test_a_file_that_is_no_picture_is_refused_where_it_was_dropped(live, open_tab, tmp_path):
+def test_a_file_that_is_no_picture_is_refused_where_it_was_dropped(live, open_tab, tmp_path, clip):
     fake = tmp_path / "holiday.png"
     fake.write_text("not a picture")
     tab = open_tab()
     tab.get_by_role("radio", name="Image to video").click()
-    tab.get_by_label("The first frame").first.set_input_files(fake)
+    zone = tab.get_by_label("The first frame").first
+    zone.set_input_files(clip)
+    expect(tab.locator(".refused .hint")).to_contain_text("is a video; drop a JPG, PNG or WebP.")
+    zone.set_input_files(fake)
     expect(tab.locator(".refused .hint")).to_contain_text("holiday.png")
+    expect(tab.get_by_text("is a video")).to_have_count(0)  # one fault, one error
     expect(tab.get_by_text("Drop a picture, and the plan appears here.")).to_be_visible()
 
 

@@ -35,7 +35,8 @@ export default function ({ parentElement, data, setTriggerValue }) {
     request.onload = () => {
       let answer = {};
       try { answer = JSON.parse(request.responseText); } catch { /* not JSON: said below */ }
-      if (request.status === 201) end({ id: answer.id });
+      if (request.status === 201 && answer.kind !== data.kind) end({ error: `${file.name} ${data.other}` });
+      else if (request.status === 201) end({ id: answer.id });
       else end({ error: answer.error ? answer.error.message : `The upload failed (${request.status}).` });
     };
     request.open("POST", url);

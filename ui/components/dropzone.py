@@ -9,6 +9,7 @@ import streamlit as st
 from backend import web
 from backend.core.errors import StudioError
 from ui.studio import studio
+from ui.words import plain
 
 HERE = Path(__file__).parent
 HTML = """<label class="zone"><span class="label"></span><span class="hint"></span>
@@ -26,14 +27,18 @@ HINTS = {
     "image": "Drop or choose a JPG, PNG or WebP, up to 50 megapixels",
     "video": "Drop or choose an MP4, MOV, AVI or MKV, up to 500 MB and 10 minutes",
 }
+OTHER = {
+    "image": "is a video; drop a JPG, PNG or WebP.",
+    "video": "is a picture; drop an MP4, MOV, AVI or MKV.",
+}
 
 
 def dropzone(label: str, kind: str, key: str) -> str | None:
-    """The id of the upload that was just made here, else None. `kind` is "image" or "video"."""
+    """The id of the upload that was just made here, else None. `kind` is "image" or "video"; others are refused."""
     if not web.serving:
         return _through_the_page(label, kind, key)
     accept = ",".join(f".{ending}" for ending in ACCEPT[kind])
-    data = {"label": label, "hint": HINTS[kind], "accept": accept}
+    data = {"label": label, "hint": HINTS[kind], "accept": accept, "kind": kind, "other": OTHER[kind]}
     result = _zone(key=key, data=data, on_done_change=lambda: None)
     return result.done["id"] if result.done else None
 
@@ -48,7 +53,11 @@ def _through_the_page(label: str, kind: str, key: str) -> str | None:
         with studio().uploads.receive(file.name) as incoming:
             while chunk := file.read(2**20):
                 incoming.write(chunk)
-            return incoming.accept().id
+            upload = incoming.accept()
     except StudioError as error:
-        st.error(str(error))
+        st.error(plain(str(error)), icon=":material/error:")
         return None
+    if upload.kind != kind:
+        st.error(f"{plain(upload.filename)} {OTHER[kind]}", icon=":material/error:")
+        return None
+    return upload.id
