@@ -1,14 +1,17 @@
 """How fast a GPU runs the released shapes, beside the stock classes of diffusers: random weights, real sizes.
 
-    python -m benchmarks.gpu [--only attention forward decode] [--models 1.3b 14b] [--small]
+    python -m benchmarks.gpu [--only matmul attention decode forward] [--models 1.3b 14b] [--small]
 
-In one process, medians of five after two warm-ups, with the peak of allocated memory beside the forecast. `attention`:
-every kernel that is installed, and which one the studio takes. `forward`: one call of the transformer, text to video
-and diffusion forcing, stock and ours with the kernel taken; its error against float32 beside the stock one's, on
-weights with a few strong channels, which is where half precision fails first. `decode`: the VAE in float32 and in half
-precision, a latent frame at a time. Times do not depend on weights, what a film looks like does: nothing is said about
-that here (see `benchmarks.presets`). Claims: `exact` needs at most 1 / 1.4 of the stock time for text to video and
-1 / 1.5 for diffusion forcing, at 1.1 times the stock error at most; the forecast of memory is right within 10 percent.
+In one process, medians of three after a warm-up, with the peak of allocated memory beside the forecast. `matmul`: what
+the GPU reaches at all in bfloat16, which the others are to be compared with. `attention`:
+every kernel that is installed, and which one the studio takes. `forward`: one call of a transformer of four blocks (the
+released ones have 30 and 40 of the same), text to video and diffusion forcing, stock, ours with the kernel taken, that
+one compiled, and for the 14B also with 8-bit products (torchao, if it is installed); the error of each against float32
+on fewer frames, with a few strong channels in the weights, which is where half precision fails first. `decode`: the VAE
+in float32 and in half precision, a latent frame at a time. Times do not depend on weights, what a film looks like does:
+nothing is said about that here (see `benchmarks.presets`). Claims: `exact` needs at most 1 / 1.4 of the stock time for
+text to video and 1 / 1.5 for diffusion forcing, at 1.1 times the stock error at most; the forecast of memory is right
+within 10 percent.
 
 `--small` runs all of it in seconds on a CPU, to see that it runs.
 """
@@ -17,9 +20,11 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib.util
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -35,10 +40,11 @@ from backend.diffusion.decode import Decoder
 from backend.diffusion.transformer import Transformer
 from benchmarks.record import record
 
-WARM_UPS, ROUNDS = 2, 5
-MODELS = {"1.3b": (12, 128, 8960, 30), "14b": (40, 128, 13824, 40)}  # heads, head_dim, feed-forward width, layers
+ROUNDS = 3
+MODELS = {"1.3b": (12, 128, 8960, 4), "14b": (40, 128, 13824, 4)}  # heads, head_dim, feed-forward width, blocks
 SHAPE = (17, 90, 160)  # latent frames, height, width: 65 frames of 1280x720
 SMALL_MODELS, SMALL_SHAPE = {"1.3b": (2, 24, 64, 2), "14b": (3, 24, 64, 2)}, (5, 4, 6)
+FEW = 5  # latent frames, for errors, and for the VAE, which takes them one by one
 TEXT = (1, 512, 4096)
 
 
@@ -50,15 +56,22 @@ def timed(run: Callable[[], Any], device: torch.device) -> dict[str, float]:
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
     seconds = []
-    for number in range(WARM_UPS + ROUNDS):
+    for _ in range(1 + ROUNDS):
         began = time.perf_counter()
         run()
         if on_gpu:
             torch.cuda.synchronize(device)
-        if number >= WARM_UPS:
-            seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - began)
     peak = (torch.cuda.max_memory_allocated(device) - before) / GIB if on_gpu else 0.0
-    return {"seconds": round(statistics.median(seconds), 6), "peak_gib": round(peak, 2)}
+    return {"seconds": round(statistics.median(seconds[1:]), 6), "peak_gib": round(peak, 2)}
+
+
+def matmul(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device: torch.device) -> dict[str, Any]:
+    side = 8192 if shape == SHAPE else 64
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    seconds = timed(lambda: one @ other, device)["seconds"]
+    return {"side": side, "seconds": seconds, "tflops": round(2 * side**3 / seconds / 1e12, 1) if seconds else 0.0}
 
 
 def attention(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device: torch.device) -> dict[str, Any]:
@@ -113,6 +126,20 @@ def call(model: Any, forcing: bool, inputs: dict[str, Any]) -> Any:
         return model(**inputs | {"timestep": level}, **extra, return_dict=False)[0]
 
 
+def flop(size: tuple[int, ...], tokens: int) -> int:
+    """Floating-point operations of one forward, without what is done for each number alone."""
+    heads, head_dim, ffn_dim, blocks = size
+    dim, text = heads * head_dim, TEXT[1]
+    linear = tokens * (6 * dim**2 + 2 * dim * ffn_dim) + text * 2 * dim**2
+    return blocks * (2 * linear + 4 * tokens * (tokens + text) * dim)
+
+
+def ways(model: str) -> list[str]:
+    """How the transformer is called, each way with what the one before has."""
+    eight_bits = ["eight bits"] if model == "14b" and importlib.util.find_spec("torchao") else []
+    return ["stock", "ours", "compiled", *eight_bits]
+
+
 def forward(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device: torch.device) -> dict[str, Any]:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     random = torch.Generator().manual_seed(0)
@@ -121,47 +148,79 @@ def forward(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device: t
         "timestep": torch.full((1, 1), 500, device=device),
         "encoder_hidden_states": torch.randn(TEXT, generator=random).to(device, dtype),
     }
+    fewer = inputs | {"hidden_states": inputs["hidden_states"][:, :, :FEW]}
     tokens, found = shape[0] * shape[1] * shape[2] // 4, {}
     for model, size in sizes.items():
         heads, head_dim, ffn_dim, _ = size
         taken = choose(candidates(Preset.EXACT), tokens, heads, head_dim, device)
         for forcing in (False, True):
-            times, answers = {}, {}
-            for name, kind in (("stock", SkyReelsV2Transformer3DModel), ("ours", Transformer)):
-                built = build(kind, size, forcing, device, dtype)
-                with attention_by(built, taken if kind is Transformer else "native"):
-                    answers[name] = call(built, forcing, inputs).float()
-                    times[name] = timed(lambda built=built, forcing=forcing: call(built, forcing, inputs), device)
-                del built
+            wanted = in_float32(size, forcing, fewer, device)
+            times: dict[str, Any] = {}
+            for way in ways(model):
+                try:
+                    times[way] = time_of(way, size, forcing, taken, (inputs, fewer), wanted, device)
+                except Exception as error:
+                    times[way] = str(error).strip().split("\n")[0][:200]
+                print(model, "diffusion forcing" if forcing else "text to video", way, times[way], file=sys.stderr)
                 gc.collect()
-            errors = error_of(answers, size, forcing, device, inputs)
             found[f"{model}, {'diffusion forcing' if forcing else 'text to video'}"] = {
                 "kernel": taken,
+                "pflop": round(flop(size, tokens) / 1e15, 6),
                 **times,
-                "times_as_fast": round(times["stock"]["seconds"] / times["ours"]["seconds"], 3),
-                "error": errors,
+                "times_as_fast": {
+                    way: round(times["stock"]["seconds"] / times[way]["seconds"], 3)
+                    for way in times
+                    if isinstance(times[way], dict)
+                },
                 "forecast_gib": round(denoise_gib(heads * head_dim, ffn_dim, tokens), 6),
             }
     return found
 
 
-def error_of(
-    answers: dict[str, Any], size: tuple[int, ...], forcing: bool, device: torch.device, inputs: dict[str, Any]
+def time_of(
+    way: str,
+    size: tuple[int, ...],
+    forcing: bool,
+    kernel: str,
+    inputs: tuple[dict[str, Any], dict[str, Any]],
+    wanted: torch.Tensor,
+    device: torch.device,
 ) -> dict[str, float]:
-    """Relative to the stock class in float32."""
+    """Time, memory and error of a transformer called in this way; the first call, which compiles, apart."""
+    every, fewer = inputs
+    stock = way == "stock"
+    dtype = every["hidden_states"].dtype
+    built = build(SkyReelsV2Transformer3DModel if stock else Transformer, size, forcing, device, dtype)
+    if way == "eight bits":
+        from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow, quantize_
+
+        quantize_(built.blocks, Float8DynamicActivationFloat8WeightConfig(granularity=PerRow()))
+    with attention_by(built, "native" if stock else kernel):
+        if way in ("compiled", "eight bits"):
+            torch.compiler.reset()
+            built.compile_repeated_blocks(dynamic=True, backend="inductor" if device.type == "cuda" else "eager")
+        began = time.perf_counter()
+        error = float((call(built, forcing, fewer).float() - wanted).norm() / wanted.norm())
+        first = time.perf_counter() - began
+        found = timed(lambda: call(built, forcing, every), device)
+    return found | {"first_seconds": round(first, 3), "error": error}
+
+
+def in_float32(size: tuple[int, ...], forcing: bool, inputs: dict[str, Any], device: torch.device) -> torch.Tensor:
+    """What the stock class answers in float32."""
     exact = build(SkyReelsV2Transformer3DModel, size, forcing, device, torch.float32)
-    whole = {name: x.float() if x.is_floating_point() else x for name, x in inputs.items()}
-    wanted = call(exact, forcing, whole)
-    del exact
-    gc.collect()
-    return {name: float((found - wanted).norm() / wanted.norm()) for name, found in answers.items()}
+    wanted: torch.Tensor = call(
+        exact, forcing, {name: x.float() if x.is_floating_point() else x for name, x in inputs.items()}
+    )
+    return wanted
 
 
 def decode(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device: torch.device) -> dict[str, Any]:
-    frames, height, width = shape
-    latents = torch.randn(1, 16, frames, height, width)
+    _, height, width = shape
+    latents = torch.randn(1, 16, FEW, height, width)
+    torch.backends.cudnn.deterministic = True  # as in the studio
     with torch.device(device):
-        vae = AutoencoderKLWan().eval().requires_grad_(False)
+        vae = AutoencoderKLWan(base_dim=96 if shape == SHAPE else 16).eval().requires_grad_(False)
     found = {}
     for name, model, part in (("float32", vae, 1.0), ("half", halved(vae), 0.5)):
 
@@ -174,13 +233,17 @@ def decode(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device: to
     return found
 
 
-PARTS = {part.__name__: part for part in (attention, forward, decode)}
+PARTS = {part.__name__: part for part in (matmul, attention, decode, forward)}
 
 
-def measure(only: list[str], models: list[str], small: bool) -> dict[str, Any]:
+def measure(only: list[str], models: list[str], small: bool) -> Iterator[dict[str, Any]]:
+    """The results so far, after each part."""
     device = working_device()
     sizes = {name: size for name, size in (SMALL_MODELS if small else MODELS).items() if name in models}
-    return {name: PARTS[name](sizes, SMALL_SHAPE if small else SHAPE, device) for name in only}
+    results: dict[str, Any] = {}
+    for name in only:
+        results[name] = PARTS[name](sizes, SMALL_SHAPE if small else SHAPE, device)
+        yield results
 
 
 def main() -> None:
@@ -189,12 +252,13 @@ def main() -> None:
     parser.add_argument("--models", choices=MODELS, nargs="+", default=list(MODELS))
     parser.add_argument("--small", action="store_true", help="tiny sizes, to see that it runs; nothing is kept")
     flags = parser.parse_args()
-    if flags.small:
-        print(measure(flags.only, flags.models, small=True))
-    elif working_device().type != "cuda":
+    if not flags.small and working_device().type != "cuda":
         parser.error("there is no GPU that torch can use; --small runs without")
-    else:
-        record("gpu", measure(flags.only, flags.models, small=False))
+    for results in measure(flags.only, flags.models, flags.small):
+        if flags.small:
+            print(results)
+        else:
+            record("gpu", results)  # at once: a lent GPU may be gone before the end
 
 
 if __name__ == "__main__":

@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from training.tiny.denoiser import ENDS, Batch, Denoiser, PlainAttention, draw_levels, latent_frames, loss_of, weights
+from training.tiny.denoiser import (
+    ENDS,
+    Batch,
+    Clips,
+    Denoiser,
+    PlainAttention,
+    draw_levels,
+    latent_frames,
+    loss_of,
+    weights,
+)
+from training.tiny.films import A_SHARD, FRAMES
+from training.tiny.run import Goal
 from training.tiny.text import TOKENS, captions, embed, new_text_encoder, new_tokenizer, taught, teach
 from training.tiny.vae import CHANNELS
 
@@ -123,3 +135,37 @@ def test_an_error_that_stays_counts_once_and_one_that_moves_more():
     assert loss_of(moves, 0 * sigma, weight, asked) == pytest.approx(1 / 24)
     asked[:, :4] = False  # what is given is not asked for, and nothing leads to a picture alone
     assert loss_of(moves, sigma, weight, asked) == pytest.approx(1 / 24)
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Two shards of films whose latents tell film and mirror."""
+    shards = []
+    for number in range(2):
+        latents = np.zeros((2, A_SHARD, 17 + len(ENDS), 3, 4, 6), np.float16)
+        latents[:, :, :, 0] = 10 * number + np.arange(A_SHARD)[None, :, None, None, None]
+        latents[:, :, :, 1] = np.arange(2)[:, None, None, None, None]
+        latents[:, :, 17:, 2] = np.arange(1, 4)[None, None, :, None, None]  # which end
+        shards.append(tmp_path / f"films-{number:05d}.npy")
+        np.save(shards[-1], latents)
+    return Clips(shards, np.zeros((2, A_SHARD, FRAMES, 2), np.float32), Goal(100))
+
+
+def test_a_step_has_the_same_clips_every_time(clips):
+    one, again, other = clips.of(7), clips.of(7), clips.of(8)
+    assert torch.equal(one.clean, again.clean)
+    assert one.texts == again.texts
+    assert one.texts != other.texts
+    assert one.weight.shape == (len(one.texts), one.clean.shape[2], 4, 6)
+
+
+def test_films_come_after_pictures_and_some_end_on_one(clips):
+    lengths = {step: clips.of(step) for step in range(100)}
+    assert {batch.clean.shape[2] for step, batch in lengths.items() if step < 60} == {1, 2, 5}
+    assert {batch.clean.shape[2] for step, batch in lengths.items() if step > 85} >= {5, 9, 17}
+    ended = [batch for batch in lengths.values() if batch.ended]
+    assert 0 < len(ended) < 50
+    for batch in ended:
+        length = batch.clean.shape[2]
+        assert (batch.clean[:, 2, -1] == 1 + list(ENDS).index(length)).all()
+        assert (batch.clean[:, 2, :-1] == 0).all()

@@ -6,10 +6,11 @@ import json
 import os
 import time
 
+import pytest
 import torch
 from torch import distributed, multiprocessing, nn
 
-from training.tiny.run import Average, Run, first_alone, learning_rate
+from training.tiny.run import Average, Goal, Run, by_step, first_alone, learning_rate
 
 
 def small_model():
@@ -30,7 +31,7 @@ def trained(folder, first, last):
     average = Average(model, 0.9)
     average.load(run.averaged)
     for step in range(first, last):
-        run.set_rate(learning_rate(step, 8, warmup=2))
+        run.set_rate(learning_rate(step, step / 8, warmup=2))
         run.step(some_loss(model, step))
         average.update(model)
     run.save(last, average.weights)
@@ -56,7 +57,7 @@ def test_training_lessens_the_loss(tmp_path):
 
 
 def test_the_rate_rises_stays_and_falls():
-    rates = [learning_rate(step, 100, warmup=10, tail=0.4) for step in range(100)]
+    rates = [learning_rate(step, step / 100, warmup=10, tail=0.4) for step in range(100)]
     assert rates[0] == 0.1
     assert rates[10:60] == [1.0] * 50
     assert rates[60:] == sorted(rates[60:], reverse=True)
@@ -93,3 +94,29 @@ def test_two_processes_learn_as_one_from_the_clips_of_both(tmp_path):
     for name, found in model.state_dict().items():
         torch.testing.assert_close(found, one[name], atol=1e-5, rtol=0)
     assert (tmp_path / "run" / "state.pt").exists()
+
+
+def test_a_training_of_so_many_steps_goes_through_them_all_from_where_it_stands():
+    goal = Goal(5)
+    assert list(by_step(lambda step: step * step, goal, 2)) == [(2, 4), (3, 9), (4, 16)]
+    assert [goal.part(step) for step in (0, 4)] == [0, 0.8]
+    assert [goal.is_last(step) for step in (3, 4)] == [False, True]
+
+
+def test_a_training_within_minutes_takes_the_steps_that_fit(monkeypatch):
+    now = iter(range(20, 10_000, 20))
+    monkeypatch.setattr("training.tiny.run.time.monotonic", lambda: next(now))
+    goal = Goal(5, within=4, began=0)
+    assert goal.part(0) == pytest.approx(20 / 240)
+    steps = [step for step, _ in by_step(lambda step: step, goal, 0)]
+    assert len(steps) > 5
+    assert goal.part(steps[-1]) == 1
+
+
+def test_minutes_break_a_training_off(monkeypatch):
+    monkeypatch.setattr("training.tiny.run.time.monotonic", lambda: 0.0)
+    goal = Goal(100, minutes=1, began=0)
+    assert not goal.is_last(50)
+    monkeypatch.setattr("training.tiny.run.time.monotonic", lambda: 61.0)
+    assert goal.is_last(50)
+    assert goal.part(50) == 0.5

@@ -17,7 +17,7 @@ from torch import distributed
 from training.tiny import denoiser, judge, vae
 from training.tiny.export import FOLDER, begin_with, export
 from training.tiny.films import SHARDS, draw_shards
-from training.tiny.run import first_alone
+from training.tiny.run import Goal, first_alone
 
 PARTS = ("vae", "denoiser", "judge", "export")
 
@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; may be given more than once")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="at most so long for each part, for now")
     parser.add_argument("--steps", type=int, help="of each part, instead of its own number")
+    parser.add_argument("--within", type=float, metavar="MINUTES", help="as many steps of each part as this allows")
     parser.add_argument(
         "--go-on", action="store_true", help=f"begin with the weights in {FOLDER.name}, not with nothing"
     )
@@ -37,19 +38,24 @@ def main() -> None:
     begin = FOLDER if flags.go_on else None
     parts = flags.only or PARTS
     if "RANK" in os.environ:
-        if not flags.only or set(flags.only) - {"vae", "denoiser"} or flags.minutes < float("inf"):
-            parser.error("processes train together with --only vae or denoiser, and to --steps, not for --minutes")
+        alone = flags.minutes < float("inf") or flags.within is not None
+        if not flags.only or set(flags.only) - {"vae", "denoiser"} or alone:
+            parser.error("processes train together with --only vae or denoiser, and to --steps, not for minutes")
         distributed.init_process_group("gloo")
     with first_alone():
         if begin is not None:
             begin_with(begin, flags.work)
         shards = draw_shards(flags.work / "films", SHARDS)
+
+    def goal(steps: int) -> Goal:
+        return Goal(flags.steps or steps, flags.within, flags.minutes)
+
     if "vae" in parts:
-        vae.train(flags.work, shards, flags.steps or vae.STEPS, flags.minutes)
+        vae.train(flags.work, shards, goal(vae.STEPS))
     if "denoiser" in parts:
-        denoiser.train(flags.work, shards, flags.steps or denoiser.STEPS, flags.minutes, begin)
+        denoiser.train(flags.work, shards, goal(denoiser.STEPS), begin)
     if "judge" in parts:
-        judge.train(flags.work, shards, flags.steps or judge.STEPS)
+        judge.train(flags.work, shards, goal(judge.STEPS))
     if "export" in parts:
         export(flags.work)
 

@@ -58,6 +58,11 @@ class LinearCode:
         self.first, self.later = slope[0, :, :, 0].flatten(1).T, slope[1, :, :, 1:].flatten(1).T
         self.level = encode(nothing).detach()
 
+    def to(self, device: torch.device) -> LinearCode:
+        """This code itself, which works on `device` from now on."""
+        self.first, self.later, self.level = (x.to(device) for x in (self.first, self.later, self.level))
+        return self
+
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
         """(batch, 3, 4k+1 frames, height, width) -> (batch, channels, k+1, height / 8, width / 8)."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,18 @@ from training.tiny.films import (
     scene_of,
     subject_paths,
 )
-from training.tiny.run import Average, Run, first_alone, learning_rate, rank, together, wait_for_others
+from training.tiny.run import (
+    Average,
+    Goal,
+    Run,
+    at_once,
+    by_step,
+    first_alone,
+    learning_rate,
+    rank,
+    together,
+    wait_for_others,
+)
 from training.tiny.text import WIDTH, embed, new_text_encoder, taught
 from training.tiny.vae import CHANNELS, to_video
 from training.tiny.world import caption, mirrored
@@ -113,10 +122,12 @@ class Denoiser(nn.Module):
 
     def hasten(self) -> None:
         """Compute as training does."""
+        on_cpu = self.transformer.device.type == "cpu"
         for block in self.transformer.blocks:
-            for attention in (block.attn1, block.attn2):
-                attention.set_processor(PlainAttention())
-            block.compile(dynamic=False)
+            if on_cpu:
+                for attention in (block.attn1, block.attn2):
+                    attention.set_processor(PlainAttention())
+                block.compile(dynamic=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,51 +152,59 @@ def encode_shards(work: Path, films: list[Path], code: LinearCode) -> list[Path]
     for film, shard in list(zip(films, shards, strict=True))[rank() :: together()]:
         if shard.exists():
             continue
-        video = to_video(np.load(film))
+        video = to_video(np.load(film), code.first.device)
         found = []
         for seen in (video, video.flip(4)):
             ends = [code.encode(seen[:, :, at : at + 1]) for at in ENDS.values() if at < seen.shape[2]]
             found.append(torch.cat([code.encode(seen), *ends], dim=2).transpose(1, 2).half())
         part = folder / f"part-{rank()}.npy"
-        np.save(part, torch.stack(found).numpy())
+        np.save(part, torch.stack(found).cpu().numpy())
         part.rename(shard)
     wait_for_others()
     return shards
 
 
-def batches(shards: list[Path], paths: np.ndarray, start: int, steps: int, course: Course = COURSE) -> Iterator[Batch]:
-    """Clips from the beginnings of films for the steps from `start` on, one film in two mirrored, each told anew."""
-    random = np.random.default_rng((start, rank()))
-    films = [np.load(shard, mmap_mode="r") for shard in shards]
-    numbers = [number_of(shard) for shard in shards]
-    kinds = [[n for n, number in enumerate(numbers) if number in part] for part in (TALL_SHARDS, SQUARE_SHARDS)]
-    wide = [n for n, number in enumerate(numbers) if is_wide(number)]
-    long = [n for n, number in enumerate(numbers) if number < LONG_SHARDS]
-    for step in range(start, steps):
-        often = next(lengths for part, lengths in course if step < part * steps)
-        # All that train together take clips of one length, or they would wait for one another.
-        length = list(often)[np.random.default_rng(step).choice(len(often), p=list(often.values()))]
-        ended = length in ENDS and bool(random.random() < 0.15)
-        shape = [wide, *kinds][random.choice(3, p=(0.8, 0.1, 0.1))] or wide  # one shape a batch
-        possible = long if length == 17 else shape
+class Clips:
+    """Clips from the beginnings of films for every step, one film in two mirrored, each told anew."""
+
+    def __init__(self, shards: list[Path], paths: np.ndarray, goal: Goal, course: Course = COURSE) -> None:
+        self.films = [np.load(shard, mmap_mode="r") for shard in shards]
+        self.paths, self.goal, self.course = paths, goal, course
+        self.numbers = [number_of(shard) for shard in shards]
+        wide = [n for n, number in enumerate(self.numbers) if is_wide(number)]
+        self.long = [n for n, number in enumerate(self.numbers) if number < LONG_SHARDS]
+        kinds = (
+            [n for n, number in enumerate(self.numbers) if number in part] for part in (TALL_SHARDS, SQUARE_SHARDS)
+        )
+        self.shapes = [wide, *(kind or wide for kind in kinds)]
+
+    def of(self, step: int) -> Batch:
+        # All that train together take clips of one length and shape, or they would wait for one another.
+        shared = np.random.default_rng(step)
+        random = np.random.default_rng((step, rank()))
+        often = next(lengths for part, lengths in self.course if self.goal.part(step) <= part)
+        length = list(often)[shared.choice(len(often), p=list(often.values()))]
+        ended = length in ENDS and bool(shared.random() < 0.15)
+        shape = self.shapes[shared.choice(3, p=(0.8, 0.1, 0.1))]
+        possible = self.long if length == 17 else shape
         clips, texts, places = [], [], []
-        for _ in range(CLIPS[length]):
+        for _ in range(at_once(CLIPS[length])):
             which = possible[random.integers(len(possible))]
             mirror, film = int(random.integers(2)), int(random.integers(A_SHARD))
-            found = films[which][mirror, film]
+            number, found = self.numbers[which], self.films[which][mirror, film]
             if ended:
-                frames = found.shape[0] - (3 if numbers[which] < LONG_SHARDS else 2)
+                frames = found.shape[0] - (3 if number < LONG_SHARDS else 2)
                 end = found[frames + list(ENDS).index(length)]
                 clips.append(np.concatenate([found[: length - 1], end[None]]))
             else:
                 clips.append(found[:length])
-            place = paths[numbers[which], film][latent_frames(length, ended)] / SIDE
+            place = self.paths[number, film][latent_frames(length, ended)] / SIDE
             places.append([found.shape[3] - place[:, 0], place[:, 1]] if mirror else place.T)
-            scene = scene_of(numbers[which] * A_SHARD + film)
+            scene = scene_of(number * A_SHARD + film)
             text = caption(mirrored(scene) if mirror else scene, random)
             texts.append("" if random.random() < 0.1 else text)
         clean = torch.from_numpy(np.stack(clips)).float().transpose(1, 2)
-        yield Batch(clean, texts, weights(torch.from_numpy(np.stack(places)), *clean.shape[3:]), ended)
+        return Batch(clean, texts, weights(torch.from_numpy(np.stack(places)), *clean.shape[3:]), ended)
 
 
 def latent_frames(length: int, ended: bool) -> list[int]:
@@ -241,18 +260,18 @@ def loss_of(error: Tensor, sigma: Tensor, weight: Tensor, asked: Tensor) -> Tens
     return still + (change * weight[:, 1:]).mean(dim=(2, 3))[both].mean()
 
 
-def train(work: Path, films: list[Path], steps: int = STEPS, minutes: float = 1e9, begin: Path | None = None) -> None:
-    """Go on from where `work/denoiser` stands to `steps` steps, or for `minutes`; at first from the checkpoint `begin`,
-    or from nothing.
+def train(work: Path, films: list[Path], goal: Goal, begin: Path | None = None) -> None:
+    """Go on from where `work/denoiser` stands to the end of `goal`; at first from the checkpoint `begin`, or from
+    nothing.
     """
     torch.manual_seed(0)
     torch._dynamo.config.recompile_limit = 32
+    device = working_device()
     vae = AutoencoderKLWan.from_pretrained(work / "code", local_files_only=True)
-    shards = encode_shards(work, films, LinearCode(vae))
+    shards = encode_shards(work, films, LinearCode(vae).to(device))
     with first_alone():
         paths = subject_paths(work / "paths.npy", len(films))
         tokenizer, encoder = taught(work / "text")
-    device = working_device()
     model = Denoiser(tokenizer).to(device)
     model.text_encoder.load_state_dict(encoder.state_dict())
     if begin is not None:
@@ -265,32 +284,27 @@ def train(work: Path, films: list[Path], steps: int = STEPS, minutes: float = 1e
     average = Average(model, 0.998)
     average.load(run.averaged)
     model.hasten()
-    began = noted = time.monotonic()
-    source = batches(shards, paths, start, steps, COURSE if begin is None else LATER)
-    random = torch.Generator().manual_seed(start + 10**6 * rank())
-    course: list[float] = []
-    for step in range(start, steps):
-        batch = next(source)
-        timesteps, asked = draw_levels(batch, random)
-        sigma = timesteps[:, None, :, None, None] / 1000
-        noise = torch.randn(batch.clean.shape, generator=random)
-        mixed, wanted = batch.clean * (1 - sigma) + noise * sigma, noise - batch.clean
-        run.set_rate(learning_rate(step, steps, warmup=300, tail=0.3))
+    noted, steps, total = time.monotonic(), 0, torch.zeros((), device=device)
+    clips = Clips(shards, paths, goal, COURSE if begin is None else LATER)
+    levels = torch.Generator().manual_seed(start + 10**6 * rank())
+    noises = torch.Generator(device).manual_seed(start + 10**6 * rank())
+    for step, batch in by_step(clips.of, goal, start):
+        timesteps, asked = (x.to(device) for x in draw_levels(batch, levels))
+        clean, sigma = batch.clean.to(device), timesteps[:, None, :, None, None] / 1000
+        noise = torch.randn(clean.shape, generator=noises, device=device)
+        run.set_rate(learning_rate(step, goal.part(step), warmup=300, tail=0.3))
         with torch.autocast(device.type, torch.bfloat16):
             with torch.no_grad():
                 text = embed(tokenizer, model.text_encoder, batch.texts)
             # At 16 frames a second as at 24 the same films are wanted.
-            found = model(mixed.to(device), timesteps.to(device), text, fps=step % 2)
-        loss = loss_of(found.float() - wanted.to(device), sigma.to(device), batch.weight.to(device), asked.to(device))
+            found = model(clean * (1 - sigma) + noise * sigma, timesteps, text, fps=step % 2)
+        loss = loss_of(found.float() - (noise - clean), sigma, batch.weight.to(device), asked)
         run.step(loss)
         average.update(model)
-        course.append(loss.item())
-        last = step == steps - 1 or time.monotonic() - began > 60 * minutes
+        total, steps = total + loss.detach(), steps + 1
+        last = goal.is_last(step)
         if step % 200 == 199 or last:
-            spent = time.monotonic() - noted
-            run.note(step + 1, loss=math.fsum(course) / len(course), seconds_a_step=spent / len(course))
-            course, noted = [], time.monotonic()
+            run.note(step + 1, loss=total.item() / steps, seconds_a_step=(time.monotonic() - noted) / steps)
+            noted, steps, total = time.monotonic(), 0, torch.zeros((), device=device)
         if step % 250 == 249 or last:
             run.save(step + 1, average.weights)
-        if last:
-            return

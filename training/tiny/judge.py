@@ -6,8 +6,8 @@ where. What it says of films that were drawn and not shown to it before is its o
 
 from __future__ import annotations
 
+import functools
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from training.tiny.films import (
     scene_of,
     subject_paths,
 )
-from training.tiny.run import learning_rate
+from training.tiny.run import Goal, at_once, by_step, learning_rate
 from training.tiny.world import COLOURS, HEIGHT, KINDS, MOTIONS, SETTINGS, TIMES, WEATHERS, WIDTH, mirrored
 
 QUESTIONS: dict[str, tuple[Any, ...]] = {
@@ -44,6 +44,7 @@ QUESTIONS: dict[str, tuple[Any, ...]] = {
 }
 WEIGHTS = Path(__file__).with_name("judge.safetensors")
 SEEN = range(0, SHORT, 4)  # the frames that it looks at: nine in 1.4 seconds
+MOVED = (12, 8)  # pixels at most that a film is moved by while it learns, x and y
 STEPS = 3000
 
 
@@ -117,62 +118,84 @@ def _layer(narrow: int, wide: int, stride: int = 1) -> list[nn.Module]:
     return [nn.Conv2d(narrow, wide, 3, stride, 1), nn.BatchNorm2d(wide), nn.ReLU()]
 
 
-def _frames(film: Frames) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(film)).permute(0, 3, 1, 2).float() / 127.5 - 1
+def _frames(films: Frames, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 of (..., height, width, 3) -> float of (..., 3, height, width), -1 to 1."""
+    return torch.from_numpy(np.ascontiguousarray(films)).to(device).movedim(-1, -3).float() / 127.5 - 1
 
 
-def train(work: Path, shards: list[Path], steps: int = STEPS) -> None:
+class Lessons:
+    """Films and the right answers for every step, one film in two mirrored; each moved a little, so that a picture is
+    not known by heart.
+    """
+
+    def __init__(self, shards: list[Path], paths: np.ndarray) -> None:
+        self.shards = [shard for shard in shards if is_wide(number_of(shard))]
+        self.films = [np.load(shard, mmap_mode="r") for shard in self.shards]
+        self.paths = paths
+
+    def of(self, step: int) -> tuple[np.ndarray, dict[str, list[int]], np.ndarray]:
+        """uint8 of (films, 9, 96, 160, 3), the number of each answer, and places of (films, 9, 2)."""
+        random = np.random.default_rng(step)
+        clips, right, places = [], [], []
+        for _ in range(at_once(16)):
+            which, film = int(random.integers(len(self.films))), int(random.integers(A_SHARD))
+            number = number_of(self.shards[which])
+            found, scene = self.films[which][film], scene_of(number * A_SHARD + film)
+            first = int(random.integers(found.shape[0] - SHORT + 1))
+            seen = slice(first, first + SHORT, 4)
+            clip, path = found[seen], self.paths[number, film, seen].copy()
+            if random.random() < 0.5:
+                clip, scene = clip[:, :, ::-1], mirrored(scene)
+                path[:, 0] = WIDTH - path[:, 0]
+            x, y = (int(random.integers(-most, most + 1)) for most in MOVED)
+            clips.append(moved(clip, x, y))
+            places.append(path + (x, y))
+            right.append(truth(scene))
+        numbers = {name: [options.index(each[name]) for each in right] for name, options in QUESTIONS.items()}
+        return np.stack(clips), numbers, np.stack(places).astype(np.float32)
+
+
+def moved(film: Frames, x: int, y: int) -> Frames:
+    """`film` with its pictures moved to the right and down by so many pixels; its edges fill what opens."""
+    rows, columns = (
+        np.clip(np.arange(size) - by, 0, size - 1) for size, by in zip(film.shape[1:3], (y, x), strict=True)
+    )
+    return np.ascontiguousarray(film[:, rows][:, :, columns])
+
+
+def train(work: Path, shards: list[Path], goal: Goal) -> None:
     """Teach a judge on the films of `shards` and keep it in `work/judge.safetensors` with what it can do."""
     torch.manual_seed(0)
-    random = np.random.default_rng(0)
     device = working_device()
     judge = Judge().to(device)
     optimiser = torch.optim.AdamW(judge.parameters(), lr=1e-3, weight_decay=0.02)
-    shards = [shard for shard in shards if is_wide(number_of(shard))]
-    films = [np.load(shard, mmap_mode="r") for shard in shards]
-    paths = subject_paths(work / "paths.npy", SHARDS)
-    numbers = [number_of(shard) for shard in shards]
-    began = time.monotonic()
-    for step in range(steps):
-        clips, right, places = [], [], []
-        for _ in range(16):
-            which, film = int(random.integers(len(films))), int(random.integers(A_SHARD))
-            found, scene = films[which][film], scene_of(numbers[which] * A_SHARD + film)
-            first = int(random.integers(found.shape[0] - SHORT + 1))
-            seen = slice(first, first + SHORT, 4)
-            clip, path = _frames(found[seen]), paths[numbers[which], film, seen].copy()
-            if random.random() < 0.5:
-                clip, scene = clip.flip(3), mirrored(scene)
-                path[:, 0] = WIDTH - path[:, 0]
-            clips.append(clip)
-            places.append(path)
-            right.append(truth(scene))
-        video = torch.stack(clips).to(device)
+    lessons = Lessons(shards, subject_paths(work / "paths.npy", SHARDS))
+    for step, (films, right, places) in by_step(lessons.of, goal, 0):
+        judge.train()
+        video = _frames(np.asarray(films), device)
         # The films of a model are softer than drawn ones; what is judged must not be the sharpness.
-        if random.random() < 0.5:
+        if step % 2:
             small = nn.functional.interpolate(video.flatten(0, 1), scale_factor=0.5, mode="area")
             video = nn.functional.interpolate(small, scale_factor=2.0, mode="bilinear").unflatten(0, video.shape[:2])
-        video = video + 0.05 * float(random.random()) * torch.randn_like(video)
+        video = video + 0.05 * torch.rand((), device=device) * torch.randn_like(video)
         for group in optimiser.param_groups:
-            group["lr"] = 1e-3 * learning_rate(step, steps, warmup=100, tail=0.6)
+            group["lr"] = 1e-3 * learning_rate(step, goal.part(step), warmup=100, tail=0.6)
         with torch.autocast(device.type, torch.bfloat16):
             scores, points = judge(video)
         losses = [
             nn.functional.cross_entropy(
-                scores[name].float(),
-                torch.tensor([options.index(each[name]) for each in right], device=device),
-                label_smoothing=0.02,
+                scores[name].float(), torch.tensor(numbers, device=device), label_smoothing=0.02
             )
-            for name, options in QUESTIONS.items()
+            for name, numbers in right.items()
         ]
-        away = (points - torch.from_numpy(np.stack(places)).to(device)).abs().mean()
+        away = (points - torch.as_tensor(places, device=device)).abs().mean()
         (torch.stack(losses).sum() + 0.1 * away).backward()
         optimiser.step()
         optimiser.zero_grad()
-        if step % 250 == 249 or step == steps - 1:
-            rights = measure(judge, 100 if step < steps - 1 else 400)
-            print(step + 1, round((time.monotonic() - began) / 60, 1), json.dumps(rights), flush=True)
-            judge.train()
+        last = goal.is_last(step)
+        if step % 1000 == 999 or last:
+            rights = measure(judge, 400 if last else 50)
+            print(step + 1, round(goal.spent, 1), json.dumps(rights), flush=True)
             half = {
                 name: part.half() if part.is_floating_point() else part for name, part in judge.state_dict().items()
             }
@@ -184,12 +207,17 @@ def measure(judge: Judge, count: int) -> dict[str, float]:
     right: dict[str, float] = dict.fromkeys(QUESTIONS, 0)
     off = []
     for number in range(HELD_OUT, HELD_OUT + count):
-        film = draw_film(number, SHORT)
+        film = _held_out(number)
         wanted, found = truth(scene_of(number)), judge.answers(film)
         for name in QUESTIONS:
             right[name] += wanted[name] == found[name]
         off.append(np.abs(judge.places(film) - path_of(number, SHORT)).mean())
     return {name: round(found / count, 4) for name, found in right.items()} | {"off_px": round(float(np.mean(off)), 2)}
+
+
+@functools.lru_cache(maxsize=400)
+def _held_out(number: int) -> Frames:
+    return draw_film(number, SHORT)
 
 
 def load_judge(path: Path = WEIGHTS) -> Judge:

@@ -1,25 +1,93 @@
-"""What every training here has: an optimiser, a file to go on from, a log of its course, and averaged weights."""
+"""What every training here has: an end, batches made ahead, an optimiser, a file to go on from, a log of its course,
+and averaged weights.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.utils.data import DataLoader, Dataset
+
+T = TypeVar("T")
 
 ASIDE = 1 / 3  # of the rate of Muon, for what AdamW trains
+ON_GPU = 16  # times as many clips in a batch, so that the GPU is busy
+MAKERS = 8  # processes at most that make batches for a GPU
 
 
-def learning_rate(step: int, steps: int, warmup: int, tail: float = 0.4) -> float:
-    """A part of the full rate: up over `warmup` steps, then level, then down to a hundredth over the last `tail`."""
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """When a training ends: after `steps`, or with `within` when so many minutes are over, whatever number of steps
+    that makes. With `minutes` it only breaks off then, to go on another day.
+    """
+
+    steps: int
+    within: float | None = None
+    minutes: float = math.inf
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def spent(self) -> float:
+        """Minutes since the beginning."""
+        return (time.monotonic() - self.began) / 60
+
+    def part(self, step: int) -> float:
+        """How much of the training is done before `step`, 0 to 1."""
+        return step / self.steps if self.within is None else min(1.0, self.spent / self.within)
+
+    def is_last(self, step: int) -> bool:
+        if self.within is not None:
+            return self.spent >= self.within
+        return step == self.steps - 1 or self.spent >= self.minutes
+
+
+def learning_rate(step: int, part: float, warmup: int, tail: float = 0.4) -> float:
+    """A part of the full rate: up over `warmup` steps, then level, then down to a hundredth over the last `tail` of the
+    training, of which `part` is done.
+    """
     if step < warmup:
         return (step + 1) / warmup
-    left = (steps - step) / (tail * steps)
+    left = (1 - part) / tail
     return 1.0 if left >= 1 else 0.01 + 0.99 * (0.5 - 0.5 * math.cos(math.pi * left))
+
+
+def at_once(clips: int) -> int:
+    """How many clips a batch has that has `clips` on a CPU."""
+    return clips * (ON_GPU if torch.cuda.is_available() else 1)
+
+
+def by_step(make: Callable[[int], T], goal: Goal, start: int) -> Iterator[tuple[int, T]]:
+    """Every step from `start` to the end of `goal` with what `make` gives for it; where a GPU would wait for it, other
+    processes make it ahead.
+    """
+    makers = min(MAKERS, (os.cpu_count() or 1) // 2) if torch.cuda.is_available() else 0
+    steps = range(start, goal.steps if goal.within is None else 10**9)
+    loader = DataLoader(_Made(make, len(steps)), sampler=steps, batch_size=None, num_workers=makers)
+    for step, made in zip(steps, loader, strict=True):
+        yield step, made
+        if goal.is_last(step):
+            return
+
+
+class _Made(Dataset[T]):
+    def __init__(self, make: Callable[[int], T], length: int) -> None:
+        self._make, self._length = make, length
+
+    def __getitem__(self, step: int) -> T:
+        return self._make(step)
+
+    def __len__(self) -> int:
+        return self._length
 
 
 def rank() -> int:
@@ -147,9 +215,8 @@ class Average:
     def update(self, model: nn.Module) -> None:
         self.updates += 1
         keep = min(self.keep, (1 + self.updates) / (10 + self.updates))  # the first weights are soon forgotten
-        for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point():
-                self.weights[name].lerp_(tensor, 1 - keep)
+        moved = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+        torch._foreach_lerp_([self.weights[name] for name in moved], list(moved.values()), 1 - keep)
 
     @contextmanager
     def in_place(self, model: nn.Module) -> Iterator[None]:

@@ -104,7 +104,7 @@ def teach(tokenizer: Any, encoder: UMT5EncoderModel, steps: int = 800) -> float:
             losses.append(nn.functional.cross_entropy(scores, wanted))
             right.append((scores.argmax(1) == wanted).float().mean().item())
         for group in optimiser.param_groups:
-            group["lr"] = 2e-3 * learning_rate(step, steps, warmup=50)
+            group["lr"] = 2e-3 * learning_rate(step, step / steps, warmup=50)
         torch.stack(losses).sum().backward()
         nn.utils.clip_grad_norm_(learned, 1.0)
         optimiser.step()

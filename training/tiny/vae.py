@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,7 @@ from backend.diffusion.components import working_device
 from training.tiny import whole
 from training.tiny.code import SIDE, LinearCode, write_encoder
 from training.tiny.films import HELD_OUT, draw_film
-from training.tiny.run import Average, Run, first_alone, learning_rate, rank
+from training.tiny.run import Average, Goal, Run, at_once, by_step, first_alone, learning_rate, rank
 
 PATCH = 2  # pixels that are folded into channels before the first layer
 CHANNELS = 32
@@ -53,30 +51,34 @@ def written_vae(work: Path, shards: list[Path]) -> AutoencoderKLWan:
     return AutoencoderKLWan.from_pretrained(folder, local_files_only=True)
 
 
-def to_video(films: np.ndarray) -> Tensor:
+def to_video(films: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """uint8 (batch, frames, height, width, 3) -> float (batch, 3, frames, height, width) of -1 to 1."""
-    return torch.from_numpy(np.ascontiguousarray(films)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    return torch.from_numpy(np.ascontiguousarray(films)).to(device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
-def batches(shards: list[Path], seed: int) -> Iterator[Tensor]:
-    """Clips from anywhere in the films, of the shapes of `SHAPES` in turns, one film in two mirrored; cut where latent
-    pixels begin.
+class Clips:
+    """Clips from anywhere in the films for every step, of the shapes of `SHAPES` in turns, one film in two mirrored;
+    cut where latent pixels begin.
     """
-    random = np.random.default_rng((seed, rank()))
-    films = [np.load(shard, mmap_mode="r") for shard in shards]
-    while True:
-        for shape in SHAPES:
-            clips = []
-            for _ in range(shape[0]):
-                shard = films[random.integers(len(films))]
-                film = shard[random.integers(len(shard))]
-                cut = []
-                for size, part, grid in zip(film.shape[:3], shape[1:], (1, SIDE, SIDE), strict=True):
-                    start = grid * random.integers((size - part) // grid + 1)
-                    cut.append(slice(start, start + part))
-                clip = film[tuple(cut)]
-                clips.append(clip[:, :, ::-1] if random.random() < 0.5 else clip)
-            yield to_video(np.stack(clips))
+
+    def __init__(self, shards: list[Path]) -> None:
+        self.films = [np.load(shard, mmap_mode="r") for shard in shards]
+
+    def of(self, step: int) -> np.ndarray:
+        """uint8 of (clips, frames, height, width, 3)."""
+        random = np.random.default_rng((step, rank()))
+        count, *shape = SHAPES[step % len(SHAPES)]
+        clips = []
+        for _ in range(at_once(count)):
+            shard = self.films[random.integers(len(self.films))]
+            film = shard[random.integers(len(shard))]
+            cut = []
+            for size, part, grid in zip(film.shape[:3], shape, (1, SIDE, SIDE), strict=True):
+                start = grid * random.integers((size - part) // grid + 1)
+                cut.append(slice(start, start + part))
+            clip = film[tuple(cut)]
+            clips.append(clip[:, :, ::-1] if random.random() < 0.5 else clip)
+        return np.stack(clips)
 
 
 def distance(made: Tensor, true: Tensor) -> Tensor:
@@ -96,42 +98,38 @@ def measure(vae: AutoencoderKLWan, count: int = 10) -> float:
     """PSNR on held-out films of 33 frames, by the stock calls."""
     found = []
     for number in range(count):
-        video = to_video(draw_film(HELD_OUT + number, 33)[None])
-        video = video.to(vae.device)
+        video = to_video(draw_film(HELD_OUT + number, 33)[None], vae.device)
         found.append(psnr(vae.decode(vae.encode(video).latent_dist.mode()).sample, video))
     return float(torch.cat(found).mean())
 
 
-def train(work: Path, shards: list[Path], steps: int = STEPS, minutes: float = 1e9) -> None:
-    """Go on from where `work/vae` stands to `steps` steps, or for `minutes`."""
+def train(work: Path, shards: list[Path], goal: Goal) -> None:
+    """Go on from where `work/vae` stands to the end of `goal`."""
     torch.manual_seed(0)
     with first_alone():
         vae = written_vae(work, shards)
-    code = LinearCode(vae)
-    vae.encoder.requires_grad_(False)
     device = working_device()
+    code = LinearCode(vae).to(device)
+    vae.encoder.requires_grad_(False)
     vae.to(device)
     run = Run(work / "vae", vae.decoder, RATE)
     start = run.restore()
     average = Average(vae.decoder, 0.998)
     average.load(run.averaged)
-    decode = torch.compile(whole.decode, dynamic=False)
-    began = time.monotonic()
-    source = batches(shards, seed=start)
-    for step in range(start, steps):
-        video = next(source)
+    # On a GPU compiling takes longer than it saves.
+    decode = torch.compile(whole.decode, dynamic=False) if device.type == "cpu" else whole.decode
+    for step, films in by_step(Clips(shards).of, goal, start):
+        video = to_video(np.asarray(films), device)
         latents = code.encode(video)
-        latents = latents + NOISE * torch.rand(len(latents), 1, 1, 1, 1) * torch.randn_like(latents)
-        run.set_rate(learning_rate(step, steps, warmup=100, tail=0.6))
+        latents = latents + NOISE * torch.rand(len(latents), 1, 1, 1, 1, device=device) * torch.randn_like(latents)
+        run.set_rate(learning_rate(step, goal.part(step), warmup=100, tail=0.6))
         with torch.autocast(device.type, torch.bfloat16):
-            made = decode(vae, latents.to(device))
-        loss = distance(made.float(), video.to(device))
+            made = decode(vae, latents)
+        loss = distance(made.float(), video)
         run.step(loss)
         average.update(vae.decoder)
-        last = step == steps - 1 or time.monotonic() - began > 60 * minutes
+        last = goal.is_last(step)
         if step % 500 == 499 or last:
             with average.in_place(vae.decoder):
-                run.note(step + 1, loss=loss.item(), psnr_db=measure(vae), minutes=(time.monotonic() - began) / 60)
+                run.note(step + 1, loss=loss.item(), psnr_db=measure(vae), minutes=goal.spent)
             run.save(step + 1, average.weights)
-        if last:
-            return
