@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import gpu
+from benchmarks import gpu, page
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +37,13 @@ def test_the_work_of_a_forward_is_that_of_the_released_model():
 def test_the_vae_decodes_in_both_precisions(measured):
     assert set(measured["decode"]) == {"float32", "half"}
     assert all(found["seconds"] > 0 for found in measured["decode"].values())
+
+
+def test_the_page_of_figures_is_made_from_the_results():
+    assert page.PAGE.read_text(encoding="utf-8") == page.page()
+    assert "Not yet measured" in page.page() or page.read("gpu")
+
+
+def test_a_benchmark_that_was_never_run_is_said_to_be_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    assert page.page().count("Not yet measured") == len(page.SECTIONS)
