@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import av
@@ -214,7 +215,13 @@ def _folder_in_place_of(name):
     return spoil
 
 
+def _file_in_place_of_all(work):
+    shutil.rmtree(work)
+    work.write_text("")
+
+
 SPOILED = {
+    "a file for the folder": _file_in_place_of_all,
     "versions that are no text": lambda work: (work / "made-with.json").write_bytes(b"\xff\xfe\x00"),
     "a folder for versions": _folder_in_place_of("made-with.json"),
     "a folder for a segment": _folder_in_place_of("000.mp4"),
