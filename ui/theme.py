@@ -43,9 +43,8 @@ video {{ border-radius: 0.9rem; background: #12142a; }}
 [class*="st-key-poster_"] [data-testid="stElementContainer"]:has(.stButton) {{ position: static; }}
 [class*="st-key-poster_"] .stButton button::after {{ content: ""; position: absolute; inset: 0; }}
 [class*="st-key-poster_"] [data-testid="stElementToolbar"] {{ display: none; }}
-[class*="st-key-poster_"] img {{ border-radius: 0.7rem; aspect-ratio: 16 / 9; object-fit: cover;
-  object-position: 50% 30%; width: 100%;
-  background: #12142a; }}
+[class*="st-key-poster_"] img {{ border-radius: 0.7rem; aspect-ratio: 16 / 9; object-fit: contain;
+  width: 100%; background: #12142a; }}
 [class*="st-key-poster_"] button {{ min-height: 0; padding: 0.1rem 0; text-align: left; }}
 [class*="st-key-poster_"] [data-testid="stCaptionContainer"] {{ margin-top: -0.6rem; }}
 .st-key-examples [role="radiogroup"], .st-key-examples [data-testid="stButtonGroup"] > div {{ flex-wrap: nowrap;
