@@ -19,6 +19,7 @@ from backend.core.planning import Plan, Stage
 from backend.core.schema import Fidelity
 from backend.jobs.engine import Report, Reporter, Task
 from backend.media.fitting import Frames
+from backend.system.monitoring import usable_cores
 
 if TYPE_CHECKING:
     from backend.diffusion.components import Components
@@ -291,6 +292,8 @@ def _import_torch() -> None:
 
     from backend.diffusion import conditions, decode, interrupt, preview, sampler, snapshot, text  # noqa: F401
 
+    # In a container torch counts the cores of the whole machine, and its threads wait for each other's share of time.
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     # The same task gives the same bytes: without this cuDNN may choose its algorithms anew.
     torch.backends.cudnn.deterministic = True
     gc.collect()

@@ -45,7 +45,7 @@ class LiveStudio:
         command = [*self.command, "--port", str(self.port), "--no-browser", *flags]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, cwd=data.parent, env=environ, stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not self.answers():
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
@@ -64,7 +64,7 @@ class LiveStudio:
     def jobs(self, **wanted) -> list[dict]:
         return self.api.get("/jobs", params=wanted).json()["jobs"]
 
-    def wait_for(self, job_id: str, timeout_s: float = 100) -> dict:
+    def wait_for(self, job_id: str, timeout_s: float = 200) -> dict:
         deadline = time.monotonic() + timeout_s
         while (job := self.api.get(f"/jobs/{job_id}").json())["state"] in ("queued", "running", "paused"):
             assert time.monotonic() < deadline, job
@@ -79,7 +79,7 @@ class LiveStudio:
     def stop(self) -> int:
         self.process.send_signal(signal.SIGINT)
         try:
-            return self.process.wait(timeout=20)
+            return self.process.wait(timeout=60)
         finally:
             self.process.kill()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backend import skyreels_integration
 from backend.core.config import ROOT
 from backend.core.errors import JobCancelled, ModelUnavailable, NotEnoughMemory, RenderFailed
 from backend.core.placement import Need, Placement
@@ -38,6 +39,19 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def test_a_container_with_a_share_of_the_cores_gets_no_more_threads(monkeypatch):
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(8)
+        monkeypatch.setattr(skyreels_integration, "usable_cores", lambda: 3)
+        skyreels_integration._import_torch.__wrapped__()
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

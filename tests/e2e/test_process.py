@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+from tests.pace import within
 from tests.studio import ROOT, LiveStudio
 from tests.tiny_checkpoints import build_checkpoint
 
@@ -37,7 +38,7 @@ def test_submitting_answers_in_a_tenth_of_a_second_while_a_job_runs(live):
     live.wait_for(running)
     p95 = sorted(took)[57]
     print(f"submit while rendering: p50 {sorted(took)[30] * 1000:.0f} ms, p95 {p95 * 1000:.0f} ms")
-    assert p95 < 0.1
+    assert p95 < within(0.1)
 
 
 def test_memory_does_not_grow_with_uploads_or_films(live, noisy_film):
@@ -155,7 +156,7 @@ def test_ctrl_c_ends_it_cleanly_with_a_job_and_an_event_stream_open(data):
         next(events.iter_lines())
         start = time.monotonic()
         assert studio.stop() == 0
-        assert time.monotonic() - start < 15
+        assert time.monotonic() - start < within(15)
     assert "Traceback" not in studio.log.read_text()
     again = LiveStudio(data)
     assert again.api.get(f"/jobs/{job_id}").json()["state"] in ("queued", "running")

@@ -15,6 +15,7 @@ from backend.core.schema import parse_request
 from backend.jobs.job import JobState
 from backend.jobs.store import Store
 from tests.conftest import SMALL
+from tests.pace import within
 from tests.studio import LiveStudio
 
 LONG = SMALL | {"num_frames": 600, "resolution": "640x360"}
@@ -40,7 +41,7 @@ def test_ten_thousand_jobs_do_not_slow_the_start(tmp_path):
         print(f"ready after {ready:.1f} s")
         assert len(listed) == 50
         assert len(interrupted) == 1
-        assert ready < 10  # 5 on an idle machine, see docs/reliability.md
+        assert ready < within(10)  # 5 on an idle machine, see docs/reliability.md
     finally:
         studio.stop()
 
@@ -58,8 +59,8 @@ def cancel_often(generator, engine, a_request, times: int) -> None:
         slowest[1] = max(slowest[1], time.monotonic() - began)
     engine.faults.seconds_per_step = 0
     print(f"{times} cancellations: answered within {slowest[0]:.3f} s, ended within {slowest[1]:.2f} s")
-    assert slowest[0] < 0.3
-    assert slowest[1] < 2
+    assert slowest[0] < within(0.3)
+    assert slowest[1] < within(2)
     assert generator.wait(generator.submit(a_request()).id, 30).state is JobState.SUCCEEDED
 
 
@@ -103,7 +104,7 @@ def end_often(data, times: int) -> None:
     studio.stop()
     print(f"{times} signals: ended within {slowest:.1f} s")
     assert job["state"] == "succeeded"
-    assert slowest < 15
+    assert slowest < within(15)
 
 
 def test_three_signals_at_random_moments(tmp_path):

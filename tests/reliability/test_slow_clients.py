@@ -16,6 +16,7 @@ import uvicorn
 
 from backend.media.uploads import Uploads
 from backend.web import api, guard, patience
+from tests.pace import within
 from tests.studio import free_port
 from tests.web.test_api import png
 
@@ -74,7 +75,7 @@ def test_headers_that_never_end_are_not_waited_for(port):
             wire.sendall(b"a")
         slowest = max(slowest, healthy(port))
         time.sleep(0.2)
-    assert slowest < 1
+    assert slowest < within(1)
     closed = 0
     for wire in wires:
         wire.settimeout(HEADERS_S + 5)
@@ -89,7 +90,7 @@ def test_headers_that_never_end_are_not_waited_for(port):
 def test_a_body_that_does_not_come_is_not_waited_for(port):
     head = f"POST /api/v1/plan HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Length: 30\r\n\r\n".encode()
     wires = [connected(port, head + b'{"prompt": ') for _ in range(50)]
-    assert healthy(port) < 1
+    assert healthy(port) < within(1)
     for wire in wires:
         wire.settimeout(IDLE_S + 5)
         answer = b"".join(iter(lambda wire=wire: wire.recv(10_000), b""))  # until it is closed
@@ -116,7 +117,7 @@ def test_a_flood_of_connections_leaves_room_for_others(port, monkeypatch):
     for wire in wires:
         wire.close()
     time.sleep(0.2)
-    assert healthy(port) < 1
+    assert healthy(port) < within(1)
 
 
 def test_who_asks_again_in_time_keeps_the_connection(port):
@@ -163,7 +164,7 @@ def test_uploads_that_come_too_slowly_give_their_slot_to_others(port, kind, gene
         said = Counter(wire.result().partition(b"\r\n")[0] for wire in slow)
     assert list(said) == [b"HTTP/1.1 422 Unprocessable Entity"]
     assert took < 10 / 2 * IDLE_S + 5
-    assert healthy(port) < 1
+    assert healthy(port) < within(1)
     assert [path.name for path in generator.settings.uploads.iterdir() if path.name[0] != "."] == [answer.json()["id"]]
     assert list((generator.settings.uploads / ".parts").iterdir()) == []
 

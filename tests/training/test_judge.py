@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.tiny.films import A_SHARD, FRAMES, SHORT, scene_of
-from training.tiny.judge import QUESTIONS, SEEN, Lessons, moved, truth
+from training.tiny.films import A_SHARD, FRAMES, HELD_OUT, SHORT, draw_film, scene_of
+from training.tiny.judge import QUESTIONS, SEEN, Lessons, load_judge, moved, truth
 from training.tiny.world import HEIGHT, MOTIONS, WIDTH, mirrored
 
 
@@ -52,6 +52,15 @@ def test_a_film_in_a_mirror_has_the_answers_of_one(lessons):
     assert told <= possible
     assert {places[n, 1, 0] > places[n, 0, 0] for n in range(16)} == {True, False}
     assert len(MOTIONS) > max(right["motion"])
+
+
+@pytest.mark.parametrize("number", range(HELD_OUT, HELD_OUT + 4))
+def test_a_film_in_a_mirror_is_judged_as_one(number):
+    judge = load_judge()
+    film = draw_film(number, SHORT)
+    answers = judge.answers(film)
+    assert answers == truth(scene_of(number))
+    assert judge.answers(film[:, :, ::-1]) == truth(mirrored(scene_of(number)))
 
 
 def test_a_step_has_the_same_lessons_every_time(lessons):

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.pace import within
+
 SMALL = {
     "prompt": "a red boat at sunset",
     "resolution": "128x96",
@@ -330,4 +332,4 @@ def test_submitting_is_quick_while_a_job_runs(client, generator, engine):
         submit(client)
         took.append(time.perf_counter() - start)
     engine.release()
-    assert sorted(took)[37] < 0.1
+    assert sorted(took)[37] < within(0.1)
