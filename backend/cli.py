@@ -28,7 +28,8 @@ from backend.core.config import Settings
 from backend.core.errors import InvalidRequest, StudioBusy, StudioError
 from backend.core.planning import steps_in_words
 from backend.core.schema import Fit, Mode, Orientation, Preset, SkyReelsOptions, parse_request
-from backend.system.supervisor import SUPERVISED, supervise
+from backend.jobs.room import is_disk_full
+from backend.system.supervisor import RESTART, SUPERVISED, supervise
 from backend.web.network import check_host
 
 DONE, FAILED, BAD_REQUEST, CANCELLED = 0, 1, 2, 130
@@ -276,7 +277,11 @@ def serve(host: str | None, port: int, lan: bool, browser: bool) -> None:
         from backend.web.run import run_server
 
         run_server(Settings.from_env(), host, port, lan=lan, open_browser=browser)
-    except StudioError as error:
+    except (StudioError, OSError) as error:
+        if is_disk_full(error):
+            fail(f"The studio cannot start ({error}) It tries again until there is room.", RESTART)
+        if isinstance(error, OSError):
+            raise
         fail(str(error), FAILED)
 
 

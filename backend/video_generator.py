@@ -30,7 +30,6 @@ from backend.core.errors import (
     InvalidRequest,
     JobCancelled,
     NoDevice,
-    NotEnoughSpace,
     NotFound,
     StudioBusy,
     StudioError,
@@ -43,9 +42,9 @@ from backend.jobs.engine import Engine, Report, Reporter
 from backend.jobs.history import open_history
 from backend.jobs.job import ACTIVE, ENDED, Artifact, Job, JobError, JobState
 from backend.jobs.render import Render
-from backend.jobs.room import Room, is_disk_full
+from backend.jobs.room import Room, Spare, is_disk_full, is_of_the_disk
 from backend.jobs.runner import run_job
-from backend.jobs.store import Tally
+from backend.jobs.store import StoreDamaged, Tally
 from backend.jobs.tidying import Tidying
 from backend.library.checkpoints import Checkpoint, find_checkpoints
 from backend.media.outputs import LIVE, PREVIEW, VIDEO, move_to_trash, restore_from_trash
@@ -88,12 +87,23 @@ class VideoGenerator:
         self._lock_file = FileLock(settings.lock, thread_local=False)  # start and stop may come from other threads
         try:
             self._lock_file.acquire(timeout=0)
+            self._lock_inode = settings.lock.stat().st_ino
         except Timeout:
             raise StudioBusy(
                 f"Another studio already uses the data folder {settings.data.name!r};",
                 hint="use that one, stop it, or give this one its own folder with --data.",
             ) from None
-        self.store, self.news = open_history(settings)
+        except OSError as error:  # a full disk too, which `is_disk_full` finds in the chain
+            raise StudioError(
+                f"The lock outputs/{settings.lock.name} cannot be taken ({error.strerror});",
+                hint="it must be a file that this user may write; remove what is there.",
+            ) from None
+        spare = Spare(settings.spare)
+        try:
+            self.store, self.news = open_history(settings, spare.give_up)
+        except BaseException:
+            self._lock_file.release()
+            raise
         self.uploads = Uploads(settings)
         self.monitor = Monitor(settings.data)
         self._changed = threading.Condition(threading.RLock())
@@ -104,7 +114,7 @@ class VideoGenerator:
         self._thread: threading.Thread | None = None
         self._catalog: tuple[float, dict[str, Checkpoint]] = (0.0, {})
         self._room = Room(settings)
-        self.tidying = Tidying(settings, self.store, self.uploads)
+        self.tidying = Tidying(settings, self.store, self.uploads, spare)
 
     # --- life ---
 
@@ -174,12 +184,7 @@ class VideoGenerator:
         """
         plan = self.plan(request)
         self._room.check(plan)
-        try:
-            job = self.store.add(request, plan, key=key, limit=self.settings.queue_limit)
-        except sqlite3.Error as error:
-            if not is_disk_full(error):
-                raise
-            raise NotEnoughSpace("The disk is full;", hint="delete films and empty the trash.") from None
+        job = self.store.add(request, plan, key=key, limit=self.settings.queue_limit)
         self._announce()
         return job
 
@@ -245,10 +250,18 @@ class VideoGenerator:
         unfinished film could have gone on from is gone at once.
         """
         job = self.store.set_trashed(job_id, True)
-        shutil.rmtree(self.settings.temp / job.id, ignore_errors=True)
         if job.artifact:
-            with contextlib.suppress(NotFound):  # somebody took the folder away already
+            try:
                 move_to_trash(self.settings.outputs, job_id)
+            except NotFound:
+                pass  # somebody took the folder away already
+            except OSError as error:
+                self.store.set_trashed(job_id, False)
+                raise StudioError(
+                    f"The film cannot be moved to the trash ({error.strerror});",
+                    hint="see that outputs/ can be written.",
+                ) from error
+        shutil.rmtree(self.settings.temp / job.id, ignore_errors=True)
         return job
 
     def restore(self, job_id: str) -> Job:
@@ -258,6 +271,10 @@ class VideoGenerator:
         if job.artifact and not (self.settings.outputs / job_id).exists():
             restore_from_trash(self.settings.outputs, job_id)
         return self.store.set_trashed(job_id, False)
+
+    def empty_trash(self) -> int:
+        """Remove for good what is in the trash, films and all; how many jobs."""
+        return self.tidying.empty_trash()
 
     def file(self, job_id: str, name: str) -> Path:
         """A file of a finished film: `video.mp4`, `thumbnail.jpg` or `metadata.json`. Raises NotFound."""
@@ -386,7 +403,7 @@ class VideoGenerator:
         while True:
             try:
                 return write()
-            except sqlite3.Error as error:
+            except (sqlite3.Error, StudioError) as error:
                 log.error("the store cannot be written (%s); trying again", error)
                 with self._changed:
                     if self._stopping:
@@ -398,6 +415,13 @@ class VideoGenerator:
         if isinstance(error, StudioError):
             log.warning("job %s: failed: %s", job.id, error)
             return JobError.of(error.code, error.message, error.hint)
+        if is_of_the_disk(error):
+            log.warning("job %s: failed", job.id, exc_info=error)
+            return JobError.of(
+                "disk",
+                f"The disk or the system refused a file ({_without_paths(error, self.settings)});",
+                "See that the data folder can be read and written, then retry: it goes on where it stood.",
+            )
         log.error("job %s: failed unexpectedly", job.id, exc_info=error)
         message = f"The render stopped with {type(error).__name__}: {_without_paths(error, self.settings)}."
         return JobError.of("internal", message, "Retry it; the log has the whole story.")
@@ -419,7 +443,8 @@ class VideoGenerator:
                 raise JobCancelled(render.job.id)
             render.note(at)
             if render.is_due(at, PROGRESS_EVERY_S):
-                with contextlib.suppress(sqlite3.Error):  # a full disk: the render itself will meet it, and say so
+                # A full disk: the render itself will meet it, and say so.
+                with contextlib.suppress(sqlite3.Error, StudioError):
                     self.store.set_progress(render.job, render.progress(at))
 
         return report
@@ -440,6 +465,7 @@ class VideoGenerator:
     def _watch(self) -> None:
         """Look after the worker, which cannot be interrupted: what does not answer is left with the process."""
         while not self._ended.wait(WATCH_EVERY_S):
+            self._keep_history()
             render = self._render
             if render is None or render.holding:
                 continue
@@ -449,6 +475,22 @@ class VideoGenerator:
                     self._start_afresh(render.job, f"cancelled {self.settings.cancel_s:g} s ago, it does not end")
             elif silent > render.patience_s(self.settings.hang_s, self.settings.slow_hang_s):
                 self._start_afresh(render.job, f"nothing was heard of it for {silent:.0f} s")
+
+    def _keep_history(self) -> None:
+        """See that what was acknowledged still stands on the disk, and that the folder is still this studio's."""
+        try:
+            if not _is_file(self.settings.lock, self._lock_inode):
+                log.error("the lock of the data folder was removed; it is taken again")
+                self._lock_file.release(force=True)
+                self._lock_file.acquire(timeout=0)
+                self._lock_inode = self.settings.lock.stat().st_ino
+            self.store.keep_files()
+        except (StoreDamaged, Timeout) as error:
+            if not self._stopping:
+                log.error("%s; the studio starts afresh", error)
+                end_process()
+        except (OSError, sqlite3.Error, StudioError) as error:
+            log.error("the history is not safe now (%s); it is looked at again", error)
 
     def _start_afresh(self, job: Job, reason: str) -> None:
         """End this process; the next one goes on with the job, and sets it aside when it ended three."""
@@ -496,6 +538,13 @@ def _existing(job: Job, path: Path) -> Path:
 
 def _no_file(job: Job, name: str) -> NotFound:
     return NotFound(f"Job {job.id} has no {name};", hint=f"it is {job.state.value}.")
+
+
+def _is_file(path: Path, inode: int) -> bool:
+    try:
+        return path.stat().st_ino == inode
+    except FileNotFoundError:
+        return False
 
 
 def _without_paths(error: Exception, settings: Settings) -> str:

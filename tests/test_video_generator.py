@@ -1,11 +1,16 @@
+import errno
 import itertools
+import os
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
-from backend.core.errors import Conflict, NotEnoughMemory, RenderFailed, StudioBusy
+from backend.core.errors import Conflict, NotEnoughMemory, NotFound, RenderFailed, StudioBusy, StudioError
+from backend.jobs.history import copies_in
 from backend.jobs.job import JobState
 from backend.media.probe import probe
 from backend.media.writer import read_recipe
@@ -171,6 +176,61 @@ def test_a_second_studio_on_the_folder_is_refused_in_a_sentence(generator, setti
         VideoGenerator(settings)
 
 
+def test_what_is_removed_under_a_running_studio_is_put_back(generator, settings, a_request, monkeypatch):
+    """`rm outputs/studio.*`: the jobs are written anew, and the folder is still taken."""
+    ended = []
+    monkeypatch.setattr("backend.video_generator.end_process", lambda: ended.append(1))
+    job = generator.wait(generator.submit(a_request()).id, timeout=30)
+    for file in settings.outputs.glob("studio.*"):
+        file.unlink()
+    deadline = time.monotonic() + 20
+    while not (settings.database.exists() and settings.lock.exists()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    with pytest.raises(StudioBusy, match="already uses the data folder"):
+        VideoGenerator(settings)
+    assert generator.job(job.id) == job
+    assert not ended
+
+
+def test_without_the_lock_the_history_itself_keeps_a_second_studio_out(generator, settings, monkeypatch):
+    monkeypatch.setattr("backend.jobs.store.BUSY_S", 0.1)
+    settings.lock.unlink()
+    with pytest.raises(StudioBusy, match=r"studio\.db|already uses"):
+        VideoGenerator(settings)
+
+
+def test_a_lock_that_another_studio_took_ends_the_process(generator, settings, monkeypatch):
+    ended = threading.Event()
+    monkeypatch.setattr("backend.video_generator.end_process", ended.set)
+    theirs = settings.lock.with_name("theirs.lock")
+    holder = "import filelock as f, sys; l = f.FileLock(sys.argv[1]); l.acquire(); print('held'); sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-u", "-c", holder, theirs], **pipes) as holding:
+        assert holding.stdout.readline() == b"held\n"
+        theirs.replace(settings.lock)
+        assert ended.wait(20)
+
+
+def test_a_history_that_was_cut_under_a_running_studio_ends_the_process(generator, settings, a_request, monkeypatch):
+    ended = threading.Event()
+    monkeypatch.setattr("backend.video_generator.end_process", ended.set)
+    generator.wait(generator.submit(a_request()).id, timeout=30)
+    generator.store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    generator.store._db.execute("PRAGMA cache_size = 0")
+    os.truncate(settings.database, 4096)
+    assert ended.wait(20)
+
+
+@pytest.mark.parametrize("name", ["studio.lock", "studio.db"])
+def test_a_folder_where_a_file_belongs_is_one_sentence(settings, name):
+    (settings.outputs / name).mkdir(parents=True)
+    with pytest.raises(StudioError, match=name):
+        VideoGenerator(settings)
+    (settings.outputs / name).rmdir()
+    VideoGenerator(settings).stop()  # nothing is held by the attempt that failed
+
+
 def test_a_stop_at_any_moment_of_the_start_is_quick(settings, monkeypatch):
     for delay in (0.0, 0.05):
         generator = VideoGenerator(settings, {"synthetic": SyntheticEngine()})
@@ -241,6 +301,36 @@ def test_a_deleted_film_goes_to_the_trash_and_comes_back(generator, settings, a_
     assert generator.file(job.id, "video.mp4").is_file()
     with pytest.raises(Conflict, match="not in the trash"):
         generator.restore(job.id)
+
+
+def test_an_emptied_trash_is_gone_for_good_from_the_copies_too(generator, settings, a_request):
+    kept, gone, cancelled = (generator.submit(a_request(prompt=f"film {number}")) for number in range(3))
+    generator.cancel(cancelled.id)
+    for job in (kept, gone):
+        generator.wait(job.id, timeout=30)
+    for job in (gone, cancelled):
+        generator.delete(job.id)
+    assert generator.empty_trash() == 2
+    assert generator.empty_trash() == 0
+    assert not (settings.trash / gone.id).exists()
+    assert generator.file(kept.id, "video.mp4").is_file()
+    with pytest.raises(NotFound):
+        generator.job(gone.id)
+    newest = copies_in(settings.copies)[0].read_bytes()
+    assert b"film 0" in newest
+    assert b"film 1" not in newest
+
+
+def test_a_film_that_cannot_go_to_the_trash_stays_in_the_gallery(generator, settings, a_request, monkeypatch):
+    job = generator.wait(generator.submit(a_request()).id, timeout=30)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("backend.video_generator.move_to_trash", full)
+    with pytest.raises(StudioError, match="cannot be moved to the trash"):
+        generator.delete(job.id)
+    assert generator.job(job.id).trashed_at is None
 
 
 def test_tidying_takes_old_uploads_and_the_old_trash_but_never_an_output(settings, a_request):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import streamlit as st
 
@@ -10,7 +11,7 @@ from backend.core.errors import StudioError
 from backend.core.schema import parse_request
 from backend.jobs.job import Job, JobState
 from ui import form
-from ui.studio import live_url, media_url, studio
+from ui.studio import attempt, live_url, media_url, studio
 from ui.theme import empty_stage, no_look
 from ui.words import age, ago, duration, plain, shortened, size
 
@@ -58,12 +59,12 @@ def film_dialog(job_id: str) -> None:
         if st.button("Extend", icon=":material/playlist_add:", key=f"extend_{job_id}"):
             extend(job)
         label = "Unstar" if job.favourite else "Favourite"
-        if st.button(label, icon=":material/star:", key=f"star_{job_id}"):
-            studio().store.set_favourite(job_id, not job.favourite)
+        starred = st.button(label, icon=":material/star:", key=f"star_{job_id}")
+        if starred and attempt(lambda: studio().store.set_favourite(job_id, not job.favourite)):
             st.rerun(scope="fragment")
         st.html(download_link(job))
-        if st.button("Delete", icon=":material/delete:", key=f"delete_{job_id}"):
-            studio().delete(job_id)
+        deleted = st.button("Delete", icon=":material/delete:", key=f"delete_{job_id}")
+        if deleted and attempt(lambda: studio().delete(job_id)):
             st.session_state["just_deleted"] = job_id
             st.rerun()
     with st.expander("Recipe"):
@@ -146,16 +147,17 @@ def progress_rows(job: Job) -> None:
     st.caption(time_words(job))
 
 
-def action(label: str, icon: str, job: Job, act: object, *, disabled: bool = False) -> None:
+def action(label: str, icon: str, job: Job, act: Callable[[str], object], *, disabled: bool = False) -> None:
     """A quiet button that does `act(job.id)`; a refusal is a toast."""
-
-    def clicked() -> None:
-        try:
-            act(job.id)  # type: ignore[operator]
-        except StudioError as error:
-            st.toast(plain(str(error)), icon=":material/error:")
-
-    st.button(label, icon=icon, key=f"{label}_{job.id}", type="tertiary", on_click=clicked, disabled=disabled)
+    st.button(
+        label,
+        icon=icon,
+        key=f"{label}_{job.id}",
+        type="tertiary",
+        on_click=attempt,
+        args=(lambda: act(job.id),),
+        disabled=disabled,
+    )
 
 
 def progress_words(job: Job) -> str:

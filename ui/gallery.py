@@ -6,11 +6,10 @@ import math
 
 import streamlit as st
 
-from backend.core.errors import StudioError
 from backend.jobs.job import Job, JobState
 from backend.jobs.store import Filter
-from ui.film import CREATE, film_card
-from ui.studio import header, poll_s, queue_mark, studio
+from ui.film import CREATE, action, film_card
+from ui.studio import attempt, header, poll_s, queue_mark, studio
 from ui.theme import empty_stage
 from ui.words import age, plain, shortened
 
@@ -52,7 +51,12 @@ def grid(wanted: Filter) -> None:
         return
     pages = math.ceil(count / PER_PAGE)
     bar, number = st.columns([3, 2], vertical_alignment="center")
-    bar.caption(f"{count} film{'s' if count > 1 else ''}")
+    with bar.container(horizontal=True, vertical_alignment="center"):
+        st.caption(f"{count} film{'s' if count > 1 else ''}", width="content")
+        if wanted.trashed and st.button(
+            "Empty the trash", icon=":material/delete_forever:", type="tertiary", key="empty"
+        ):
+            empty_dialog()
     page = 1
     if pages > 1:
         with number:
@@ -70,14 +74,18 @@ def trashed_card(job: Job) -> None:
     with st.container(border=True, key=f"trash_{job.id}"):
         st.markdown(plain(shortened(job.title, 60)))
         st.caption(f"deleted {age(job.trashed_at or 0)}, kept for a week")
-        st.button("Restore", icon=":material/undo:", key=f"restore_{job.id}", on_click=restore, args=(job.id,))
+        action("Restore", ":material/undo:", job, studio().restore)
 
 
-def restore(job_id: str) -> None:
-    try:
-        studio().restore(job_id)
-    except StudioError as error:
-        st.toast(plain(str(error)), icon=":material/error:")
+@st.dialog("Empty the trash")
+def empty_dialog() -> None:
+    count = studio().store.count(Filter(trashed=True))
+    what = "Its one entry is" if count == 1 else f"Its {count} entries are"
+    st.write(f"{what} removed for good, films and recipes. There is no undo.")
+    sure = st.button("Remove for good", icon=":material/delete_forever:", type="primary", key="really_empty")
+    if sure and attempt(studio().empty_trash):
+        st.session_state.pop("just_deleted", None)
+        st.rerun()
 
 
 def nothing(wanted: Filter) -> None:
@@ -99,7 +107,7 @@ def undo_bar() -> None:
     with st.container(border=True, horizontal=True, vertical_alignment="center", key="undo"):
         st.markdown("The film is in the trash.")
         if st.button("Undo", icon=":material/undo:", type="tertiary", key="undo_delete"):
-            restore(job_id)
+            attempt(lambda: studio().restore(job_id))
             st.session_state.pop("just_deleted", None)
             st.rerun()
 

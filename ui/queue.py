@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import time
 
 import streamlit as st
 
-from backend.core.errors import StudioError
 from backend.jobs.job import Job, JobState
 from backend.jobs.store import Filter
 from ui import form
 from ui.film import CREATE, action, progress_card
-from ui.studio import header, poll_s, queue_mark, studio
+from ui.studio import attempt, header, poll_s, queue_mark, studio
 from ui.theme import empty_stage
 from ui.words import age, clock, duration, plain, shortened
 
@@ -25,7 +25,8 @@ def queue_bar(active: list[Job], more: int) -> None:
         label, icon = (
             ("Resume the queue", ":material/play_arrow:") if paused else ("Pause the queue", ":material/pause:")
         )
-        st.button(label, icon=icon, key="queue_switch", on_click=studio().pause_queue, args=(not paused,))
+        flip = functools.partial(studio().pause_queue, not paused)
+        st.button(label, icon=icon, key="queue_switch", on_click=attempt, args=(flip,))
         if paused:
             st.caption("Paused: the current film finishes, no other starts.")
         elif active and not more and all(job.state is not JobState.PAUSED and not job.error for job in active):
@@ -68,13 +69,9 @@ def facts(job: Job) -> str:
 
 def edit(job: Job) -> None:
     """Hold a waiting job and open its wish on the Create page, where Generate replaces it."""
-    try:
-        studio().pause(job.id)
-    except StudioError as error:
-        st.toast(plain(str(error)), icon=":material/error:")
-        return
-    form.edit(job.id, job.request, job.plan)
-    st.switch_page(CREATE)
+    if attempt(lambda: studio().pause(job.id)):
+        form.edit(job.id, job.request, job.plan)
+        st.switch_page(CREATE)
 
 
 def ended_row(job: Job) -> None:

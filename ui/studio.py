@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import streamlit as st
 
@@ -15,6 +16,7 @@ from backend.jobs.store import Filter
 from backend.media.uploads import Upload
 from backend.video_generator import VideoGenerator, shared_generator
 from ui.theme import band
+from ui.words import plain
 
 BUSY_POLL_S = 1.0
 IDLE_POLL_S = 5.0
@@ -64,6 +66,16 @@ def preview_url(upload: Upload, width: int, height: int, fit: str) -> str:
     if web.serving:
         return f"/app/static/uploads/{upload.id}/preview.jpg?width={width}&height={height}&fit={fit}"
     return str(studio().uploads.preview(upload.id, width, height, Fit(fit)))
+
+
+def attempt(act: Callable[[], object]) -> bool:
+    """Do what a button is for; a refusal is a toast. Whether it was done."""
+    try:
+        act()
+    except StudioError as error:
+        st.toast(plain(str(error)), icon=":material/error:")
+        return False
+    return True
 
 
 def header(title: str, sentence: str, model: str | None = None) -> None:

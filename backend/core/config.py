@@ -97,6 +97,11 @@ class Settings:
         return self.outputs / ".damaged"
 
     @property
+    def spare(self) -> Path:
+        """Room that the history gets when the disk is full."""
+        return self.outputs / ".spare"
+
+    @property
     def lock(self) -> Path:
         return self.outputs / "studio.lock"
 

@@ -18,6 +18,7 @@ NAME = "state.safetensors"
 
 def write_snapshot(folder: Path, state: State) -> None:
     """Put `state` into `folder`, in place of an earlier one; on the disk when this returns."""
+    folder.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up meanwhile
     part = folder / f"{NAME}.part"
     facts = json.dumps(state.facts | {"digest": _digest(state)})
     save_file(state.tensors, part, metadata={"facts": facts})

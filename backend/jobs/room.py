@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import re
 import shutil
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
-from backend.core.config import Settings
+from backend.core.config import MIB, Settings
 from backend.core.errors import NotEnoughSpace
 from backend.core.planning import Plan
 
 log = logging.getLogger(__name__)
 
 CHECK_S = 5.0  # how often a full disk is asked whether there is room again
-FULL_WORDS = ("database or disk is full", f"(os error {errno.ENOSPC})")  # of SQLite and of safetensors
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+# Refusals of the disk or the system that may pass, and that say nothing about what was read or written.
+PASSING = FULL | {
+    *(errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENODEV, errno.ENXIO, errno.ESTALE),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EBUSY, errno.ETIMEDOUT),
+}
+OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors words it
 
 
 class Room:
@@ -30,7 +40,7 @@ class Room:
         free, needed = self._free(), self._bytes_for(plan)
         if free < needed:
             raise NotEnoughSpace(
-                f"{free / 1e9:.1f} GB of disk are free, {needed / 1e9:.1f} GB are needed (with the reserve);",
+                f"{_gb(free)} of disk are free, {_gb(needed)} are needed (with the reserve);",
                 hint="delete films and empty the trash, or move the data folder with --data.",
             )
 
@@ -40,7 +50,7 @@ class Room:
         # Not at once, even if there is room by the numbers: what filled the disk may do so again.
         self._look_again = time.monotonic() + CHECK_S
         return NotEnoughSpace(
-            f"Waits for room on the disk: {self._needed / 1e9:.1f} GB must be free;",
+            f"Waits for room on the disk: {_gb(self._needed)} must be free;",
             hint="delete films and empty the trash. Then it goes on by itself.",
         )
 
@@ -60,12 +70,57 @@ class Room:
         return plan.forecast.disk_bytes + self._settings.disk_reserve_bytes
 
 
+def _gb(size: int) -> str:
+    """
+    >>> _gb(0), _gb(2_340_000), _gb(5 * 10**9)
+    ('0.0 MB', '2.3 MB', '5.0 GB')
+    """
+    return f"{size / 1e9:.1f} GB" if size >= 10**9 else f"{size / 1e6:.1f} MB"
+
+
+class Spare:
+    """A file of a few MB that is given up when the disk is full, so that the history can still be opened and written:
+    what is cancelled or deleted then is kept, which is how room is made.
+    """
+
+    BYTES = 4 * MIB
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def lay(self) -> None:
+        """Put it there, if the disk has room for a hundred of it. Raises OSError."""
+        if not self._path.exists() and shutil.disk_usage(self._path.parent).free > 100 * self.BYTES:
+            self._path.write_bytes(os.urandom(self.BYTES))  # which no file system makes smaller
+
+    def give_up(self) -> bool:
+        """Remove it; whether it was there."""
+        try:
+            self._path.unlink()
+        except OSError:
+            return False
+        log.warning("the disk is full; the history was given its spare %d MB", self.BYTES // MIB)
+        return True
+
+
+def is_of_the_disk(error: BaseException) -> bool:
+    """Whether the disk or the system refused, for a reason that may pass."""
+    return is_disk_full(error) or bool(PASSING & set(map(_number, _chain(error))))
+
+
 def is_disk_full(error: BaseException | None) -> bool:
     """Whether that, or what it came from, says that nothing more can be written."""
+    return any(isinstance(link, NotEnoughSpace) or _number(link) in FULL for link in _chain(error))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
-        if isinstance(error, NotEnoughSpace) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if any(words in str(error) for words in FULL_WORDS):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
+
+
+def _number(error: BaseException) -> int | None:
+    """The errno of an error of the system, whoever words it."""
+    worded = OS_ERROR.search(str(error))
+    found = int(worded[1]) if worded else getattr(error, "errno", None)
+    return found if isinstance(found, int) else None

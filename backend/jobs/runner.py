@@ -5,7 +5,6 @@ joined, checked and published.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import math
 import shutil
@@ -20,12 +19,20 @@ from pydantic import ValidationError
 
 from backend import __version__
 from backend.core.config import Settings
-from backend.core.errors import DeviceLost, JobCancelled, ModelUnavailable, NotEnoughMemory, NotFound, RenderFailed
+from backend.core.errors import (
+    Conflict,
+    DeviceLost,
+    JobCancelled,
+    ModelUnavailable,
+    NotEnoughMemory,
+    NotFound,
+    RenderFailed,
+)
 from backend.core.planning import Plan, Stage
 from backend.core.schema import Fit
 from backend.jobs.engine import Engine, Inputs, Report, Reporter, Task
 from backend.jobs.job import ARTIFACT, PLAN, Artifact, Job
-from backend.jobs.room import is_disk_full
+from backend.jobs.room import is_of_the_disk
 from backend.media.fitting import Frames, Picture, fit_back, fit_picture
 from backend.media.outputs import LIVE, PREVIEW, THUMBNAIL, VIDEO, publish, read_metadata, write_metadata
 from backend.media.probe import MediaInfo
@@ -60,10 +67,10 @@ def run_job(
             segments = make_segments(job, engine, checkpoint, uploads, work, report)
             report(Report(Stage.SAVING, 0.5, frames_ready=plan.total_frames if len(plan.segments) > 1 else 0))
             artifact = _publish(job, segments, recipe, settings, seconds())
-    except (JobCancelled, DeviceLost, ModelUnavailable, NotEnoughMemory, sqlite3.Error):
+    except (JobCancelled, DeviceLost, ModelUnavailable, NotEnoughMemory, Conflict, sqlite3.Error):
         raise
     except Exception as error:
-        if not is_disk_full(error) and getattr(error, "errno", None) not in (errno.EMFILE, errno.ENFILE):
+        if not is_of_the_disk(error):
             shutil.rmtree(work, ignore_errors=True)  # what was kept may be the reason
         raise
     shutil.rmtree(work, ignore_errors=True)
@@ -284,7 +291,7 @@ def _publish(
     plan = job.plan
     work = segments[0].parent
     film = work / FILM
-    film.mkdir(exist_ok=True)
+    film.mkdir(parents=True, exist_ok=True)
     join_segments(film / VIDEO, segments, recipe=recipe, title=job.title)
     shutil.copy(work / THUMBNAIL, film / THUMBNAIL)
     artifact = Artifact(

@@ -10,6 +10,9 @@ import contextlib
 import dataclasses
 import functools
 import json
+import logging
+import os
+import shutil
 import sqlite3
 import statistics
 import threading
@@ -17,9 +20,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from backend.core.errors import Conflict, NotFound, QueueFull, StudioError
+from backend.core.errors import Conflict, NotEnoughSpace, NotFound, QueueFull, StudioBusy, StudioError
 from backend.core.ids import is_id, new_id
 from backend.core.planning import Plan, Progress
 from backend.core.schema import GenerationRequest
@@ -36,9 +39,26 @@ from backend.jobs.job import (
     JobError,
     JobState,
 )
+from backend.media.durable import replace_file
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 SCHEMA_VERSION = 1
 DEATHS_TO_QUARANTINE = 3
+BUSY_S = 5.0  # how long another program may hold the file
+LEAST_FREE_BYTES = 2**20  # with less, an error of the disk is taken for a full one
+MAKE_ROOM = "delete films and empty the trash, or make room in another way; then it goes on."
+# What says nothing about the file itself.
+OF_THE_DISK = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_AUTH,
+)
 SEARCH_WORDS = 50  # SQLite refuses conditions without end
 LATEST = 253402300799.0  # the last second of the year 9999
 
@@ -103,48 +123,69 @@ class Tally:
 class Store:
     """The jobs table and a few settings. Thread-safe; `version` grows with every change, so pollers can skip work.
 
-    Raises StoreDamaged for a file that is no whole database of this schema, or that another program has locked.
+    Its files belong to it alone while it is open, and what a call has written stands in them under their names: where
+    somebody removes them meanwhile, they are written anew. On a full disk `make_room` is asked once for some more.
+
+    Raises StoreDamaged for a file that is no whole database of this schema; and where the disk is to blame and the file
+    may be whole, NotEnoughSpace, StudioBusy (another program holds it) or StudioError. Every call raises NotEnoughSpace
+    where the disk is full.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, make_room: Callable[[], bool] = lambda: False) -> None:
         self.version = 0
+        self._path = path
+        self._make_room = make_room
         self._lock = threading.RLock()
         path.parent.mkdir(parents=True, exist_ok=True)
-        old = path.exists()
-        if old and not path.stat().st_size:
-            raise StoreDamaged("it is empty")  # SQLite would take it for a new one
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._db.row_factory = sqlite3.Row
-        self._db.text_factory = lambda raw: raw.decode(errors="replace")  # damaged text must not hide its row
         try:
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON"):
-                self._db.execute(f"PRAGMA {pragma}")
-            found = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if found == 0 and old:
-                raise sqlite3.DatabaseError("it has no tables")  # they were in a WAL that is lost or damaged
-            if found == 0:
-                # Out of the WAL at once: SQLite leaves a damaged WAL out without a word.
-                self._db.executescript(f"BEGIN; {SCHEMA} COMMIT; PRAGMA wal_checkpoint(TRUNCATE);")
-            elif found != SCHEMA_VERSION:
-                raise sqlite3.DatabaseError(f"schema version {found}, this studio reads {SCHEMA_VERSION}")
-            if _layout(self._db) != _expected_layout():
-                raise sqlite3.DatabaseError("its tables are not those of this studio")
-            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")  # a damaged header can forbid every write
-            if self._fault() is not None:
-                self._db.execute("REINDEX")  # an index that forgot a row is made anew from the rows
-                if fault := self._fault():
-                    raise sqlite3.DatabaseError(fault)
-        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter where damage is quoted
-            self._db.close()
-            raise StoreDamaged(str(error) if isinstance(error, sqlite3.Error) else "malformed") from None
+            self._db = _connect(path)
+        except NotEnoughSpace:
+            if not make_room():
+                raise
+            self._db = _connect(path)
+        self._files = self._seen()
 
     def close(self) -> None:
         with self._lock:
             self._db.close()
 
-    def _fault(self) -> str | None:
-        answer = self._db.execute("PRAGMA integrity_check(1)").fetchone()[0]
-        return None if answer == "ok" else str(answer)
+    # --- its files ---
+
+    def keep_files(self) -> None:
+        """Write the files anew if they are not those that were opened, or were cut. Raises as Store does: StoreDamaged
+        where what they held cannot be read any more.
+        """
+        with self._lock:
+            seen = self._seen()
+            if all(old[0] == new[0] and old[1] <= new[1] for old, new in zip(self._files, seen, strict=True)):
+                self._files = seen
+                return
+            log.error("the files of the history were removed or cut while it was open; they are written anew")
+            part = self._path.with_name(self._path.name + ".part")
+            try:
+                part.unlink(missing_ok=True)
+                self._db.execute("VACUUM INTO ?", (str(part),))
+            except sqlite3.Error as error:
+                with contextlib.suppress(OSError):
+                    part.unlink()
+                raise _explained(self._path, error) from error
+            self._db.close()
+            for companion in ("-wal", "-shm"):
+                self._path.with_name(self._path.name + companion).unlink(missing_ok=True)
+            replace_file(part, self._path)
+            self._db = _connect(self._path)
+            self._files = self._seen()
+
+    def _seen(self) -> list[tuple[int, int]]:
+        """Inode and size of the database and of its WAL; zeros for one that is not there."""
+        found = []
+        for companion in ("", "-wal"):
+            try:
+                status = os.stat(f"{self._path}{companion}")
+                found.append((status.st_ino, status.st_size))
+            except FileNotFoundError:
+                found.append((0, 0))
+        return found
 
     # --- copies, and what damage leaves ---
 
@@ -161,19 +202,21 @@ class Store:
             self.version += bool(lost)
             return [str(row["id"]) for row in lost]
 
-    def take_back(self, copy: Path, job_ids: Iterable[str] | None = None) -> None:
+    def take_back(self, copy: Path, job_ids: Iterable[str] | None = None) -> int:
         """Add those of `job_ids` that are not here from an earlier copy of the store, or all that waited there; an
-        unusable copy has none.
+        unusable copy has none. How many were added.
         """
         try:
             source = Store(copy)
-        except StoreDamaged:
-            return
+        except StudioError:
+            return 0
         source.take_out_unreadable()
+        added = 0
         for job_id in [job_id for job_id, _ in source.queue()] if job_ids is None else job_ids:
             with contextlib.suppress(NotFound):
-                self.adopt(source.get(job_id))
+                added += self.adopt(source.get(job_id))
         source.close()
+        return added
 
     def has(self, job_id: str) -> bool:
         return self._one("SELECT 1 FROM jobs WHERE id = ?", job_id) is not None
@@ -326,9 +369,14 @@ class Store:
             positions = [
                 r["position"] for r in self._all("SELECT position FROM jobs WHERE state = 'queued' ORDER BY 1")
             ]
-            with self._db:
-                self._db.execute("BEGIN")
-                self._db.executemany("UPDATE jobs SET position = ? WHERE id = ?", zip(positions, order, strict=True))
+            places_of = list(zip(positions, order, strict=True))
+
+            def write() -> None:
+                with self._db:
+                    self._db.execute("BEGIN")
+                    self._db.executemany("UPDATE jobs SET position = ? WHERE id = ?", places_of)
+
+            self._do(write)
             self.version += 1
             return self.get(job_id)
 
@@ -443,22 +491,104 @@ class Store:
     # --- SQL ---
 
     def _run(self, sql: str, *values: Any) -> sqlite3.Cursor:
-        with self._lock:
-            return self._db.execute(sql, values)
+        return self._do(lambda: self._db.execute(sql, values))
 
     def _change(self, sql: str, *values: Any) -> bool:
         with self._lock:
-            changed: bool = self._db.execute(sql, values).rowcount > 0
+            changed: bool = self._do(lambda: self._db.execute(sql, values)).rowcount > 0
             self.version += changed
             return changed
 
     def _one(self, sql: str, *values: Any) -> Any:
-        with self._lock:
-            return self._db.execute(sql, values).fetchone()
+        return self._do(lambda: self._db.execute(sql, values).fetchone())
 
     def _all(self, sql: str, *values: Any) -> list[Any]:
+        return self._do(lambda: self._db.execute(sql, values).fetchall())
+
+    def _do(self, work: Callable[[], T]) -> T:
+        """The result of `work`, one statement or transaction; what it wrote is under the files' names on return."""
         with self._lock:
-            return self._db.execute(sql, values).fetchall()
+            before = self._db.total_changes
+            try:
+                found = work()
+            except sqlite3.Error as error:
+                if not is_full(error):
+                    raise
+                if not self._make_room():
+                    raise NotEnoughSpace("The disk is full;", hint=MAKE_ROOM) from error
+                return self._do(work)
+            if self._db.total_changes != before:
+                self.keep_files()
+            return found
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """A connection to the whole database at `path`, a new one if there is none. Raises as Store does."""
+    old = path.exists()
+    if old and path.is_file() and not path.stat().st_size:
+        raise StoreDamaged("it is empty")  # SQLite would take it for a new one
+    database = None
+    try:
+        database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        database.row_factory = sqlite3.Row
+        database.text_factory = lambda raw: raw.decode(errors="replace")  # damaged text must not hide its row
+        pragmas = (
+            f"busy_timeout={1000 * BUSY_S:.0f}",
+            "locking_mode=EXCLUSIVE",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+        )
+        for pragma in (*pragmas, "foreign_keys=ON"):
+            database.execute(f"PRAGMA {pragma}")
+        found = database.execute("PRAGMA user_version").fetchone()[0]
+        if found == 0 and old:
+            raise sqlite3.DatabaseError("it has no tables")  # they were in a WAL that is lost or damaged
+        if found == 0:
+            # Out of the WAL at once: SQLite leaves a damaged WAL out without a word.
+            database.executescript(f"BEGIN; {SCHEMA} COMMIT; PRAGMA wal_checkpoint(TRUNCATE);")
+        elif found != SCHEMA_VERSION:
+            raise sqlite3.DatabaseError(f"schema version {found}, this studio reads {SCHEMA_VERSION}")
+        if _layout(database) != _expected_layout():
+            raise sqlite3.DatabaseError("its tables are not those of this studio")
+        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")  # a damaged header can forbid every write
+        if _fault(database) is not None:
+            database.execute("REINDEX")  # an index that forgot a row is made anew from the rows
+            if fault := _fault(database):
+                raise sqlite3.DatabaseError(fault)
+        return database
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter where damage is quoted
+        if database is not None:
+            database.close()
+        raise _explained(path, error) from None
+
+
+def _explained(path: Path, error: sqlite3.Error | UnicodeDecodeError) -> StudioError:
+    """Whether the file is damaged, or the disk or another program does not let it be read and written now."""
+    if isinstance(error, UnicodeDecodeError):
+        return StoreDamaged("malformed")
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the kind
+    may_write = os.access(path, os.R_OK | os.W_OK) and os.access(path.parent, os.W_OK)
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StudioBusy(f"Another program uses the history {path.name};", hint="close it, then start again.")
+    if code not in OF_THE_DISK or (code == sqlite3.SQLITE_READONLY and may_write):
+        return StoreDamaged(str(error))
+    if code == sqlite3.SQLITE_FULL or shutil.disk_usage(path.parent).free < LEAST_FREE_BYTES:
+        return NotEnoughSpace("The disk is full, and the history cannot be opened;", hint=MAKE_ROOM)
+    why = f"{path.name} is a folder" if path.is_dir() else str(error)
+    return StudioError(
+        f"The history {path.name} cannot be opened ({why});",
+        hint="nothing was changed; see that the disk is well and lets this user write, or move the file away: then the"
+        " newest copy is taken.",
+    )
+
+
+def _fault(database: sqlite3.Connection) -> str | None:
+    answer = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    return None if answer == "ok" else str(answer)
 
 
 def _layout(database: sqlite3.Connection) -> list[str]:

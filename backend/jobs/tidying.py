@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import shutil
 import sqlite3
 import time
 from pathlib import Path
 
 from backend.core.config import Settings
-from backend.core.errors import NotFound
-from backend.jobs.history import copy_history
+from backend.core.errors import NotFound, StudioError
+from backend.jobs.history import copies_in, copy_history
 from backend.jobs.job import ACTIVE, RETRIABLE
+from backend.jobs.room import Spare
 from backend.jobs.store import Store
 from backend.media.outputs import purge_trash
 from backend.media.uploads import Uploads, folder_bytes
@@ -19,20 +22,20 @@ from backend.media.uploads import Uploads, folder_bytes
 log = logging.getLogger(__name__)
 
 EVERY_S = 600
-COPY_EVERY_S = 3600  # of the history
+COPY_EVERY_S = 600  # of the history, and not oftener where the studio starts again and again
 LONG_AWAY_S = 7 * 24 * 3600  # no studio ran for so long, or the clock is wrong: nothing is removed for a day
 DOUBT_S = 24 * 3600
+SOON_S = 7200  # a clock that was set back by less is no wonder
 
 
 class Tidying:
     """Of one data folder. Ages are measured by a clock that nobody sets while the studio runs."""
 
-    def __init__(self, settings: Settings, store: Store, uploads: Uploads) -> None:
-        self._settings, self._store, self._uploads = settings, store, uploads
+    def __init__(self, settings: Settings, store: Store, uploads: Uploads, spare: Spare) -> None:
+        self._settings, self._store, self._uploads, self._spare = settings, store, uploads, spare
         self._began = (time.time(), time.monotonic())
         self._doubt_s = DOUBT_S if _long_away(settings.copies, time.time()) else 0
         self._done: float | None = None
-        self._copied: float | None = None
 
     @property
     def is_due(self) -> bool:
@@ -48,10 +51,10 @@ class Tidying:
         self._done = time.monotonic()
         settings, now = self._settings, self.now()
         try:
-            if self._copied is None or time.monotonic() - self._copied > COPY_EVERY_S:
+            self._spare.lay()
+            if self._is_copy_due():
                 copy_history(self._store, settings.copies)
-                self._copied = time.monotonic()
-        except (OSError, sqlite3.Error):
+        except (OSError, sqlite3.Error, StudioError):
             log.exception("the history was not copied; it is tried again later")
         try:
             if time.monotonic() - self._began[1] >= self._doubt_s:
@@ -60,8 +63,20 @@ class Tidying:
                 purge_trash(settings.outputs, settings.trash_keep_s, now)
                 self._clear_temp(now)
                 self._uploads.sweep(self._store.uploads_in_use(), settings.upload_keep_s, now)
-        except (OSError, sqlite3.Error):
+        except (OSError, sqlite3.Error, StudioError):
             log.exception("tidying failed; it is tried again later")
+
+    def empty_trash(self) -> int:
+        """Remove for good what is in the trash now, and have the newest copy forget it too; how many jobs."""
+        gone = self._store.purge(math.inf)
+        purge_trash(self._settings.outputs, -math.inf, 0)
+        with contextlib.suppress(OSError, sqlite3.Error, StudioError):  # a full disk; the next tidying copies
+            copy_history(self._store, self._settings.copies)
+        return len(gone)
+
+    def _is_copy_due(self) -> bool:
+        copies = copies_in(self._settings.copies)
+        return not copies or not 0 <= self.now() - copies[0].stat().st_mtime < COPY_EVERY_S
 
     def _clear_temp(self, now: float) -> None:
         """Remove from temp/ what no job can go on from; after a failure or a cancellation it is kept a while, and only
@@ -94,6 +109,6 @@ class Tidying:
 
 
 def _long_away(copies: Path, now: float) -> bool:
-    """Whether the last copy of the history, which is made every hour, is a week old by the clock, or of the future."""
-    made = [copy.stat().st_mtime for copy in copies.glob("*.db")]
-    return bool(made) and not -2 * COPY_EVERY_S <= now - max(made) <= LONG_AWAY_S
+    """Whether the last copy of the history, made every few minutes, is a week old by the clock, or of the future."""
+    made = [copy.stat().st_mtime for copy in copies_in(copies)]
+    return bool(made) and not -SOON_S <= now - max(made) <= LONG_AWAY_S

@@ -61,6 +61,7 @@ def join_segments(path: Path, segments: Sequence[Path], *, recipe: Mapping[str, 
 @contextlib.contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """Where to write a file that gets its name when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up meanwhile
     part = path.with_name(path.name + ".part")
     try:
         yield part
@@ -152,6 +153,7 @@ def write_live(path: Path, frames: Frames, fps: float) -> None:
     from PIL import Image
 
     first, *others = [Image.fromarray(picture) for picture in frames]
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     times = {"duration": round(1000 / fps), "loop": 0}
     first.save(part, "WEBP", save_all=True, append_images=others, **times, quality=50, method=0)

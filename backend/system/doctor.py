@@ -211,11 +211,13 @@ def check_history(settings: Settings) -> Check:
             fault = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
             jobs = database.execute("SELECT count(*) FROM jobs").fetchone()[0] if fault == "ok" else 0
     except (sqlite3.Error, UnicodeDecodeError) as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+            return Check("History", "ok", "in use by the studio that runs now, which keeps it whole")
         fault = str(error)
     if fault != "ok":
         way_out = "`./launch.sh doctor --repair` sets it aside and puts it together from its copy and the films"
         return Check("History", "failed", f"{settings.database.name} is damaged: {fault}", way_out)
-    copies = sorted(settings.copies.glob("*.db"))
+    copies = list(settings.copies.glob("*.db"))
     kept = f", {len(copies)} copies" if copies else ", no copy yet"
     return Check("History", "ok", f"{jobs} jobs{kept}")
 

@@ -21,10 +21,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from backend.core.errors import InvalidRequest, StudioError, UploadRefused
+from backend.core.errors import InvalidRequest, NotEnoughSpace, StudioError, UploadRefused
 from backend.core.schema import Fit, GenerationRequest, Mode, explain
 from backend.jobs.job import ENDED, JobState, plan_as_dict
-from backend.jobs.store import Filter
+from backend.jobs.room import is_disk_full
+from backend.jobs.store import MAKE_ROOM, Filter
 from backend.media.outputs import LIVE, PREVIEW
 from backend.media.uploads import Upload
 from backend.video_generator import VideoGenerator
@@ -124,6 +125,12 @@ def act_on_job(job_id: str, action: str, generator: Generator) -> dict[str, Any]
     if action not in actions:
         raise HTTPException(404)
     return actions[action](job_id).as_dict()
+
+
+@api.delete("/trash", tags=["jobs"])
+def empty_trash(generator: Generator) -> dict[str, int]:
+    """Remove for good what is in the trash, films and recipes; `removed` says how many jobs."""
+    return {"removed": generator.empty_trash()}
 
 
 @api.get("/jobs/{job_id}/events", tags=["jobs"])
@@ -403,6 +410,12 @@ def install_error_handlers(app: FastAPI) -> None:
         }
         message = reasons.get(error.status_code, str(error.detail))
         return error_response(error.status_code, f"http_{error.status_code}", message)
+
+    @app.exception_handler(OSError)
+    async def refused_by_the_disk(_: Request, error: OSError) -> JSONResponse:
+        if not is_disk_full(error):
+            raise error
+        return error_response(NotEnoughSpace.status, NotEnoughSpace.code, f"The disk is full; {MAKE_ROOM}")
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> JSONResponse:

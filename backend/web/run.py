@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import sys
@@ -22,6 +23,8 @@ from backend.web.guard import LOOPBACK_HOSTS
 from backend.web.network import make_token, names_of_this_machine, network_address, read_token
 from backend.web.patience import PatientProtocol
 from backend.web.server import create_app
+
+log = logging.getLogger(__name__)
 
 EVERY_ADDRESS = "0.0.0.0"
 GRACE_S = 3  # open downloads and event streams may finish for this long after Ctrl-C
@@ -107,7 +110,10 @@ def _announce(server: uvicorn.Server, settings: Settings, url: str, open_browser
         if server.should_exit:
             return
         time.sleep(0.05)
-    settings.address.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+    try:
+        settings.address.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+    except OSError as error:
+        log.warning("the address was not written (%s): commands will not find this studio", error.strerror)
     print(f"The studio is open at {url} (Ctrl-C closes it)", flush=True)
     if open_browser and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or os.name != "posix"):
         webbrowser.open(url)

@@ -201,6 +201,15 @@ def test_the_gallery_searches_stars_deletes_and_undoes(live, open_tab):
     expect(tab.get_by_text("No film matches")).to_be_visible()
     tab.get_by_role("button", name="Undo").click()
     expect(tab.get_by_text("1 film", exact=True)).to_be_visible()
+    film_named(tab, "a purple balloon").click()
+    tab.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    tab.get_by_text("Trash", exact=True).click()
+    expect(tab.get_by_text("kept for a week")).to_be_visible()
+    tab.get_by_role("button", name="Empty the trash").click()
+    tab.get_by_role("button", name="Remove for good").click()
+    expect(tab.get_by_text("The trash is empty")).to_be_visible()
+    assert [job["request"]["prompt"] for job in live.jobs(search="purple")] == []
+    expect(tab.get_by_role("button", name="Undo")).to_have_count(0)
 
 
 def test_a_prompt_is_text_and_nothing_else(live, open_tab):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -205,6 +206,35 @@ def test_the_poster_is_the_frame_a_third_into_what_is_new(job, run, settings):
     with Image.open(film.with_name("thumbnail.jpg")) as poster, av.open(str(film)) as container:
         wanted = list(container.decode(video=0))[30 + 20].to_ndarray(format="rgb24")
         assert np.abs(np.asarray(poster).astype(int) - wanted).mean() < 8
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EIO, errno.ENOSPC])
+def test_what_the_disk_refuses_at_the_end_costs_nothing_that_was_made(job, run, settings, monkeypatch, number):
+    wish = job()
+    with monkeypatch.context() as patch:
+
+        def refuse(*_, **__):
+            raise OSError(number, "refused")
+
+        patch.setattr("backend.jobs.runner.publish", refuse)
+        with pytest.raises(OSError, match="refused"):
+            run(wish)
+    reports = Reports()
+    assert run(wish, reports).frames == 60
+    assert not [at for at in reports if at.stage is Stage.DENOISING]
+
+
+def test_a_work_folder_that_is_removed_meanwhile_is_made_again(job, run, settings):
+    wish = job(num_frames=16, skyreels={})
+    gone = []
+
+    def report(at):
+        if at.stage is Stage.DENOISING and not gone:
+            shutil.rmtree(settings.temp / wish.id)
+            gone.append(at)
+
+    assert run(wish, report).frames == 16
+    assert gone
 
 
 def _folder_in_place_of(name):

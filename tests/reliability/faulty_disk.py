@@ -77,7 +77,9 @@ class FullDatabase:
 
     def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
         if sql.startswith(STATEMENTS) and self._disk.point(sql[:30]):
-            raise sqlite3.OperationalError("database or disk is full")
+            full = sqlite3.OperationalError("database or disk is full")
+            full.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise full
         return self._real.execute(sql, *values)
 
     def __getattr__(self, name: str) -> object:

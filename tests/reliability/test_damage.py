@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import random
 import shutil
 import sqlite3
@@ -11,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from backend.core.config import Settings
+from backend.core.errors import NotEnoughSpace, StudioBusy, StudioError
 from backend.core.schema import parse_request
-from backend.jobs.history import COPIES_KEPT, copy_history, open_history
+from backend.jobs.history import COPIES_KEPT, copies_in, copy_history, open_history
 from backend.jobs.job import JobState
-from backend.jobs.store import Filter
+from backend.jobs.store import Filter, StoreDamaged
 from backend.synthetic import SyntheticEngine
 from backend.video_generator import VideoGenerator
 from tests.conftest import SMALL
@@ -116,7 +120,8 @@ def test_without_a_copy_the_films_are_found_by_their_recipes(folder):
     shutil.move(settings.trash, settings.outputs / "kept-elsewhere")
     settings.database.write_bytes(b"nothing")
     store, news = open_history(settings)
-    assert "put together from an empty one and 2 films" in news
+    assert "put together from an empty one" in news
+    assert "2 films were found" in news
     assert [job.artifact.frames for job in store.find()] == [16, 16]
     store.close()
 
@@ -125,18 +130,109 @@ def test_a_history_that_was_moved_away_begins_with_the_films(folder):
     settings_of(folder).database.unlink()
     shutil.rmtree(settings_of(folder).copies)
     store, news = open_history(settings_of(folder))
-    assert news == "There was no history; 2 films were found in outputs/ and added to it."
+    assert news == "There was no history; 3 films were found in outputs/ and added to it."
+    assert store.count(Filter(trashed=True)) == 1
     store.close()
 
 
-def test_a_file_that_another_program_locks_is_copied_and_nothing_is_missing(folder):
+def test_a_history_that_is_gone_comes_back_from_its_copy(folder):
+    settings_of(folder).database.unlink()
+    news = check(folder)
+    assert news.startswith("The history could not be used (it was gone). It was put together from the copy studio-")
+    assert waiting(folder) == 21
+    assert not settings_of(folder).damaged.exists()
+
+
+def test_what_was_set_aside_is_better_than_nothing(folder):
+    settings = settings_of(folder)
+    shutil.rmtree(settings.copies)
+    (settings.damaged / "20260101T000000").mkdir(parents=True)
+    settings.database.rename(settings.damaged / "20260101T000000" / "studio.db")
+    assert "from the copy studio.db" in check(folder)
+    assert waiting(folder) == 22
+
+
+def test_a_file_that_another_program_holds_is_no_damage(folder, monkeypatch):
+    monkeypatch.setattr("backend.jobs.store.BUSY_S", 0.1)
     holder = sqlite3.connect(settings_of(folder).database, isolation_level=None)
-    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
     holder.execute("BEGIN EXCLUSIVE")
     try:
-        assert "its own file" in check(folder)
+        with pytest.raises(StudioBusy, match=r"Another program uses the history studio\.db; close it"):
+            open_history(settings_of(folder))
     finally:
         holder.close()
+    assert check(folder) is None
+    assert waiting(folder) == 22
+
+
+@pytest.mark.parametrize("companion", ["", "-wal"])
+def test_a_folder_where_the_database_belongs_is_one_sentence(folder, companion):
+    file = settings_of(folder).database
+    spoiled = file.with_name(file.name + companion)
+    spoiled.unlink(missing_ok=True)
+    spoiled.mkdir()
+    with pytest.raises(StudioError, match=r"The history studio\.db cannot be opened"):
+        open_history(settings_of(folder))
+    assert not settings_of(folder).damaged.exists()
+
+
+def test_nothing_is_moved_where_the_disk_is_full(folder, monkeypatch):
+    """Damaged and no room for a copy: as it was, until there is room."""
+    settings = settings_of(folder)
+    settings.database.write_bytes(b"nothing")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("backend.jobs.history.shutil.copyfile", full)
+        with pytest.raises(NotEnoughSpace, match="No space left on device"):
+            open_history(settings)
+    assert settings.database.read_bytes() == b"nothing"
+    assert not settings.damaged.exists()
+    assert "the copy studio-" in check(folder)
+
+
+@pytest.mark.parametrize("gone", [("",), ("-wal",), ("", "-wal"), ("", "-wal", "-shm")])
+def test_files_that_are_removed_while_it_runs_are_written_anew(folder, gone):
+    settings = settings_of(folder)
+    store, _ = open_history(settings)
+    one = store.find()[0]
+    for companion in gone:
+        settings.database.with_name(f"studio.db{companion}").unlink(missing_ok=True)
+    added = store.add(one.request, one.plan)
+    crashed = settings_of(folder.with_name("crashed"))
+    shutil.copytree(folder, crashed.data)
+    assert store.get(added.id) == added
+    store.close()
+    again, news = open_history(crashed)
+    assert again.get(added.id) == added
+    assert news is None
+    again.close()
+
+
+@pytest.mark.parametrize("companion", ["", "-wal"])
+def test_files_that_are_cut_while_it_runs_are_noticed(folder, companion):
+    settings = settings_of(folder)
+    store, _ = open_history(settings)
+    one = store.find()[0]
+    store.add(one.request, one.plan)
+    os.truncate(f"{settings.database}{companion}", 0)
+    with contextlib.suppress(StoreDamaged):  # or what it held was still in memory, and is written anew
+        store.keep_files()
+    store.close()
+    again, _ = open_history(settings)
+    assert again.count(Filter(states=(JobState.SUCCEEDED,))) == 2
+    assert again.count(Filter(states=(JobState.QUEUED,))) >= 20
+    again.close()
+
+
+def test_jobs_that_wait_in_the_copy_and_nowhere_else_come_back(folder):
+    settings = settings_of(folder)
+    with sqlite3.connect(settings.database) as database:
+        database.execute("DELETE FROM jobs WHERE prompt LIKE '%number 7'")
+    database.close()
+    assert check(folder) == "The history had lost 0 films and 1 waiting jobs; they were found and added."
     assert waiting(folder) == 22
 
 
@@ -154,8 +250,8 @@ def test_a_row_whose_id_is_no_text_any_more_is_taken_out_once(folder):
     with sqlite3.connect(settings_of(folder).database) as database:
         database.execute("UPDATE jobs SET id = CAST(x'ff' || substr(id, 2) AS TEXT) WHERE prompt LIKE '%number 7'")
     database.close()
-    assert check(folder) == "Jobs in the history that could not be read: 1. Of these 0 were recovered."
-    assert waiting(folder) == 22 - 1
+    assert check(folder) == "Jobs in the history that could not be read: 1. Of these 1 were recovered."
+    assert waiting(folder) == 22
 
 
 @pytest.mark.parametrize("way", ["lost", "first page", "cut"])
@@ -254,21 +350,42 @@ def test_every_mutant_starts_with_every_film(folder, seed):
     assert waiting(folder) >= 20 or news is not None
 
 
-def test_three_copies_are_kept_and_each_can_be_opened(folder, monkeypatch):
+def test_the_newest_three_copies_are_kept_and_one_a_day(folder):
     settings = settings_of(folder)
-    shutil.rmtree(settings.copies)
     store, _ = open_history(settings)
-    stamps = iter(f"2026010{n}T000000" for n in range(1, 6))
-    monkeypatch.setattr("backend.jobs.history.time.strftime", lambda *_: next(stamps))
+    first = int(copies_in(settings.copies)[0].stem[-6:]) + 1
+    for day in range(10):
+        for _ in range(4):
+            copy_history(store, settings.copies)
+            os.utime(copies_in(settings.copies)[0], (1.8e9 + day * 86400,) * 2)
+    store.close()
+    copies = copies_in(settings.copies)
+    made = [int((copy.stat().st_mtime - 1.8e9) / 86400) for copy in copies]
+    assert made == [9, 9, 9, 8, 7, 6, 5, 4]  # and the day of this test, on which each was made at first
+    assert [int(copy.stem[-6:]) for copy in copies] == [first + n for n in (39, 38, 37, 35, 31, 27, 23, 19)]
+    with sqlite3.connect(copies[0]) as database:
+        assert database.execute("SELECT count(*) FROM jobs").fetchone() == (24,)
+    database.close()
+
+
+def test_a_clock_that_was_ahead_costs_no_copy(folder):
+    settings = settings_of(folder)
+    store, _ = open_history(settings)
+    ahead = copies_in(settings.copies)[0]
+    os.utime(ahead, (4e9, 4e9))
     for _ in range(5):
         copy_history(store, settings.copies)
     store.close()
-    copies = sorted(settings.copies.iterdir())
-    assert [copy.stem for copy in copies] == [f"studio-2026010{n}T000000" for n in (3, 4, 5)]
-    assert len(copies) == COPIES_KEPT
-    with sqlite3.connect(copies[-1]) as database:
-        assert database.execute("SELECT count(*) FROM jobs").fetchone() == (24,)
-    database.close()
+    copies = copies_in(settings.copies)
+    assert copies.index(ahead) == COPIES_KEPT == len(copies) - 1
+
+
+def test_a_studio_that_starts_again_and_again_keeps_its_older_copies(settings):
+    for _ in range(5):
+        generator = VideoGenerator(settings, {"synthetic": SyntheticEngine()})
+        generator.tidying.tidy()
+        generator.stop()
+    assert len(copies_in(settings.copies)) == 1
 
 
 def test_a_started_studio_has_a_copy_at_once(generator):

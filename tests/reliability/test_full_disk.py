@@ -6,8 +6,10 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import threading
 import time
 from collections import namedtuple
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -17,11 +19,13 @@ from backend.core.config import Settings
 from backend.core.errors import NotEnoughSpace
 from backend.core.schema import parse_request
 from backend.jobs.job import JobState
+from backend.jobs.room import Spare
 from backend.jobs.store import Filter
 from backend.synthetic import SyntheticEngine
 from backend.video_generator import VideoGenerator
 from tests.conftest import SMALL
 from tests.reliability.faulty_disk import FaultyDisk, FullDatabase, install
+from tests.studio import LiveStudio
 
 TWO_SEGMENTS = SMALL | {"num_frames": 48, "skyreels": {"base_num_frames": 33, "overlap_history": 17}}
 Usage = namedtuple("Usage", "total used free")
@@ -49,6 +53,7 @@ def render(data: Path, disk: FaultyDisk | None) -> bytes:
     generator.start()
     while not list(settings.copies.glob("*.db")):  # the tidying at the start is over
         time.sleep(0.01)
+    settings.spare.unlink(missing_ok=True)  # which would save the store
     try:
         if disk:
             generator.store._db = FullDatabase(generator.store._db, disk)
@@ -106,7 +111,7 @@ def counted_fsync(monkeypatch):
 
 def test_a_film_that_does_not_fit_is_refused_before_it_is_queued(generator, a_request, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9 - 1000, 1000))
-    with pytest.raises(NotEnoughSpace, match="GB of disk are free"):
+    with pytest.raises(NotEnoughSpace, match=r"^0\.0 MB of disk are free"):
         generator.submit(a_request())
     assert generator.store.count(Filter()) == 0
 
@@ -145,13 +150,81 @@ def test_a_job_that_waits_for_room_can_be_cancelled(generator, a_request, monkey
     assert generator.cancel(job.id).state is JobState.CANCELLED
 
 
-@pytest.mark.parametrize("spare_kib", [8, 40])
-def test_a_real_disk_that_is_full_lets_the_film_wait(tmp_path, spare_kib):
-    """A tmpfs that another program fills in the middle of a render, and empties later."""
-    data = tmp_path / "small"
-    data.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", data], capture_output=True).returncode:
+@pytest.fixture
+def data(tmp_path) -> Iterator[Path]:
+    """A data folder on a small disk of its own."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], capture_output=True).returncode:
         pytest.skip("mounting a tmpfs is not allowed here")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(data: Path, but_kib: int = 0) -> Path:
+    """Take all that is free but so much."""
+    ballast = data / "ballast"
+    ballast.write_bytes(bytes(shutil.disk_usage(data).free - 1024 * but_kib))
+    return ballast
+
+
+def test_on_a_full_disk_a_person_can_still_make_room(data, monkeypatch):
+    """Cancel, hold, delete, empty the trash: the history has its spare room."""
+    monkeypatch.setattr(Spare, "BYTES", 512 * 1024)  # of which a hundred must be free
+    generator = VideoGenerator(settings_of(data), {"synthetic": SyntheticEngine()})
+    generator.start()
+    try:
+        make_room_by_hand(generator, data)
+    finally:
+        generator.stop()
+
+
+def make_room_by_hand(generator: VideoGenerator, data: Path) -> None:
+    done = generator.wait(generator.submit(parse_request(SMALL)).id, 60)
+    generator.pause_queue(True)
+    waiting = [generator.submit(parse_request(SMALL | {"seed": seed})) for seed in range(3)]
+    assert generator.settings.spare.exists()
+    ballast = fill(data)
+    assert generator.cancel(waiting[0].id).state is JobState.CANCELLED
+    assert generator.pause(waiting[1].id).state is JobState.PAUSED
+    assert generator.resume(waiting[1].id).state is JobState.QUEUED
+    assert not generator.settings.spare.exists()
+    generator.delete(done.id)
+    assert generator.restore(done.id).trashed_at is None
+    generator.delete(done.id)
+    generator.delete(waiting[0].id)
+    assert generator.empty_trash() == 2
+    assert not (generator.settings.trash / done.id).exists()
+    ballast.unlink()
+    generator.tidying.tidy()
+    assert generator.settings.spare.exists()
+
+
+def test_a_start_on_a_full_disk_is_tried_again_until_there_is_room(data):
+    generator = VideoGenerator(settings_of(data), {"synthetic": SyntheticEngine()})
+    generator.pause_queue(True)
+    job = generator.submit(parse_request(SMALL))
+    generator.stop()
+    ballast = fill(data)
+    log = data.parent / "studio.log"
+
+    def make_room() -> None:
+        while not (log.exists() and log.read_text().count("It tries again until there is room") > 1):
+            time.sleep(0.1)
+        ballast.unlink()
+
+    threading.Thread(target=make_room, daemon=True).start()
+    studio = LiveStudio(data)
+    try:
+        assert studio.api.get(f"/jobs/{job.id}").json()["state"] == "queued"
+        assert "Traceback" not in log.read_text()
+    finally:
+        studio.stop()
+
+
+@pytest.mark.parametrize("spare_kib", [8, 40])
+def test_a_real_disk_that_is_full_lets_the_film_wait(data, spare_kib):
+    """A tmpfs that another program fills in the middle of a render, and empties later."""
     generator = None
     try:
         engine = SyntheticEngine()
@@ -160,18 +233,15 @@ def test_a_real_disk_that_is_full_lets_the_film_wait(tmp_path, spare_kib):
         generator.start()
         job = generator.submit(parse_request(TWO_SEGMENTS))
         assert engine.reached.wait(30)
-        free = shutil.disk_usage(data).free
-        with (data / "ballast").open("wb") as ballast:
-            ballast.write(bytes(free - 1024 * spare_kib))
+        ballast = fill(data, spare_kib)
         engine.release()
         time.sleep(2)
         assert generator.job(job.id).state in (JobState.RUNNING, JobState.QUEUED)
         assert not (data / "outputs" / job.id).exists()
-        (data / "ballast").unlink()
+        ballast.unlink()
         assert generator.wait(job.id, 60).state is JobState.SUCCEEDED
         assert len(frames_of(data / "outputs" / job.id / "video.mp4")) == 48 * 96 * 128 * 3
     finally:
         if generator is not None:
             engine.release()
             generator.stop()
-        subprocess.run(["umount", "-l", data], check=True)

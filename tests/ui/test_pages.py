@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from backend import video_generator
 from backend.core.config import ROOT
-from backend.core.errors import InvalidRequest, RenderFailed
+from backend.core.errors import InvalidRequest, NotEnoughSpace, RenderFailed
 from backend.core.planning import Progress, Stage
 from backend.core.registry import MODELS, SYNTHETIC, TINY
 from backend.core.schema import parse_request
@@ -401,6 +401,17 @@ def test_the_gallery_filters(app, history):
     assert "1 film" in shown(app)
     assert "a finished film" not in shown(app)
     assert app.selectbox(key="model").options == ["Every model", SYNTHETIC.title]
+
+
+def test_a_button_that_is_refused_says_why(app, history, generator, monkeypatch):
+    def full(*_):
+        raise NotEnoughSpace("The disk is full;", hint="empty the trash.")
+
+    monkeypatch.setattr(generator.store, "set_queue_paused", full)
+    visit(app, "ui/queue.py")
+    app.button(key="queue_switch").click().run()
+    assert not app.exception
+    assert "The disk is full; empty the trash" in app.toast[0].value
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
+import errno
 import io
 import json
+import os
 import time
 
 import numpy as np
@@ -104,6 +106,26 @@ def test_a_film_is_seen_while_it_is_made(client, generator, engine, settings):
     assert [client.get(door.format(job_id)).status_code for door in LIVE_DOORS] == [404, 404]
     client.delete(f"/api/v1/jobs/{job_id}")
     assert [client.get(door.format(job_id)).status_code for door in PREVIEW_DOORS] == [404, 404]
+
+
+def test_the_trash_can_be_emptied(client, generator, a_request):
+    job = generator.wait(generator.submit(a_request()).id, timeout=30)
+    client.delete(f"/api/v1/jobs/{job.id}")
+    assert client.delete("/api/v1/trash").json() == {"removed": 1}
+    assert client.get(f"/api/v1/jobs/{job.id}").status_code == 404
+    assert client.delete("/api/v1/trash").json() == {"removed": 0}
+
+
+def test_a_full_disk_is_507_and_another_fault_of_it_is_not(client, generator, monkeypatch):
+    def refuse(number):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(generator, "empty_trash", lambda: refuse(errno.ENOSPC))
+    answer = client.delete("/api/v1/trash")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (507, "not_enough_space")
+    monkeypatch.setattr(generator, "empty_trash", lambda: refuse(errno.EIO))
+    with pytest.raises(OSError, match="Input/output"):  # which the server answers with 500
+        client.delete("/api/v1/trash")
 
 
 def test_what_a_cancelled_job_in_the_trash_left_is_not_served(client, generator, settings):
