@@ -1,5 +1,6 @@
 """What the pages of docs/ say is there, and what is there is said."""
 
+import math
 import re
 import shlex
 from pathlib import Path
@@ -9,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from backend import cli
+from backend.core.placement import Placement
 from backend.core.planning import Machine, Source, make_plan
 from backend.core.registry import MODELS
 from backend.core.schema import GenerationRequest, SkyReelsOptions, parse_request
@@ -45,6 +47,35 @@ def test_every_released_model_is_in_the_table():
     for spec in MODELS.values():
         if spec.engine == "skyreels":
             assert spec.id.removeprefix("skyreels-v2-").upper() in described, spec.id
+
+
+@pytest.mark.parametrize("spec", [s for s in MODELS.values() if "14b" in s.id or "1.3b" in s.id], ids=lambda s: s.id)
+def test_the_memory_in_the_table_is_what_is_forecast(spec):
+    name = re.escape(spec.id.removeprefix("skyreels-v2-").upper())
+    (row,) = re.findall(rf"^\|[^|]*{name}[^|]*\|[^|]*\|(.*)\|$", text("docs/usage.md"), re.MULTILINE)
+    wish = {"prompt": "-", "model": spec.id, "num_frames": 64}
+    if "i2v" in spec.id:
+        wish |= {"mode": "image_to_video", "image": "0" * 20}
+    plans = [make_plan(parse_request(wish), spec, Machine("a GPU", 16, 128, vram)) for vram in range(6, 142)]
+    forecast = {plan.placement: f"{math.ceil(plan.forecast.peak_gib)} GB" for plan in plans}  # of the largest GPU
+    assert [cell.strip() for cell in row.split("|")] == [forecast[placement] for placement in Placement]
+
+
+def test_the_readme_says_from_which_memory_on_models_are_fastest_and_fit():
+    said = re.search(
+        r"1\.3B models are fastest from (\d+) GB on, 14B models from (\d+) GB on; both fit into (\d+) GB",
+        text("README.md"),
+    )
+    for size, vram in zip(("1.3b", "14b"), said.groups()[:2], strict=True):
+        for spec in MODELS.values():
+            if size in spec.id:
+                wish = {"prompt": "-", "model": spec.id}
+                if "i2v" in spec.id:
+                    wish |= {"mode": "image_to_video", "image": "0" * 20}
+                for gib, placement in ((int(vram), Placement.RESIDENT), (int(said[3]), Placement.STREAMED)):
+                    plan = make_plan(parse_request(wish), spec, Machine("a GPU", 16, 128, gib))
+                    assert plan.placement is placement
+                    assert plan.forecast.peak_gib < gib
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
