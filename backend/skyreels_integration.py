@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import itertools
 import logging
 import os
 import time
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from backend.diffusion.decode import Film
     from backend.diffusion.preview import Colours
     from backend.diffusion.sampler import Sampler
+    from backend.diffusion.text import PromptMemory
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +41,13 @@ class SkyReelsEngine:
     """SkyReels V2 on this machine's GPU, or on its CPU where there is none. One render at a time.
 
     The checkpoint of the last render stays loaded, so the next one with the same model starts at once. A render saves
-    where it stands every `save_every_s` seconds, and when it is cancelled; the next attempt goes on from there. Which
-    attention kernel is the fastest on a GPU is remembered in the file `kernels`.
+    where it stands every `save_every_s` seconds, and when it is cancelled; the next attempt goes on from there. What
+    prompts became, and which attention kernel is the fastest on a GPU, is remembered in the folder `cache`.
     """
 
-    def __init__(self, save_every_s: float = 30.0, kernels: Path | None = None) -> None:
+    def __init__(self, save_every_s: float = 30.0, cache: Path | None = None) -> None:
         self._save_every_s = save_every_s
-        self._kernels = kernels
+        self._cache = cache
         self._folder: Path | None = None
         self._components: Components | None = None
         self._colours: Colours | None = None
@@ -93,7 +95,7 @@ class SkyReelsEngine:
         from backend.diffusion.interrupt import interruptible
         from backend.diffusion.preview import fit_colours
 
-        components = self._load(task.checkpoint, progress)
+        components, memory = self._load(task, progress)
         _place(components, task.plan, self._safer_than(task.plan))
         quick = components.device.type == "cpu" and task.plan.fidelity is Fidelity.ORIGINAL
         for model in (components.transformer, components.vae):
@@ -103,7 +105,7 @@ class SkyReelsEngine:
             if self._colours is None:
                 self._colours = fit_colours(components)
             looks = _Looks(self._colours)
-            film = _begin(components, task, progress)
+            film = _begin(components, task, memory, progress)
             saves = _Saves(film, task.work, self._save_every_s, progress)
             try:
                 while True:
@@ -127,7 +129,7 @@ class SkyReelsEngine:
             return STOCK
         config = components.transformer.config
         return remembered(
-            self._kernels,
+            self._cache / "kernels.json" if self._cache else None,
             plan.preset,
             components.tokens(plan),
             config.num_attention_heads,
@@ -151,10 +153,14 @@ class SkyReelsEngine:
         same = lacked.model == plan.model and lacked.forecast.peak_gib <= plan.forecast.peak_gib
         return placement if same else None
 
-    def _load(self, folder: Path | None, progress: _Progress) -> Components:
-        """The components of `folder`: those of the last render, or read from disk after letting go of those."""
+    def _load(self, task: Task, progress: _Progress) -> tuple[Components, PromptMemory | None]:
+        """The components of the task's checkpoint, those of the last render or read from disk after letting go of
+        those, with the text encoder if the task's prompts are not remembered; and the memory of them.
+        """
         from backend.diffusion.components import load_components, working_device
+        from backend.diffusion.text import PromptMemory
 
+        folder = task.checkpoint
         progress(Report(Stage.LOADING, 0.0))
         if folder is None or not folder.is_dir():
             name = "none" if folder is None else folder.name
@@ -163,6 +169,8 @@ class SkyReelsEngine:
                 hint="download the model again or choose another one.",
                 field="model",
             )
+        memory = PromptMemory(self._cache / "prompts", folder, working_device()) if self._cache else None
+        unknown = memory is None or not all(map(memory.knows, itertools.chain(*_texts(task))))
         if self._components is None or self._folder != folder:
             if self._components is not None:
                 self.unload()
@@ -170,9 +178,11 @@ class SkyReelsEngine:
             def loaded(part: float) -> None:
                 progress(Report(Stage.LOADING, READING * part))
 
-            self._components = load_components(folder, working_device(), loaded)
+            self._components = load_components(folder, working_device(), loaded, text_encoder=unknown)
             self._folder = folder
-        return self._components
+        elif unknown:
+            self._components.read_text_encoder()
+        return self._components, memory
 
 
 class _Progress:
@@ -229,18 +239,26 @@ class _Saves:
             self._progress.saved_at = time.time()
 
 
-def _begin(components: Components, task: Task, progress: _Progress) -> Film:
+def _texts(task: Task) -> tuple[list[str], list[str]]:
+    """The prompts of the windows that have their own, and the negative prompt of all; none where nothing is guided."""
+    told = 1 + len(task.request.skyreels.storyboard)
+    prompts = [task.request.prompt_of(window) for window in range(told)]
+    return prompts, [task.request.negative_prompt] if task.plan.guidance_scale > 1 else []
+
+
+def _begin(components: Components, task: Task, memory: PromptMemory | None, progress: _Progress) -> Film:
     """The film before its first step, or where an earlier attempt left it."""
     from backend.diffusion.conditions import encode_conditions
     from backend.diffusion.decode import Film
     from backend.diffusion.sampler import Sampler
     from backend.diffusion.snapshot import read_snapshot
-    from backend.diffusion.text import encode_prompt
+    from backend.diffusion.text import Prompt, embed
 
     plan, request, inputs = task.plan, task.request, task.inputs
-    negative = request.negative_prompt if plan.guidance_scale > 1 else None
-    told = 1 + len(request.skyreels.storyboard)
-    prompts = [encode_prompt(components, request.prompt_of(window), negative) for window in range(told)]
+    texts, negatives = _texts(task)
+    found = embed(components, [*texts, *negatives], memory)
+    negative = next((found[text] for text in negatives), None)
+    prompts = [Prompt(found[text], negative) for text in texts]
     progress(Report(Stage.LOADING, (1 + READING) / 2))
     conditions = encode_conditions(components, plan.render_frames, inputs.image, inputs.end_image, inputs.prefix)
 

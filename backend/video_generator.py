@@ -76,7 +76,7 @@ class VideoGenerator:
         self.machine = on_machine or machine()
         self.engines = engines or {
             "synthetic": SyntheticEngine(),
-            "skyreels": SkyReelsEngine(settings.save_every_s, settings.temp / "kernels.json"),
+            "skyreels": SkyReelsEngine(settings.save_every_s, settings.cache),
         }
         try:
             make_folders((settings.models, settings.outputs, settings.temp, settings.uploads))

@@ -267,6 +267,20 @@ def test_a_cancelled_render_stops_there_and_the_next_one_is_whole(task, whole, m
     assert np.array_equal(render(engine, job), whole)
 
 
+def test_prompts_that_were_drawn_before_need_no_text_encoder(task, tmp_path):
+    """After a restart too: the encoder, most of what is read of a checkpoint, stays on the disk."""
+    job = task("df", num_frames=41, skyreels={"storyboard": ["a bird"], "base_num_frames": 17, "overlap_history": 5})
+    first = render(SkyReelsEngine(cache=tmp_path), job)
+    again = SkyReelsEngine(cache=tmp_path)
+    assert np.array_equal(render(again, job), first)
+    assert again._components.text_encoder is None
+    assert np.array_equal(
+        render(again, task("df", prompt="A fish")), render(SkyReelsEngine(), task("df", prompt="A fish"))
+    )
+    assert again._components.text_encoder is not None
+    assert np.array_equal(render(again, job), first)
+
+
 def test_a_cancel_takes_effect_inside_a_step(engine, task):
     job, blocks = task("df"), []
 
@@ -476,7 +490,7 @@ def test_a_film_decoded_in_half_precision_looks_the_same():
     from backend.diffusion.decode import Decoder
 
     vae = AutoencoderKLWan.from_pretrained(ROOT / "models" / TINY.id / "vae", local_files_only=True).float()
-    parts = Components(torch.device("cpu"), True, None, None, None, vae, {})
+    parts = Components(ROOT, torch.device("cpu"), True, None, None, None, vae, {})
     latents = torch.randn(1, 32, 3, 12, 20, generator=torch.Generator().manual_seed(0))
 
     def decoded():

@@ -351,12 +351,15 @@ def test_tidying_takes_old_uploads_and_the_old_trash_but_never_an_output(setting
     gone = generator.wait(generator.submit(a_request()).id, timeout=30)
     generator.delete(gone.id)
     (settings.outputs / "notes.txt").write_text("mine")
+    settings.cache.mkdir()
+    (settings.cache / "kernels.json").write_text("{}")
     generator.tidying.tidy()
     assert (settings.uploads / used).exists()
     assert not (settings.uploads / loose).exists()
     assert not (settings.trash / gone.id).exists()
     assert (settings.outputs / film.id / "video.mp4").exists()
     assert (settings.outputs / "notes.txt").exists()
+    assert (settings.cache / "kernels.json").exists()
     generator.stop()
 
 

@@ -97,6 +97,11 @@ class Settings:
         return self.outputs / ".damaged"
 
     @property
+    def cache(self) -> Path:
+        """What is quicker to read than to find again."""
+        return self.temp / ".cache"
+
+    @property
     def spare(self) -> Path:
         """Room that the history gets when the disk is full."""
         return self.outputs / ".spare"

@@ -96,6 +96,7 @@ def remembered(file: Path | None, preset: Preset, tokens: int, heads: int, head_
     if name not in known:
         known[name] = choose(candidates(preset), tokens, heads, head_dim, device)
         if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
             part = file.with_suffix(".part")
             part.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
             replace_file(part, file)

@@ -49,10 +49,11 @@ IMAGE_ENCODERS = {model.__name__: model for model in (CLIPVisionModel, CLIPVisio
 class Components:
     """A loaded checkpoint. Models lie where `put` put them; `device` is where they work."""
 
+    folder: Path
     device: torch.device
     diffusion_forcing: bool
     tokenizer: Any
-    text_encoder: Any
+    text_encoder: Any  # None until `read_text_encoder`, where it was left out
     transformer: Any
     vae: Any
     scheduler_config: Mapping[str, Any]
@@ -88,11 +89,22 @@ class Components:
         text = _gib(self.text_encoder) + _gib(self.image_encoder)
         return Need(text, _gib(self.transformer), _gib(self.vae), denoise, decode, decode / 2)
 
+    def read_text_encoder(self) -> None:
+        """Have the text encoder too, if it was left out. Raises ModelUnavailable."""
+        if self.text_encoder is not None:
+            return
+        with _explained(self.folder, "text_encoder"):
+            self.text_encoder = _load_model(UMT5EncoderModel, self.folder / "text_encoder", self.transformer.dtype)
+        if self.placement is Placement.STREAMED:
+            _stream(self.text_encoder, self.device)
+        else:
+            self.placement = None  # so that `put` finds a place for it
+
     def put(self, placement: Placement) -> None:
         """Have the models lie where `placement` says from now on."""
         if placement is self.placement:
             return
-        layered = (self.transformer, self.text_encoder)
+        layered = [model for model in (self.transformer, self.text_encoder) if model is not None]
         if self.placement is Placement.STREAMED:
             for model in layered:
                 _stream_no_more(model)
@@ -164,8 +176,12 @@ def working_device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def load_components(folder: Path, device: torch.device, loaded: Callable[[float], None]) -> Components:
+def load_components(
+    folder: Path, device: torch.device, loaded: Callable[[float], None], *, text_encoder: bool = True
+) -> Components:
     """The checkpoint in `folder`, its models in main memory; `loaded` hears which part of the files is read, 0 to 1.
+
+    Without the `text_encoder`, which is large, only texts that were encoded before can be drawn, until it is read.
 
     For a GPU the transformer and the encoders are bfloat16 and the VAE is float32; on the CPU all are float32. Raises
     ModelUnavailable where a file is missing or damaged.
@@ -182,6 +198,8 @@ def load_components(folder: Path, device: torch.device, loaded: Callable[[float]
         if name == IMAGE_CLASS:
             models["image_encoder"] = (IMAGE_ENCODERS[index["image_encoder"][1]], dtype)
     parts: dict[str, Any] = {}
+    if not text_encoder:
+        parts["text_encoder"] = models.pop("text_encoder") and None
     for number, (part, (model, part_dtype)) in enumerate(models.items()):
         loaded(number / len(models))
         with _explained(folder, part):
@@ -200,7 +218,7 @@ def load_components(folder: Path, device: torch.device, loaded: Callable[[float]
     # A block size above 1 in the configuration would switch on a causal mask that the weights were not trained with.
     parts["transformer"]._set_ar_attention(1)
     loaded(1.0)
-    return Components(device=device, diffusion_forcing=name in FORCING_CLASSES, **parts)
+    return Components(folder=folder, device=device, diffusion_forcing=name in FORCING_CLASSES, **parts)
 
 
 def _load_model(model: Any, folder: Path, dtype: torch.dtype) -> Any:

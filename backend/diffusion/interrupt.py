@@ -19,7 +19,9 @@ def interruptible(components: Components, check: Callable[[], None]) -> Iterator
     def before(*_: Any) -> None:
         check()
 
-    layers = [*components.transformer.blocks, *components.text_encoder.encoder.block, components.vae.encoder]
+    layers = [*components.transformer.blocks, components.vae.encoder]
+    if components.text_encoder is not None:
+        layers += components.text_encoder.encoder.block
     hooks = [layer.register_forward_pre_hook(before) for layer in layers]
     try:
         yield

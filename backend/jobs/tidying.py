@@ -84,9 +84,10 @@ class Tidying:
         """
         kept = []
         for entry in self._settings.temp.iterdir():
+            if entry.name in (".gitkeep", self._settings.cache.name):
+                continue
             if not entry.is_dir() or entry.is_symlink():
-                if entry.name != ".gitkeep":
-                    entry.unlink(missing_ok=True)
+                entry.unlink(missing_ok=True)
             elif not self._may_go_on(entry.name, now):
                 shutil.rmtree(entry, ignore_errors=True)
             elif (job := self._store.get(entry.name)).state not in ACTIVE:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import pytest
 import torch
 from diffusers import SkyReelsV2Pipeline
 
-from backend.diffusion.text import encode_prompt
+from backend.diffusion.components import load_components
+from backend.diffusion.text import PromptMemory, embed, encode_prompt
 
 
 @pytest.mark.parametrize(
@@ -40,3 +42,53 @@ def test_a_model_trained_on_fewer_tokens_says_so(components, monkeypatch, caplog
     with caplog.at_level(logging.WARNING, "backend.diffusion.text"):
         assert encode_prompt(components["t2v"], "x" * 100, None).positive.shape == (1, 64, 32)
     assert "102 tokens, the model reads the first 64" in caplog.text
+
+
+@pytest.fixture
+def memory(checkpoints, tmp_path):
+    return PromptMemory(tmp_path / "prompts", checkpoints["t2v"], torch.device("cpu"))
+
+
+@pytest.mark.parametrize("text", ["A boat", "", "word " * 300], ids=["plain", "empty", "long"])
+def test_what_is_remembered_has_the_same_bits_and_needs_no_encoder(checkpoints, components, memory, text):
+    made = embed(components["t2v"], [text], memory)[text]
+    without = load_components(checkpoints["t2v"], torch.device("cpu"), lambda part: None, text_encoder=False)
+    recalled = embed(without, [text, f"  {text} "], memory)
+    assert torch.equal(recalled[text], made)
+    assert torch.equal(recalled[f"  {text} "], made)  # cleaned, it is the same text
+    assert recalled[text].dtype == made.dtype
+    assert without.text_encoder is None
+    assert embed(without, ["A bird"], memory)["A bird"].any()
+    assert without.text_encoder is not None
+
+
+@pytest.mark.parametrize("spoil", [lambda file: file.write_bytes(b"no"), lambda file: file.unlink()])
+def test_a_spoiled_file_is_made_again(components, memory, spoil):
+    made = embed(components["t2v"], ["A boat"], memory)["A boat"]
+    (file,) = memory._folder.iterdir()
+    spoil(file)
+    assert torch.equal(embed(components["t2v"], ["A boat"], memory)["A boat"], made)
+    assert memory.recall("A boat") is not None
+
+
+def test_another_encoder_is_another_memory(checkpoints, components, memory):
+    embed(components["t2v"], ["A boat"], memory)
+    assert memory.knows("A boat")
+    assert not PromptMemory(memory._folder, checkpoints["df"], torch.device("cpu")).knows("A boat")
+
+
+def test_the_oldest_prompts_make_room(checkpoints, components, tmp_path):
+    small = PromptMemory(tmp_path / "prompts", checkpoints["t2v"], torch.device("cpu"), room=20_000)
+    texts = [f"{number} boats" for number in range(30)]
+    for age, text in enumerate(reversed(texts)):
+        embed(components["t2v"], [text], small)
+        os.utime(small._file(text), (1e9 + age, 1e9 + age))
+    assert small.knows(texts[0])
+    assert not small.knows(texts[-1])
+    assert sum(file.stat().st_size for file in small._folder.iterdir()) <= 20_000
+
+
+def test_a_folder_that_cannot_be_written_is_no_matter(checkpoints, components, tmp_path):
+    (tmp_path / "prompts").write_text("a file")
+    memory = PromptMemory(tmp_path / "prompts", checkpoints["t2v"], torch.device("cpu"))
+    assert embed(components["t2v"], ["A boat"], memory)["A boat"].any()
