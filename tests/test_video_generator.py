@@ -10,6 +10,7 @@ import time
 import pytest
 
 from backend.core.errors import Conflict, NotEnoughMemory, NotFound, RenderFailed, StudioBusy, StudioError
+from backend.core.planning import Stage
 from backend.jobs.history import copies_in
 from backend.jobs.job import JobState
 from backend.media.probe import probe
@@ -32,6 +33,15 @@ def test_a_job_becomes_a_film_with_its_recipe(generator, settings, a_request):
     assert (film.parent / "metadata.json").is_file()
     assert (film.parent / "thumbnail.jpg").is_file()
     assert list(settings.temp.glob("*/")) == []
+
+
+def test_a_film_like_the_last_one_is_forecast_to_take_as_long(generator, a_request):
+    request = a_request(num_frames=48)
+    film = generator.wait(generator.submit(request).id, timeout=30).artifact
+    forecast = generator.plan(request).forecast.seconds
+    for stage in (Stage.DENOISING, Stage.SAVING):
+        assert film.stage_s[stage] > 0
+        assert forecast[stage] == pytest.approx(film.stage_s[stage])
 
 
 def test_jobs_run_in_order_one_at_a_time(generator, a_request):

@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from types import MappingProxyType
 
 from backend.core.errors import InvalidRequest
 from backend.core.placement import Placed, Placement, need_of, place
@@ -69,12 +70,15 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a render will probably take: seconds a stage, peak memory of the device, bytes of the finished file."""
+    """What a render will probably take: seconds a stage, peak memory of the device, bytes of the finished file.
+
+    `guess` is the seconds as a machine would have them that has made no film with this model yet.
+    """
 
     seconds: dict[Stage, float]
     peak_gib: float
     disk_bytes: int
-    calibration: float = 1.0  # what the cold guess was multiplied with, learned from earlier jobs
+    guess: dict[Stage, float] = field(default_factory=dict)
 
     @property
     def total_s(self) -> float:
@@ -247,11 +251,11 @@ def make_plan(
     spec: ModelSpec,
     machine: Machine,
     source: Source | None = None,
-    calibration: float = 1.0,
+    calibration: Mapping[Stage, float] = MappingProxyType({}),
 ) -> Plan:
     """The legal plan nearest to `request`, delivering exactly the frames, size and rate that were asked for.
 
-    `calibration` is how much longer earlier jobs of this model took here than their uncorrected forecast. Raises
+    `calibration` is how many times as long the stages of earlier jobs of this model took here as was guessed. Raises
     InvalidRequest where the model cannot do it, naming what can be done.
     """
     width, height = request.size
@@ -447,7 +451,7 @@ def device_flops(machine: Machine) -> float:
     return next((flops for name, flops in SUSTAINED_FLOPS if name in machine.device), OTHER_GPU_FLOPS)
 
 
-def _with_forecast(plan: Plan, spec: ModelSpec, machine: Machine, calibration: float) -> Plan:
+def _with_forecast(plan: Plan, spec: ModelSpec, machine: Machine, calibration: Mapping[Stage, float]) -> Plan:
     pixels = plan.width * plan.height * plan.total_frames
     if spec.engine == "synthetic":
         seconds, peak_gib = _sketch_cost(plan)
@@ -457,10 +461,10 @@ def _with_forecast(plan: Plan, spec: ModelSpec, machine: Machine, calibration: f
         seconds, peak_gib = _model_seconds(plan, spec, machine), placed.peak_gib
     # Frames stream into the encoder while they are made, so encoding counts to the stage that makes them.
     making = Stage.DENOISING if spec.engine == "synthetic" else Stage.DECODING
-    seconds = seconds | {making: seconds[making] + ENCODE_S_PER_PIXEL * pixels, Stage.SAVING: 0.3}
-    seconds = {stage: value * calibration for stage, value in seconds.items()}
+    guess = seconds | {making: seconds[making] + ENCODE_S_PER_PIXEL * pixels, Stage.SAVING: 0.3}
+    learned = {stage: value * calibration.get(stage, 1.0) for stage, value in guess.items()}
     disk_bytes = int(pixels * BYTES_PER_PIXEL) + 100_000
-    return replace(plan, forecast=Forecast(seconds, round(peak_gib, 2), disk_bytes, calibration))
+    return replace(plan, forecast=Forecast(learned, round(peak_gib, 2), disk_bytes, guess))
 
 
 def _sketch_cost(plan: Plan) -> tuple[dict[Stage, float], float]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from backend.core.planning import Plan, Progress
+from backend.core.planning import Plan, Progress, Stage
 from backend.core.schema import GenerationRequest
 
 
@@ -57,7 +57,9 @@ class JobError:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A finished film. `video` and `thumbnail` are paths in the data folder; `render_s` is from claim to file."""
+    """A finished film. `video` and `thumbnail` are paths in the data folder; `render_s` is the seconds of work on it in
+    all attempts, without pauses, and `stage_s` those of each stage.
+    """
 
     video: str
     thumbnail: str
@@ -69,6 +71,7 @@ class Artifact:
     model: str
     engine: str
     render_s: float
+    stage_s: dict[Stage, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

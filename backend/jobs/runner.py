@@ -43,7 +43,7 @@ from backend.media.writer import join_segments, write_live, write_poster, write_
 # What lies in the folder of an unfinished film, beside its segments and what the engine keeps there.
 SOURCE = "source.mp4"
 FILM = "film"
-SECONDS = "seconds.txt"
+SECONDS = "seconds.json"
 MADE_WITH = "made-with.json"
 LOOK_S = 3.0  # a look plays as long, however many frames it has
 
@@ -62,11 +62,11 @@ def run_job(
     plan, recipe = job.plan, make_recipe(job)
     work = _open_work(settings.temp / job.id, recipe["versions"])
     try:
-        with _stopwatch(work / SECONDS) as seconds:
-            report(Report(Stage.LOADING, 0.0))
-            segments = make_segments(job, engine, checkpoint, uploads, work, report)
-            report(Report(Stage.SAVING, 0.5, frames_ready=plan.total_frames if len(plan.segments) > 1 else 0))
-            artifact = _publish(job, segments, recipe, settings, seconds())
+        with _stopwatch(work / SECONDS, report) as (timed, taken):
+            timed(Report(Stage.LOADING, 0.0))
+            segments = make_segments(job, engine, checkpoint, uploads, work, timed)
+            timed(Report(Stage.SAVING, 0.5, frames_ready=plan.total_frames if len(plan.segments) > 1 else 0))
+            artifact = _publish(job, segments, recipe, settings, taken)
     except (JobCancelled, DeviceLost, ModelUnavailable, NotEnoughMemory, Conflict, sqlite3.Error):
         raise
     except Exception as error:
@@ -264,28 +264,48 @@ def _open_work(work: Path, versions: object) -> Path:
 
 
 @contextlib.contextmanager
-def _stopwatch(path: Path) -> Iterator[Callable[[], float]]:
-    """Counts the seconds of all attempts; those of one that was killed or found the disk full are lost."""
-    try:
-        before = float(path.read_text())
-    except (OSError, ValueError):
-        before = 0.0
-    if not 0 <= before < math.inf:
-        before = 0.0
-    started = time.monotonic()
+def _stopwatch(path: Path, report: Reporter) -> Iterator[tuple[Reporter, Callable[[], dict[Stage, float]]]]:
+    """`report`, and who tells the seconds of each stage that went by between its calls, in all attempts: those that a
+    report held the render do not count, and those of an attempt that was killed or found the disk full are lost.
+    """
+    seconds = _read_seconds(path)
+    stage, since = Stage.LOADING, time.monotonic()
 
-    def seconds() -> float:
-        return before + time.monotonic() - started
+    def taken() -> dict[Stage, float]:
+        nonlocal since
+        now = time.monotonic()
+        seconds[stage] = seconds.get(stage, 0.0) + now - since
+        since = now
+        return seconds
+
+    def timed(at: Report) -> None:
+        nonlocal stage, since
+        taken()
+        stage = at.stage
+        report(at)
+        since = time.monotonic()
 
     try:
-        yield seconds
+        yield timed, taken
     finally:
         with contextlib.suppress(OSError):
-            path.write_text(f"{seconds():.3f}")
+            path.write_text(json.dumps(taken()))
+
+
+def _read_seconds(path: Path) -> dict[Stage, float]:
+    try:
+        found = {Stage(stage): float(seconds) for stage, seconds in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+    return found if all(0 <= seconds < math.inf for seconds in found.values()) else {}
 
 
 def _publish(
-    job: Job, segments: list[Path], recipe: dict[str, object], settings: Settings, render_s: float
+    job: Job,
+    segments: list[Path],
+    recipe: dict[str, object],
+    settings: Settings,
+    taken: Callable[[], dict[Stage, float]],
 ) -> Artifact:
     """Join the segments and put the film, its poster and its sidecar in their place."""
     plan = job.plan
@@ -294,6 +314,7 @@ def _publish(
     film.mkdir(parents=True, exist_ok=True)
     join_segments(film / VIDEO, segments, recipe=recipe, title=job.title)
     shutil.copy(work / THUMBNAIL, film / THUMBNAIL)
+    stage_s = {stage: round(seconds, 3) for stage, seconds in taken().items()}
     artifact = Artifact(
         video=f"outputs/{job.id}/{VIDEO}",
         thumbnail=f"outputs/{job.id}/{THUMBNAIL}",
@@ -304,7 +325,8 @@ def _publish(
         bytes=(film / VIDEO).stat().st_size,
         model=plan.model,
         engine=plan.engine,
-        render_s=round(render_s, 3),
+        render_s=round(sum(stage_s.values()), 3),
+        stage_s=stage_s,
     )
     write_metadata(film, recipe | {"artifact": ARTIFACT.dump_python(artifact, mode="json")})
     expect = MediaInfo("video", plan.width, plan.height, plan.total_frames, float(plan.fps))

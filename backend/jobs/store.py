@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
 import logging
 import os
 import shutil
@@ -24,7 +23,7 @@ from typing import Any, TypeVar
 
 from backend.core.errors import Conflict, NotEnoughSpace, NotFound, QueueFull, StudioBusy, StudioError
 from backend.core.ids import is_id, new_id
-from backend.core.planning import Plan, Progress
+from backend.core.planning import Plan, Progress, Stage
 from backend.core.schema import GenerationRequest
 from backend.jobs.job import (
     ACTIVE,
@@ -446,19 +445,21 @@ class Store:
         )
         return {row["value"] for row in rows}
 
-    def calibration(self, model: str, last: int = 5) -> float:
-        """How much longer the last renders of `model` took than their uncorrected forecast; 1.0 without history."""
+    def calibration(self, model: str, last: int = 5) -> dict[Stage, float]:
+        """How many times as long the stages of the last renders of `model` took as was guessed: medians, of the stages
+        that were measured.
+        """
         rows = self._all(
             "SELECT plan, artifact FROM jobs WHERE model = ? AND state = 'succeeded' ORDER BY finished_at DESC LIMIT ?",
             *(model, last),
         )
-        ratios = []
+        ratios: dict[Stage, list[float]] = {}
         for row in rows:
-            forecast = PLAN.validate_json(row["plan"]).forecast
-            render_s = json.loads(row["artifact"])["render_s"]
-            if forecast.total_s > 0 and forecast.calibration > 0:
-                ratios.append(render_s * forecast.calibration / forecast.total_s)
-        return statistics.median(ratios) if ratios else 1.0
+            guess = PLAN.validate_json(row["plan"]).forecast.guess
+            for stage, seconds in ARTIFACT.validate_json(row["artifact"]).stage_s.items():
+                if guess.get(stage, 0.0) > 0:
+                    ratios.setdefault(stage, []).append(seconds / guess[stage])
+        return {stage: statistics.median(found) for stage, found in ratios.items()}
 
     def tallies(self) -> list[Tally]:
         """Successes, failures and median render time of each model that was ever used."""

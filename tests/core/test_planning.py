@@ -386,8 +386,11 @@ def test_the_work_of_a_forward_is_what_was_counted(shape, petaflops):
 def test_the_forecast_grows_with_the_work_and_with_what_was_learned():
     short, long = (make_plan(ask(num_frames=n), DF_SMALL, H100).forecast.total_s for n in (32, 97))
     assert short < long
-    learned = make_plan(ask(num_frames=32), DF_SMALL, H100, calibration=3.0).forecast
-    assert learned.total_s == pytest.approx(3 * short)
+    cold = make_plan(ask(num_frames=32), DF_SMALL, H100).forecast
+    assert cold.guess == cold.seconds
+    learned = make_plan(ask(num_frames=32), DF_SMALL, H100, calibration={Stage.DENOISING: 3.0}).forecast
+    assert learned.guess == cold.guess
+    assert learned.seconds == cold.seconds | {Stage.DENOISING: 3 * cold.seconds[Stage.DENOISING]}
 
 
 def test_the_fraction_runs_from_nothing_to_all():

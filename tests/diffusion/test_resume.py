@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from backend.core.errors import SnapshotRefused, StudioError
+from backend.core.planning import Stage
 from backend.core.schema import Fidelity
 from backend.diffusion.components import load_components
 from backend.diffusion.conditions import encode_conditions
@@ -239,7 +240,7 @@ def test_a_checkpoint_of_other_weights_is_refused(start, components):
 
 def test_what_was_learned_about_time_does_not_matter(start):
     sampler = start("short")
-    later = replace(sampler.plan.forecast, calibration=2.0)
+    later = replace(sampler.plan.forecast, seconds={Stage.DENOISING: 2.0})
     taken_up = start("short", forecast=later)
     taken_up.restore(sampler.state())
     assert torch.equal(taken_up.latents, sampler.latents)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import time
 from pathlib import Path
 
 import av
@@ -21,6 +22,7 @@ from backend.jobs.runner import run_job
 from backend.media.uploads import Uploads
 from backend.synthetic import Faults, SyntheticEngine
 from tests.media_files import write_film
+from tests.pace import within
 
 MACHINE = Machine("CPU, 2 cores", 2, 8.0)
 LONG = {"num_frames": 60, "skyreels": {"base_num_frames": 25, "overlap_history": 5}}  # 25, 20 and 15 frames
@@ -180,11 +182,25 @@ def test_the_seconds_of_all_attempts_count(job, run, settings):
     wish = job()
     with pytest.raises(JobCancelled):
         run(wish, Reports(lambda report: report.window == 2))
-    file = settings.temp / wish.id / "seconds.txt"
-    before = float(file.read_text())
-    assert before > 0
-    file.write_text(str(before + 100))
-    assert 100 < run(wish).render_s < 160
+    file = settings.temp / wish.id / "seconds.json"
+    before = json.loads(file.read_text())
+    assert before["denoising"] > 0
+    file.write_text(json.dumps(before | {"denoising": before["denoising"] + 100}))
+    artifact = run(wish)
+    assert 100 < artifact.stage_s[Stage.DENOISING] < artifact.render_s < 160
+    assert artifact.render_s == pytest.approx(sum(artifact.stage_s.values()), abs=0.01)
+
+
+def test_a_pause_does_not_count(job, run):
+    held = []
+
+    def report(at):
+        if at.step == 5 and not held:
+            held.append(time.sleep(2))
+
+    artifact = run(job(num_frames=16, skyreels={}), report)
+    assert held
+    assert artifact.render_s < within(1.5)
 
 
 @pytest.mark.parametrize(("extra", "ends"), [(-1, "made 59 frames of 61"), (3, None)])
@@ -256,7 +272,7 @@ SPOILED = {
     "a folder for versions": _folder_in_place_of("made-with.json"),
     "a folder for a segment": _folder_in_place_of("000.mp4"),
     "no poster": lambda work: (work / "thumbnail.jpg").unlink(),
-    "endless seconds": lambda work: (work / "seconds.txt").write_text("4e691"),
+    "endless seconds": lambda work: (work / "seconds.json").write_text('{"denoising": 4e691}'),
 }
 
 

@@ -1,5 +1,6 @@
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -306,12 +307,18 @@ def test_uploads_in_use_are_those_of_every_job_in_the_history(store):
 
 
 def test_calibration_is_the_median_of_what_was_measured(store):
-    assert store.calibration("synthetic") == 1.0
+    assert store.calibration("synthetic") == {}
     for factor in (2.0, 3.0, 10.0):
         add(store)
         job = store.claim()
-        store.finish(job, JobState.SUCCEEDED, artifact=artifact(factor * job.plan.forecast.total_s))
-    assert store.calibration("synthetic") == pytest.approx(3.0)
+        taken = {
+            Stage.DENOISING: factor * job.plan.forecast.guess[Stage.DENOISING],
+            Stage.SAVING: 0.6,
+            Stage.LOADING: 1.0,
+        }
+        store.finish(job, JobState.SUCCEEDED, artifact=replace(artifact(1.0), stage_s=taken))
+    # A stage that was guessed to take no time at all has no ratio.
+    assert store.calibration("synthetic") == {Stage.DENOISING: pytest.approx(3.0), Stage.SAVING: pytest.approx(2.0)}
 
 
 def test_tallies_count_what_ended(store):
