@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import html
 import json
+import re
 import secrets
 from collections.abc import Iterable
 from urllib.parse import parse_qs, urlencode
@@ -23,6 +24,9 @@ UPLOADS = "/api/v1/uploads"
 BODY_LIMIT = 2**20  # bytes of JSON
 BODY_S = 20.0  # for all of them
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+HOST = re.compile(r"([^:@/\s]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+ORIGIN = re.compile(r"https?://(.+)")  # https: of a reverse proxy that keeps the Host
+ONCE = ("host", "origin", "sec-fetch-site")
 
 # Streamlit loads its components' scripts from blob: URLs and sets styles inline; nothing may come from another host.
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -57,7 +61,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str] = LOOPBACK_HOSTS, token: str | None = None) -> None:
         self.app = app
-        self.hosts = frozenset(hosts)
+        self.hosts = frozenset(host.lower() for host in hosts)
         self.token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,23 +91,37 @@ class Guard:
 
     def refusal(self, scope: Scope) -> str | None:
         """Why the request is refused, or None."""
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        host = headers.get("host", "")
+        found = {name: _values(scope, name) for name in ONCE}
+        for name, values in found.items():
+            if len(values) > 1:
+                return f"The request has {len(values)} headers {name.title()}; send one."
+        host, origin, site = ("".join(found[name]) for name in ONCE)
         if host_name(host) not in self.hosts:
             return f"The host name {host[:80]!r} is not one of this studio's; use http://localhost."
         unsafe = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
-        if unsafe and headers.get("sec-fetch-site") == "cross-site":
+        if unsafe and site not in ("", "same-origin", "none"):  # none: no page at all, the person themselves
             return "A page of another site sent this request; only the studio's own pages may."
-        origin = headers.get("origin")
-        if unsafe and origin is not None and origin.partition("://")[2] != host:
+        if unsafe and found["origin"] and not _is_from(origin, host):
             return f"The origin {origin[:80]!r} is not this studio's; only its own pages may send this."
         return None
 
 
+def _values(scope: Scope, name: str) -> list[str]:
+    return [value.decode("latin-1") for key, value in scope["headers"] if key.decode("latin-1").lower() == name]
+
+
 def host_name(host: str) -> str:
-    """The name in a Host header without its port, in lower case; "[::1]" keeps its brackets."""
-    name, colon, port = host.rpartition(":")
-    return (name if colon and port.isdigit() else host).lower()
+    """The name in a Host header without its port, in lower case; "[::1]" keeps its brackets. Empty for what is neither
+    a name nor a name and a port.
+    """
+    match = HOST.fullmatch(host.lower())
+    return match[1] if match else ""
+
+
+def _is_from(origin: str, host: str) -> bool:
+    """Whether a page with that Origin came from that Host. A browser writes the scheme in lower case."""
+    match = ORIGIN.fullmatch(origin)
+    return match is not None and match[1].lower() == host.lower()
 
 
 def _with_headers(send: Send) -> Send:

@@ -1,7 +1,7 @@
 import pytest
 from starlette.websockets import WebSocketDisconnect
 
-from backend.web.guard import Guard, host_name
+from backend.web.guard import LOOPBACK_HOSTS, Guard, host_name
 
 FOREIGN = "http://evil.example"
 
@@ -13,7 +13,21 @@ FOREIGN = "http://evil.example"
         ("LOCALHOST", "localhost"),
         ("[::1]:8501", "[::1]"),
         ("[::1]", "[::1]"),
+        ("localhost.", "localhost."),
         ("", ""),
+        ("localhost:", ""),
+        ("localhost:80:80", ""),
+        ("localhost:123456", ""),
+        ("localhost:\xb2", ""),
+        ("user@localhost:8501", ""),
+        ("evil.example@localhost", ""),
+        ("localhost/:8501", ""),
+        (" localhost", ""),
+        ("localhost evil", ""),
+        ("localhost\t", ""),
+        ("::1", ""),
+        ("[::1", ""),
+        ("[::1]x", ""),
     ],
 )
 def test_the_name_in_a_host_header(host, name):
@@ -24,7 +38,21 @@ def test_the_name_in_a_host_header(host, name):
     "path", ["/", "/api/v1/jobs", "/docs", "/healthz", "/_stcore/health", "/app/static/media/x/video.mp4"]
 )
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8501", "localhost.evil.example", "", "127.0.0.1.nip.io"]
+    "host",
+    [
+        "evil.example",
+        "evil.example:8501",
+        "localhost.evil.example",
+        "",
+        "127.0.0.1.nip.io",
+        "evil.example@localhost",
+        "localhost@evil.example",
+        "localhost:80:80",
+        "localhost.",
+        "localhost evil.example",
+        "localhost,evil.example",
+        "0x7f.1",
+    ],
 )
 def test_a_foreign_host_name_is_refused_everywhere(client, path, host):
     answer = client.get(path, headers={"host": host})
@@ -44,7 +72,20 @@ def test_the_own_names_are_let_in(client, host):
         {"origin": "null"},
         {"origin": "http://[::1"},
         {"origin": "http://localhost:1"},
+        {"origin": "ftp://localhost"},
+        {"origin": "file://localhost"},
+        {"origin": "chrome-extension://localhost"},
+        {"origin": "HTTP://localhost"},
+        {"origin": "NULL"},
+        {"origin": "localhost"},
+        {"origin": "//localhost"},
+        {"origin": "http://user@localhost"},
+        {"origin": "http://localhost/"},
+        {"origin": "http://localhost http://localhost"},
+        {"origin": ""},
         {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "Cross-Site"},
+        {"sec-fetch-site": "same-site"},
     ],
 )
 @pytest.mark.parametrize("path", ["/api/v1/jobs", "/api/v1/plan", "/api/v1/uploads", "/api/v1/queue/pause"])
@@ -60,11 +101,70 @@ def test_the_own_page_can_send(client):
     assert client.post("/api/v1/plan", json={"prompt": "x"}, headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("headers", [{"origin": FOREIGN}, {"host": "evil.example"}])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": FOREIGN},
+        {"origin": "ftp://localhost"},
+        {"origin": "null"},
+        {"host": "evil.example"},
+        {"host": "localhost:80:80"},
+        {"sec-fetch-site": "cross-site"},
+    ],
+)
 def test_streamlits_websocket_is_guarded_too(client, headers):
     with pytest.raises(WebSocketDisconnect) as closed, client.websocket_connect("/_stcore/stream", headers=headers):
         pass
     assert closed.value.code == 1008
+
+
+def scope(*headers, path="/api/v1/plan", **more):
+    return {"type": "http", "method": "POST", "path": path, "headers": list(headers), **more}
+
+
+LOCAL = (b"host", b"localhost:8501")
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [
+        [(b"host", b"evil.example"), LOCAL],
+        [LOCAL, LOCAL],
+        [(b"Host", b"evil.example"), LOCAL],
+        [LOCAL, (b"origin", b"http://evil.example"), (b"origin", b"http://localhost:8501")],
+        [LOCAL, (b"sec-fetch-site", b"cross-site"), (b"sec-fetch-site", b"same-origin")],
+    ],
+)
+@pytest.mark.parametrize("kind", [{}, {"method": "GET"}, {"type": "websocket"}])
+def test_a_request_with_two_of_a_header_is_refused(twice, kind):
+    assert "send one" in Guard(app=None).refusal(scope(*twice, **kind))
+    assert "send one" in Guard(app=None).refusal(scope(*twice[::-1], **kind))
+
+
+def test_two_host_headers_are_refused_on_the_way_in(client):
+    answer = client.get("/healthz", headers=[("host", "localhost"), ("host", "evil.example")])
+    assert answer.status_code == 403
+    assert "send one" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("localhost:8501", "http://localhost:8501"),
+        ("LocalHost:8501", "http://localhost:8501"),
+        ("127.0.0.1:8501", "http://127.0.0.1:8501"),
+        ("[::1]:8501", "http://[::1]:8501"),
+        ("studio.local:8501", "http://studio.local:8501"),
+        ("films.home", "https://films.home"),
+        ("FILMS.home", "https://films.home"),
+        ("films.home:8443", "https://films.home:8443"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_browsers_get_in_by_every_known_name_and_behind_a_proxy(host, origin, kind):
+    gate = Guard(app=None, hosts=(*LOOPBACK_HOSTS, "studio.local", "Films.Home"))
+    headers = [(b"host", host.encode()), (b"origin", origin.encode()), (b"sec-fetch-site", b"same-origin")]
+    assert gate.refusal(scope(*headers, type=kind)) is None
 
 
 @pytest.mark.parametrize("path", ["/", "/api/v1/models", "/docs", "/healthz", "/api/v1/nothing"])
@@ -78,6 +178,5 @@ def test_every_answer_carries_the_security_headers(client, path):
 
 def test_only_known_hosts_are_taken():
     gate = Guard(app=None, hosts=("films.home",))
-    scope = {"type": "http", "method": "GET", "headers": [(b"host", b"films.home:8501")]}
-    assert gate.refusal(scope) is None
-    assert "localhost" in gate.refusal(scope | {"headers": [(b"host", b"localhost")]})
+    assert gate.refusal(scope((b"host", b"films.home:8501"))) is None
+    assert "localhost" in gate.refusal(scope((b"host", b"localhost")))
