@@ -1,8 +1,8 @@
 """Who may knock: a pure ASGI gate in front of every HTTP and WebSocket route, Streamlit's own included.
 
 It takes only known Host names (a foreign name on 127.0.0.1 is DNS rebinding), refuses unsafe requests that another
-site's page sends, asks for the token where the studio has one, and adds the security headers. It reads the raw headers,
-never a URL rebuilt from them.
+site's page sends, keeps Streamlit's own upload route closed, asks for the token where the studio has one, and adds the
+security headers. It reads the raw headers, never a URL rebuilt from them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ UPLOADS = "/api/v1/uploads"
 BODY_LIMIT = 2**20  # bytes of JSON
 BODY_S = 20.0  # for all of them
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+STREAMLITS_UPLOADS = "upload_file"  # in the address of its own upload route, which no page of the studio uses
 HOST = re.compile(r"([^:@/\s]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 ORIGIN = re.compile(r"https?://(.+)")  # https: of a reverse proxy that keeps the Host
 ONCE = ("host", "origin", "sec-fetch-site")
@@ -103,6 +104,8 @@ class Guard:
             return "A page of another site sent this request; only the studio's own pages may."
         if unsafe and found["origin"] and not _is_from(origin, host):
             return f"The origin {origin[:80]!r} is not this studio's; only its own pages may send this."
+        if STREAMLITS_UPLOADS in scope["path"].lower():
+            return f"The studio takes no files at this address; send them to {UPLOADS}."
         return None
 
 

@@ -167,6 +167,26 @@ def test_browsers_get_in_by_every_known_name_and_behind_a_proxy(host, origin, ki
     assert gate.refusal(scope(*headers, type=kind)) is None
 
 
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "GET", "POST"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/_stcore/upload_file/session/file",
+        "/_stcore/upload_file/session/file/",
+        "/_stcore/upload_file",
+        "//_stcore//upload_file/session/file",
+        "/gallery/_stcore/upload_file/session/file",
+        "/_stcore/%75pload%5Ffile/session/file",
+        "/_STCORE/UPLOAD_FILE/session/file",
+        "/x/../_stcore/upload_file/session/file",
+    ],
+)
+def test_streamlits_own_upload_route_is_closed(client, method, path):
+    answer = client.request(method, f"http://localhost{path}", files={"file": b"x"} if method == "PUT" else None)
+    assert answer.status_code == 403
+    assert "/api/v1/uploads" in answer.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("path", ["/", "/api/v1/models", "/docs", "/healthz", "/api/v1/nothing"])
 def test_every_answer_carries_the_security_headers(client, path):
     headers = client.get(path).headers
