@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
+import stat
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from backend.core.errors import StudioError
 COOKIE = "studio_token"
 COOKIE_KEEP_S = 30 * 24 * 3600
 LENGTH = 32  # bytes
+TOKEN = re.compile(r"[A-Za-z0-9_-]{43,200}")  # 43 letters are what LENGTH bytes become
 
 
 def check_host(host: str) -> None:
@@ -31,22 +34,35 @@ def check_host(host: str) -> None:
 
 
 def read_token(file: Path) -> str | None:
-    """The token in `file`, which is made readable by its owner alone; None where there is none."""
+    """The token in `file`; None where there is none that can be trusted: a link, something that is no file, a file of
+    another user or that others can open, a token that is not as `make_token` makes them.
+    """
     try:
-        token = file.read_text(encoding="ascii").strip()
-        file.chmod(0o600)
+        handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(handle, "rb") as stream:
+            found = os.fstat(handle)
+            private = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+            said = stream.read(1000).decode("ascii").strip() if private else ""
     except (OSError, ValueError):
         return None
-    return token or None
+    return said if TOKEN.fullmatch(said) else None
 
 
 def make_token(file: Path) -> str:
-    """A new token, in a file that only its owner can read from the first moment on."""
+    """A new token, in a file that only its owner can read from the first moment on. Raises StudioError where something
+    is in the way.
+    """
     token = secrets.token_urlsafe(LENGTH)
-    file.unlink(missing_ok=True)
-    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(handle, "w", encoding="ascii") as stream:
-        stream.write(token + "\n")
+    try:
+        file.unlink(missing_ok=True)
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(handle, "w", encoding="ascii") as stream:
+            stream.write(token + "\n")
+    except OSError as error:
+        raise StudioError(
+            f"{file.parent.name}/{file.name}, where the token is kept, cannot be written ({error.strerror});",
+            hint="remove what lies there, or mend the rights of its folder.",
+        ) from None
     return token
 
 

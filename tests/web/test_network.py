@@ -146,17 +146,60 @@ def test_the_token_is_its_owners_alone(tmp_path):
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert len(token) >= 43
     assert read_token(file) == token
-    file.chmod(0o644)
-    assert read_token(file) == token
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert make_token(file) != token
 
 
-def test_a_link_in_the_tokens_place_is_not_followed(tmp_path):
-    (tmp_path / "target").write_text("mine")
-    (tmp_path / "token").symlink_to(tmp_path / "target")
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620, 0o601])
+def test_a_token_that_others_could_read_or_write_is_made_anew(tmp_path, mode):
+    file = tmp_path / "token"
+    make_token(file)
+    file.chmod(mode)
+    assert read_token(file) is None
+    assert read_token(file) is None
+    make_token(file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["", "\n", "x", "a" * 42, "a" * 42 + "\n", "a" * 40 + "; x=y", "a" * 30 + " " + "a" * 30, "\xe9" * 43, "a" * 5000],
+)
+def test_a_token_that_is_not_as_they_are_made_is_none(tmp_path, said):
+    file = tmp_path / "token"
+    file.touch(0o600)
+    file.write_text(said, encoding="latin-1")
+    assert read_token(file) is None
+
+
+def test_a_token_of_another_user_is_none(tmp_path, monkeypatch):
     make_token(tmp_path / "token")
-    assert (tmp_path / "target").read_text() == "mine"
+    monkeypatch.setattr("os.geteuid", lambda: 12345)
+    assert read_token(tmp_path / "token") is None
+
+
+def test_a_link_in_the_tokens_place_is_not_followed(tmp_path):
+    target, link = tmp_path / "target", tmp_path / "token"
+    link.symlink_to(target)
+    token = make_token(target)
+    assert read_token(link) is None
+    assert make_token(link) != token
+    assert read_token(target) == token
+
+
+def test_a_pipe_in_the_tokens_place_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "token", 0o600)
+    assert read_token(tmp_path / "token") is None
+    assert make_token(tmp_path / "token") == read_token(tmp_path / "token")
+
+
+@pytest.mark.parametrize("thing", ["token", "folder"])
+def test_a_token_that_cannot_be_written_is_one_sentence(tmp_path, thing):
+    file = tmp_path / "outputs" / "studio.token"
+    if thing == "token":
+        file.mkdir(parents=True)
+    assert read_token(file) is None
+    with pytest.raises(StudioError, match=r"outputs/studio.token, .* cannot be written \(.*\); remove what lies there"):
+        make_token(file)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.com"])
