@@ -20,6 +20,7 @@ from backend.utils import (
     damaged_packages,
     inside,
     is_current,
+    keep_private,
     make_folders,
     packages,
     python_of,
@@ -73,6 +74,7 @@ def prepare(*, test_extras: bool = False, quiet: bool = False) -> None:
     settings = Settings.from_env()
     try:
         make_folders([settings.models, settings.outputs, settings.temp, settings.uploads])
+        keep_private([settings.outputs, settings.temp, settings.uploads])  # a checkout brings them open to everybody
     except OSError as error:
         raise SetupFailed(
             f"{error.filename} cannot be made ({error.strerror}); mend its rights or set STUDIO_DATA to another folder."

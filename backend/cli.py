@@ -260,6 +260,7 @@ def main(
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page when it is ready.")] = True,
 ) -> None:
     """AI Video Generation Studio. Without a command: serve the studio on http://localhost:8501."""
+    os.umask(0o077)  # what is made from here on is its owner's alone: films, uploads, history and log
     if data is not None:
         os.environ["STUDIO_DATA"] = str(data.expanduser().resolve())
     if context.invoked_subcommand is None:

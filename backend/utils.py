@@ -5,6 +5,7 @@ Standard library only, and importable on an old Python too, so that the sentence
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.metadata
 import json
@@ -25,9 +26,17 @@ def python_problem(version: tuple[int, ...]) -> str | None:
 
 
 def make_folders(folders: Iterable[Path]) -> None:
-    """Make what is missing, parents too. Raises OSError naming the folder that cannot be made."""
+    """Make what is missing for its owner alone, parents too. Raises OSError naming the folder that cannot be made."""
     for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def keep_private(folders: Iterable[Path]) -> None:
+    """Close folders that are there to other users, as far as they are ours: not what lies behind somebody's link."""
+    for folder in folders:
+        if not folder.is_symlink():
+            with contextlib.suppress(PermissionError):
+                folder.chmod(0o700)
 
 
 def inside(folder: Path, path: Path | str) -> Path:

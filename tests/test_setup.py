@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -54,6 +55,16 @@ def test_the_first_run_installs_and_makes_the_folders(studio: Path, pip: list[An
     assert setup.main(["--quiet"]) == 0
     assert pip == [("-r", str(setup.REQUIREMENTS))]
     assert sorted(folder.name for folder in (studio / "data").iterdir()) == ["models", "outputs", "temp", "uploads"]
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in (studio / "data").iterdir()} == {0o700}
+
+
+def test_the_folders_of_a_checkout_are_closed_to_other_users(studio: Path, pip: list[Any]) -> None:
+    folders = [studio / "data" / name for name in ("models", "outputs", "temp", "uploads")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        folder.chmod(0o755)
+    setup.prepare(quiet=True)
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in folders] == [0o755, 0o700, 0o700, 0o700]
 
 
 def test_the_second_run_installs_nothing_and_says_nothing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import subprocess
 import sys
 import venv
@@ -14,6 +15,7 @@ from backend.utils import (
     damaged_packages,
     inside,
     is_current,
+    keep_private,
     make_folders,
     packages,
     python_of,
@@ -68,7 +70,16 @@ def test_folders_are_made_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "models" / "kept").touch()
     make_folders([tmp_path / "models", tmp_path / "deep" / "outputs"])
     assert (tmp_path / "models" / "kept").exists()
-    assert (tmp_path / "deep" / "outputs").is_dir()
+    assert stat.S_IMODE((tmp_path / "deep" / "outputs").stat().st_mode) == 0o700
+
+
+def test_only_our_own_folders_are_closed_to_others(tmp_path: Path) -> None:
+    for name in ("outputs", "shared"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "temp").symlink_to(tmp_path / "shared")
+    keep_private([tmp_path / "outputs", tmp_path / "temp"])
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("outputs", "shared")] == [0o700, 0o755]
 
 
 def test_a_path_inside_stays(tmp_path: Path) -> None:
