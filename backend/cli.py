@@ -28,6 +28,7 @@ from backend.core.config import Settings
 from backend.core.errors import InvalidRequest, StudioBusy, StudioError
 from backend.core.planning import steps_in_words
 from backend.core.schema import Fit, Mode, Orientation, Preset, SkyReelsOptions, parse_request
+from backend.core.text import harmless
 from backend.jobs.room import is_disk_full
 from backend.system.supervisor import RESTART, SUPERVISED, supervise
 from backend.web.network import check_host
@@ -144,8 +145,21 @@ def open_studio() -> Iterator[Studio]:
 
 
 def fail(message: str, code: int) -> None:
-    err.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+    complain(message)
     raise typer.Exit(code)
+
+
+def say(message: str) -> None:
+    out.print(harmless(message), markup=False, highlight=False, soft_wrap=True)
+
+
+def complain(message: str) -> None:
+    err.print(harmless(message), style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def cell(text: str) -> str:
+    """Text for a table, in which nothing is markup and lines are joined."""
+    return escape(harmless(" ".join(text.split())))
 
 
 # --- flags from the schema ---
@@ -359,15 +373,12 @@ def report_end(job: dict[str, Any], out_file: Path | None) -> None:
     if job["state"] == "succeeded":
         film = job["artifact"]
         where = out_file or Settings.from_env().data / film["video"]
-        out.print(
+        say(
             f"{where}: {film['frames']} frames, {film['width']}x{film['height']}, {film['fps']} fps,"
-            f" made by {job['plan']['model_title']} in {film['render_s']:.1f} s",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+            f" made by {job['plan']['model_title']} in {film['render_s']:.1f} s"
         )
     elif job["error"]:
-        err.print(job["error"]["message"], style="red", markup=False, highlight=False, soft_wrap=True)
+        complain(job["error"]["message"])
 
 
 @app.command()
@@ -395,7 +406,7 @@ def plan(
         "on disk": f"about {found['forecast']['disk_bytes'] / 1e6:.1f} MB",
     }
     for name, value in rows.items():
-        table.add_row(name, escape(value))
+        table.add_row(name, cell(value))
     out.print(table)
 
 
@@ -420,7 +431,7 @@ def jobs_list(
     table = Table("job", "state", "done", "film", box=None)
     for job in found:
         done = f"{job['progress']['fraction']:.0%}" if job["progress"] and job["state"] == "running" else ""
-        title = escape((job["request"]["prompt"] or job["request"]["mode"])[:60])
+        title = cell((job["request"]["prompt"] or job["request"]["mode"])[:60])
         table.add_row(job["id"], job["state"], done, title)
     out.print(table)
 
@@ -437,7 +448,7 @@ def _job_command(action: str, words: str) -> None:
     def command(job_id: str) -> None:
         with open_studio() as studio:
             job = studio.act(job_id, action)
-        out.print(f"{job['id']} {job['state']}", markup=False, highlight=False)
+        say(f"{job['id']} {job['state']}")
 
 
 for _action, _words in {
@@ -469,7 +480,7 @@ def models_list(as_json: Annotated[bool, typer.Option("--json")] = False) -> Non
     for spec in found:
         memory = spec["memory_gib"]
         table.add_row(
-            escape(spec["id"]), escape(spec["title"]), ", ".join(spec["modes"]), f"{memory:.1f} GiB" if memory else ""
+            cell(spec["id"]), cell(spec["title"]), ", ".join(spec["modes"]), f"{memory:.1f} GiB" if memory else ""
         )
     out.print(table)
 
@@ -520,7 +531,7 @@ def mend_data_folder() -> None:
     except StudioError as error:
         fail(str(error), FAILED)
     generator.tidying.tidy()
-    print(generator.news or "The history is whole.")
+    say(generator.news or "The history is whole.")
     generator.stop()
 
 

@@ -245,3 +245,54 @@ def test_prompts_are_listed_as_they_were_typed(run):
     assert run("generate", "--prompt", "a [/b] boat [red]sails[/]", *SMALL)[0] == 0
     assert "[/b] boat" in run("jobs", "list")[1]
     assert run("plan", "--prompt", "[/b]", *SMALL)[0] == 0
+
+
+STEERING = "\x1b]0;owned\x07\x1b[2J\r\x9b31m\u202e\u2066"
+
+
+def test_nothing_that_steers_a_terminal_is_printed(run, tmp_path, monkeypatch):
+    """In the form for people; --json escapes by itself."""
+    from backend.core.errors import RenderFailed
+    from backend.synthetic import SyntheticEngine
+
+    def broken(self, task, report):
+        raise RenderFailed(f"The pencil of {task.request.prompt} broke;", hint="sharpen it.")
+
+    monkeypatch.setattr(SyntheticEngine, "render", broken)
+    nasty = f"a {STEERING} boat"
+    picture = tmp_path / f"{STEERING}.png"
+    picture.write_text("miaow")
+    said = [
+        *run("generate", "--prompt", nasty, *SMALL),
+        *run("jobs", "list"),
+        *run("generate", "--image", picture),
+        *run("generate", "--image", f"{picture}x"),
+        *run("plan", "--prompt", "x", "--model", nasty),
+        *run("jobs", "show", nasty),
+        *run("jobs", "list", "--state", nasty),
+        *run("inspect", picture),
+        *run("inspect", f"{picture}x"),
+        *run("generate", "--prompt", "x", "--out", f"{picture}/x"),
+    ]
+    shown = "".join(str(part) for part in said)
+    assert "\\u001b[2J" in shown
+    assert not set(shown) & (set(STEERING) - set("0;owned[2J31m]"))
+
+
+def test_a_prompt_of_several_lines_is_one_row(run):
+    run("generate", "--prompt", "a red boat\nat\tsunset", *SMALL)
+    assert "a red boat at sunset" in run("jobs", "list")[1]
+
+
+def test_a_film_is_named_without_steering_the_terminal(run, tmp_path):
+    film = tmp_path / f"{STEERING}.mp4"
+    code, out, _ = run("generate", "--prompt", "x", *SMALL, "--out", film)
+    assert (code, film.exists()) == (0, True)
+    assert not set(out) & (set(STEERING) - set("0;owned[2J31m]"))
+
+
+def test_doctor_shows_names_harmlessly(capsys):
+    from backend.system.doctor import Check, print_checks
+
+    print_checks([Check("Models", "warning", STEERING, STEERING)])
+    assert not set(capsys.readouterr().out) & (set(STEERING) - set("0;owned[2J31m]"))

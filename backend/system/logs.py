@@ -12,6 +12,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from backend.core.text import harmless
+
 FILE_BYTES, FILES = 5 * 2**20, 3
 TAIL_BYTES = 256 * 1024
 SECRETS = re.compile(r"\bhf_\w{8,}|\bsk-[\w-]{16,}|(?<=Bearer )\S+|(?<=token=)[^&\s\"']+")
@@ -72,7 +74,12 @@ def without_secrets(text: str) -> str:
 
 
 class _Lines(logging.Formatter):
-    """Lines for people, their tracebacks without secrets too."""
+    """Lines for people, their tracebacks without secrets too. Further lines of a message are set in, so that none of
+    them looks like a message of its own.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n    ".join(harmless(line) for line in super().format(record).split("\n"))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
         return without_secrets(super().formatException(ei))
@@ -92,7 +99,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = without_secrets(self.formatException(record.exc_info))
-        return json.dumps(line, ensure_ascii=False)
+        return harmless(json.dumps(line, ensure_ascii=False))
 
 
 def last_lines(file: Path, job_id: str, count: int = 8) -> tuple[str, ...]:

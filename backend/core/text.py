@@ -1,0 +1,32 @@
+"""What people wrote, where it is shown: characters that steer a terminal, end a line or turn its direction."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+STEERING = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # control characters: line ends, and the escapes that colour, move and name things
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # the direction of what follows
+    "\u2028\u2029\ufeff\ufff9-\ufffb"  # further line ends, marks of order and of notes
+    "\ud800-\udfff]"  # halves of characters, as undecodable file names have them: no stream can write them
+)
+INVISIBLE_LETTERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # fillers, which count as letters or symbols
+
+
+def harmless(text: str) -> str:
+    r"""`text` in one line, with what would steer a terminal or a log as \uXXXX, which JSON reads back as it was.
+
+    >>> print(harmless("a \x1b[31mred\x1b[0m boat\n\u202e"))
+    a \u001b[31mred\u001b[0m boat\u000a\u202e
+    """
+    return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def is_blank(text: str) -> bool:
+    r"""Whether nothing of it can be seen: only spaces, controls, marks without a letter and other invisible characters.
+
+    >>> is_blank(" \u200b\ufeff\u2060"), is_blank("\U0001f642"), is_blank("\u0661")
+    (True, False, False)
+    """
+    return not any(unicodedata.category(c)[0] in "LNPS" and c not in INVISIBLE_LETTERS for c in text)
