@@ -86,6 +86,27 @@ def test_a_data_folder_that_cannot_be_made_is_one_sentence(run, settings):
     assert (code, "cannot be used" in err) == (1, True)
 
 
+def test_a_folder_in_the_place_of_the_log_is_one_sentence(run, settings):
+    settings.log.mkdir(parents=True)
+    code, _, err = run("generate", "--prompt", "x", *SMALL)
+    assert code == 1
+    assert err.startswith("The log outputs/studio.log cannot be written (Is a directory); remove what lies there")
+    assert len(err.splitlines()) == 1
+    settings.log.rmdir()
+    assert run("generate", "--prompt", "x", *SMALL)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "said", ["", "[]", "7", "{", '{"url": 7}', '{"url": "http://[::1"}', '{"url": "ftp://x"}', "[" * 100_000]
+)
+def test_a_spoiled_address_of_a_studio_is_none(settings, said):
+    from backend.web.client import running_studio
+
+    settings.outputs.mkdir(parents=True)
+    settings.address.write_text(said)
+    assert running_studio(settings) is None
+
+
 def test_an_unknown_flag_exits_2(run):
     assert run("generate", "--prmpt", "x")[0] == 2
 

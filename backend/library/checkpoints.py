@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -60,8 +61,7 @@ def find_checkpoints(folders: Iterable[Path]) -> list[Checkpoint]:
         try:
             checkpoint = Checkpoint(_read_spec(folder), folder)
         except Exception as error:  # whatever a file of somebody else's can make a reader say
-            reason = error if isinstance(error, _Damaged) else f"{type(error).__name__}: {error}"
-            log.warning("checkpoint %s is left out: %s", folder, reason)
+            log.warning("checkpoint %s is left out: %s", folder, _reason(error))
             continue
         first = found.setdefault(checkpoint.spec.id, checkpoint)
         if first.folder.resolve() != folder.resolve():
@@ -69,20 +69,37 @@ def find_checkpoints(folders: Iterable[Path]) -> list[Checkpoint]:
     return list(found.values())
 
 
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename} cannot be read ({error.strerror}); mend its rights, or download it again"
+    return str(error) if isinstance(error, _Damaged) else f"{type(error).__name__}: {error}"
+
+
 def _candidates(folders: Iterable[Path]) -> Iterator[Path]:
     for folder in folders:
         for child in _sub_folders(folder):
-            if (child / "model_index.json").is_file():
+            if _has_index(child):
                 yield child
             else:
-                yield from (sub for sub in _sub_folders(child) if (sub / "model_index.json").is_file())
+                yield from (sub for sub in _sub_folders(child) if _has_index(sub))
+
+
+def _has_index(folder: Path) -> bool:
+    """Whether something of that name is there; if it is no file that can be read, `_read_spec` says so."""
+    return os.path.lexists(folder / "model_index.json")
 
 
 def _sub_folders(folder: Path) -> list[Path]:
-    """Sorted, without hidden ones, which is what downloads in progress are."""
-    if not folder.is_dir():
+    """Sorted, without hidden ones, which is what downloads in progress are; none, with a line in the log, of a folder
+    that cannot be read.
+    """
+    try:
+        return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    except OSError as error:
+        log.warning("%s is left out: it cannot be read (%s)", folder, error.strerror)
+        return []
 
 
 def _read_spec(folder: Path) -> ModelSpec:
@@ -175,7 +192,7 @@ def _refuse_code(file: Path) -> None:
 
 def _require_file(file: Path) -> None:
     if not stat.S_ISREG(file.stat().st_mode):
-        raise _Damaged(f"{file.parent.name}/{file.name} is no file")
+        raise _Damaged(f"{file.parent.name}/{file.name} is no file; remove it, and download it again")
 
 
 def _load(file: Path) -> Any:
@@ -206,7 +223,7 @@ def _checked_bytes(file: Path) -> int:
 
 
 def _read_json(file: Path) -> Mapping[str, Any]:
-    if not file.is_file():
+    if not os.path.lexists(file):
         raise _Damaged(f"{file.parent.name}/{file.name} is missing")
     data = _load(file)
     if not isinstance(data, dict):

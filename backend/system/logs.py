@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import logging.handlers
 import os
 import re
+import sys
 import time
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from backend.core.errors import StudioError
 from backend.core.text import harmless
 
 FILE_BYTES, FILES = 5 * 2**20, 3
@@ -30,10 +33,21 @@ def write_to_terminal() -> None:
 
 
 def write_to_file(file: Path) -> logging.Handler:
-    """Let every logger write to `file`, of which three of 5 MiB are kept, until `stop_writing`."""
-    handler = logging.handlers.RotatingFileHandler(
-        file, maxBytes=FILE_BYTES, backupCount=FILES - 1, encoding="utf-8", delay=True
-    )
+    """Let every logger write to `file`, of which three of 5 MiB are kept, until `stop_writing`.
+
+    Raises StudioError where that cannot be written; a disk that is full now may have room later.
+    """
+    try:
+        os.close(
+            os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o600)
+        )  # a pipe is not waited for
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise StudioError(
+                f"The log {file.parent.name}/{file.name} cannot be written ({error.strerror});",
+                hint="remove what lies there, or mend its rights.",
+            ) from None
+    handler = _File(file, maxBytes=FILE_BYTES, backupCount=FILES - 1, encoding="utf-8", delay=True)
     handler.setFormatter(JsonLines())
     _add(handler)
     return handler
@@ -71,6 +85,31 @@ def without_secrets(text: str) -> str:
         if secret := os.environ.get(name):
             text = text.replace(secret, "***")
     return SECRETS.sub("***", text)
+
+
+class _File(logging.handlers.RotatingFileHandler):
+    """Goes on in the same file where an older one cannot be moved; says once, in a sentence, that it cannot write."""
+
+    _complained = False
+
+    def doRollover(self) -> None:  # noqa: N802
+        try:
+            super().doRollover()
+        except OSError as error:
+            self._complain(error)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            self._complain(error)
+        else:
+            super().handleError(record)
+
+    def _complain(self, error: OSError) -> None:
+        if not self._complained:
+            self._complained = True
+            name = Path(self.baseFilename).name
+            print(f"{name} cannot be kept as it should ({error.strerror}); see to its folder.", file=sys.stderr)
 
 
 class _Lines(logging.Formatter):

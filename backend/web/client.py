@@ -21,7 +21,7 @@ def running_studio(settings: Settings) -> str | None:
     try:
         url = str(json.loads(settings.address.read_text())["url"])
         return url if httpx.get(f"{url}/healthz", timeout=3, headers=key(settings)).status_code == 200 else None
-    except (OSError, ValueError, KeyError, httpx.HTTPError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, httpx.HTTPError, httpx.InvalidURL):
         return None
 
 

@@ -113,7 +113,9 @@ def _announce(server: uvicorn.Server, settings: Settings, url: str, open_browser
     try:
         settings.address.write_text(json.dumps({"url": url, "pid": os.getpid()}))
     except OSError as error:
-        log.warning("the address was not written (%s): commands will not find this studio", error.strerror)
+        where = f"{settings.outputs.name}/{settings.address.name}"
+        said = "%s cannot be written (%s): commands will not find this studio; make room, or remove what lies there"
+        log.warning(said, where, error.strerror)
     print(f"The studio is open at {url} (Ctrl-C closes it)", flush=True)
     if open_browser and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or os.name != "posix"):
         webbrowser.open(url)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -40,7 +40,8 @@ def create_app(settings: Settings, hosts: Iterable[str] = LOOPBACK_HOSTS, token:
                 yield
         finally:
             web.serving = False
-            settings.address.unlink(missing_ok=True)
+            with suppress(OSError):
+                settings.address.unlink()
             await asyncio.to_thread(stop_shared_generator)
 
     app: FastAPI = FastAPIOffline(

@@ -44,6 +44,16 @@ def edit(file: Path, **changes) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
+def in_its_place(file: Path, make) -> None:
+    file.unlink()
+    make(file)
+
+
+def link_to_itself(file: Path) -> None:
+    """What not even root can read."""
+    file.symlink_to(file)
+
+
 def test_no_folder_is_no_checkpoint(found, tmp_path):
     assert found(tmp_path / "none") == {}
 
@@ -114,6 +124,17 @@ def lose_a_shard(folder: Path) -> None:
     [
         (lambda f: (f / "model_index.json").write_text("{"), "JSON|delimiter|property name"),
         (lambda f: (f / "model_index.json").write_text("[]"), "not a JSON object"),
+        (lambda f: in_its_place(f / "model_index.json", Path.mkdir), "broken/model_index.json is no file; remove it"),
+        (lambda f: in_its_place(f / "model_index.json", os.mkfifo), "broken/model_index.json is no file; remove it"),
+        (
+            lambda f: in_its_place(f / "model_index.json", link_to_itself),
+            r"index.json cannot be read \(Too many.*; mend",
+        ),
+        (lambda f: in_its_place(f / "vae/config.json", Path.mkdir), "vae/config.json is no file; remove it"),
+        (
+            lambda f: in_its_place(f / "vae/config.json", link_to_itself),
+            r"config.json cannot be read \(Too many.*; mend",
+        ),
         (lambda f: edit(f / "model_index.json", _class_name="WanPipeline"), "'WanPipeline' is not a SkyReels V2"),
         (lambda f: cut(f / "transformer/diffusion_pytorch_model.safetensors"), "cut short or damaged"),
         (lambda f: (f / "vae/diffusion_pytorch_model.safetensors").write_bytes(b""), "cut short or damaged"),
@@ -135,6 +156,23 @@ def test_a_damaged_folder_is_left_out_by_name(built, models, found, caplog, dama
     assert len(caplog.records) == 1
     assert str(models / "broken") in caplog.text
     assert re.search(reason, caplog.text)
+
+
+def test_a_folder_that_cannot_be_read_is_left_out_by_name(built, models, found, caplog, monkeypatch):
+    shutil.copytree(built["df"], models / "whole")
+    (models / "closed").mkdir()
+    looked, iterdir = [], Path.iterdir
+
+    def closed(folder):
+        if folder.name == "closed":
+            looked.append(folder)
+            raise PermissionError(13, "Permission denied", str(folder))
+        return iterdir(folder)
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    assert list(found()) == ["whole"]
+    assert looked
+    assert "closed is left out: it cannot be read (Permission denied)" in caplog.text
 
 
 def test_two_of_one_id_keep_the_first(built, models, tmp_path, found, caplog):

@@ -19,7 +19,7 @@ from starlette.websockets import WebSocketDisconnect
 from backend.core.errors import StudioError
 from backend.web.guard import Guard
 from backend.web.network import COOKIE, check_host, make_token, names_of_this_machine, read_token
-from tests.studio import ROOT, LiveStudio
+from tests.studio import ROOT, LiveStudio, free_port
 
 TOKEN = "a-token-of-letters"
 PATHS = ["/", "/docs", "/healthz", "/metrics", "/api/v1/jobs", "/app/static/media/x/video.mp4", "/_stcore/health"]
@@ -234,3 +234,35 @@ def test_lan_prints_the_address_once_and_the_command_line_finds_its_way_in(on_th
         assert time.monotonic() < deadline
     assert token not in again.log.read_text()
     assert again.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("studio.log", "The log outputs/studio.log cannot be written (Is a directory); remove what lies there"),
+        ("studio.token", "outputs/studio.token, where the token is kept, cannot be written (Is a directory); remove"),
+    ],
+)
+def test_a_folder_in_the_place_of_a_file_is_one_sentence_instead_of_a_start(tmp_path, name, words):
+    (tmp_path / "outputs" / name).mkdir(parents=True)
+    command = [sys.executable, "-m", "backend.cli", "--lan", "--no-browser", f"--port={free_port()}"]
+    environ = os.environ | {"STUDIO_DATA": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_studio_whose_address_cannot_be_written_says_so_and_opens(tmp_path):
+    (tmp_path / "data" / "outputs" / "studio.json").mkdir(parents=True)
+    studio = LiveStudio(tmp_path / "data")
+    try:
+        deadline = time.monotonic() + 20
+        while "The studio is open" not in studio.log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        status = studio.stop()
+    said = studio.log.read_text()
+    assert "outputs/studio.json cannot be written (Is a directory): commands will not find this studio" in said
+    assert "The studio is open" in said
+    assert ("Traceback" in said, status) == (False, 0)
