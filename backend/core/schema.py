@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -21,8 +22,10 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from backend.core.errors import InvalidRequest
+from backend.core.text import is_blank
 
 
 class Bounds(NamedTuple):
@@ -115,7 +118,21 @@ def between(bounds: Bounds, default: Any = ..., description: str | None = None) 
     return Field(default, ge=bounds.least, le=bounds.most, description=description)
 
 
-Scene = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=PROMPT_LENGTH)]
+def _number(value: Any) -> Any:
+    """`value`, unless it is one of JSON's look-alikes, true and "12", which Python would take for numbers."""
+    if isinstance(value, bool | str):
+        raise PydanticCustomError("number_type", "input should be a number")
+    return value
+
+
+def _scene(text: str) -> str:
+    """`text`, unless nothing of it can be seen."""
+    if is_blank(text):
+        raise PydanticCustomError("string_too_short", "it is empty")
+    return text
+
+
+Scene = Annotated[str, StringConstraints(strip_whitespace=True, max_length=PROMPT_LENGTH), AfterValidator(_scene)]
 
 
 class SkyReelsOptions(BaseModel):
@@ -132,9 +149,21 @@ class SkyReelsOptions(BaseModel):
     flow_shift: float | None = between(FLOW_SHIFT, None, "how long the steps stay at strong noise")
     ar_step: int = between(AR_STEP, 0, "steps that a block waits for the one before; 0 makes all frames together")
     causal_block_size: int | None = between(BLOCK, None, "latent frames that go together where blocks wait")
-    causal_attention: bool = Field(False, description="blocks see only themselves and earlier ones")
-    batch_guidance: bool = Field(False, description="both forwards of guidance in one call of the transformer")
+    causal_attention: bool = Field(False, strict=True, description="blocks see only themselves and earlier ones")
+    batch_guidance: bool = Field(
+        False, strict=True, description="both forwards of guidance in one call of the transformer"
+    )
     fidelity: Fidelity = Field(Fidelity.ORIGINAL, description="whose arithmetic, the original's or that of diffusers")
+
+    _numbers = field_validator(
+        "base_num_frames",
+        "overlap_history",
+        "addnoise_condition",
+        "flow_shift",
+        "ar_step",
+        "causal_block_size",
+        mode="before",
+    )(_number)
 
     @field_validator("base_num_frames", "overlap_history")
     @classmethod
@@ -201,6 +230,15 @@ class GenerationRequest(BaseModel):
     seed: int = Field(default_factory=lambda: secrets.randbelow(int(SEED.most) + 1), ge=SEED.least, le=SEED.most)
     preset: Preset = Preset.EXACT
     skyreels: SkyReelsOptions = SkyReelsOptions()
+
+    _numbers = field_validator(
+        "num_frames", "seconds", "fps", "num_inference_steps", "guidance_scale", "seed", mode="before"
+    )(_number)
+
+    @field_validator("prompt", "negative_prompt")
+    @classmethod
+    def _what_nobody_sees_is_empty(cls, text: str) -> str:
+        return "" if is_blank(text) else text
 
     @model_validator(mode="before")
     @classmethod
@@ -273,7 +311,7 @@ def parse_resolution(value: str) -> tuple[int, int]:
     """Width and height of `540p`, `720p` (as landscape) or `WIDTHxHEIGHT`, in pixels; ValueError otherwise."""
     if (value, Orientation.LANDSCAPE) in SIZES:
         return SIZES[value, Orientation.LANDSCAPE]
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", value)
+    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", value)
     if not match:
         raise ValueError(f"{value[:40]!r} is not a resolution; use 540p, 720p or WIDTHxHEIGHT such as 640x360")
     width, height = int(match[1]), int(match[2])
@@ -299,6 +337,7 @@ def explain(errors: Sequence[Any]) -> InvalidRequest:
     path = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
     field, value, context = ".".join(path) or None, error.get("input"), error.get("ctx", {})
     shown = f"{value!r}"[:80] if isinstance(value, str | list | dict) else f"{value}"
+    shown = shown.lower() if isinstance(value, bool) else shown  # as JSON has it
     kind = error["type"]
     if kind == "json_invalid":
         reason = context.get("error", "it cannot be read")
@@ -345,8 +384,13 @@ def explain(errors: Sequence[Any]) -> InvalidRequest:
             hint=f"use {bounds}.",
             field=field,
         )
+    if bounds and kind == "number_type":
+        plainly = ", without quotes" if isinstance(value, str) else ""
+        return InvalidRequest(f"{field}={shown} is no number;", hint=f"use {bounds}{plainly}.", field=field)
     if bounds:
         return InvalidRequest(f"{field}={shown} is not a number that fits;", hint=f"use {bounds}.", field=field)
+    if kind == "bool_type":
+        return InvalidRequest(f"{field}={shown} is not a choice;", hint="use true or false.", field=field)
     reason = error["msg"][0].lower() + error["msg"][1:]
     return InvalidRequest(f"{field or 'the request'}={shown} does not fit;", hint=f"{reason}.", field=field)
 

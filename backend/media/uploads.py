@@ -16,7 +16,9 @@ from collections.abc import Iterator, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
 
 from backend.core.config import GIB, MIB, Settings
 from backend.core.errors import InvalidRequest, NotEnoughSpace, NotFound, UploadRefused
@@ -35,7 +37,10 @@ RECORD = "upload.json"
 PARTS = ".parts"
 PARTS_KEEP_S = 3600.0  # an upload that has not grown for an hour is not coming
 NAME_LENGTH = 100
+LEAST_FPS = 1e-3  # of a video; anything slower is a damaged record
 PREVIEWS = 24  # sizes of one upload that are kept; a page asks for one or two
+
+Count = Annotated[int, Field(gt=0, lt=2**31)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +49,10 @@ class Upload:
 
     id: str
     kind: Literal["image", "video"]
-    width: int
-    height: int
-    frames: int
-    fps: float
+    width: Count
+    height: Count
+    frames: Count
+    fps: Annotated[float, Field(ge=0, le=1e6)]  # 0 of a picture
     filename: str
     bytes: int
 
@@ -55,6 +60,9 @@ class Upload:
     def source(self) -> Source:
         """The video as planning knows it."""
         return Source(self.width, self.height, self.frames, self.fps)
+
+
+UPLOAD = TypeAdapter(Upload)
 
 
 class Uploads:
@@ -134,10 +142,12 @@ class Uploads:
         return folder
 
     def _record(self, folder: Path) -> Upload:
-        try:
-            return Upload(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, RecursionError):
-            raise NotFound(f"The upload {folder.name} is damaged;", hint="send the file again.") from None
+        with contextlib.suppress(OSError, ValueError):
+            upload = UPLOAD.validate_json((folder / RECORD).read_bytes(), strict=True)
+            has_a_rate = upload.fps >= LEAST_FPS or upload.kind == "image"
+            if upload.id == folder.name and has_a_rate and (folder / MEDIA).is_file():
+                return upload
+        raise NotFound(f"The upload {folder.name} is damaged;", hint="send the file again.")
 
     def _seen(self, folder: Path, width: int, height: int, fit: Fit) -> Picture:
         upload = self._record(folder)

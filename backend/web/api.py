@@ -260,6 +260,9 @@ async def upload(request: Request, generator: Generator, filename: str = "") -> 
                 form = await request.form(max_files=1, max_fields=4)
             except (UnicodeError, LookupError):
                 raise InvalidRequest("The form's charset is not known;", hint="use utf-8.") from None
+            except HTTPException as error:
+                reason = f"The form cannot be read ({error.detail.rstrip('.')});"
+                raise InvalidRequest(reason, hint="send one file, in the field file, or as raw body.") from None
             part = form.get("file")
             if not isinstance(part, UploadFile):
                 raise InvalidRequest("The form has no field named file;", hint="send the file in it, or as raw body.")
@@ -404,6 +407,10 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 400:  # FastAPI's, where the parser itself gave up on the body
+            reason = "The body cannot be read: it is not UTF-8, nested too deeply, or has too long a number;"
+            spoiled = InvalidRequest(reason, hint="send a JSON object with the request's fields.")
+            return error_response(spoiled.status, spoiled.code, str(spoiled))
         reasons = {
             404: f"There is nothing at {request.scope['path'][:100]!r}.",
             405: "This address takes another method.",

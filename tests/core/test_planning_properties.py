@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from typing import Any
 
@@ -93,7 +94,7 @@ def ways_out(wish: dict[str, Any], refused: InvalidRequest) -> list[tuple[str, d
     rest = re.sub(r"\w+=\w+|DF model|blocks of \d+|block of \d+|\w+-V2 [\w. ]+", "", refused.hint)
     plain = re.findall(r"\b\d+(?:\.\d+)?", rest)
     for field, value in [*((str(refused.field).rpartition(".")[2], number) for number in plain), *named]:
-        parsed: Any = {"true": True, "false": False}.get(value, value)
+        parsed: Any = value if value == "original" else json.loads(value)
         if field == "storyboard":
             parsed = wish["skyreels"]["storyboard"][: int(value)]
         if field in SkyReelsOptions.model_fields:

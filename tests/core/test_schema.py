@@ -1,11 +1,21 @@
 import contextlib
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.core.errors import InvalidRequest
-from backend.core.schema import FPS, Bounds, GenerationRequest, Mode, Orientation, parse_request, parse_resolution
+from backend.core.schema import (
+    FPS,
+    Bounds,
+    GenerationRequest,
+    Mode,
+    Orientation,
+    SkyReelsOptions,
+    parse_request,
+    parse_resolution,
+)
 
 
 def test_a_prompt_is_enough_and_a_seed_is_drawn():
@@ -78,6 +88,29 @@ def test_a_request_survives_json():
         ),
         ({"prompt": "x", "skyreels": {"fidelity": "exact"}}, "skyreels.fidelity", "exact", "original"),
         ({"prompt": ["x"]}, "prompt", "['x']", "string"),
+        ({"prompt": " \u200b\u2060\ufeff"}, "prompt", "prompt", "what the film should show"),
+        ({"prompt": "\ud800"}, "prompt", r"\ud800", "string"),
+        ({"prompt": "x", "negative_prompt": "\ud800"}, "negative_prompt", r"\ud800", "string"),
+        ({"prompt": "x", "skyreels": {"storyboard": ["\u200b"]}}, "skyreels.storyboard.0", "empty", "leave it out"),
+        ({"prompt": "x", "resolution": "９６０x５４０"}, "resolution", "９６０x５４０", "540p, 720p"),  # noqa: RUF001
+        ({"prompt": "x", "resolution": "٩٦٠x٥٤٠"}, "resolution", "٩٦٠x٥٤٠", "540p, 720p"),  # noqa: RUF001
+        ({"prompt": "x", "num_frames": True}, "num_frames", "true", "16 to 1457"),
+        ({"prompt": "x", "num_frames": "64"}, "num_frames", "'64' is no number", "16 to 1457, without quotes"),
+        ({"prompt": "x", "seconds": "2"}, "seconds", "'2' is no number", "0.5 to 182, without quotes"),
+        ({"prompt": "x", "fps": "24"}, "fps", "'24' is no number", "8 to 30, without quotes"),
+        ({"prompt": "x", "num_inference_steps": "20"}, "num_inference_steps", "'20'", "10 to 50, without quotes"),
+        ({"prompt": "x", "guidance_scale": True}, "guidance_scale", "true is no number", "1 to 20"),
+        ({"prompt": "x", "guidance_scale": "5.5"}, "guidance_scale", "'5.5'", "1 to 20, without quotes"),
+        ({"prompt": "x", "seed": True}, "seed", "true is no number", "0 to"),
+        ({"prompt": "x", "seed": False}, "seed", "false is no number", "0 to"),
+        ({"prompt": "x", "seed": "12"}, "seed", "'12' is no number", "without quotes"),
+        (
+            {"prompt": "x", "skyreels": {"causal_attention": "yes"}},
+            "skyreels.causal_attention",
+            "'yes'",
+            "true or false",
+        ),
+        ({"prompt": "x", "skyreels": {"batch_guidance": 1}}, "skyreels.batch_guidance", "1", "true or false"),
     ],
 )
 def test_a_bad_wish_names_the_value_the_reason_and_the_way_out(wish, field, value, way_out):
@@ -88,6 +121,31 @@ def test_a_bad_wish_names_the_value_the_reason_and_the_way_out(wish, field, valu
     assert way_out in str(refused.value)
     assert "\n" not in str(refused.value)
     assert way_out in refused.value.hint
+
+
+@pytest.mark.parametrize("model", [GenerationRequest, SkyReelsOptions])
+def test_no_number_of_a_request_takes_what_only_looks_like_one(model):
+    numbers = [
+        name
+        for name, info in model.model_fields.items()
+        if {int, float} & {info.annotation, *get_args(info.annotation)}
+    ]
+    assert len(numbers) >= 6
+    for name in numbers:
+        for alike in (True, False, "20", "20.0", "２０"):  # noqa: RUF001
+            wish = {name: alike} if model is GenerationRequest else {"skyreels": {name: alike}}
+            with pytest.raises(InvalidRequest, match="is no number; use"):
+                parse_request({"prompt": "x"} | wish)
+
+
+def test_a_whole_number_may_be_written_as_one_with_a_point():
+    request = parse_request({"prompt": "x", "num_frames": 64.0, "guidance_scale": 6})
+    assert (request.num_frames, request.guidance_scale) == (64, 6.0)
+
+
+def test_what_nobody_sees_is_no_negative_prompt():
+    assert parse_request({"prompt": "x", "negative_prompt": "\u200b"}).negative_prompt == ""
+    assert parse_request({"prompt": "👩\u200d🚀"}).prompt == "👩\u200d🚀"
 
 
 def test_a_window_shows_its_prompt_of_the_storyboard_or_the_last():

@@ -3,6 +3,7 @@ import io
 import json
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -169,11 +170,27 @@ def test_a_bad_wish_is_422_and_nothing_is_queued(client, generator, path, wish, 
     assert generator.store.count() == 0
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"null", b'"x"', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b"null",
+        b'"x"',
+        b"\xff\xfe",
+        b'{"prompt": "\xff"}',
+        b"[" * 100_000,
+        b'{"seed": 1' + b"0" * 5000 + b"}",
+    ],
+)
 def test_a_body_that_is_no_request_is_422(client, body):
     answer = client.post("/api/v1/jobs", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 422
-    assert "JSON" in answer.json()["error"]["message"]
+    error = answer.json()["error"]
+    assert error["code"] == "invalid_request"
+    assert "JSON" in error["message"]
+    assert "; send " in error["message"]
 
 
 @pytest.mark.parametrize(
@@ -262,6 +279,76 @@ def test_a_bad_upload_is_refused_and_leaves_nothing(client, settings, content):
 
 def test_a_form_without_a_file_is_refused(client):
     assert client.post("/api/v1/uploads", files={"other": ("x.png", png())}).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("multipart/form-data", b"x"),
+        ("multipart/form-data; boundary=", b"x"),
+        ("multipart/form-data; boundary=x", b"nothing of a form"),
+        ("multipart/form-data; boundary=x; charset=klingon", b"nothing of a form"),
+    ],
+)
+def test_a_form_that_is_none_is_refused_with_the_way_out(client, kind, body):
+    answer = client.post("/api/v1/uploads", content=body, headers={"content-type": kind})
+    assert answer.status_code == 422
+    assert "; send one file, in the field file, or as raw body." in answer.json()["error"]["message"]
+
+
+def test_a_form_with_two_files_is_refused_with_the_way_out(client):
+    answer = client.post("/api/v1/uploads", files={"file": ("a.png", png()), "other": ("b.png", png())})
+    assert answer.status_code == 422
+    assert "; send one file, in the field file, or as raw body." in answer.json()["error"]["message"]
+
+
+SPOILED = {
+    "width": ["a", 0, -5, 10**400, None, 1.5, True, "64"],
+    "frames": [0, "1"],
+    "kind": ["song", [], None],
+    "fps": ["x", float("nan"), float("inf"), -1, None],
+    "filename": [None, 7],
+    "id": ["../x", "0" * 20],
+}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        *(lambda record, k=k, v=v: json.dumps(record | {k: v}) for k, values in SPOILED.items() for v in values),
+        lambda record: json.dumps(record | {"kind": "video"}),  # which has no rate
+        lambda record: json.dumps(record | {"kind": "video", "fps": 1e-300}),
+        lambda record: json.dumps({name: value for name, value in record.items() if name != "height"}),
+        *(lambda record, said=said: said for said in ("", "{", "[]", "null", "7", "[" * 100_000, "\x00" * 200)),
+    ],
+)
+def test_a_spoiled_record_of_an_upload_is_explained(client, settings, spoil):
+    upload = client.post("/api/v1/uploads?filename=cat.png", content=png()).json()
+    record = settings.uploads / upload["id"] / "upload.json"
+    record.write_text(spoil(upload))
+    for path in (
+        f"/api/v1/uploads/{upload['id']}",
+        f"/app/static/uploads/{upload['id']}/preview.jpg?width=96&height=64",
+    ):
+        answer = client.get(path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+        assert "is damaged; send the file again." in answer.json()["error"]["message"]
+    for mode, field in (("image_to_video", "image"), ("video_extension", "video")):
+        answer = client.post("/api/v1/jobs", json=SMALL | {"mode": mode, field: upload["id"]})
+        assert (answer.status_code, answer.json()["error"]["field"]) == (422, field)
+        assert "is damaged; send the file again." in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("file", ["upload.json", "media"])
+@pytest.mark.parametrize("make", [None, Path.mkdir])
+def test_an_upload_without_its_files_is_explained(client, settings, file, make):
+    upload_id = client.post("/api/v1/uploads?filename=cat.png", content=png()).json()["id"]
+    (settings.uploads / upload_id / file).unlink()
+    if make:
+        make(settings.uploads / upload_id / file)
+    answer = client.get(f"/app/static/uploads/{upload_id}/preview.jpg?width=96&height=64")
+    assert answer.status_code == 404
+    assert "is damaged; send the file again." in answer.json()["error"]["message"]
 
 
 def test_an_uploaded_picture_becomes_a_film(client, generator):
