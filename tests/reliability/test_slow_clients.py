@@ -180,3 +180,20 @@ def test_an_upload_without_end_is_refused_at_the_limit(port, form, generator, mo
     answer = httpx.post(url, timeout=30, **sent)
     assert answer.status_code == 422
     assert "larger than" in answer.json()["error"]["message"]
+
+
+HANDSHAKE = (
+    b"GET /_stcore/stream HTTP/1.1\r\nHost: evil.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "body"),
+    [(b"no HTTP at all\r\n\r\n", b"400", b"Invalid HTTP request received."), (HANDSHAKE, b"403", b"")],
+)
+def test_what_the_server_itself_refuses_has_no_content_of_the_studio(port, said, status, body):
+    with connected(port, said) as wire:
+        head, _, rest = b"".join(iter(lambda: wire.recv(4096), b"")).partition(b"\r\n\r\n")
+    assert head.split(b" ")[1] == status
+    assert rest == body
