@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -16,11 +17,21 @@ RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "diffusers", "transformers", "numpy")
 
 
+def _cpu() -> str:
+    """What the processor calls itself."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return "CPU"
+
+
 def record(name: str, results: dict[str, Any]) -> None:
     """Print `results` and write them to results/<name>.json."""
     import torch
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
+    cores = f"{_cpu()}, {torch.get_num_threads()} of {os.cpu_count()} cores"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cores
     facts = {
         "benchmark": name,
         "date": date.today().isoformat(),

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from diffusers.models.activations import GELU
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 
-from backend.diffusion.cpu import PlaneConv, QuickLinear, hasten
+from backend.diffusion.cpu import PlaneConv, QuickGELU, QuickLinear, hasten
 from tests.tiny_checkpoints import new_vae
 
 
@@ -37,6 +38,26 @@ def test_a_linear_layer_is_the_same(shape, bias):
         found_apart = layer(x.transpose(0, 1).contiguous().transpose(0, 1))  # strides of another order
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found_apart, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("approximate", ["tanh", "none"])
+def test_an_activation_is_the_same(approximate):
+    torch.manual_seed(0)
+    layer = GELU(24, 40, approximate)
+    x = torch.randn(2, 7, 24) * 3
+    with torch.no_grad():
+        wanted = layer(x)
+        hasten(layer, True)
+        assert type(layer) is QuickGELU
+        found = layer(x)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_an_activation_goes_by_what_stands_in_for_its_projection():
+    layer = GELU(24, 40)
+    hasten(layer, True)
+    layer.proj = torch.nn.Sequential(layer.proj, torch.nn.Hardtanh(-0.1, 0.1))
+    assert layer(torch.randn(2, 24)).abs().max() < 0.1
 
 
 def test_strides_in_time_are_left_to_the_stock_layer():

@@ -147,7 +147,7 @@ def report(data: Path, engine: str, acks: Path) -> dict[str, Any]:
                 different.append(job_id)
         outputs = {path.name for path in (data / "outputs").iterdir() if path.is_dir() and path.name[0] != "."}
         doubled += [name for name in outputs - films if generator.store.has(name) is False]
-        left = [path.name for path in (data / "temp").iterdir() if path.is_dir()]
+        left = work_folders(data)
         attempts = [generator.job(job_id).attempts for job_id in films]
     finally:
         generator.stop()
@@ -176,6 +176,11 @@ def reference(data: Path, engine: str, like: Path) -> dict[int, str]:
         found[seed] = digest(data / "outputs" / job.id / VIDEO)
     generator.stop()
     return found
+
+
+def work_folders(data: Path) -> list[str]:
+    """The jobs that left a work folder behind."""
+    return [path.name for path in (data / "temp").iterdir() if path.is_dir() and path.name[0] != "."]
 
 
 def digest(file: Path) -> str:

@@ -74,7 +74,7 @@ def render(data: Path, disk: FaultyDisk | None) -> bytes:
     with sqlite3.connect(settings.database) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     database.close()
-    assert not [path for path in settings.temp.iterdir() if path.name != ".gitkeep"]
+    assert not [path for path in settings.temp.iterdir() if path.name not in (".gitkeep", settings.cache.name)]
     return frames_of(settings.outputs / job.id / "video.mp4")
 
 

@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.reliability.kills import digest
+from tests.reliability.kills import digest, work_folders
 from tests.studio import ROOT, LiveStudio
 from tests.tiny_checkpoints import build_checkpoint
 
@@ -83,7 +83,7 @@ def kill_often(data: Path, kills: int, seed: int = 0) -> Counter[str]:
         assert film(studio, job_id) == whole
         job_id = studio.api.post("/jobs", json=wish).json()["id"]
     assert film(studio, job_id) == whole
-    assert [path.name for path in (data / "temp").iterdir() if path.is_dir()] == []
+    assert work_folders(data) == []
     assert studio.stop() == 0
     return killed_at
 
