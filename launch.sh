@@ -5,13 +5,13 @@ set -euo pipefail
 
 find_python() {
     local candidate
-    for candidate in python3 python3.13 python3.12 python3.11 python3.10 python; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+    for candidate in python3 python3.13 python3.12 python3.11 python; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             echo "$candidate"
             return
         fi
     done
-    echo "The studio needs Python 3.10 or newer and finds none; install it (Debian and Ubuntu: apt install python3 python3-venv)." >&2
+    echo "The studio needs Python 3.11 or newer and finds none; install it (Debian, Ubuntu: apt install python3 python3-venv; on Ubuntu 22.04 python3.11 python3.11-venv)." >&2
     return 1
 }
 

@@ -1,6 +1,6 @@
 """Set the studio up: `python3 setup.py` makes .venv, installs requirements.txt, makes the folders, runs the diagnosis.
 
-Run it again at any time: it does only what is missing, and repairs what is broken. It needs a bare Python, 3.10 or
+Run it again at any time: it does only what is missing, and repairs what is broken. It needs a bare Python, 3.11 or
 newer. It is an installer, not a setuptools file: the studio runs from its folder.
 """
 

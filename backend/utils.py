@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-LEAST_PYTHON = (3, 10)
+LEAST_PYTHON = (3, 11)
 STAMPS = "studio"  # folder inside an environment: the requirements it was made from, and what was installed then
 
 

@@ -304,4 +304,4 @@ def test_a_machine_without_python_is_told_what_to_install(
         (tools / tool).symlink_to(str(shutil.which(tool)))
     code, out, err, _ = launch(launcher, PATH=str(tools))
     assert (code, out) == (1, "")
-    assert "Python 3.10 or newer" in err
+    assert "Python 3.11 or newer" in err

@@ -47,16 +47,16 @@ def environment(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("version", [(3, 10, 0), (3, 13, 1), (4, 0, 0)])
+@pytest.mark.parametrize("version", [(3, 11, 0), (3, 13, 1), (4, 0, 0)])
 def test_a_new_python_is_fine(version: tuple[int, ...]) -> None:
     assert python_problem(version) is None
 
 
 def test_an_old_python_is_named_with_the_way_out() -> None:
-    problem = python_problem((3, 9, 18))
+    problem = python_problem((3, 10, 13))
     assert problem is not None
-    assert "3.9.18" in problem
-    assert "3.10 or newer" in problem
+    assert "3.10.13" in problem
+    assert "3.11 or newer" in problem
     assert "python3.12" in problem
 
 
@@ -168,7 +168,7 @@ def pins(name: str) -> list[Requirement]:
     return [Requirement(line) for line in lines if line and not line.startswith("-r ")]
 
 
-@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-test.txt"])
 def test_every_requirement_has_one_pin_for_each_python(name: str, version: str) -> None:
     counted = {pin.name: 0 for pin in pins(name)}

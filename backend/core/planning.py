@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from backend.core.errors import InvalidRequest
 from backend.core.placement import Placed, Placement, need_of, place
-from backend.core.presets import TRADES, Work, thinned, work_of
+from backend.core.presets import TRADES, Work, work_of
 from backend.core.registry import SYNTHETIC, TINY, ModelSpec, Transformer
 from backend.core.schedule import Schedule, make_schedule
 from backend.core.schema import (
@@ -24,7 +24,6 @@ from backend.core.schema import (
     FPS,
     NUM_FRAMES,
     SECONDS,
-    STEPS,
     WINDOW_FRAMES,
     Fidelity,
     GenerationRequest,
@@ -300,8 +299,7 @@ def make_plan(
         windows=layout.windows,
         overlap_history=layout.overlap_history,
         addnoise_condition=options.addnoise_condition,
-        num_inference_steps=request.num_inference_steps
-        or thinned(spec.num_inference_steps, request.preset, int(STEPS.least)),
+        num_inference_steps=request.num_inference_steps or spec.num_inference_steps,
         guidance_scale=spec.guidance_scale if request.guidance_scale is None else request.guidance_scale,
         flow_shift=options.flow_shift or spec.flow_shift,
         forecast=Forecast({}, 0.0, 0),

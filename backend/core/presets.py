@@ -17,22 +17,24 @@ from backend.core.schema import Preset
 
 @dataclass(frozen=True, slots=True)
 class Trade:
-    """`guided` is the part of the noise levels, from pure noise on, that get guidance. Below the first `settled` part
-    of the levels one step of `asked` asks the transformer. Of the model's own number of steps the preset takes
-    `steps`, unless the request says how many. With `half_decode` a GPU decodes the film in half precision.
+    """`guided` is the part of the noise levels, from pure noise on, that get guidance. Of `asked`, each pair says below
+    which part of the levels one step of how many asks the transformer. With `half_decode` a GPU decodes the film in
+    half precision.
     """
 
     guided: float = 1.0
-    settled: float = 1.0
-    asked: int = 1
-    steps: float = 1.0
+    asked: tuple[tuple[float, int], ...] = ()
     half_decode: bool = False
+
+    def one_of(self, level: int, steps: int) -> int:
+        """Of how many steps at `level`, of `steps`, one asks."""
+        return next((count for part, count in reversed(self.asked) if level > math.ceil(part * steps)), 1)
 
 
 TRADES = {
     Preset.EXACT: Trade(),
-    Preset.BALANCED: Trade(guided=0.6, settled=0.25, asked=3, half_decode=True),
-    Preset.TURBO: Trade(guided=0.6, settled=0.25, asked=3, steps=2 / 3, half_decode=True),
+    Preset.BALANCED: Trade(guided=0.6, asked=((0.25, 3),), half_decode=True),
+    Preset.TURBO: Trade(guided=0.5, asked=((0.15, 2), (0.35, 5)), half_decode=True),
 }
 
 
@@ -54,18 +56,13 @@ def work_of(schedule: Schedule, steps: int, preset: Preset, guidance: bool) -> t
     before have asked about each of them.
     """
     trade = TRADES[preset]
-    guided_until, settled = math.ceil(trade.guided * steps), math.ceil(trade.settled * steps)
+    guided_until = math.ceil(trade.guided * steps)
     found: list[Work] = []
     guessed = 0  # rows since the last that asked
     for levels, moves in zip(schedule.levels, schedule.moves, strict=True):
         moving = [level if moved else None for level, moved in zip(levels, moves, strict=True)]
         guided = tuple(guidance and level is not None and level <= guided_until for level in moving)
-        middle = all(level is None or settled < level < steps for level in moving)
-        guessed = guessed + 1 if middle and guessed < trade.asked - 1 else 0
+        one_of = min(1 if level == steps else trade.one_of(level, steps) for level in moving if level is not None)
+        guessed = guessed + 1 if guessed < one_of - 1 else 0
         found.append(Work(0 if guessed else 2 if any(guided) else 1, guided))
     return tuple(found)
-
-
-def thinned(steps: int, preset: Preset, least: int) -> int:
-    """How many of a model's own `steps` a preset takes."""
-    return max(least, round(steps * TRADES[preset].steps))

@@ -7,7 +7,6 @@ security headers. It reads the raw headers, never a URL rebuilt from them.
 
 from __future__ import annotations
 
-import asyncio
 import html
 import json
 import re
@@ -15,6 +14,7 @@ import secrets
 from collections.abc import Iterable
 from urllib.parse import parse_qs, urlencode
 
+import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.web.network import COOKIE, COOKIE_KEEP_S
@@ -158,7 +158,7 @@ def _has_small_body(scope: Scope) -> bool:
 async def _with_body(receive: Receive) -> Receive:
     """`receive`, once all of the body has come, which it then gives at once. Raises TimeoutError after BODY_S."""
     came: list[Message] = []
-    async with asyncio.timeout(BODY_S):
+    with anyio.fail_after(BODY_S):
         while not came or came[-1].get("more_body", False):
             came.append(await receive())
     kept = iter(came)
