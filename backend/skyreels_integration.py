@@ -101,6 +101,7 @@ class SkyReelsEngine:
         for model in (components.transformer, components.vae):
             hasten(model, on=quick)
         name = self._attention(components, task.plan)
+        progress(Report(Stage.LOADING, READING, ran=_ran(components, name, quick)))
         with attention_by(components.transformer, name), interruptible(components, progress.again):
             if self._colours is None:
                 self._colours = fit_colours(components)
@@ -195,7 +196,7 @@ class _Progress:
 
     def __call__(self, report: Report) -> None:
         report = replace(report, saved_at=self.saved_at)
-        self.last = replace(report, look=None)
+        self.last = replace(report, look=None, ran=None)
         self.report(report)
 
     def again(self) -> None:
@@ -332,6 +333,21 @@ def _place(components: Components, plan: Plan, safer_than: Placement | None) -> 
     components.decode_in_half(plan.half_decode)
     components.put(placed.placement)
     log.info("the models are %s, with %.1f GiB free", placed.placement.value, free / GIB)
+
+
+def _ran(components: Components, attention: str, quick: bool) -> dict[str, str]:
+    """By what a film is made, for its recipe."""
+    import torch
+
+    on_gpu, placement = components.device.type == "cuda", components.placement
+    return {
+        "device": torch.cuda.get_device_name(components.device) if on_gpu else "CPU",
+        "precision": str(components.transformer.dtype).removeprefix("torch."),
+        "decoding": str(components.decoder.dtype).removeprefix("torch."),
+        "attention": attention,
+        "kernels": "quick" if quick else "stock",
+        "placement": placement.value if placement else "",
+    }
 
 
 def _not_enough_memory(plan: Plan, stage: Stage, safer: bool) -> NotEnoughMemory:

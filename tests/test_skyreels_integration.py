@@ -135,6 +135,21 @@ def test_every_mode_makes_the_planned_frames_in_the_planned_steps(engine, task, 
     assert frames.std() > 5
 
 
+@pytest.mark.parametrize(("fidelity", "kernels"), [("original", "quick"), ("diffusers", "stock")])
+def test_a_render_says_once_by_what_it_is_made(engine, task, fidelity, kernels):
+    reports = []
+    render(engine, task("df", skyreels={"fidelity": fidelity}), reports.append)
+    (ran,) = [report.ran for report in reports if report.ran is not None]
+    assert ran == {
+        "device": "CPU",
+        "precision": "float32",
+        "decoding": "float32",
+        "attention": "native",
+        "kernels": kernels,
+        "placement": "resident",
+    }
+
+
 def test_the_seed_alone_decides(engine, task):
     import torch
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +15,8 @@ from backend.media.fitting import Frames, Picture
 @dataclass(frozen=True, slots=True)
 class Report:
     """Progress of one render: `part` of `stage`, 0 to 1; windows and steps count from 1. `look` is a small moving
-    picture of what is being made, given now and then; `frames_ready` and `saved_at` are those of `Progress`.
+    picture of what is being made, given now and then; `frames_ready` and `saved_at` are those of `Progress`. `ran` says
+    once by what the film is made: device, kernels, precision.
     """
 
     stage: Stage
@@ -25,6 +26,7 @@ class Report:
     look: Frames | None = field(default=None, compare=False, repr=False)
     frames_ready: int = 0
     saved_at: float | None = None
+    ran: Mapping[str, str] | None = field(default=None, compare=False, repr=False)
 
 
 # Called between steps and chunks; raises JobCancelled when the job was cancelled, waits while it is paused.

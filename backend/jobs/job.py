@@ -58,7 +58,7 @@ class JobError:
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """A finished film. `video` and `thumbnail` are paths in the data folder; `render_s` is the seconds of work on it in
-    all attempts, without pauses, and `stage_s` those of each stage.
+    all attempts, without pauses, and `stage_s` those of each stage. `ran` is by what the last attempt made it.
     """
 
     video: str
@@ -72,6 +72,7 @@ class Artifact:
     engine: str
     render_s: float
     stage_s: dict[Stage, float] = field(default_factory=dict)
+    ran: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

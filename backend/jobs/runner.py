@@ -44,6 +44,7 @@ from backend.media.writer import join_segments, write_live, write_poster, write_
 SOURCE = "source.mp4"
 FILM = "film"
 SECONDS = "seconds.json"
+RAN = "ran.json"
 MADE_WITH = "made-with.json"
 LOOK_S = 3.0  # a look plays as long, however many frames it has
 
@@ -103,7 +104,9 @@ def make_segments(
             part = max(at.look.shape[1:3]) / max(size)
             look = fit_frames(at.look, *(round(part * side) for side in size))
             write_live(work / LIVE, look, len(look) / LOOK_S)
-        report(replace(at, look=None, frames_ready=ready))
+        if at.ran is not None:
+            (work / RAN).write_text(json.dumps(at.ran))
+        report(replace(at, look=None, ran=None, frames_ready=ready))
 
     with contextlib.closing(_Cut(plan, engine.render(task, watch), first_frame)) as frames:
         for number, (start, stop) in enumerate(plan.segments[made:], start=made):
@@ -300,6 +303,13 @@ def _read_seconds(path: Path) -> dict[Stage, float]:
     return found if all(0 <= seconds < math.inf for seconds in found.values()) else {}
 
 
+def _read_ran(path: Path) -> dict[str, str]:
+    try:
+        return {str(what): str(by) for what, by in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
 def _publish(
     job: Job,
     segments: list[Path],
@@ -327,6 +337,7 @@ def _publish(
         engine=plan.engine,
         render_s=round(sum(stage_s.values()), 3),
         stage_s=stage_s,
+        ran=_read_ran(work / RAN),
     )
     write_metadata(film, recipe | {"artifact": ARTIFACT.dump_python(artifact, mode="json")})
     expect = MediaInfo("video", plan.width, plan.height, plan.total_frames, float(plan.fps))

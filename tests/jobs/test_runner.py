@@ -19,6 +19,7 @@ from backend.core.registry import SYNTHETIC
 from backend.jobs.engine import Report
 from backend.jobs.job import Job, JobState
 from backend.jobs.runner import run_job
+from backend.media.outputs import read_metadata
 from backend.media.uploads import Uploads
 from backend.synthetic import Faults, SyntheticEngine
 from tests.media_files import write_film
@@ -189,6 +190,22 @@ def test_the_seconds_of_all_attempts_count(job, run, settings):
     artifact = run(wish)
     assert 100 < artifact.stage_s[Stage.DENOISING] < artifact.render_s < 160
     assert artifact.render_s == pytest.approx(sum(artifact.stage_s.values()), abs=0.01)
+
+
+class Telling(SyntheticEngine):
+    def render(self, task, report):
+        report(Report(Stage.LOADING, 0.5, ran={"device": f"the {task.first_frame}th frame on"}))
+        yield from super().render(task, report)
+
+
+def test_by_what_a_film_was_made_is_kept_with_it(job, settings, run):
+    wish, reports = job(), Reports()
+    artifact = run_job(wish, Telling(), None, Uploads(settings), settings, reports)
+    assert artifact.ran == {"device": "the 0th frame on"}
+    assert read_metadata(settings.outputs / wish.id)["artifact"]["ran"] == artifact.ran
+    assert all(report.ran is None for report in reports)
+    shutil.rmtree(settings.outputs / wish.id)
+    assert run(wish).ran == {}
 
 
 def test_a_pause_does_not_count(job, run):
