@@ -51,7 +51,10 @@ class ModelSpec:
     modes: frozenset[Mode]
     diffusion_forcing: bool = False
     end_image: bool = False
+    family: str = "skyreels-v2"  # whose transformer it has: "skyreels-v2" or "wan"
     repo_id: str | None = None
+    revision: str | None = None  # the commit of `repo_id` to fetch; None: its newest, told once and written down
+    licence: str = ""
     max_pixels: int | None = PIXELS_540P  # it draws at most this many pixels a frame; larger films are enlarged
     base_num_frames: int = 97
     overlap_history: int = 17
@@ -94,6 +97,7 @@ def _skyreels(name: str, size: Transformer, weights_gib: float) -> ModelSpec:
         title=f"SkyReels-V2 {name.replace('-', ' ')}",
         engine="skyreels",
         repo_id=f"Skywork/SkyReels-V2-{name}-Diffusers",
+        licence="Skywork Community License",
         modes=ALL_MODES if forcing else frozenset({I2V if image else T2V}),
         diffusion_forcing=forcing,
         end_image=forcing,
@@ -111,6 +115,7 @@ TINY = ModelSpec(
     id="skyreels-v2-tiny",
     title="SkyReels V2 Tiny",
     engine="skyreels",
+    licence="Apache-2.0",
     modes=ALL_MODES,
     diffusion_forcing=True,
     end_image=True,
