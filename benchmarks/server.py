@@ -109,8 +109,9 @@ class Tab:
                     self.parts = again
                 return
 
-    async def look(self, until: Callable[[], bool]) -> None:
-        await self.run()
+    async def look(self, until: Callable[[], bool], after: float) -> None:
+        """Look again and again; `after` (0 to 1) of the first pause, since nobody opens all pages at once."""
+        await asyncio.sleep(after * min(self.parts.values()))
         while not until():
             await asyncio.sleep(min(self.parts.values()))
             began = time.perf_counter()
@@ -124,13 +125,15 @@ async def with_tabs(studio: LiveStudio, count: int) -> dict[str, float]:
     """A film, while so many pages look on: how long it takes, and how long a page waits for an answer."""
     address = studio.url.replace("http", "ws") + "/_stcore/stream"
     streams = [await connect(address, origin=studio.url, max_size=None) for _ in range(count)]
+    tabs = [Tab(stream) for stream in streams]
+    for tab in tabs:
+        await tab.run()
     server = psutil.Process(studio.process.pid)
     process = max([server, *server.children(recursive=True)], key=lambda one: one.memory_info().rss)
+    before = sum(process.cpu_times()[:2])
     job_id = (await asyncio.to_thread(studio.api.post, "/jobs", json=FILM)).json()["id"]
     ended = asyncio.create_task(asyncio.to_thread(studio.wait_for, job_id))
-    tabs = [Tab(stream) for stream in streams]
-    before = sum(process.cpu_times()[:2])
-    await asyncio.gather(*(tab.look(ended.done) for tab in tabs))
+    await asyncio.gather(*(tab.look(ended.done, number / count) for number, tab in enumerate(tabs)))
     job = await ended
     for stream in streams:
         await stream.close()

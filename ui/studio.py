@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from collections.abc import Callable
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from backend import web
 from backend.core.errors import StudioError
@@ -20,6 +23,10 @@ from ui.words import plain
 
 BUSY_POLL_S = 1.0
 IDLE_POLL_S = 5.0
+POLLS_A_SECOND = 4  # of all pages together; each takes the thread that renders some hundredths of a second
+OPEN_S = 60.0  # a page that has not looked for so long is closed
+
+_looked: dict[str, float] = {}  # when each open page did, by its session
 
 
 def studio() -> VideoGenerator:
@@ -88,8 +95,23 @@ def header(title: str, sentence: str, model: str | None = None) -> None:
 
 
 def poll_s() -> float:
-    """How often a page should look: every second while something renders, else every five."""
-    return BUSY_POLL_S if studio().store.queue() else IDLE_POLL_S
+    """How often a page should look: every second while something renders, else every five; where more than a few pages
+    are open, less often.
+    """
+    usual = BUSY_POLL_S if studio().store.queue() else IDLE_POLL_S
+    share = open_pages() / POLLS_A_SECOND
+    # In powers of two: a page is drawn anew when it is to look more or less often.
+    return max(usual, min(2.0 ** math.ceil(math.log2(share)), OPEN_S / 2))
+
+
+def open_pages() -> int:
+    """How many pages look at the studio, with the one that asks."""
+    now, context = time.monotonic(), get_script_run_ctx()
+    _looked[context.session_id if context else ""] = now
+    for session, looked in list(_looked.items()):
+        if now - looked > OPEN_S:
+            _looked.pop(session, None)
+    return len(_looked)
 
 
 def latest_films(count: int) -> list[Job]:
@@ -102,9 +124,11 @@ def before_a_new_job() -> int:
 
 
 def queue_mark() -> tuple[object, ...]:
-    """Changes when a job comes, moves on or ends, not with mere progress: pages that show films redraw then."""
+    """Changes when a job comes, moves on or ends, not with mere progress: pages that show films redraw then. And when
+    they are to look more or less often.
+    """
     latest = latest_films(1)
-    return (*studio().store.queue(), latest[0].id if latest else None)
+    return (*studio().store.queue(), latest[0].id if latest else None, poll_s())
 
 
 def film_news() -> str:

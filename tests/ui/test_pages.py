@@ -18,6 +18,7 @@ from backend.core.schema import parse_request
 from backend.jobs.job import JobError
 from backend.media.writer import write_live
 from ui import form, words
+from ui import studio as seen
 from ui.studio import film_so_far
 
 PAGES = ["ui/create.py", "ui/queue.py", "ui/gallery.py", "ui/system.py"]
@@ -503,3 +504,13 @@ def test_a_job_that_waits_for_room_says_so(app, generator, a_request, monkeypatc
     assert "Waits for room on the disk;" in shown(visit(app, "ui/create.py"))
     assert "Waits for room on the disk;" in shown(visit(app, "ui/queue.py"))
     assert "All done at" not in shown(app)  # nobody knows when there will be room
+
+
+@pytest.mark.parametrize(("pages", "every_s"), [(1, 1), (4, 1), (5, 2), (25, 8), (50, 16), (1000, 30)])
+def test_many_pages_look_less_often_so_that_the_film_goes_on(app, generator, history, monkeypatch, pages, every_s):
+    now = time.monotonic()
+    open_ones = {f"page {number}": now for number in range(1, pages)}
+    monkeypatch.setattr(seen, "_looked", open_ones | {"closed": now - 2 * seen.OPEN_S})
+    assert seen.queue_mark()[-1] == every_s
+    generator.cancel(history["waiting"].id)
+    assert seen.poll_s() == max(every_s, seen.IDLE_POLL_S)
