@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import itertools
@@ -42,12 +43,16 @@ class SkyReelsEngine:
 
     The checkpoint of the last render stays loaded, so the next one with the same model starts at once. A render saves
     where it stands every `save_every_s` seconds, and when it is cancelled; the next attempt goes on from there. What
-    prompts became, and which attention kernel is the fastest on a GPU, is remembered in the folder `cache`.
+    prompts became, and which attention kernel is the fastest on a GPU, is remembered in the folder `cache`, as is what
+    was compiled, with `compile_blocks`.
     """
 
-    def __init__(self, save_every_s: float = 30.0, cache: Path | None = None) -> None:
+    def __init__(self, save_every_s: float = 30.0, cache: Path | None = None, compile_blocks: bool = False) -> None:
         self._save_every_s = save_every_s
         self._cache = cache
+        self._compile_blocks = compile_blocks
+        if compile_blocks and cache is not None:
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "compiled"))
         self._folder: Path | None = None
         self._components: Components | None = None
         self._colours: Colours | None = None
@@ -91,22 +96,33 @@ class SkyReelsEngine:
 
     def _render(self, task: Task, progress: _Progress) -> Iterator[Frames]:
         from backend.diffusion.attention import attention_by
+        from backend.diffusion.compiled import compiled
         from backend.diffusion.cpu import hasten
         from backend.diffusion.interrupt import interruptible
         from backend.diffusion.preview import fit_colours
 
         components, memory = self._load(task, progress)
         _place(components, task.plan, self._safer_than(task.plan))
-        quick = components.device.type == "cpu" and task.plan.fidelity is Fidelity.ORIGINAL
+        original = task.plan.fidelity is Fidelity.ORIGINAL
+        fast = self._compile_blocks and original and components.placement is not Placement.STREAMED
+        quick = components.device.type == "cpu" and original and not fast
         for model in (components.transformer, components.vae):
             hasten(model, on=quick)
         name = self._attention(components, task.plan)
-        progress(Report(Stage.LOADING, READING, ran=_ran(components, name, quick)))
-        with attention_by(components.transformer, name), interruptible(components, progress.again):
+        kernels = "compiled" if fast else "quick" if quick else "stock"
+        progress(Report(Stage.LOADING, READING, ran=_ran(components, name, kernels)))
+        with (
+            attention_by(components.transformer, name),
+            compiled(components.transformer) if fast else contextlib.nullcontext(),
+            interruptible(components, progress.again),
+        ):
             if self._colours is None:
                 self._colours = fit_colours(components)
             looks = _Looks(self._colours)
             film = _begin(components, task, memory, progress)
+            if fast:
+                with components.at_work(components.transformer):
+                    film.sampler.warm_up()
             saves = _Saves(film, task.work, self._save_every_s, progress)
             try:
                 while True:
@@ -335,7 +351,7 @@ def _place(components: Components, plan: Plan, safer_than: Placement | None) -> 
     log.info("the models are %s, with %.1f GiB free", placed.placement.value, free / GIB)
 
 
-def _ran(components: Components, attention: str, quick: bool) -> dict[str, str]:
+def _ran(components: Components, attention: str, kernels: str) -> dict[str, str]:
     """By what a film is made, for its recipe."""
     import torch
 
@@ -345,7 +361,7 @@ def _ran(components: Components, attention: str, quick: bool) -> dict[str, str]:
         "precision": str(components.transformer.dtype).removeprefix("torch."),
         "decoding": str(components.decoder.dtype).removeprefix("torch."),
         "attention": attention,
-        "kernels": "quick" if quick else "stock",
+        "kernels": kernels,
         "placement": placement.value if placement else "",
     }
 

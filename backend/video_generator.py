@@ -76,7 +76,7 @@ class VideoGenerator:
         self.machine = on_machine or machine()
         self.engines = engines or {
             "synthetic": SyntheticEngine(),
-            "skyreels": SkyReelsEngine(settings.save_every_s, settings.cache),
+            "skyreels": SkyReelsEngine(settings.save_every_s, settings.cache, settings.compile_blocks),
         }
         try:
             make_folders((settings.models, settings.outputs, settings.temp, settings.uploads))

@@ -21,6 +21,7 @@ from backend.core.placement import Need, Placement
 from backend.core.planning import Machine, Source, Stage, make_plan
 from backend.core.registry import TINY
 from backend.core.schema import parse_request
+from backend.diffusion.sampler import Sampler
 from backend.jobs.engine import Inputs, Task
 from backend.library.checkpoints import find_checkpoints
 from backend.skyreels_integration import SkyReelsEngine
@@ -148,6 +149,27 @@ def test_a_render_says_once_by_what_it_is_made(engine, task, fidelity, kernels):
         "kernels": kernels,
         "placement": "resident",
     }
+
+
+def test_compiled_blocks_make_the_same_film_and_are_made_ready_while_it_loads(engine, task, monkeypatch):
+    import torch
+
+    real, forwards = torch.compile, []
+    monkeypatch.setattr(torch, "compile", lambda run, **how: real(run, **how | {"backend": "eager"}))
+    job, reports = task("df"), Reports()
+    wanted = render(engine, job).astype(int)
+    fast = SkyReelsEngine(compile_blocks=True)
+    with monkeypatch.context() as patch:
+        original = Sampler.warm_up
+        patch.setattr(Sampler, "warm_up", lambda sampler: (forwards.append(reports[-1].stage), original(sampler))[1])
+        frames = render(fast, job, reports)
+    assert abs(frames - wanted).max() <= 1
+    assert forwards == [Stage.LOADING]
+    assert [report.ran["kernels"] for report in reports if report.ran] == ["compiled"]
+    stock, reports = task("df", skyreels={"fidelity": "diffusers"}), Reports()
+    render(fast, stock, reports)
+    assert [report.ran["kernels"] for report in reports if report.ran] == ["stock"]
+    torch.compiler.reset()
 
 
 def test_the_seed_alone_decides(engine, task):

@@ -35,14 +35,15 @@ class Settings:
     disk_reserve_bytes: int = 2 * GIB  # a render starts only if this much would stay free
     hang_s: float = 120.0  # a render that reports nothing for so long, and for ten of its steps, hangs
     slow_hang_s: float = 1800.0  # the same while weights are read and while the film is joined, which report rarely
+    compile_blocks: bool = False  # of transformers: quicker steps, for minutes before the first film of a new size
     cancel_s: float = 10.0  # a render that does not heed its cancellation for so long is ended with the process
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
         """`STUDIO_DATA` moves the data folder away from the checkout, `STUDIO_MODELS` names another folder for
-        `shared_models`, `STUDIO_SAVE_EVERY_S` sets `save_every_s`.
+        `shared_models`, `STUDIO_SAVE_EVERY_S` sets `save_every_s`, `STUDIO_COMPILE` 0 or 1 `compile_blocks`.
 
-        Raises InvalidRequest where that is no number from 0 on.
+        Raises InvalidRequest for a value that is none of these.
         """
         found: dict[str, Any] = {}
         for name, field in (("STUDIO_DATA", "data"), ("STUDIO_MODELS", "shared_models")):
@@ -55,6 +56,10 @@ class Settings:
                 found["save_every_s"] = math.nan
             if not found["save_every_s"] >= 0:
                 raise InvalidRequest(f"STUDIO_SAVE_EVERY_S={save} is no number of seconds;", hint="use one such as 30.")
+        if wish := environ.get("STUDIO_COMPILE"):
+            if wish not in ("0", "1"):
+                raise InvalidRequest(f"STUDIO_COMPILE={wish} is no choice;", hint="use 0 or 1.")
+            found["compile_blocks"] = wish == "1"
         return cls(**found)
 
     @property

@@ -175,6 +175,11 @@ class Sampler:
             )
         self.step_index += 1
 
+    def warm_up(self) -> None:
+        """Ask the transformer what nobody wants to know: what must be made ready for its next call is made then."""
+        with torch.no_grad():
+            self._ask(guided=False)
+
     def open_window(self, known: torch.Tensor | None) -> None:
         """Go on to the next window: fresh noise, with the latents that are known written over its first frames."""
         self.window += 1
