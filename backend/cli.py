@@ -6,6 +6,7 @@ If a studio already runs on the data folder, commands go to it; otherwise they d
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import json
@@ -57,6 +58,7 @@ class Studio(Protocol):
     def upload(self, path: Path) -> str: ...
     def plan(self, wish: Mapping[str, Any]) -> dict[str, Any]: ...
     def submit(self, wish: Mapping[str, Any]) -> dict[str, Any]: ...
+    def expand(self, prompt: str, model: str, take: int, by_rules: bool) -> dict[str, Any]: ...
     def job(self, job_id: str) -> dict[str, Any]: ...
     def jobs(self, states: list[str], limit: int) -> list[dict[str, Any]]: ...
     def act(self, job_id: str, action: str) -> dict[str, Any]: ...
@@ -88,6 +90,9 @@ class LocalStudio:
         from backend.jobs.job import plan_as_dict
 
         return plan_as_dict(self._generator.plan(parse_request(wish)))
+
+    def expand(self, prompt: str, model: str, take: int, by_rules: bool) -> dict[str, Any]:
+        return dataclasses.asdict(self._generator.expand(prompt, model, take=take, by_rules=by_rules))
 
     def submit(self, wish: Mapping[str, Any]) -> dict[str, Any]:
         job = self._generator.submit(parse_request(wish))
@@ -410,6 +415,19 @@ def plan(
     out.print(table)
 
 
+@app.command("expand")
+def expand_prompt(
+    prompt: str,
+    model: Annotated[str, typer.Option(help="The model that it is for.")] = "auto",
+    take: Annotated[int, typer.Option(min=0, help="Another number says it another way.")] = 0,
+    by_rules: Annotated[bool, typer.Option("--by-rules", help="Not by a language model, even if one is here.")] = False,
+) -> None:
+    """Make a short prompt longer, for generate --prompt; the film is not made."""
+    with open_studio() as studio:
+        found = studio.expand(prompt, model, take, by_rules)
+    say(found["prompt"])
+
+
 @jobs_app.command("list")
 def jobs_list(
     state: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; may be repeated.")] = None,
@@ -508,8 +526,6 @@ def doctor(
     repair: Annotated[bool, typer.Option("--repair", help="Mend the history and tidy up first.")] = False,
 ) -> None:
     """Check this machine and the data folder; exits 1 if something must be mended."""
-    import dataclasses
-
     from backend.system.doctor import print_checks, run_checks
 
     if repair:

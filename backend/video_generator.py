@@ -35,8 +35,9 @@ from backend.core.errors import (
     StudioError,
 )
 from backend.core.planning import Machine, Plan, choose_model, make_plan
+from backend.core.prompts import Expansion, expand
 from backend.core.registry import SYNTHETIC, ModelSpec
-from backend.core.schema import GenerationRequest
+from backend.core.schema import GenerationRequest, parse_request
 from backend.jobs import room, tidying
 from backend.jobs.engine import Engine, Report, Reporter
 from backend.jobs.history import open_history
@@ -47,6 +48,7 @@ from backend.jobs.runner import run_job
 from backend.jobs.store import StoreDamaged, Tally
 from backend.jobs.tidying import Tidying
 from backend.library.checkpoints import Checkpoint, find_checkpoints
+from backend.library.instruct import find_instruct_models, rewrite
 from backend.media.outputs import LIVE, PREVIEW, VIDEO, move_to_trash, restore_from_trash
 from backend.media.uploads import Upload, Uploads
 from backend.skyreels_integration import SkyReelsEngine
@@ -165,6 +167,18 @@ class VideoGenerator:
                 source = upload.source if kind == "video" else source
         spec = choose_model(request, self.models(), self.machine)
         return make_plan(request, spec, self.machine, source, self.store.calibration(spec.id))
+
+    def expand(self, prompt: str, model: str = "auto", *, take: int = 0, by_rules: bool = False) -> Expansion:
+        """`prompt` made longer for `model`: by a language model in models/ if one is there, else, or if the model knows
+        the painted world only, by rules. Queues nothing; another `take` may say it another way.
+
+        Raises InvalidRequest for a prompt that is empty or too long or a model that is not here, ModelUnavailable if
+        the language model gives nothing.
+        """
+        request = parse_request({"prompt": prompt, "model": model})
+        painted = choose_model(request, self.models(), self.machine).painted
+        writers = [] if painted or by_rules else find_instruct_models(self.settings.model_folders)
+        return rewrite(writers[-1], prompt, take) if writers else expand(prompt, painted=painted, take=take)
 
     def _upload(self, upload_id: str, kind: str, field: str) -> Upload:
         try:

@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from backend import cli
+from backend.core.prompts import expand
 from backend.media.probe import probe
 
 SMALL = ["--resolution", "128x96", "--num-frames", "16", "--steps", "10", "--seed", "1"]
@@ -317,3 +318,11 @@ def test_doctor_shows_names_harmlessly(capsys):
 
     print_checks([Check("Models", "warning", STEERING, STEERING)])
     assert not set(capsys.readouterr().out) & (set(STEERING) - set("0;owned[2J31m]"))
+
+
+def test_a_short_prompt_is_made_longer(run):
+    code, out, _ = run("expand", "A boat", "--model", "synthetic")
+    assert (code, out) == (0, f"{expand('A boat', painted=True).prompt}\n")
+    assert run("expand", "A boat", "--model", "synthetic", "--take", "3")[1] != out
+    code, _, err = run("expand", " ", "--model", "synthetic")
+    assert (code, "prompt is missing" in err) == (2, True)

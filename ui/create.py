@@ -11,6 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from backend.core.errors import StudioError
 from backend.core.planning import Plan, choose_model, steps_in_words
+from backend.core.prompts import Expansion
 from backend.core.registry import SYNTHETIC, TINY, ModelSpec
 from backend.core.schema import (
     ADDNOISE,
@@ -34,6 +35,7 @@ from backend.core.schema import (
     SkyReelsOptions,
     parse_request,
 )
+from backend.core.text import is_blank
 from backend.core.windows import latent_frames, pixel_frames
 from backend.jobs.job import Job
 from ui import form
@@ -115,6 +117,7 @@ def wish_column(spec: ModelSpec) -> None:
         placeholder="What should the film show?" if mode is Mode.TEXT_TO_VIDEO else "What should happen? (optional)",
         persist_state="session",
     )
+    longer_prompt(spec)
     with st.container(key="examples"):
         st.pills(
             "Prompts to try",
@@ -142,6 +145,46 @@ def wish_column(spec: ModelSpec) -> None:
     length_caption(mode)
     details(spec)
     skyreels_controls(spec)
+
+
+def longer_prompt(spec: ModelSpec) -> None:
+    """Say more than the person did, at the press of a button, and the way back: the prompt stays theirs to edit."""
+    prompt, made = form.get("prompt"), st.session_state.get("expanded")
+    made = made if made and made["prompt"] == prompt else None
+    with st.container(horizontal=True, vertical_alignment="center", key="longer_prompt"):
+        label = "Say it another way" if made else "Say more"
+        pressed = st.button(
+            label,
+            icon=":material/notes:",
+            type="tertiary",
+            key="expand_prompt",
+            disabled=is_blank(prompt),
+            help="Fills in what the prompt leaves open: motion, place, light, camera, style. You can edit it.",
+        )
+        if made:
+            st.caption(f"Added by {plain(made['by'])}.", width="content")
+            if st.button("Back to mine", type="tertiary", key="my_prompt"):
+                st.session_state["form_to_restore"] = {"prompt": made["mine"]}
+                st.rerun()
+    if pressed:
+        mine, take = (made["mine"], made["take"] + 1) if made else (prompt, 0)
+        found = expansion(mine, spec, take)
+        if found.prompt == mine:
+            st.toast("It says all of it already", icon=":material/notes:")
+            return
+        st.session_state["expanded"] = {"mine": mine, "prompt": found.prompt, "by": found.by, "take": take}
+        st.session_state["form_to_restore"] = {"prompt": found.prompt}
+        st.rerun()
+
+
+def expansion(prompt: str, spec: ModelSpec, take: int) -> Expansion:
+    """By a language model if one is here; by rules, with a word about it, where it gives nothing."""
+    with st.spinner("Looking for words"):
+        try:
+            return studio().expand(prompt, spec.id, take=take)
+        except StudioError as error:
+            st.toast(plain(str(error)), icon=":material/error:")
+            return studio().expand(prompt, spec.id, take=take, by_rules=True)
 
 
 def choice(options: dict[str, str], field: str, words: str | None = None) -> None:

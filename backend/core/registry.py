@@ -71,6 +71,11 @@ class ModelSpec:
     prompts: tuple[str, ...] = CINEMATIC_PROMPTS
     about: str = ""
 
+    @property
+    def painted(self) -> bool:
+        """Whether it knows the small painted world only."""
+        return self.prompts is DRAWN_PROMPTS
+
     def as_dict(self) -> dict[str, Any]:
         """The row as REST and `--json` show it."""
         return asdict(self) | {"modes": sorted(mode.value for mode in self.modes), "memory_gib": self.memory_gib}

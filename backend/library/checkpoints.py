@@ -46,7 +46,7 @@ class Checkpoint:
     folder: Path
 
 
-class _Damaged(Exception):
+class Damaged(Exception):
     """Why a folder cannot be used."""
 
 
@@ -72,16 +72,16 @@ def find_checkpoints(folders: Iterable[Path]) -> list[Checkpoint]:
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename} cannot be read ({error.strerror}); mend its rights, or download it again"
-    return str(error) if isinstance(error, _Damaged) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}"
 
 
 def _candidates(folders: Iterable[Path]) -> Iterator[Path]:
     for folder in folders:
-        for child in _sub_folders(folder):
+        for child in sub_folders(folder):
             if _has_index(child):
                 yield child
             else:
-                yield from (sub for sub in _sub_folders(child) if _has_index(sub))
+                yield from (sub for sub in sub_folders(child) if _has_index(sub))
 
 
 def _has_index(folder: Path) -> bool:
@@ -89,7 +89,7 @@ def _has_index(folder: Path) -> bool:
     return os.path.lexists(folder / "model_index.json")
 
 
-def _sub_folders(folder: Path) -> list[Path]:
+def sub_folders(folder: Path) -> list[Path]:
     """Sorted, without hidden ones, which is what downloads in progress are; none, with a line in the log, of a folder
     that cannot be read.
     """
@@ -103,23 +103,23 @@ def _sub_folders(folder: Path) -> list[Path]:
 
 
 def _read_spec(folder: Path) -> ModelSpec:
-    name = _read_json(folder / "model_index.json").get("_class_name")
+    name = read_json(folder / "model_index.json").get("_class_name")
     if name not in PIPELINE_CLASSES:
-        raise _Damaged(f"{name!r} is not a SkyReels V2 pipeline")
+        raise Damaged(f"{name!r} is not a SkyReels V2 pipeline")
     parts = ["transformer", "text_encoder", "vae"] + (["image_encoder"] if name == IMAGE_CLASS else [])
     for file in sorted(folder.rglob("*.json")):
-        _refuse_code(file)
-    sizes = {part: _weights_bytes(folder / part) for part in parts}
+        refuse_code(file)
+    sizes = {part: weights_bytes(folder / part) for part in parts}
     shape, spatial_factor = _read_shapes(folder)
     if not (folder / "tokenizer").is_dir():
-        raise _Damaged("it has no tokenizer")
-    shift = _read_json(folder / "scheduler" / "scheduler_config.json").get("flow_shift", 1.0)
+        raise Damaged("it has no tokenizer")
+    shift = read_json(folder / "scheduler" / "scheduler_config.json").get("flow_shift", 1.0)
     released = BY_FOLDER_NAME.get(folder.name.lower())
     if released:
         return released
     model_id = re.sub(r"[^a-z0-9.]+", "-", folder.name.lower()).strip("-.")
     if not model_id or model_id in TAKEN_IDS:
-        raise _Damaged(f"its name gives the id {model_id!r}, which is taken; rename the folder")
+        raise Damaged(f"its name gives the id {model_id!r}, which is taken; rename the folder")
     image = name == IMAGE_CLASS
     forcing = name in FORCING_CLASSES
     hd = "720p" in model_id  # no configuration file tells the size that a checkpoint was trained at
@@ -144,34 +144,34 @@ def _read_spec(folder: Path) -> ModelSpec:
 
 def _read_shapes(folder: Path) -> tuple[Transformer, int]:
     """The transformer's shape, and the pixels that a latent pixel stands for."""
-    config = _read_json(folder / "transformer" / "config.json")
+    config = read_json(folder / "transformer" / "config.json")
     if tuple(config["patch_size"]) != (1, 2, 2):
-        raise _Damaged(f"its transformer has patch_size={config['patch_size']}, the studio plans for (1, 2, 2)")
+        raise Damaged(f"its transformer has patch_size={config['patch_size']}, the studio plans for (1, 2, 2)")
     dim = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
     shape = Transformer(layers=int(config["num_layers"]), dim=dim, ffn_dim=int(config["ffn_dim"]))
-    vae = _read_json(folder / "vae" / "config.json")
+    vae = read_json(folder / "vae" / "config.json")
     frames = 2 ** sum(vae["temperal_downsample"])
     if frames != 4:
-        raise _Damaged(f"its VAE packs {frames} frames into one latent frame, the studio plans for 4")
+        raise Damaged(f"its VAE packs {frames} frames into one latent frame, the studio plans for 4")
     # `scale_factor_spatial` keeps its default of 8 in any VAE that nobody set it for; the layers cannot lie.
     return shape, 2 ** (len(vae["dim_mult"]) - 1) * (vae.get("patch_size") or 1)
 
 
-def _weights_bytes(folder: Path) -> int:
+def weights_bytes(folder: Path) -> int:
     """Bytes of the safetensors files in `folder`; raises where one is absent or cut short."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         others = sorted(folder.glob("*.bin"))
         reason = f"only {others[0].name}, which can run code when it is read" if others else "no weights"
-        raise _Damaged(f"{folder.name} has {reason}; safetensors are needed")
+        raise Damaged(f"{folder.name} has {reason}; safetensors are needed")
     for index in folder.glob("*.safetensors.index.json"):
-        absent = set(_read_json(index)["weight_map"].values()) - {file.name for file in files}
+        absent = set(read_json(index)["weight_map"].values()) - {file.name for file in files}
         if absent:
-            raise _Damaged(f"{folder.name} lacks {min(absent)}; download it again")
+            raise Damaged(f"{folder.name} lacks {min(absent)}; download it again")
     return sum(_checked_bytes(file) for file in files)
 
 
-def _refuse_code(file: Path) -> None:
+def refuse_code(file: Path) -> None:
     """No configuration may name code to be loaded, a kernel to be fetched or other files to be read, whatever the
     libraries would do.
     """
@@ -185,23 +185,21 @@ def _refuse_code(file: Path) -> None:
         for key, value in data.items() if isinstance(data, dict) else ():
             foreign_kernel = key.lstrip("_").startswith("attn_implementation") and "/" in str(value)
             if key in FOREIGN_KEYS or foreign_kernel:
-                raise _Damaged(
+                raise Damaged(
                     f"{file.parent.name}/{file.name} asks for code or files from elsewhere ({key}); none are used here"
                 )
 
 
 def _require_file(file: Path) -> None:
     if not stat.S_ISREG(file.stat().st_mode):
-        raise _Damaged(f"{file.parent.name}/{file.name} is no file; remove it, and download it again")
+        raise Damaged(f"{file.parent.name}/{file.name} is no file; remove it, and download it again")
 
 
 def _load(file: Path) -> Any:
     """The JSON of a configuration, of which none is large."""
     _require_file(file)
     if file.stat().st_size > HEADER_LIMIT:
-        raise _Damaged(
-            f"{file.parent.name}/{file.name} has more than {HEADER_LIMIT // MIB} MiB, which no settings have"
-        )
+        raise Damaged(f"{file.parent.name}/{file.name} has more than {HEADER_LIMIT // MIB} MiB, which no settings have")
     return json.loads(file.read_bytes())
 
 
@@ -212,20 +210,18 @@ def _checked_bytes(file: Path) -> int:
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         if length > HEADER_LIMIT:
-            raise _Damaged(
-                f"{file.parent.name}/{file.name} has a header of {length} bytes; {HEADER_LIMIT} are the most"
-            )
+            raise Damaged(f"{file.parent.name}/{file.name} has a header of {length} bytes; {HEADER_LIMIT} are the most")
         header = json.loads(stream.read(length)) if 8 + length <= size else {}
     tensors = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
     if not tensors or 8 + length + max(tensors) != size:
-        raise _Damaged(f"{file.parent.name}/{file.name} is cut short or damaged; download it again")
+        raise Damaged(f"{file.parent.name}/{file.name} is cut short or damaged; download it again")
     return size
 
 
-def _read_json(file: Path) -> Mapping[str, Any]:
+def read_json(file: Path) -> Mapping[str, Any]:
     if not os.path.lexists(file):
-        raise _Damaged(f"{file.parent.name}/{file.name} is missing")
+        raise Damaged(f"{file.parent.name}/{file.name} is missing")
     data = _load(file)
     if not isinstance(data, dict):
-        raise _Damaged(f"{file.parent.name}/{file.name} is not a JSON object")
+        raise Damaged(f"{file.parent.name}/{file.name} is not a JSON object")
     return data

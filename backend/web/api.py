@@ -14,7 +14,7 @@ import anyio
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
@@ -238,6 +238,24 @@ def job_metadata(job_id: str, generator: Generator) -> FileResponse:
 def plan(request: GenerationRequest, generator: Generator) -> dict[str, Any]:
     """What a request would become: size, frames, windows, steps and forecast. Queues nothing."""
     return plan_as_dict(generator.plan(request))
+
+
+class Wording(BaseModel):
+    """A prompt to make longer, for `model`; another `take` may say it another way."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: str
+    model: str = "auto"
+    take: int = Field(0, strict=True, ge=0, le=2**31 - 1)
+    by_rules: bool = Field(False, strict=True, description="not by a language model, even if one is here")
+
+
+@api.post("/prompts/expand", tags=["plan"])
+def expand_prompt(wording: Wording, generator: Generator) -> dict[str, Any]:
+    """The prompt made longer: by a language model in models/ if one is there, else by rules. To be read before use."""
+    found = generator.expand(wording.prompt, wording.model, take=wording.take, by_rules=wording.by_rules)
+    return dataclasses.asdict(found)
 
 
 @api.post("/queue/{action}", tags=["queue"])

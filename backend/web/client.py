@@ -14,6 +14,7 @@ from backend.core.errors import StudioBusy, StudioError
 from backend.web.network import read_token
 
 UPLOAD_TIMEOUT_S = 600.0
+WRITER_TIMEOUT_S = 300.0
 
 
 def running_studio(settings: Settings) -> str | None:
@@ -50,6 +51,10 @@ class RemoteStudio:
 
     def plan(self, wish: Mapping[str, Any]) -> dict[str, Any]:
         return self._call("POST", "/plan", json=dict(wish))
+
+    def expand(self, prompt: str, model: str, take: int, by_rules: bool) -> dict[str, Any]:
+        wish = {"prompt": prompt, "model": model, "take": take, "by_rules": by_rules}
+        return self._call("POST", "/prompts/expand", json=wish, timeout=WRITER_TIMEOUT_S)
 
     def submit(self, wish: Mapping[str, Any]) -> dict[str, Any]:
         return self._call("POST", "/jobs", json=dict(wish))

@@ -13,6 +13,7 @@ from backend import video_generator
 from backend.core.config import ROOT
 from backend.core.errors import InvalidRequest, NotEnoughSpace, RenderFailed
 from backend.core.planning import Progress, Stage
+from backend.core.prompts import Expansion
 from backend.core.registry import MODELS, SYNTHETIC, TINY
 from backend.core.schema import parse_request
 from backend.jobs.job import JobError
@@ -514,3 +515,36 @@ def test_many_pages_look_less_often_so_that_the_film_goes_on(app, generator, his
     assert seen.queue_mark()[-1] == every_s
     generator.cancel(history["waiting"].id)
     assert seen.poll_s() == max(every_s, seen.IDLE_POLL_S)
+
+
+def test_a_short_prompt_is_made_longer_for_editing_and_one_press_brings_mine_back(app):
+    visit(app, "ui/create.py")
+    assert app.button(key="expand_prompt").disabled
+    prompt = app.text_area(key="form_prompt")
+    prompt.input("A red boat").run()
+    app.button(key="expand_prompt").click().run()
+    first = app.text_area(key="form_prompt").value
+    assert first.startswith("A red boat drifts")
+    assert "Added by rules" in shown(app)
+    app.button(key="expand_prompt").click().run()
+    second = app.text_area(key="form_prompt").value
+    assert second.startswith("A red boat drifts")
+    assert second != first
+    app.button(key="my_prompt").click().run()
+    assert app.text_area(key="form_prompt").value == "A red boat"
+    assert "Added by" not in shown(app)
+    assert not app.exception
+
+
+def test_a_language_model_that_gives_nothing_is_said_and_the_rules_help(app, generator, monkeypatch):
+    def expand(prompt, model, *, take, by_rules=False):
+        if not by_rules:
+            raise InvalidRequest("The language model Parrot answered nothing;", hint="try again.")
+        return Expansion(f"{prompt} at sea", ("at sea",))
+
+    monkeypatch.setattr(generator, "expand", expand)
+    visit(app, "ui/create.py")
+    app.text_area(key="form_prompt").input("A fox").run()
+    app.button(key="expand_prompt").click().run()
+    assert app.text_area(key="form_prompt").value == "A fox at sea"
+    assert any("Parrot answered nothing" in toast.value for toast in app.toast)

@@ -442,3 +442,17 @@ def test_submitting_is_quick_while_a_job_runs(client, generator, engine):
         took.append(time.perf_counter() - start)
     engine.release()
     assert sorted(took)[37] < within(0.1)
+
+
+def test_a_short_prompt_is_made_longer_for_a_model(client):
+    def expand(**wording):
+        return client.post("/api/v1/prompts/expand", json=wording)
+
+    found = expand(prompt="A boat", model="synthetic").json()
+    assert found["prompt"].endswith(found["added"][-1])
+    assert (found["by"], len(found["added"])) == ("rules", 5)
+    assert expand(prompt="A boat", model="synthetic", take=1).json()["prompt"] != found["prompt"]
+    for wrong in ({"prompt": ""}, {"prompt": "x" * 5000}, {"prompt": "x", "model": "nope"}, {}, {"prompt": 1}):
+        answer = expand(**wrong)
+        assert answer.status_code == 422, wrong
+        assert answer.json()["error"]["message"].rstrip().endswith("."), answer.text
