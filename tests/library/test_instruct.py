@@ -107,7 +107,7 @@ def test_another_kind_of_model_is_none(copy, caplog):
 
 def test_one_that_cannot_be_loaded_or_does_not_answer_is_a_sentence(copy, monkeypatch):
     (found,) = find_instruct_models([copy.parent])
-    with pytest.raises(ModelUnavailable, match="has not answered within 0 s.*by rules"):
+    with pytest.raises(ModelUnavailable, match=r"has not answered within 0 s.*by rules"):
         rewrite(found, "A boat", answer_s=0.01)
     said = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(said | {"hidden_size": 24}))
