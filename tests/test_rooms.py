@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A room may import from the rooms left of it and from itself.
 ORDER = [
     {"backend", "backend.utils"},
-    {"backend.core"},
+    {"backend.core", "backend.durable"},
     {"backend.media", "backend.library", "backend.system"},
     {"backend.diffusion", "backend.sketch"},
     {"backend.jobs"},

@@ -35,13 +35,15 @@ class Settings:
     disk_reserve_bytes: int = 2 * GIB  # a render starts only if this much would stay free
     hang_s: float = 120.0  # a render that reports nothing for so long, and for ten of its steps, hangs
     slow_hang_s: float = 1800.0  # the same while weights are read and while the film is joined, which report rarely
-    compile_blocks: bool = False  # of transformers: quicker steps, for minutes before the first film of a new size
+    offline: bool = False  # the hub is not to be asked for models
+    compile_blocks: bool = False  # of transformers: quicker steps, for a wait before the first film of a size
     cancel_s: float = 10.0  # a render that does not heed its cancellation for so long is ended with the process
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
         """`STUDIO_DATA` moves the data folder away from the checkout, `STUDIO_MODELS` names another folder for
-        `shared_models`, `STUDIO_SAVE_EVERY_S` sets `save_every_s`, `STUDIO_COMPILE` 0 or 1 `compile_blocks`.
+        `shared_models`, `STUDIO_SAVE_EVERY_S` sets `save_every_s`, `STUDIO_COMPILE` 0 or 1 `compile_blocks`. The hub's
+        own `HF_HUB_OFFLINE` sets `offline`.
 
         Raises InvalidRequest for a value that is none of these.
         """
@@ -60,6 +62,7 @@ class Settings:
             if wish not in ("0", "1"):
                 raise InvalidRequest(f"STUDIO_COMPILE={wish} is no choice;", hint="use 0 or 1.")
             found["compile_blocks"] = wish == "1"
+        found["offline"] = environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
         return cls(**found)
 
     @property
@@ -70,6 +73,15 @@ class Settings:
     def model_folders(self) -> tuple[Path, ...]:
         """Where checkpoints are looked for; of two with the same id the first counts."""
         return tuple(dict.fromkeys((self.models, self.shared_models)))
+
+    @property
+    def downloads(self) -> Path:
+        """Models on their way here; nothing looks for checkpoints in it."""
+        return self.models / ".downloads"
+
+    @property
+    def models_trash(self) -> Path:
+        return self.models / ".trash"
 
     @property
     def outputs(self) -> Path:

@@ -18,7 +18,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_a
 from torch.nn import functional
 
 from backend.core.schema import Preset
-from backend.media.durable import replace_file
+from backend.durable import replace_file
 
 log = logging.getLogger(__name__)
 

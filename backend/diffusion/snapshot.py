@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from backend.core.errors import SnapshotRefused
 from backend.diffusion.sampler import State
-from backend.media.durable import replace_file
+from backend.durable import replace_file
 
 NAME = "state.safetensors"
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from backend.diffusion.components import Components
-from backend.media.durable import replace_file
+from backend.durable import replace_file
 
 log = logging.getLogger(__name__)
 

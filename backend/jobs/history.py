@@ -21,9 +21,9 @@ from backend.core.config import Settings
 from backend.core.errors import Conflict, NotEnoughSpace, NotFound, StudioError
 from backend.core.ids import is_id
 from backend.core.schema import GenerationRequest
+from backend.durable import replace_file
 from backend.jobs.job import ARTIFACT, PLAN, Job, JobState
 from backend.jobs.store import MAKE_ROOM, Store, StoreDamaged
-from backend.media.durable import replace_file
 from backend.media.outputs import TRASH, read_metadata
 
 log = logging.getLogger(__name__)

@@ -25,6 +25,7 @@ from backend.core.errors import Conflict, NotEnoughSpace, NotFound, QueueFull, S
 from backend.core.ids import is_id, new_id
 from backend.core.planning import Plan, Progress, Stage
 from backend.core.schema import GenerationRequest
+from backend.durable import replace_file
 from backend.jobs.job import (
     ACTIVE,
     ARTIFACT,
@@ -38,7 +39,6 @@ from backend.jobs.job import (
     JobError,
     JobState,
 )
-from backend.media.durable import replace_file
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -28,6 +28,7 @@ FORCING_CLASSES = frozenset(
 TEXT_CLASS = "SkyReelsV2Pipeline"
 IMAGE_CLASS = "SkyReelsV2ImageToVideoPipeline"
 PIPELINE_CLASSES = FORCING_CLASSES | {TEXT_CLASS, IMAGE_CLASS}
+PARTS = ("transformer", "text_encoder", "tokenizer", "vae", "scheduler", "image_encoder", "image_processor")
 
 HEADER_LIMIT = 8 * MIB  # of a safetensors file; the largest released one has 0.3
 VOCABULARIES = {"tokenizer.json", "vocab.json"}  # the only JSON that may be large
@@ -59,7 +60,7 @@ def find_checkpoints(folders: Iterable[Path]) -> list[Checkpoint]:
     found: dict[str, Checkpoint] = {}
     for folder in _candidates(folders):
         try:
-            checkpoint = Checkpoint(_read_spec(folder), folder)
+            checkpoint = Checkpoint(read_spec(folder), folder)
         except Exception as error:  # whatever a file of somebody else's can make a reader say
             log.warning("checkpoint %s is left out: %s", folder, _reason(error))
             continue
@@ -85,7 +86,7 @@ def _candidates(folders: Iterable[Path]) -> Iterator[Path]:
 
 
 def _has_index(folder: Path) -> bool:
-    """Whether something of that name is there; if it is no file that can be read, `_read_spec` says so."""
+    """Whether something of that name is there; if it is no file that can be read, `read_spec` says so."""
     return os.path.lexists(folder / "model_index.json")
 
 
@@ -102,7 +103,9 @@ def sub_folders(folder: Path) -> list[Path]:
         return []
 
 
-def _read_spec(folder: Path) -> ModelSpec:
+def read_spec(folder: Path, called: str | None = None) -> ModelSpec:
+    """The row of the checkpoint in `folder`, which will be `called` that. Raises Damaged where it cannot be used."""
+    called = called or folder.name
     name = read_json(folder / "model_index.json").get("_class_name")
     if name not in PIPELINE_CLASSES:
         raise Damaged(f"{name!r} is not a SkyReels V2 pipeline")
@@ -114,10 +117,10 @@ def _read_spec(folder: Path) -> ModelSpec:
     if not (folder / "tokenizer").is_dir():
         raise Damaged("it has no tokenizer")
     shift = read_json(folder / "scheduler" / "scheduler_config.json").get("flow_shift", 1.0)
-    released = BY_FOLDER_NAME.get(folder.name.lower())
+    released = BY_FOLDER_NAME.get(called.lower())
     if released:
         return released
-    model_id = re.sub(r"[^a-z0-9.]+", "-", folder.name.lower()).strip("-.")
+    model_id = re.sub(r"[^a-z0-9.]+", "-", called.lower()).strip("-.")
     if not model_id or model_id in TAKEN_IDS:
         raise Damaged(f"its name gives the id {model_id!r}, which is taken; rename the folder")
     image = name == IMAGE_CLASS
@@ -125,7 +128,7 @@ def _read_spec(folder: Path) -> ModelSpec:
     hd = "720p" in model_id  # no configuration file tells the size that a checkpoint was trained at
     return ModelSpec(
         id=model_id,
-        title=folder.name,
+        title=called,
         engine="skyreels",
         modes=ALL_MODES if forcing else frozenset({I2V if image else T2V}),
         diffusion_forcing=forcing,

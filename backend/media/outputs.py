@@ -13,7 +13,7 @@ from typing import Any
 
 from backend.core.errors import Conflict, NotFound, RenderFailed, UploadRefused
 from backend.core.ids import is_id
-from backend.media.durable import move_folder
+from backend.durable import move_folder
 from backend.media.probe import FILM_SECONDS, MediaInfo, probe
 
 VIDEO = "video.mp4"

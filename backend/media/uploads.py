@@ -25,8 +25,8 @@ from backend.core.errors import InvalidRequest, NotEnoughSpace, NotFound, Upload
 from backend.core.ids import is_id, new_id
 from backend.core.planning import Source, frames_at
 from backend.core.schema import FPS, SIDE, Fit
+from backend.durable import move_folder
 from backend.media import guard
-from backend.media.durable import move_folder
 from backend.media.fitting import Picture
 from backend.media.probe import MediaInfo, probe
 from backend.media.reader import read_frames, read_image

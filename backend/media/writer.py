@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backend.core.errors import RenderFailed, UploadRefused
-from backend.media.durable import replace_file, sync
+from backend.durable import replace_file, sync
 from backend.media.fitting import Frames, Picture
 from backend.media.probe import FILM_SECONDS, facts
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backend import durable
 from backend.core.errors import Conflict, NotFound, RenderFailed, UploadRefused
 from backend.core.ids import new_id
-from backend.media import durable
 from backend.media.outputs import (
     METADATA,
     THUMBNAIL,
