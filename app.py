@@ -21,6 +21,7 @@ pages = [
     st.Page("ui/create.py", title="Create", icon=":material/movie:", default=True),
     st.Page("ui/queue.py", title="Queue", icon=":material/list:"),
     st.Page("ui/gallery.py", title="Gallery", icon=":material/grid_view:"),
+    st.Page("ui/models.py", title="Models", icon=":material/deployed_code:"),
     st.Page("ui/system.py", title="System", icon=":material/monitor_heart:"),
 ]
 page = st.navigation(pages, position="top")

@@ -62,7 +62,12 @@ class Studio(Protocol):
     def job(self, job_id: str) -> dict[str, Any]: ...
     def jobs(self, states: list[str], limit: int) -> list[dict[str, Any]]: ...
     def act(self, job_id: str, action: str) -> dict[str, Any]: ...
-    def models(self) -> list[dict[str, Any]]: ...
+    def models(self, all: bool = False) -> list[dict[str, Any]]: ...
+    def download(self, model_id: str) -> dict[str, Any]: ...
+    def downloads(self) -> list[dict[str, Any]]: ...
+    def act_on_download(self, model_id: str, action: str) -> dict[str, Any]: ...
+    def remove_model(self, model_id: str, for_good: bool) -> None: ...
+    def restore_model(self, model_id: str) -> None: ...
     def queue_paused(self) -> bool: ...
     def pause_queue(self, paused: bool) -> None: ...
     def save_video(self, job_id: str, to: Path) -> None: ...
@@ -113,8 +118,23 @@ class LocalStudio:
         job = getattr(self._generator, action)(job_id)
         return dict(job.as_dict())
 
-    def models(self) -> list[dict[str, Any]]:
-        return [spec.as_dict() for spec in self._generator.models()]
+    def models(self, all: bool = False) -> list[dict[str, Any]]:
+        return [spec.as_dict() | {"present": present} for spec, present in self._generator.catalog(all)]
+
+    def download(self, model_id: str) -> dict[str, Any]:
+        return self._generator.downloads.add(model_id).as_dict()
+
+    def downloads(self) -> list[dict[str, Any]]:
+        return [download.as_dict() for download in self._generator.downloads.current()]
+
+    def act_on_download(self, model_id: str, action: str) -> dict[str, Any]:
+        return dict(getattr(self._generator.downloads, action)(model_id).as_dict())
+
+    def remove_model(self, model_id: str, for_good: bool) -> None:
+        self._generator.remove_model(model_id, for_good=for_good)
+
+    def restore_model(self, model_id: str) -> None:
+        self._generator.restore_model(model_id)
 
     def queue_paused(self) -> bool:
         return self._generator.store.queue_paused
@@ -127,10 +147,19 @@ class LocalStudio:
 
 
 @contextmanager
+def explained() -> Iterator[None]:
+    """Turns errors into a sentence and an exit code."""
+    try:
+        yield
+    except StudioError as error:
+        fail(str(error), BAD_REQUEST if error.status in (404, 409, 422) else FAILED)
+
+
+@contextmanager
 def open_studio() -> Iterator[Studio]:
     """The studio that runs on the data folder, else one of our own. Turns errors into a sentence and an exit code."""
-    studio: Studio | None = None
-    try:
+    studio: Studio
+    with explained():
         settings = Settings.from_env()
         try:
             studio = LocalStudio(settings)
@@ -141,11 +170,9 @@ def open_studio() -> Iterator[Studio]:
             if url is None:
                 raise busy
             studio = RemoteStudio(url, key(settings))
-        yield studio
-    except StudioError as error:
-        fail(str(error), BAD_REQUEST if error.status in (404, 409, 422) else FAILED)
-    finally:
-        if studio is not None:
+        try:
+            yield studio
+        finally:
             studio.close()
 
 
@@ -487,20 +514,104 @@ def queue(action: Annotated[QueueAction, typer.Argument(help="pause: start no ot
 
 
 @models_app.command("list")
-def models_list(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+def models_list(
+    all_of_them: Annotated[bool, typer.Option("--all", help="Those that can be downloaded, too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
     """The models that can render here and now."""
     with open_studio() as studio:
-        found = studio.models()
+        found = studio.models(all_of_them)
     if as_json:
         print(json.dumps(found))
         return
-    table = Table("model", "name", "modes", "memory", box=None)
+    table = Table("model", "name", "modes", "memory", "", box=None)
     for spec in found:
         memory = spec["memory_gib"]
         table.add_row(
-            cell(spec["id"]), cell(spec["title"]), ", ".join(spec["modes"]), f"{memory:.1f} GiB" if memory else ""
+            cell(spec["id"]),
+            cell(spec["title"]),
+            ", ".join(spec["modes"]),
+            f"{memory:.1f} GiB" if memory else "",
+            "" if spec["present"] else "can be downloaded",
         )
     out.print(table)
+
+
+@models_app.command("download")
+def models_download(model: str) -> None:
+    """Fetch a model from the hub; what was cut off goes on. Ctrl-C pauses it."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with open_studio() as studio:
+        at = studio.download(model)
+        try:
+            with Progress(*columns, TimeRemainingColumn(), console=err) as bar:
+                line = bar.add_task(harmless(at["title"]), total=None)
+                while at["state"] in ("queued", "running"):
+                    bar.update(line, completed=at["bytes_done"], total=at["bytes_total"] or None)
+                    time.sleep(0.2)
+                    left = [one for one in studio.downloads() if one["id"] == model]
+                    if not left:
+                        break
+                    at = left[0]
+        except KeyboardInterrupt:
+            studio.act_on_download(model, "pause")
+            fail(f"{model} is paused; the same command goes on.", CANCELLED)
+        if at["state"] in ("failed", "paused"):
+            fail(at["error"] or f"{model} was paused.", FAILED)
+    say(f"{model} is here.")
+
+
+@models_app.command("remove")
+def models_remove(
+    model: str,
+    for_good: Annotated[bool, typer.Option("--for-good", help="At once, not into the trash.")] = False,
+) -> None:
+    """Move a model to the trash, where it stays for a week."""
+    with open_studio() as studio:
+        studio.remove_model(model, for_good)
+    say(f"{model} is removed." if for_good else f"{model} is in the trash; `models restore {model}` brings it back.")
+
+
+@models_app.command("restore")
+def models_restore(model: str) -> None:
+    """Bring a model back from the trash."""
+    with open_studio() as studio:
+        studio.restore_model(model)
+    say(f"{model} is back.")
+
+
+@models_app.command("import")
+def models_import(folder: Path) -> None:
+    """Copy a checkpoint from a folder of this machine, for one without network."""
+    from backend.library.downloads import Downloads
+
+    with explained():
+        say(f"{Downloads(with_folders()).import_folder(folder).id} is here.")
+
+
+@models_app.command("verify")
+def models_verify(model: str) -> None:
+    """Hash a model's files anew and compare them with what was fetched."""
+    from backend.library.downloads import Downloads
+
+    with explained():
+        lane = Downloads(with_folders())
+        wrong = lane.verify(model)
+        if wrong:
+            fail(f"{model}: {'; '.join(wrong)}. Remove it and download it again.", FAILED)
+        if not lane.has_hashes(model):
+            say(f"{model} was not fetched by this studio, so nothing tells its hashes; its files can be read.")
+        else:
+            say(f"{model} is as it was fetched.")
+
+
+def with_folders() -> Settings:
+    """The settings, with the folder for models."""
+    settings = Settings.from_env()
+    settings.models.mkdir(parents=True, exist_ok=True)
+    return settings
 
 
 @app.command("inspect")

@@ -36,7 +36,7 @@ from backend.core.errors import (
 )
 from backend.core.planning import Machine, Plan, choose_model, make_plan
 from backend.core.prompts import Expansion, expand
-from backend.core.registry import SYNTHETIC, ModelSpec
+from backend.core.registry import MODELS, SYNTHETIC, ModelSpec
 from backend.core.schema import GenerationRequest, parse_request
 from backend.jobs import room, tidying
 from backend.jobs.engine import Engine, Report, Reporter
@@ -48,6 +48,7 @@ from backend.jobs.runner import run_job
 from backend.jobs.store import StoreDamaged, Tally
 from backend.jobs.tidying import Tidying
 from backend.library.checkpoints import Checkpoint, find_checkpoints
+from backend.library.downloads import Downloads
 from backend.library.instruct import find_instruct_models, rewrite
 from backend.media.outputs import LIVE, PREVIEW, VIDEO, move_to_trash, restore_from_trash
 from backend.media.uploads import Upload, Uploads
@@ -116,7 +117,8 @@ class VideoGenerator:
         self._thread: threading.Thread | None = None
         self._catalog: tuple[float, dict[str, Checkpoint]] = (0.0, {})
         self._room = Room(settings)
-        self.tidying = Tidying(settings, self.store, self.uploads, spare)
+        self.downloads = Downloads(settings)
+        self.tidying = Tidying(settings, self.store, self.uploads, self.downloads, spare)
 
     # --- life ---
 
@@ -129,6 +131,7 @@ class VideoGenerator:
             for job in self.store.recover(functools.partial(logs.last_lines, self.settings.log)):
                 log.warning("job %s: was running when the studio ended; now %s", job.id, job.state.value)
             self.monitor.start()
+            self.downloads.start()
             threading.Thread(target=self._watch, name="studio-watch", daemon=True).start()
             self._thread = threading.Thread(target=self._work, name="studio-worker", daemon=True)
             self._thread.start()
@@ -144,6 +147,7 @@ class VideoGenerator:
             self._thread.join(timeout)
             if self._thread.is_alive():
                 log.warning("the worker did not stop within %.0f s; its job is queued again at the next start", timeout)
+        self.downloads.stop()
         self._ended.set()
         if self._log_file is not None:
             logs.stop_writing(self._log_file)
@@ -155,7 +159,30 @@ class VideoGenerator:
 
     def models(self) -> list[ModelSpec]:
         """The models that can render here and now: checkpoints on disk, then the sketch."""
-        return [checkpoint.spec for checkpoint in self._checkpoints().values()] + [SYNTHETIC]
+        return [checkpoint.spec for checkpoint in self.checkpoints()] + [SYNTHETIC]
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """The models that are here, with their folders."""
+        return list(self._catalogued().values())
+
+    def catalog(self, all: bool = False) -> list[tuple[ModelSpec, bool]]:
+        """The models that are here; with `all`, also those that can be fetched, which are not."""
+        here = self.models()
+        ids = {spec.id for spec in here}
+        others = [spec for spec in MODELS.values() if all and spec.repo_id and spec.id not in ids]
+        return [(spec, True) for spec in here] + [(spec, False) for spec in others]
+
+    def remove_model(self, model_id: str, *, for_good: bool = False) -> None:
+        """Into the trash of models, or away at once. Raises NotFound, or Conflict if a film needs it now."""
+        if any(job.plan.model == model_id for job in self.active()):
+            raise Conflict(f"A film that waits or renders needs {model_id};", hint="let it finish, or cancel it.")
+        self.downloads.remove(model_id, for_good=for_good)
+        self._catalog = (0.0, {})
+
+    def restore_model(self, model_id: str) -> None:
+        """Back from the trash. Raises NotFound or Conflict."""
+        self.downloads.restore(model_id)
+        self._catalog = (0.0, {})
 
     def plan(self, request: GenerationRequest) -> Plan:
         """What would happen. Raises InvalidRequest where it cannot, NotFound for an upload that is not there."""
@@ -517,7 +544,7 @@ class VideoGenerator:
 
     # --- the catalog ---
 
-    def _checkpoints(self) -> dict[str, Checkpoint]:
+    def _catalogued(self) -> dict[str, Checkpoint]:
         read, found = self._catalog
         if time.monotonic() - read > CATALOG_KEEP_S or not read:
             checkpoints = find_checkpoints(self.settings.model_folders)
@@ -528,7 +555,7 @@ class VideoGenerator:
     def _folder(self, plan: Plan) -> Path | None:
         if plan.engine == SYNTHETIC.engine:
             return None
-        checkpoint = self._checkpoints().get(plan.model)
+        checkpoint = self._catalogued().get(plan.model)
         if checkpoint is None:
             raise StudioError(f"{plan.model_title} is no longer in models/;", hint="put it back, then retry.")
         return checkpoint.folder

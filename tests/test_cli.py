@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 from backend import cli
 from backend.core.prompts import expand
 from backend.media.probe import probe
+from tests.library.hub import Hub
+from tests.tiny_checkpoints import build_checkpoint
 
 SMALL = ["--resolution", "128x96", "--num-frames", "16", "--steps", "10", "--seed", "1"]
 
@@ -326,3 +328,38 @@ def test_a_short_prompt_is_made_longer(run):
     assert run("expand", "A boat", "--model", "synthetic", "--take", "3")[1] != out
     code, _, err = run("expand", " ", "--model", "synthetic")
     assert (code, "prompt is missing" in err) == (2, True)
+
+
+def test_models_are_imported_verified_removed_and_restored(run, settings, tmp_path):
+    folder = build_checkpoint(tmp_path / "random-df", "df")
+    assert run("models", "import", folder)[:2] == (0, "random-df is here.\n")
+    assert "nothing tells its hashes" in run("models", "verify", "random-df")[1]
+    assert "random-df" in run("models", "list")[1]
+    assert run("models", "remove", "random-df")[0] == 0
+    assert "random-df" not in run("models", "list")[1]
+    assert run("models", "restore", "random-df")[0] == 0
+    assert run("models", "remove", "random-df", "--for-good")[0] == 0
+    code, _, err = run("models", "restore", "random-df")
+    assert (code, "is in the trash" in err) == (2, True)
+    listed = json.loads(run("models", "list", "--all", "--json")[1])
+    assert sum(not spec["present"] for spec in listed) >= 8
+
+
+def test_a_model_is_downloaded_and_a_damaged_one_found(run, settings, tmp_path, monkeypatch):
+    hub = Hub(build_checkpoint(tmp_path / "repository", "df"))
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    model = "skyreels-v2-df-1.3b-540p"
+    try:
+        hub.status = 403
+        code, _, err = run("models", "download", model)
+        assert (code, "accept its licence" in err) == (1, True)
+        hub.status = None
+        assert run("models", "download", model)[:2] == (0, f"{model} is here.\n")
+    finally:
+        hub.stop()
+    assert run("models", "verify", model)[:2] == (0, f"{model} is as it was fetched.\n")
+    weights = next((settings.models / "SkyReels-V2-DF-1.3B-540P-Diffusers" / "vae").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    code, _, err = run("models", "verify", model)
+    assert (code, "was changed or is damaged" in err) == (1, True)
+    assert run("models", "download", "nope")[0] == 2

@@ -14,9 +14,9 @@ from enum import Enum
 from types import MappingProxyType
 
 from backend.core.errors import InvalidRequest
-from backend.core.placement import Placed, Placement, need_of, place
+from backend.core.placement import SPARE, Placed, Placement, need_of, place
 from backend.core.presets import TRADES, Work, work_of
-from backend.core.registry import SYNTHETIC, TINY, ModelSpec, Transformer
+from backend.core.registry import PIXELS_720P, SYNTHETIC, TINY, ModelSpec, Transformer
 from backend.core.schedule import Schedule, make_schedule
 from backend.core.schema import (
     DEFAULT_FPS,
@@ -27,6 +27,7 @@ from backend.core.schema import (
     WINDOW_FRAMES,
     Fidelity,
     GenerationRequest,
+    Mode,
     Preset,
 )
 from backend.core.windows import Layout, Window, latent_frames, lay_out, pixel_frames
@@ -243,6 +244,41 @@ def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machin
             able, key=lambda s: ((s.max_pixels or 0) >= width * height * 0.98, s.weights_gib, s.diffusion_forcing)
         )
     return present.get(TINY.id, SYNTHETIC)
+
+
+@dataclass(frozen=True, slots=True)
+class Suitability:
+    """How a model of the registry goes with a machine: whether all or parts of it fit into the memory that renders, and
+    what a film of the usual length at its own size takes there.
+    """
+
+    fits: bool
+    words: str
+    plan: Plan
+
+
+def suitability(spec: ModelSpec, machine: Machine) -> Suitability:
+    """How `spec` goes with `machine`, by the forecast."""
+    width, height = (1280, 720) if (spec.max_pixels or 0) >= PIXELS_720P else (960, 540)
+    mode = next(mode for mode in Mode if mode in spec.modes)
+    needs = {Mode.IMAGE_TO_VIDEO: {"image": "0" * 20}, Mode.VIDEO_EXTENSION: {"video": "0" * 20}}.get(mode, {})
+    source = Source(width, height, DEFAULT_FRAMES, float(spec.fps)) if mode is Mode.VIDEO_EXTENSION else None
+    request = GenerationRequest(mode=mode, prompt="-", resolution=f"{width}x{height}", seed=0, **needs)
+    plan = make_plan(request, spec, machine, source)
+    peak = plan.forecast.peak_gib
+    if not machine.has_gpu:
+        has, what = machine.ram_gib, "memory"
+        words = "on the processor, for want of a GPU"
+    else:
+        has, what = SPARE * machine.vram_gib, "on the GPU"
+        words = {
+            Placement.RESIDENT: "all of it stays on the GPU",
+            Placement.IN_TURNS: "its parts take turns on the GPU",
+            Placement.STREAMED: "layer by layer through the GPU, slowly",
+        }[plan.placement]
+    if peak > has:
+        return Suitability(False, f"needs {peak:.0f} GiB {what}, {has:.0f} can be used", plan)
+    return Suitability(True, words, plan)
 
 
 def make_plan(

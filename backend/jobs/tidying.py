@@ -16,6 +16,7 @@ from backend.jobs.history import copies_in, copy_history
 from backend.jobs.job import ACTIVE, RETRIABLE
 from backend.jobs.room import Spare
 from backend.jobs.store import Store
+from backend.library.downloads import Downloads
 from backend.media.outputs import purge_trash
 from backend.media.uploads import Uploads, folder_bytes
 
@@ -31,8 +32,9 @@ SOON_S = 7200  # a clock that was set back by less is no wonder
 class Tidying:
     """Of one data folder. Ages are measured by a clock that nobody sets while the studio runs."""
 
-    def __init__(self, settings: Settings, store: Store, uploads: Uploads, spare: Spare) -> None:
+    def __init__(self, settings: Settings, store: Store, uploads: Uploads, downloads: Downloads, spare: Spare) -> None:
         self._settings, self._store, self._uploads, self._spare = settings, store, uploads, spare
+        self._downloads = downloads
         self._began = (time.time(), time.monotonic())
         self._doubt_s = DOUBT_S if _long_away(settings.copies, time.time()) else 0
         self._done: float | None = None
@@ -61,6 +63,7 @@ class Tidying:
                 for job_id in self._store.purge(now - settings.trash_keep_s):
                     log.info("job %s: purged from the trash", job_id)
                 purge_trash(settings.outputs, settings.trash_keep_s, now)
+                self._downloads.purge_trash(settings.trash_keep_s, now)
                 self._clear_temp(now)
                 self._uploads.sweep(self._store.uploads_in_use(), settings.upload_keep_s, now)
         except (OSError, sqlite3.Error, StudioError):

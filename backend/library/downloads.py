@@ -24,7 +24,7 @@ from typing import Any
 
 from backend.core.config import GIB, ROOT, Settings
 from backend.core.errors import Conflict, InvalidRequest, ModelUnavailable, NotEnoughSpace, NotFound
-from backend.core.registry import MODELS, ModelSpec
+from backend.core.registry import MODELS, TINY, ModelSpec
 from backend.durable import move_folder, replace_file, sync
 from backend.library.checkpoints import Checkpoint, Damaged, find_checkpoints, read_spec
 from backend.library.fetch import CHECKPOINT, FILES, RECORD, WISH, Listing, is_wanted
@@ -163,8 +163,8 @@ class Downloads:
             self._seen.pop(name, None)
         return download
 
-    def remove(self, model_id: str) -> None:
-        """Into the trash of models, for a week. Raises NotFound, or Conflict for one of another folder."""
+    def remove(self, model_id: str, *, for_good: bool = False) -> None:
+        """Into the trash of models for a week, or away at once. Raises NotFound, Conflict for one of another folder."""
         folder = self._own_folder(model_id)
         self._settings.models_trash.mkdir(exist_ok=True)
         place = self._settings.models_trash / folder.name
@@ -172,25 +172,31 @@ class Downloads:
             shutil.rmtree(place)
         os.utime(folder)  # it has been there since now
         folder.rename(place)
+        if for_good:
+            shutil.rmtree(place)
 
     def restore(self, model_id: str) -> None:
         """Back from the trash. Raises NotFound, or Conflict where another one has taken its place."""
-        for folder in self._trashed():
-            with contextlib.suppress(OSError, ValueError, LookupError, Damaged):
-                if read_spec(folder).id == model_id:
-                    target = self._settings.models / folder.name
-                    if target.exists():
-                        raise Conflict(f"models/{folder.name} is there;", hint="move it away first.")
-                    folder.rename(target)
-                    return
+        for checkpoint in self.trashed():
+            if checkpoint.spec.id == model_id:
+                target = self._settings.models / checkpoint.folder.name
+                if target.exists():
+                    raise Conflict(f"models/{target.name} is there;", hint="move it away first.")
+                checkpoint.folder.rename(target)
+                return
         raise NotFound(f"No model {model_id[:80]!r} is in the trash;", hint="see `models list`.")
 
-    def empty_trash(self, older_than_s: float = 0.0) -> int:
-        """Remove for good the models that have been in the trash for so long; how many."""
-        old = [folder for folder in self._trashed() if time.time() - folder.stat().st_mtime >= older_than_s]
-        for folder in old:
-            shutil.rmtree(folder, ignore_errors=True)
-        return len(old)
+    def trashed(self) -> list[Checkpoint]:
+        """The models in the trash."""
+        return find_checkpoints([self._settings.models_trash])
+
+    def purge_trash(self, keep_s: float, now: float) -> None:
+        """Remove for good what has been in the trash for longer than `keep_s`, at `now` (seconds since 1970)."""
+        trash = self._settings.models_trash
+        for folder in trash.iterdir() if trash.is_dir() else ():
+            if now - folder.stat().st_mtime > keep_s:
+                log.info("the model %s: purged from the trash", folder.name)
+                shutil.rmtree(folder, ignore_errors=True)
 
     def import_folder(self, source: Path) -> ModelSpec:
         """Copy a checkpoint that lies elsewhere on this machine into models/, links followed, as its files are.
@@ -247,6 +253,10 @@ class Downloads:
         """Whether `verify` has anything to compare with."""
         return Listing.read(self._checkpoint(model_id).folder / RECORD) is not None
 
+    def came_with_the_studio(self, folder: Path) -> bool:
+        """Whether it is a part of the checkout, which is not ours to take away."""
+        return folder.resolve() == ROOT / "models" / TINY.id
+
     # --- the disk ---
 
     def _checkpoints(self) -> list[Checkpoint]:
@@ -260,15 +270,11 @@ class Downloads:
 
     def _own_folder(self, model_id: str) -> Path:
         folder = self._checkpoint(model_id).folder
-        if folder.parent != self._settings.models or folder.is_relative_to(ROOT / "models" / "skyreels-v2-tiny"):
+        if folder.parent != self._settings.models or self.came_with_the_studio(folder):
             raise Conflict(
                 f"{folder.name} came with the studio or belongs to another folder;", hint="it is not removed here."
             )
         return folder
-
-    def _trashed(self) -> list[Path]:
-        trash = self._settings.models_trash
-        return sorted(folder for folder in trash.iterdir() if folder.is_dir()) if trash.is_dir() else []
 
     def _wishes(self) -> list[tuple[str, dict[str, Any]]]:
         """All that was asked for and is not here yet, in that order."""
@@ -297,10 +303,8 @@ class Downloads:
 
     def _download(self, name: str, wish: Mapping[str, Any]) -> Download:
         error = wish.get("error")
-        state = DownloadState.QUEUED
-        if self._running == name:
-            state = DownloadState.RUNNING
-        elif error or wish.get("paused"):
+        state = DownloadState.RUNNING if self._running == name else DownloadState.QUEUED
+        if error or wish.get("paused"):
             state = DownloadState.FAILED if error else DownloadState.PAUSED
         seen = self._seen.get(name) or self._look(name)
         (began, first, _), (now, done, total) = (seen[0], seen[-1]) if seen else ((0.0, 0, 0), (0.0, 0, 0))

@@ -336,9 +336,53 @@ def show_upload(upload_id: str, generator: Generator) -> dict[str, Any]:
 
 
 @api.get("/models", tags=["models"])
-def models(generator: Generator) -> dict[str, Any]:
-    """The models that can render here and now."""
-    return {"models": [spec.as_dict() for spec in generator.models()]}
+def models(generator: Generator, all: bool = False) -> dict[str, Any]:
+    """The models that can render here and now; with `all`, also those that can be fetched."""
+    return {"models": [spec.as_dict() | {"present": present} for spec, present in generator.catalog(all)]}
+
+
+@api.delete("/models/{model_id}", tags=["models"])
+def remove_model(model_id: str, generator: Generator, for_good: bool = False) -> dict[str, str]:
+    """Move a model to the trash, where it stays for a week; with `for_good` it is gone at once."""
+    generator.remove_model(model_id, for_good=for_good)
+    return {"removed": model_id}
+
+
+@api.post("/models/{model_id}/restore", tags=["models"])
+def restore_model(model_id: str, generator: Generator) -> dict[str, str]:
+    """Bring a model back from the trash."""
+    generator.restore_model(model_id)
+    return {"restored": model_id}
+
+
+class ModelWish(BaseModel):
+    """The id of a model that is to be fetched."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(max_length=200)
+
+
+@api.post("/downloads", status_code=202, tags=["models"])
+def download(wish: ModelWish, generator: Generator) -> dict[str, Any]:
+    """Fetch a model of the registry from the hub, beside the films; asked for again, it goes on."""
+    return generator.downloads.add(wish.model).as_dict()
+
+
+@api.get("/downloads", tags=["models"])
+def list_downloads(generator: Generator) -> dict[str, Any]:
+    """The models on their way here."""
+    return {"downloads": [download.as_dict() for download in generator.downloads.current()]}
+
+
+@api.post("/downloads/{model_id}/{action}", tags=["models"])
+def act_on_download(model_id: str, action: str, generator: Generator) -> dict[str, Any]:
+    """`pause`, `resume`, or `cancel`, which throws away what was fetched."""
+    lane = generator.downloads
+    actions = {"pause": lane.pause, "resume": lane.resume, "cancel": lane.cancel}
+    if action not in actions:
+        raise HTTPException(404)
+    return actions[action](model_id).as_dict()
 
 
 @api.get("/system", tags=["system"])

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -68,8 +69,23 @@ class RemoteStudio:
     def act(self, job_id: str, action: str) -> dict[str, Any]:
         return self._call("POST", f"/jobs/{job_id}/{action}")
 
-    def models(self) -> list[dict[str, Any]]:
-        return list(self._call("GET", "/models")["models"])
+    def models(self, all: bool = False) -> list[dict[str, Any]]:
+        return list(self._call("GET", "/models", params={"all": all})["models"])
+
+    def download(self, model_id: str) -> dict[str, Any]:
+        return self._call("POST", "/downloads", json={"model": model_id})
+
+    def downloads(self) -> list[dict[str, Any]]:
+        return list(self._call("GET", "/downloads")["downloads"])
+
+    def act_on_download(self, model_id: str, action: str) -> dict[str, Any]:
+        return self._call("POST", f"/downloads/{quote(model_id, safe='')}/{action}")
+
+    def remove_model(self, model_id: str, for_good: bool) -> None:
+        self._call("DELETE", f"/models/{quote(model_id, safe='')}", params={"for_good": for_good})
+
+    def restore_model(self, model_id: str) -> None:
+        self._call("POST", f"/models/{quote(model_id, safe='')}/restore")
 
     def queue_paused(self) -> bool:
         return bool(self._call("GET", "/system")["queue_paused"])

@@ -15,6 +15,7 @@ from backend.core.planning import (
     fraction_done,
     frames_at,
     make_plan,
+    suitability,
 )
 from backend.core.registry import LARGE, MODELS, SMALL, SYNTHETIC, TINY
 from backend.core.schedule import make_schedule
@@ -434,3 +435,22 @@ def test_a_plan_knows_whether_it_counts_on_a_gpu():
     assert make_plan(request, TINY, Machine("NVIDIA H100", 8, 64, vram_gib=80)).on_gpu
     assert not make_plan(request, TINY, Machine("CPU", 2, 8)).on_gpu
     assert not make_plan(request, SYNTHETIC, Machine("NVIDIA H100", 8, 64, vram_gib=80)).on_gpu
+
+
+@pytest.mark.parametrize(
+    ("model", "machine", "fits", "words"),
+    [
+        ("skyreels-v2-df-14b-720p", H100, True, "all of it stays on the GPU"),
+        ("skyreels-v2-df-1.3b-540p", CARD_16, True, "its parts take turns on the GPU"),
+        ("skyreels-v2-t2v-14b-540p", CARD_8, True, "layer by layer"),
+        ("skyreels-v2-i2v-14b-720p", CARD_8, False, "needs 9 GiB on the GPU, 7 can be used"),
+        ("skyreels-v2-df-14b-540p", CPU, False, "GiB memory, 16 can be used"),
+        ("skyreels-v2-tiny", CPU, True, "on the processor"),
+    ],
+)
+def test_a_model_says_how_it_goes_with_a_machine(model, machine, fits, words):
+    found = suitability(MODELS[model], machine)
+    assert found.fits is fits
+    assert words in found.words
+    assert found.plan.model == model
+    assert (found.plan.height == 720) == model.endswith("720p")

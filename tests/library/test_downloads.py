@@ -400,8 +400,9 @@ def test_a_model_is_removed_and_brought_back(hub, downloads, settings, checkpoin
     downloads.restore(MODEL)
     assert is_the_repository(settings, checkpoint)
     downloads.remove(MODEL)
-    assert downloads.empty_trash(older_than_s=3600) == 0
-    assert downloads.empty_trash() == 1
+    downloads.purge_trash(3600, time.time())
+    assert [one.spec.id for one in downloads.trashed()] == [MODEL]
+    downloads.purge_trash(3600, time.time() + 3700)
     with pytest.raises(NotFound):
         downloads.restore(MODEL)
     with pytest.raises(NotFound):

@@ -17,12 +17,13 @@ from backend.core.prompts import Expansion
 from backend.core.registry import MODELS, SYNTHETIC, TINY
 from backend.core.schema import parse_request
 from backend.jobs.job import JobError
+from backend.library.downloads import Download, DownloadState
 from backend.media.writer import write_live
 from ui import form, words
 from ui import studio as seen
 from ui.studio import film_so_far
 
-PAGES = ["ui/create.py", "ui/queue.py", "ui/gallery.py", "ui/system.py"]
+PAGES = ["ui/create.py", "ui/queue.py", "ui/gallery.py", "ui/models.py", "ui/system.py"]
 DF, T2V = "skyreels-v2-df-1.3b-540p", "skyreels-v2-t2v-14b-540p"
 
 
@@ -68,6 +69,7 @@ def test_an_empty_studio_offers_the_first_step(app, page):
         "ui/create.py": "Write a prompt",
         "ui/queue.py": "Nothing waits",
         "ui/gallery.py": "No films yet",
+        "ui/models.py": "One click away",
         "ui/system.py": "No job has ended yet",
     }
     assert offers[page] in shown(app)
@@ -81,6 +83,7 @@ def test_every_page_shows_every_kind_of_job(app, history, page):
         "ui/create.py": ["a waiting film", "1 in the queue"],
         "ui/queue.py": ["a waiting film", "a failed film", "The pencil broke; sharpen it", "a cancelled film", "Retry"],
         "ui/gallery.py": ["a finished film", "a starred film"],
+        "ui/models.py": ["Storyboard sketch", "1 in the queue"],
         "ui/system.py": ["Done 2", "Failed 1", "Success rate 67%"],
     }
     for words_ in expected[page]:
@@ -548,3 +551,33 @@ def test_a_language_model_that_gives_nothing_is_said_and_the_rules_help(app, gen
     app.button(key="expand_prompt").click().run()
     assert app.text_area(key="form_prompt").value == "A fox at sea"
     assert any("Parrot answered nothing" in toast.value for toast in app.toast)
+
+
+def test_the_models_page_tells_what_is_here_what_fits_and_fetches_what_is_asked_for(app, generator, monkeypatch):
+    asked = []
+    monkeypatch.setattr(generator.downloads, "add", asked.append)
+    visit(app, "ui/models.py")
+    words = shown(app)
+    assert "Storyboard sketch" in words
+    assert re.search(r"needs \d+ GiB memory, \d+ can be used.*Skywork Community License", words)
+    app.button(key=f"get_{DF}").click().run()
+    assert asked == [DF]
+    app.button(key="use_synthetic").click().run()
+    assert app.session_state["form_model"] == "synthetic"
+
+
+def test_a_download_shows_how_far_it_is_and_obeys(app, generator, monkeypatch):
+    at = Download(DF, "SkyReels-V2 DF 1.3B 540P", "x/y", DownloadState.RUNNING, 5_000_000, 20_000_000, 1_000_000.0)
+    obeyed = []
+    monkeypatch.setattr(generator.downloads, "current", lambda: [at])
+    monkeypatch.setattr(generator.downloads, "pause", obeyed.append)
+    visit(app, "ui/models.py")
+    words = shown(app).replace("\\", "")
+    assert "25%" in words
+    assert "5.0 MB of 20.0 MB · 1.0 MB a second · 15 s left" in words
+    app.button(key=f"pause_{DF}").click().run()
+    assert obeyed == [DF]
+    at = dataclasses.replace(at, state=DownloadState.FAILED, error="The disk is full; make room.")
+    app.run()
+    assert "The disk is full; make room." in shown(app).replace("\\", "")
+    assert app.button(key=f"resume_{DF}")

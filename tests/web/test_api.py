@@ -456,3 +456,33 @@ def test_a_short_prompt_is_made_longer_for_a_model(client):
         answer = expand(**wrong)
         assert answer.status_code == 422, wrong
         assert answer.json()["error"]["message"].rstrip().endswith("."), answer.text
+
+
+def test_models_that_can_be_fetched_are_listed_and_fetching_is_refused_in_words(client, generator, monkeypatch):
+    listed = client.get("/api/v1/models", params={"all": True}).json()["models"]
+    absent = [spec["id"] for spec in listed if not spec["present"]]
+    assert len(absent) >= 8
+    assert [spec["id"] for spec in client.get("/api/v1/models").json()["models"]] == ["synthetic"]
+    monkeypatch.setattr(generator.downloads, "_next", lambda: None)  # nobody goes to the hub
+    answer = client.post("/api/v1/downloads", json={"model": absent[0]})
+    assert (answer.status_code, answer.json()["state"]) == (202, "queued")
+    for action, state in (("pause", "paused"), ("resume", "queued"), ("cancel", "queued")):
+        assert client.post(f"/api/v1/downloads/{absent[0]}/{action}").json()["state"] == state
+    assert client.get("/api/v1/downloads").json() == {"downloads": []}
+    for method, path, status in (
+        ("POST", f"/downloads/{absent[0]}/pause", 404),
+        ("POST", f"/downloads/{absent[0]}/delete", 404),
+        ("DELETE", "/models/nope", 404),
+        ("DELETE", "/models/..%2f..", 404),
+        ("POST", "/models/nope/restore", 404),
+    ):
+        assert client.request(method, f"/api/v1{path}").status_code == status, path
+    for wrong in ({"model": "evil/repository"}, {"model": "x" * 500}, {}, {"model": 1}):
+        assert client.post("/api/v1/downloads", json=wrong).status_code in (404, 422), wrong
+
+
+def test_a_model_that_a_film_needs_is_not_removed(client, generator):
+    generator.pause_queue(True)
+    submit(client, model="synthetic")
+    answer = client.delete("/api/v1/models/synthetic")
+    assert (answer.status_code, "A film that waits" in answer.json()["error"]["message"]) == (409, True)

@@ -1,0 +1,168 @@
+"""Models: what is here, what is on its way, what fits this machine, and what one click fetches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from backend.core.config import GIB
+from backend.core.planning import suitability
+from backend.core.registry import ModelSpec
+from backend.core.schema import Mode
+from backend.library.downloads import Download, DownloadState
+from ui import form
+from ui.film import CREATE
+from ui.studio import attempt, header, studio
+from ui.words import duration, plain, size
+
+MODES = {
+    Mode.TEXT_TO_VIDEO: "text to video",
+    Mode.IMAGE_TO_VIDEO: "image to video",
+    Mode.VIDEO_EXTENSION: "extension",
+}
+POLL_S = 1.0
+
+
+def row(spec: ModelSpec) -> None:
+    """What a model is, and how it goes with this machine."""
+    st.markdown(f"**{plain(spec.title)}**")
+    facts, icon = [", ".join(words for mode, words in MODES.items() if mode in spec.modes).capitalize()], ""
+    if spec.transformer is None:
+        facts.append("drawn by rules")
+    else:
+        how = suitability(spec, studio().machine)
+        icon = "" if how.fits else ":material/block: "
+        film = f", a film in about {duration(how.plan.forecast.total_s)}" if how.fits else ""
+        facts += [f"{size(spec.memory_gib * GIB)} of weights", f"{how.words}{film}"]
+    if spec.licence:
+        facts.append(spec.licence)
+    st.caption(icon + plain(" · ".join(facts)))
+
+
+def action(label: str, icon: str, key: str, act: Callable[[], object], *, disabled: bool = False) -> None:
+    """A quiet button; a refusal is a toast."""
+    st.button(label, icon=icon, key=key, type="tertiary", on_click=attempt, args=(act,), disabled=disabled)
+
+
+def here() -> None:
+    st.header("Here")
+    own = studio().settings.models
+    folders = {one.spec.id: one.folder for one in studio().checkpoints()}
+    for spec in studio().models():
+        with st.container(border=True, key=f"model_{spec.id}"):
+            words, buttons = st.columns([4, 1], vertical_alignment="center")
+            with words:
+                row(spec)
+            with buttons.container(horizontal=True, horizontal_alignment="right"):
+                if st.button("Use", icon=":material/movie:", key=f"use_{spec.id}", type="tertiary"):
+                    st.session_state["form_to_restore"] = {"model": spec.id}
+                    st.switch_page(CREATE)
+                folder = folders.get(spec.id)
+                if folder is not None and folder.parent == own and not studio().downloads.came_with_the_studio(folder):
+                    action("Remove", ":material/delete:", f"remove_{spec.id}", lambda i=spec.id: remove(i))
+
+
+def remove(model_id: str) -> None:
+    studio().remove_model(model_id)
+    st.toast("In the trash for a week", icon=":material/delete:")
+
+
+def under_way() -> None:
+    """What is fetched now, and what waits or failed."""
+    mark = lane_mark()
+
+    @st.fragment(run_every=POLL_S if mark else 5 * POLL_S)
+    def lane() -> None:
+        if lane_mark() != mark:
+            st.rerun()
+        for download in studio().downloads.current():
+            with st.container(border=True, key=f"download_{download.id}"):
+                download_row(download)
+
+    if mark:
+        st.header("On their way")
+    lane()
+
+
+def lane_mark() -> tuple[tuple[str, str], ...]:
+    return tuple((one.id, one.state.value) for one in studio().downloads.current())
+
+
+def download_row(at: Download) -> None:
+    lane = studio().downloads
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.markdown(f"**{plain(at.title)}** {plain(state_words(at))}", width="content")
+        with st.container(horizontal=True, width="content"):
+            if at.state in (DownloadState.PAUSED, DownloadState.FAILED):
+                action("Resume", ":material/play_arrow:", f"resume_{at.id}", lambda: lane.resume(at.id))
+            else:
+                action("Pause", ":material/pause:", f"pause_{at.id}", lambda: lane.pause(at.id))
+            action("Cancel", ":material/close:", f"cancel_{at.id}", lambda: lane.cancel(at.id))
+    if at.error:
+        st.error(plain(at.error), icon=":material/error:")
+    st.progress(min(at.fraction, 1.0))
+    if at.bytes_total:
+        parts = [f"{size(at.bytes_done)} of {size(at.bytes_total)}"]
+        if at.bytes_per_s and at.eta_s is not None:
+            parts += [f"{size(at.bytes_per_s)} a second", f"{duration(at.eta_s)} left"]
+        st.caption(plain(" · ".join(parts)))
+
+
+def state_words(at: Download) -> str:
+    if at.state is DownloadState.RUNNING and not at.bytes_total:
+        return "asks the hub"
+    words = {"queued": "waits", "running": f"{at.fraction:.0%}", "paused": "paused", "failed": "stopped"}
+    return words[at.state.value]
+
+
+def to_fetch() -> None:
+    on_their_way = {one.id for one in studio().downloads.current()}
+    absent = [spec for spec, present in studio().catalog(all=True) if not present and spec.id not in on_their_way]
+    if not absent:
+        return
+    st.header("One click away")
+    offline = studio().settings.offline
+    free = studio().monitor.sample().disk_free_gib
+    if offline:
+        st.caption(":material/cloud_off: The hub is switched off by HF\\_HUB\\_OFFLINE.")
+    else:
+        st.caption(
+            f"Fetched from the Hugging Face hub, which learns of it; nothing else leaves this machine. {free:.0f} GB of"
+            " disk are free; the exact size is known once the hub was asked. Each has a licence of its own: read it"
+            " before you use its films."
+        )
+    add = studio().downloads.add
+    for spec in sorted(absent, key=lambda spec: not suitability(spec, studio().machine).fits):
+        with st.container(border=True, key=f"absent_{spec.id}"):
+            words, buttons = st.columns([4, 1], vertical_alignment="center")
+            with words:
+                row(spec)
+            with buttons.container(horizontal=True, horizontal_alignment="right"):
+                action("Download", ":material/download:", f"get_{spec.id}", lambda i=spec.id: add(i), disabled=offline)
+
+
+def trash() -> None:
+    trashed = studio().downloads.trashed()
+    if not trashed:
+        return
+    st.header("In the trash")
+    restore = studio().restore_model
+    for checkpoint in trashed:
+        spec = checkpoint.spec
+        with st.container(horizontal=True, vertical_alignment="center", key=f"trashed_{spec.id}"):
+            st.markdown(plain(spec.title), width="content")
+            action("Restore", ":material/undo:", f"restore_{spec.id}", lambda i=spec.id: restore(i))
+    st.caption("What is here is gone after a week.")
+
+
+form.prepare()
+header("Models", "What is here, what fits this machine, and what one click fetches.")
+under_way()
+here()
+trash()
+to_fetch()
+st.caption(
+    "A machine without network: copy a checkpoint in diffusers format into models/, or run"
+    " `./launch.sh models import FOLDER`."
+)
