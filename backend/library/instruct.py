@@ -131,7 +131,7 @@ def main() -> None:
         raise ValueError(f"{len(told['missing_keys'])} tensors are missing")
     size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
     on_gpu = torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > ON_GPU * size
-    model = model.to("cuda" if on_gpu else "cpu").eval()
+    model = model.to("cuda" if on_gpu else "cpu")
     if not on_gpu:
         os.nice(5)  # a film that is being made goes first
     talk = [{"role": "system", "content": TASK}, {"role": "user", "content": wish["prompt"]}]
