@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backend.core.config import GIB
 from backend.core.errors import DeviceLost, JobCancelled, ModelUnavailable, NotEnoughMemory, SnapshotRefused
@@ -106,22 +106,23 @@ class SkyReelsEngine:
         original = task.plan.fidelity is Fidelity.ORIGINAL
         fast = self._compile_blocks and original and components.placement is not Placement.STREAMED
         quick = components.device.type == "cpu" and original and not fast
-        for model in (components.transformer, components.vae):
+        for model in (*components.transformers, components.vae):
             hasten(model, on=quick)
         name = self._attention(components, task.plan)
         kernels = "compiled" if fast else "quick" if quick else "stock"
         progress(Report(Stage.LOADING, READING, ran=_ran(components, name, kernels)))
-        with (
-            attention_by(components.transformer, name),
-            compiled(components.transformer) if fast else contextlib.nullcontext(),
-            interruptible(components, progress.again),
-        ):
+        with contextlib.ExitStack() as ways:
+            for transformer in components.transformers:
+                ways.enter_context(attention_by(transformer, name))
+                if fast:
+                    ways.enter_context(compiled(transformer))
+            ways.enter_context(interruptible(components, progress.again))
             if self._colours is None:
                 self._colours = fit_colours(components)
             looks = _Looks(self._colours)
             film = _begin(components, task, memory, progress)
             if fast:
-                with components.at_work(components.transformer):
+                with components.at_work(film.sampler.expert):
                     film.sampler.warm_up()
             saves = _Saves(film, task.work, self._save_every_s, progress)
             try:
@@ -277,7 +278,15 @@ def _begin(components: Components, task: Task, memory: PromptMemory | None, prog
     negative = next((found[text] for text in negatives), None)
     prompts = [Prompt(found[text], negative) for text in texts]
     progress(Report(Stage.LOADING, (1 + READING) / 2))
-    conditions = encode_conditions(components, plan.render_frames, inputs.image, inputs.end_image, inputs.prefix)
+    conditions = encode_conditions(
+        components,
+        plan.render_frames,
+        inputs.image,
+        inputs.end_image,
+        inputs.prefix,
+        size=(plan.render_width, plan.render_height),
+        kept=plan.prefix_frames + plan.num_frames,
+    )
 
     def film() -> Film:
         return Film(Sampler(components, plan, request, prompts, conditions), task.first_frame)
@@ -297,12 +306,20 @@ def _begin(components: Components, task: Task, memory: PromptMemory | None, prog
 def _denoise(film: Film, looks: _Looks, saves: _Saves, progress: _Progress) -> None:
     """Step until there are final latents to decode."""
     sampler = film.sampler
-    with sampler.components.at_work(sampler.components.transformer):
-        while not film.waiting:
-            look = looks.take(sampler)
-            progress(Report(Stage.DENOISING, sampler.part, sampler.window + 1, sampler.step_index + 1, look))
-            sampler.step()
-            saves.save_if_due()
+    while not film.waiting:
+        expert = sampler.expert
+        with sampler.components.at_work(expert):
+            _denoise_by(expert, film, looks, saves, progress)
+
+
+def _denoise_by(expert: Any, film: Film, looks: _Looks, saves: _Saves, progress: _Progress) -> None:
+    """Step while it is the turn of `expert`."""
+    sampler = film.sampler
+    while not film.waiting and sampler.expert is expert:
+        look = looks.take(sampler)
+        progress(Report(Stage.DENOISING, sampler.part, sampler.window + 1, sampler.step_index + 1, look))
+        sampler.step()
+        saves.save_if_due()
 
 
 def _decode(film: Film, progress: _Progress) -> Iterator[Frames]:

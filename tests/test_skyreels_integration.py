@@ -527,7 +527,7 @@ def test_a_film_decoded_in_half_precision_looks_the_same():
     from backend.diffusion.decode import Decoder
 
     vae = AutoencoderKLWan.from_pretrained(ROOT / "models" / TINY.id / "vae", local_files_only=True).float()
-    parts = Components(ROOT, torch.device("cpu"), True, None, None, None, vae, {})
+    parts = Components(ROOT, torch.device("cpu"), True, True, None, None, None, vae, {})
     latents = torch.randn(1, 32, 3, 12, 20, generator=torch.Generator().manual_seed(0))
 
     def decoded():

@@ -13,7 +13,6 @@ from enum import Enum
 from backend.core.config import GIB
 from backend.core.registry import ModelSpec
 
-VAE_GIB = 0.5  # of Wan's VAE in float32
 STREAM_GIB = 1.5  # the layer that works and the one that comes next, of 0.7 GiB at most
 SPARE = 0.92  # of a GPU's memory: the allocator and the kernels keep some for themselves
 
@@ -29,7 +28,8 @@ class Placement(str, Enum):
 @dataclass(frozen=True, slots=True)
 class Need:
     """What a render needs, in GiB: the weights of the text encoder (with the image encoder), the transformer and the
-    VAE, and what the transformer and the VAE's decoder, in its own and in half precision, hold while they work.
+    VAE, and what the transformer and the VAE's decoder, in its own and in half precision, hold while they work. `idle`
+    is the transformer that takes turns with the first, if there are two.
     """
 
     text: float
@@ -38,12 +38,13 @@ class Need:
     denoise: float
     decode: float
     half_decode: float
+    idle: float = 0.0
 
     def peak(self, placement: Placement, half_decode: bool) -> float:
         """The most that lies on the GPU at a time."""
         decode = self.half_decode if half_decode else self.decode
         if placement is Placement.RESIDENT:
-            return self.text + self.transformer + self.vae + max(self.denoise, decode)
+            return self.text + self.transformer + self.idle + self.vae + max(self.denoise, decode)
         if placement is Placement.IN_TURNS:
             return max(self.text, self.transformer + self.denoise, self.vae + decode)
         return max(STREAM_GIB + self.denoise, self.vae + decode)
@@ -82,11 +83,13 @@ def need_of(spec: ModelSpec, tokens: int, batch: int, pixels: int, itemsize: int
     frame that it draws; numbers of `itemsize` bytes, in the VAE of four.
     """
     wide = itemsize / 2  # weights are counted in half precision
-    vae = min(VAE_GIB, spec.other_gib / 2)
+    vae = min(spec.vae_gib, spec.other_gib / 2)
+    working = spec.weights_gib * wide / spec.experts
     shape = spec.transformer
     denoise = denoise_gib(shape.dim, shape.ffn_dim, batch * tokens, itemsize) if shape else 0.0
     decode = decode_gib(spec.decode_elements * pixels)
-    return Need((spec.other_gib - vae) * wide, spec.weights_gib * wide, vae, denoise, decode, decode / 2)
+    idle = (spec.experts - 1) * working
+    return Need((spec.other_gib - vae) * wide, working, vae, denoise, decode, decode / 2, idle)
 
 
 def denoise_gib(dim: int, ffn_dim: int, tokens: int, itemsize: int = 2) -> float:

@@ -124,6 +124,7 @@ class Plan:
     on_gpu: bool = False  # the forecast is that of a GPU
     placement: Placement = Placement.RESIDENT  # that the forecast counts with; what is free then decides
     half_decode: bool = False  # the VAE decodes in half precision
+    guidance_scale_2: float | None = None  # of the model's second expert; None: as the first's
 
     @property
     def total_frames(self) -> int:
@@ -237,13 +238,18 @@ def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machin
         and (spec.diffusion_forcing or not request.skyreels.needs_forcing)
         and spec.transformer is not None
         and machine.has_gpu
-        and max(spec.weights_gib, spec.other_gib) + 2 <= machine.vram_gib  # in turns: text encoder, then transformer
+        and max(spec.weights_gib / spec.experts, spec.other_gib) + 2 <= machine.vram_gib  # one after the other
     ]
     if able:
-        return max(
-            able, key=lambda s: ((s.max_pixels or 0) >= width * height * 0.98, s.weights_gib, s.diffusion_forcing)
-        )
+        return max(able, key=lambda spec: _rank(spec, width * height))
     return present.get(TINY.id, SYNTHETIC)
+
+
+def _rank(spec: ModelSpec, pixels: int) -> tuple[bool, int, bool, float, bool]:
+    """Among models that fit: those that draw at the asked size, then the widest, then those of the studio's family."""
+    width = spec.transformer.dim if spec.transformer else 0
+    full_size = (spec.max_pixels or 0) >= pixels * 0.98
+    return full_size, width, spec.family == "skyreels-v2", spec.weights_gib, spec.diffusion_forcing
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +343,7 @@ def make_plan(
         addnoise_condition=options.addnoise_condition,
         num_inference_steps=request.num_inference_steps or spec.num_inference_steps,
         guidance_scale=spec.guidance_scale if request.guidance_scale is None else request.guidance_scale,
+        guidance_scale_2=spec.guidance_scale_2 if request.guidance_scale is None else None,
         flow_shift=options.flow_shift or spec.flow_shift,
         forecast=Forecast({}, 0.0, 0),
         fidelity=options.fidelity,

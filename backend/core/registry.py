@@ -1,7 +1,8 @@
 """Models as data: what each can do, its defaults and what it needs. A new model is a row here and a test.
 
-Sources: the model cards of the SkyReels-V2 family (sizes, windows, shift, guidance) and the configurations of the
-converted checkpoints (layers, dim, ffn_dim). Memory is in GiB of 2**30 bytes, in bfloat16.
+Sources: the model cards of the SkyReels-V2 and Wan families (sizes, windows, shift, guidance; Wan's own defaults where
+its cards are silent) and the configurations of the converted checkpoints (layers, dim, ffn_dim). Memory is in GiB of
+2**30 bytes, in bfloat16, counted from those shapes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ ALL_MODES = frozenset({T2V, I2V, EXTEND})
 
 PIXELS_540P = 960 * 544
 PIXELS_720P = 1280 * 720
+PIXELS_480P = 832 * 480
 
 DECODE_ELEMENTS = 5.0e3  # numbers that the decoder of Wan's VAE holds for one pixel of a frame
 
@@ -34,7 +36,9 @@ DRAWN_PROMPTS = (
 
 @dataclass(frozen=True, slots=True)
 class Transformer:
-    """The shape of a diffusion transformer, for counting its work: layers, width and feed-forward width."""
+    """The shape of a diffusion transformer, for counting its work: layers, width and feed-forward width. What controls
+    it, in Wan-VACE, counts as more layers.
+    """
 
     layers: int
     dim: int
@@ -43,7 +47,9 @@ class Transformer:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One model. `weights_gib` is the transformer alone, `other_gib` what is loaded beside it (text encoder, VAE)."""
+    """One model. `weights_gib` is its transformers, `other_gib` what is loaded beside them (text encoder, VAE). Of two
+    `experts` the first takes the strong noise and the second the rest, with `guidance_scale_2`.
+    """
 
     id: str
     title: str
@@ -61,13 +67,16 @@ class ModelSpec:
     fps: int = 24
     num_inference_steps: int = 30
     guidance_scale: float = 6.0
+    guidance_scale_2: float | None = None  # None: as the first expert's
     flow_shift: float = 8.0
     spatial_factor: int = 8  # pixels a latent pixel stands for, along one side
     transformer: Transformer | None = None
+    experts: int = 1
     decode_flops: float = 8.5e6  # of the VAE, for one pixel of one frame; of Wan's, counted at 97 frames of 960x544
     decode_elements: float = DECODE_ELEMENTS
     weights_gib: float = 0.0
     other_gib: float = 0.0
+    vae_gib: float = 0.5  # of `other_gib`
     prompts: tuple[str, ...] = CINEMATIC_PROMPTS
     about: str = ""
 
@@ -109,10 +118,36 @@ def _skyreels(name: str, size: Transformer, weights_gib: float) -> ModelSpec:
         max_pixels=PIXELS_720P if hd else PIXELS_540P,
         base_num_frames=121 if hd else 97,
         guidance_scale=5.0 if image else 6.0,
-        flow_shift=5.0 if image else 8.0,
+        flow_shift=8.0 if not image else 5.0 if hd else 3.0,
         transformer=size,
         weights_gib=weights_gib,
         other_gib=TEXT_AND_VAE_GIB + (IMAGE_ENCODER_GIB if image else 0.0),
+    )
+
+
+def _wan(name: str, size: Transformer, weights_gib: float, modes: frozenset[Mode], **more: Any) -> ModelSpec:
+    """A checkpoint of Wan, from its name: "2.1-T2V-14B", "2.1-I2V-14B-480P". It makes one window."""
+    row: dict[str, Any] = {
+        "repo_id": f"Wan-AI/Wan{name}-Diffusers",
+        "end_image": False,
+        "max_pixels": PIXELS_720P,
+        "base_num_frames": 81,
+        "fps": 16,
+        "num_inference_steps": 50,
+        "guidance_scale": 5.0,
+        "flow_shift": 5.0,
+        "other_gib": TEXT_AND_VAE_GIB,
+    }
+    return ModelSpec(
+        id=f"wan{name.lower()}",
+        title=f"Wan {name.replace('-', ' ')}",
+        engine="skyreels",
+        family="wan",
+        licence="Apache-2.0",
+        modes=modes,
+        transformer=size,
+        weights_gib=weights_gib,
+        **row | more,
     )
 
 
@@ -152,6 +187,11 @@ SYNTHETIC = ModelSpec(
     about="Drawn by rules, not by a trained model: a moving sketch, to plan a film and to try the studio.",
 )
 
+TEXT, IMAGE = frozenset({T2V}), frozenset({I2V})
+SEES_PICTURES: dict[str, Any] = {"num_inference_steps": 40, "other_gib": TEXT_AND_VAE_GIB + IMAGE_ENCODER_GIB}
+CONTROLLED: dict[str, Any] = {"end_image": True, "flow_shift": 16.0}
+EXPERTS: dict[str, Any] = {"experts": 2, "num_inference_steps": 40}
+
 MODELS: dict[str, ModelSpec] = {
     spec.id: spec
     for spec in (
@@ -163,6 +203,28 @@ MODELS: dict[str, ModelSpec] = {
         _skyreels("I2V-1.3B-540P", SMALL, 2.9),
         _skyreels("I2V-14B-540P", LARGE, 30.6),
         _skyreels("I2V-14B-720P", LARGE, 30.6),
+        _wan("2.1-T2V-1.3B", SMALL, 2.7, TEXT, max_pixels=PIXELS_480P, guidance_scale=6.0, flow_shift=8.0),
+        _wan("2.1-T2V-14B", LARGE, 26.6, TEXT),
+        _wan("2.1-I2V-14B-480P", LARGE, 30.5, IMAGE, max_pixels=PIXELS_480P, flow_shift=3.0, **SEES_PICTURES),
+        _wan("2.1-I2V-14B-720P", LARGE, 30.5, IMAGE, **SEES_PICTURES),
+        _wan("2.1-VACE-1.3B", Transformer(45, 1536, 8960), 4.0, ALL_MODES, max_pixels=PIXELS_480P, **CONTROLLED),
+        _wan("2.1-VACE-14B", Transformer(48, 5120, 13824), 32.3, ALL_MODES, **CONTROLLED),
+        _wan(
+            "2.2-TI2V-5B",
+            Transformer(layers=30, dim=3072, ffn_dim=14336),
+            9.3,
+            TEXT | IMAGE,
+            max_pixels=1280 * 704,
+            base_num_frames=121,
+            fps=24,
+            spatial_factor=16,
+            decode_flops=15e6,
+            decode_elements=DECODE_ELEMENTS * 2 / 3,
+            vae_gib=2.6,
+            other_gib=TEXT_AND_VAE_GIB + 2.1,
+        ),
+        _wan("2.2-T2V-A14B", LARGE, 53.2, TEXT, guidance_scale=4.0, guidance_scale_2=3.0, flow_shift=12.0, **EXPERTS),
+        _wan("2.2-I2V-A14B", LARGE, 53.2, IMAGE, guidance_scale=3.5, end_image=True, **EXPERTS),
         TINY,
         SYNTHETIC,
     )

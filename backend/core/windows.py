@@ -99,7 +99,7 @@ def lay_out(request: GenerationRequest, spec: ModelSpec, num_frames: int, source
     if total > base and spec.engine == "skyreels" and not spec.diffusion_forcing:
         raise InvalidRequest(
             f"num_frames={num_frames} is more than {spec.title} makes in its one window;",
-            hint=f"use at most {pixel_frames(base)} frames, or a DF model.",
+            hint=f"use at most {pixel_frames(base) - prefix_frames} frames, or a DF model.",
             field="num_frames",
         )
     if block > 1 and total > base and request.skyreels.base_num_frames is not None:

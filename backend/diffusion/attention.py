@@ -113,6 +113,17 @@ def _read(file: Path | None) -> dict[str, str]:
     return {key: name for key, name in known.items() if name in names} if isinstance(known, dict) else {}
 
 
+def attend_by(model: Any, backend: str) -> None:
+    """Have the attention layers of `model` use that kernel, and of no other model: what diffusers has for it makes the
+    kernel the default of the process, too.
+    """
+    name = AttentionBackendName(backend)
+    for module in model.modules():
+        processor = getattr(module, "processor", None)
+        if processor is not None and hasattr(processor, "_attention_backend"):
+            processor._attention_backend = name
+
+
 @contextmanager
 def attention_by(transformer: Any, name: str) -> Iterator[None]:
     """While open, `transformer` attends by that kernel; afterwards as the stock model does."""

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch._dynamo.exc import TorchDynamoException
 
+from backend.diffusion.components import blocks_of
+
 log = logging.getLogger(__name__)
 
 
@@ -33,12 +35,12 @@ def compiled(transformer: Any, backend: str = "inductor") -> Iterator[None]:
                 log.warning("the blocks are not compiled: %s", " ".join(str(error).split())[:300])
         return plain(*args, **kwargs)
 
-    for block in transformer.blocks:
+    for block in blocks_of(transformer):
         # Not the module itself: the checks before each block stay outside of what is compiled.
         fast = torch.compile(block.forward, dynamic=True, backend=backend)
         block.forward = functools.partial(block_by, block.forward, fast)
     try:
         yield
     finally:
-        for block in transformer.blocks:
+        for block in blocks_of(transformer):
             del block.forward

@@ -30,10 +30,12 @@ from backend.core.placement import Need, Placement, decode_gib, denoise_gib
 from backend.core.planning import Plan
 from backend.core.registry import DECODE_ELEMENTS
 from backend.diffusion.transformer import Transformer
-from backend.library.checkpoints import FORCING_CLASSES, IMAGE_CLASS
+from backend.diffusion.wan import WanControlTransformer, WanTransformer
+from backend.library.checkpoints import FORCING_CLASSES, WAN_CLASSES, WAN_CONTROL_CLASS, weights_of
 
 log = logging.getLogger(__name__)
 
+TRAIN_TIMESTEPS = 1000
 WAN_BASE_DIM = 96  # channels of the widest layers of the decoder that DECODE_ELEMENTS was counted with
 DEVICE_WORDS = ("CUDA error", "device-side assert", "CUBLAS_STATUS_EXECUTION_FAILED", "CUDNN_STATUS_EXECUTION_FAILED")
 
@@ -47,11 +49,16 @@ IMAGE_ENCODERS = {model.__name__: model for model in (CLIPVisionModel, CLIPVisio
 
 @dataclass(slots=True)
 class Components:
-    """A loaded checkpoint. Models lie where `put` put them; `device` is where they work."""
+    """A loaded checkpoint. Models lie where `put` put them; `device` is where they work.
+
+    Where there is a `transformer_2`, it takes the timesteps below `boundary`. With `own_levels` the transformer is told
+    a timestep for every latent frame; only those trained by diffusion forcing can go on from frames of any kind.
+    """
 
     folder: Path
     device: torch.device
     diffusion_forcing: bool
+    own_levels: bool
     tokenizer: Any
     text_encoder: Any  # None until `read_text_encoder`, where it was left out
     transformer: Any
@@ -61,11 +68,28 @@ class Components:
     image_processor: Any = None
     placement: Placement | None = None  # none: in main memory, as they were read
     half_vae: Any = None  # decodes instead of `vae` if it is there
+    transformer_2: Any = None
+    boundary: float = 0.0
 
     @property
     def decoder(self) -> Any:
         """The VAE that decodes."""
         return self.vae if self.half_vae is None else self.half_vae
+
+    @property
+    def controlled(self) -> bool:
+        """Whether it is Wan-VACE, which is shown what is given of the film beside the noise."""
+        return "vace_layers" in self.transformer.config
+
+    @property
+    def transformers(self) -> list[Any]:
+        """The one, or both experts."""
+        return [model for model in (self.transformer, self.transformer_2) if model is not None]
+
+    def expert(self, timestep: int) -> Any:
+        """The transformer that is asked at `timestep`."""
+        weak = self.transformer_2 is not None and timestep < self.boundary
+        return self.transformer_2 if weak else self.transformer
 
     @property
     def spatial_factor(self) -> int:
@@ -84,10 +108,12 @@ class Components:
         dim = config.num_attention_heads * config.attention_head_dim
         batch = 2 if plan.batch_guidance and plan.guidance_scale > 1 else 1
         denoise = denoise_gib(dim, config.ffn_dim, batch * self.tokens(plan), self.transformer.dtype.itemsize)
-        part = self.vae.config.base_dim / WAN_BASE_DIM / (self.vae.config.patch_size or 1) ** 2
+        vae = self.vae.config
+        part = (vae.decoder_base_dim or vae.base_dim) / WAN_BASE_DIM / (vae.patch_size or 1) ** 2
         decode = decode_gib(DECODE_ELEMENTS * part * plan.render_width * plan.render_height)
         text = _gib(self.text_encoder) + _gib(self.image_encoder)
-        return Need(text, _gib(self.transformer), _gib(self.vae), denoise, decode, decode / 2)
+        idle = _gib(self.transformer_2)
+        return Need(text, _gib(self.transformer), _gib(self.vae), denoise, decode, decode / 2, idle)
 
     def read_text_encoder(self) -> None:
         """Have the text encoder too, if it was left out. Raises ModelUnavailable."""
@@ -100,11 +126,16 @@ class Components:
         else:
             self.placement = None  # so that `put` finds a place for it
 
+    @property
+    def _layered(self) -> list[Any]:
+        """The large models, whose layers can be streamed."""
+        return [*self.transformers, *([] if self.text_encoder is None else [self.text_encoder])]
+
     def put(self, placement: Placement) -> None:
         """Have the models lie where `placement` says from now on."""
         if placement is self.placement:
             return
-        layered = [model for model in (self.transformer, self.text_encoder) if model is not None]
+        layered = self._layered
         if self.placement is Placement.STREAMED:
             for model in layered:
                 _stream_no_more(model)
@@ -127,7 +158,7 @@ class Components:
     @contextmanager
     def at_work(self, model: Any) -> Iterator[None]:
         """Have `model` on the working device for a while, then back where it was."""
-        if self.placement is Placement.STREAMED and model in (self.transformer, self.text_encoder):
+        if self.placement is Placement.STREAMED and any(model is layered for layered in self._layered):
             yield
             return
         home = model.device
@@ -138,6 +169,11 @@ class Components:
             if home != self.device:
                 model.to(home)
                 torch.cuda.empty_cache()
+
+
+def blocks_of(transformer: Any) -> list[Any]:
+    """Its blocks, and in Wan-VACE those of what controls it."""
+    return [*transformer.blocks, *getattr(transformer, "vace_blocks", ())]
 
 
 def halved(vae: Any) -> Any:
@@ -192,10 +228,12 @@ def load_components(
         name = index["_class_name"]
         models = {
             "text_encoder": (UMT5EncoderModel, dtype),
-            "transformer": (Transformer, dtype),
+            "transformer": (_transformer_class(name), dtype),
             "vae": (AutoencoderKLWan, torch.float32),
         }
-        if name == IMAGE_CLASS:
+        if "transformer_2" in weights_of(index):
+            models["transformer_2"] = models["transformer"]
+        if "image_encoder" in weights_of(index):
             models["image_encoder"] = (IMAGE_ENCODERS[index["image_encoder"][1]], dtype)
     parts: dict[str, Any] = {}
     if not text_encoder:
@@ -210,15 +248,30 @@ def load_components(
         )
     with _explained(folder, "scheduler"):
         parts["scheduler_config"] = UniPCMultistepScheduler.load_config(folder / "scheduler", local_files_only=True)
-    if name == IMAGE_CLASS:
+    if "image_encoder" in models:
         with _explained(folder, "image_processor"):
             parts["image_processor"] = CLIPImageProcessorPil.from_pretrained(
                 folder / "image_processor", local_files_only=True
             )
-    # A block size above 1 in the configuration would switch on a causal mask that the weights were not trained with.
-    parts["transformer"]._set_ar_attention(1)
+    if name not in WAN_CLASSES:
+        # A block size above 1 in the configuration would switch on a causal mask that no weights were trained with.
+        parts["transformer"]._set_ar_attention(1)
     loaded(1.0)
-    return Components(folder=folder, device=device, diffusion_forcing=name in FORCING_CLASSES, **parts)
+    forcing = name in FORCING_CLASSES
+    return Components(
+        folder=folder,
+        device=device,
+        diffusion_forcing=forcing,
+        own_levels=forcing or bool(index.get("expand_timesteps")),
+        boundary=TRAIN_TIMESTEPS * (index.get("boundary_ratio") or 0.0),
+        **parts,
+    )
+
+
+def _transformer_class(pipeline: str) -> Any:
+    if pipeline in WAN_CLASSES:
+        return WanControlTransformer if pipeline == WAN_CONTROL_CLASS else WanTransformer
+    return Transformer
 
 
 def _load_model(model: Any, folder: Path, dtype: torch.dtype) -> Any:

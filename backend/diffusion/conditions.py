@@ -18,14 +18,17 @@ class Conditions:
     """Normalised latents are float32 of shape (1, channels, latent frames, height, width).
 
     `prefix` and `end` belong to diffusion forcing: latent frames that are given and never change, the first of the film
-    and one behind its last. `channels` and `image_tokens` belong to the image-to-video class: 4 mask channels and the
-    picture's latents, joined to every input, and what CLIP sees in the picture, of shape (1, tokens, image_dim).
+    and one behind its last. `channels` and `image_tokens` belong to the image-to-video classes: 4 mask channels and the
+    pictures' latents, joined to every input, and what CLIP sees in the first, of shape (1, tokens, image_dim).
+    `control` belongs to Wan-VACE: latents of what is given, latents of what is to be changed, and where, of shape
+    (1, 2 channels + spatial_factor^2, latent frames, height, width).
     """
 
     prefix: torch.Tensor | None = None
     end: torch.Tensor | None = None
     channels: torch.Tensor | None = None
     image_tokens: torch.Tensor | None = None
+    control: torch.Tensor | None = None
 
 
 def encode_conditions(
@@ -34,14 +37,23 @@ def encode_conditions(
     image: Picture | None = None,
     end_image: Picture | None = None,
     prefix: Frames | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    kept: int | None = None,
 ) -> Conditions:
-    """Pictures and frames, of the film's size, encoded for this model.
+    """Pictures and frames, of the film's size, encoded for this model. `prefix` has 4k+1 frames.
 
-    `num_frames` is the film's length, which the image-to-video class wants to know. `prefix` has 4k+1 frames.
+    The other arguments matter to models without diffusion forcing: `num_frames` is the film's length, of which the
+    first `kept` are for keeping, the last picture at their end; `size` is (width, height), where no picture tells it.
     """
     with torch.no_grad():
-        if not components.diffusion_forcing:
-            return _for_image_to_video(components, num_frames, image) if image is not None else Conditions()
+        if not components.own_levels:
+            if image is None and not components.controlled:
+                return Conditions()
+            video, known = _film(components, num_frames, size, kept or num_frames, image, end_image, prefix)
+            if components.controlled:
+                return Conditions(control=_control(components, video, known))
+            return _for_image_to_video(components, image, video, known)
         first = image[None] if prefix is None and image is not None else prefix
         with components.at_work(components.vae):
             return Conditions(
@@ -69,16 +81,58 @@ def to_latents(components: Components, video: torch.Tensor) -> torch.Tensor:
     return (vae.encode(video.to(vae.dtype)).latent_dist.mode().float() - mean) * inverse_std
 
 
-def _for_image_to_video(components: Components, num_frames: int, image: Picture) -> Conditions:
-    first = _to_tensor(components, image[None])
-    # The model was trained on the picture followed by mid-grey frames, not on the picture alone.
-    grey = first.new_zeros(1, 3, num_frames - 1, *first.shape[3:])
+def _film(
+    components: Components,
+    num_frames: int,
+    size: tuple[int, int] | None,
+    kept: int,
+    image: Picture | None,
+    end_image: Picture | None,
+    prefix: Frames | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A film as far as it is given, of shape (1, 3, frames, height, width), mid-grey elsewhere as in training; and
+    which of its frames are given, 1 or 0, of shape (frames,).
+    """
+    first = image[None] if prefix is None and image is not None else prefix
+    shown = [frames for frames in (first, None if end_image is None else end_image[None]) if frames is not None]
+    width, height = (shown[0].shape[2], shown[0].shape[1]) if size is None else size
+    video = torch.zeros(1, 3, num_frames, height, width, device=components.device)
+    known = torch.zeros(num_frames, device=components.device)
+    if first is not None:
+        video[:, :, : len(first)] = _to_tensor(components, first)
+        known[: len(first)] = 1
+    if end_image is not None:
+        video[:, :, kept - 1 :] = _to_tensor(components, end_image[None])
+        known[kept - 1 :] = 1
+    return video, known
+
+
+def _for_image_to_video(
+    components: Components, image: Picture | None, video: torch.Tensor, known: torch.Tensor
+) -> Conditions:
     with components.at_work(components.vae):
-        latents = to_latents(components, torch.cat([first, grey], dim=2))
-    mask = latents.new_zeros(1, 4, *latents.shape[2:])
-    mask[:, :, 0] = 1
-    with components.at_work(components.image_encoder):
+        latents = to_latents(components, video)
+    # A latent frame has four pixel frames, which only the first one stands for alone.
+    mask = torch.cat([known[:1].repeat(4), known[1:]]).view(-1, 4).T.view(1, 4, -1, 1, 1)
+    channels = torch.cat([mask.expand(-1, -1, *latents.shape[2:]), latents], dim=1)
+    encoder = components.image_encoder
+    if encoder is None or image is None:
+        return Conditions(channels=channels)
+    with components.at_work(encoder):
         seen = components.image_processor(images=Image.fromarray(image), return_tensors="pt")
-        pixels = seen.pixel_values.to(components.device, components.image_encoder.dtype)
-        tokens = components.image_encoder(pixel_values=pixels, output_hidden_states=True).hidden_states[-2]
-    return Conditions(channels=torch.cat([mask, latents], dim=1), image_tokens=tokens.to(components.transformer.dtype))
+        pixels = seen.pixel_values.to(components.device, encoder.dtype)
+        tokens = encoder(pixel_values=pixels, output_hidden_states=True).hidden_states[-2]
+    return Conditions(channels=channels, image_tokens=tokens.to(components.transformer.dtype))
+
+
+def _control(components: Components, video: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """What Wan-VACE is shown: the given frames, then those to be changed, of which there are none, and where."""
+    with components.at_work(components.vae):
+        given = to_latents(components, video)
+        changed = to_latents(components, torch.zeros_like(video)) if known.any() else given
+    frames, rows, columns = given.shape[2:]
+    # Which of its pixel frames a latent frame asks is that of diffusers and the original: not always the first.
+    wanted = torch.nn.functional.interpolate(
+        (1 - known).view(1, 1, -1, 1, 1), size=(frames, 1, 1), mode="nearest-exact"
+    ).expand(-1, components.spatial_factor**2, -1, rows, columns)
+    return torch.cat([given, changed, wanted], dim=1).to(components.transformer.dtype)

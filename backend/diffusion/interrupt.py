@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from backend.diffusion.components import Components
+from backend.diffusion.components import Components, blocks_of
 
 
 @contextmanager
@@ -19,7 +19,8 @@ def interruptible(components: Components, check: Callable[[], None]) -> Iterator
     def before(*_: Any) -> None:
         check()
 
-    layers = [*components.transformer.blocks, components.vae.encoder]
+    layers = [block for model in components.transformers for block in blocks_of(model)]
+    layers.append(components.vae.encoder)
     if components.text_encoder is not None:
         layers += components.text_encoder.encoder.block
     hooks = [layer.register_forward_pre_hook(before) for layer in layers]

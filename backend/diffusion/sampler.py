@@ -89,6 +89,11 @@ class Sampler:
         return (sum(steps[: self.window]) + self.step_index) / sum(steps)
 
     @property
+    def expert(self) -> Any:
+        """The transformer that the next step asks."""
+        return self._experts[self.step_index]
+
+    @property
     def final(self) -> int:
         """How many leading latent frames of the window no later step will change."""
         return self._schedule.final[self.step_index]
@@ -110,10 +115,10 @@ class Sampler:
         plan = dataclasses.asdict(self.plan) | {"forecast": None}
         wish = self.request.model_dump(mode="json", exclude_defaults=True)
         named = hashlib.blake2b(json.dumps([plan, wish], sort_keys=True).encode(), digest_size=16)
-        transformer = self.components.transformer
-        # One small tensor that any training moves stands for the weights.
-        named.update(f"{transformer.dtype} {sum(weight.numel() for weight in transformer.parameters())}".encode())
-        named.update(transformer.scale_shift_table.float().cpu().numpy().tobytes())
+        for transformer in self.components.transformers:
+            # One small tensor that any training moves stands for the weights.
+            named.update(f"{transformer.dtype} {sum(weight.numel() for weight in transformer.parameters())}".encode())
+            named.update(transformer.scale_shift_table.float().cpu().numpy().tobytes())
         return named.hexdigest()
 
     def state(self) -> State:
@@ -203,6 +208,7 @@ class Sampler:
         )
         self._solvers = [Solver(self.components, plan, slice(*run)) for run in self._schedule.runs]
         self._timesteps = self._make_timesteps()
+        self._experts = [self.components.expert(level) for level in self._timesteps.amax(dim=1).tolist()]
         self._work = plan.work_of(self._schedule)
         self._answers: deque[Answer] = deque(maxlen=2 if any(not work.predictions for work in self._work) else 0)
 
@@ -230,9 +236,9 @@ class Sampler:
         diffusers.
         """
         work = self._work[self.step_index]
-        if not work.predictions:
+        if not work.predictions and all(self._experts[answer.step_index] is self.expert for answer in self._answers):
             return self._extrapolated()
-        answer = self._ask(guided=work.predictions > 1)
+        answer = self._ask(guided=any(work.guided))
         self._answers.append(answer)
         return self._wanted(answer)
 
@@ -261,7 +267,7 @@ class Sampler:
     def _ask(self, guided: bool) -> Answer:
         """What the transformer says of every latent frame at its level."""
         dtype = self.components.transformer.dtype
-        if self.components.diffusion_forcing:
+        if self.components.own_levels:
             latents, timesteps = self._forcing_input(dtype)
         else:
             joined = [self.latents] if self.conditions.channels is None else [self.latents, self.conditions.channels]
@@ -275,7 +281,13 @@ class Sampler:
         else:
             positive = self._forward(latents, timesteps, prompt.positive)
             negative = self._forward(latents, timesteps, prompt.negative)
-        return Answer(self.step_index, positive, negative + self.plan.guidance_scale * (positive - negative))
+        return Answer(self.step_index, positive, negative + self._guidance_scale * (positive - negative))
+
+    @property
+    def _guidance_scale(self) -> float:
+        """Of the expert at work."""
+        second = self.plan.guidance_scale_2
+        return self.plan.guidance_scale if second is None or self.expert is self.components.transformer else second
 
     def _forcing_input(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents in `dtype` and one timestep a latent frame; a little noise on known frames if the plan says so.
@@ -296,16 +308,18 @@ class Sampler:
     def _forward(self, latents: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         """One call of the transformer, which sees the same latents beside each of the texts."""
         self._set_mask()
-        texts, image = len(text), self.conditions.image_tokens
-        velocity: torch.Tensor = self.components.transformer(
+        texts, image, control = len(text), self.conditions.image_tokens, self.conditions.control
+        shown = {} if control is None else {"control_hidden_states": control.expand(texts, -1, -1, -1, -1)}
+        velocity: torch.Tensor = self.expert(
             hidden_states=latents.expand(texts, -1, -1, -1, -1),
             timestep=timesteps.expand(texts, *timesteps.shape[1:]),
             encoder_hidden_states=text,
             encoder_hidden_states_image=None if image is None else image.expand(texts, -1, -1),
             causal_block_size=self.plan.causal_block_size if self.plan.causal_attention else None,
-            enable_diffusion_forcing=self.components.diffusion_forcing,
+            enable_diffusion_forcing=self.components.own_levels,
             fps=[0 if self.plan.fps == 16 else 1],  # the two rates that the model was told apart in training
             return_dict=False,
+            **shown,
         )[0]
         # Mixing guidance in bfloat16 would lose what the difference of two close predictions says.
         return velocity.float() if self._original else velocity
@@ -316,6 +330,8 @@ class Sampler:
         The released weights were not trained with that mask (SkyReels-V2 issues 53, 58, 78), and the transformer keeps
         it for the next render until somebody takes it off.
         """
+        if not self.components.diffusion_forcing:
+            return
         transformer, block = self.components.transformer, 1 if self._original else self.plan.causal_block_size
         if transformer.config.num_frame_per_block != block:
             transformer._set_ar_attention(block)

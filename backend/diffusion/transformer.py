@@ -12,13 +12,15 @@ from typing import Any
 
 import torch
 from diffusers import SkyReelsV2Transformer3DModel
-from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
+from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.transformers.transformer_skyreels_v2 import (
     SkyReelsV2AttnProcessor,
     SkyReelsV2TransformerBlock,
 )
 from diffusers.utils import apply_lora_scale
+
+from backend.diffusion.attention import attend_by
 
 
 class Processor(SkyReelsV2AttnProcessor):  # type: ignore[misc]
@@ -119,11 +121,8 @@ class Transformer(SkyReelsV2Transformer3DModel):  # type: ignore[misc]
             block.attn1.set_processor(Processor())
 
     def set_attention_backend(self, backend: str) -> None:
-        """As in the stock class, but for this model alone: there it becomes the default of the process, too."""
-        name = AttentionBackendName(backend)
-        for block in self.blocks:
-            for attention in (block.attn1, block.attn2):
-                attention.processor._attention_backend = name
+        """As in the stock class, but for this model alone."""
+        attend_by(self, backend)
 
     @apply_lora_scale("attention_kwargs")  # type: ignore[untyped-decorator]
     def forward(

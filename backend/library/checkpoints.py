@@ -8,12 +8,22 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from backend.core.config import GIB, MIB
-from backend.core.registry import ALL_MODES, I2V, MODELS, PIXELS_540P, PIXELS_720P, T2V, ModelSpec, Transformer
+from backend.core.registry import (
+    ALL_MODES,
+    I2V,
+    MODELS,
+    PIXELS_480P,
+    PIXELS_540P,
+    PIXELS_720P,
+    T2V,
+    ModelSpec,
+    Transformer,
+)
 from backend.core.schema import FLOW_SHIFT
 
 log = logging.getLogger(__name__)
@@ -27,8 +37,12 @@ FORCING_CLASSES = frozenset(
 )
 TEXT_CLASS = "SkyReelsV2Pipeline"
 IMAGE_CLASS = "SkyReelsV2ImageToVideoPipeline"
-PIPELINE_CLASSES = FORCING_CLASSES | {TEXT_CLASS, IMAGE_CLASS}
-PARTS = ("transformer", "text_encoder", "tokenizer", "vae", "scheduler", "image_encoder", "image_processor")
+SKYREELS_CLASSES = FORCING_CLASSES | {TEXT_CLASS, IMAGE_CLASS}
+WAN_IMAGE_CLASS, WAN_CONTROL_CLASS = "WanImageToVideoPipeline", "WanVACEPipeline"
+WAN_CLASSES = frozenset({"WanPipeline", WAN_IMAGE_CLASS, WAN_CONTROL_CLASS})
+WEIGHTS = ("transformer", "text_encoder", "vae")
+OPTIONAL_WEIGHTS = ("transformer_2", "image_encoder")
+PARTS = (*WEIGHTS, *OPTIONAL_WEIGHTS, "tokenizer", "scheduler", "image_processor")
 
 HEADER_LIMIT = 8 * MIB  # of a safetensors file; the largest released one has 0.3
 VOCABULARIES = {"tokenizer.json", "vocab.json"}  # the only JSON that may be large
@@ -52,7 +66,7 @@ class Damaged(Exception):
 
 
 def find_checkpoints(folders: Iterable[Path]) -> list[Checkpoint]:
-    """Every SkyReels V2 checkpoint one level below `folders`, or two levels as the hub lays them out (owner/name).
+    """Every checkpoint of SkyReels V2 or Wan one level below `folders`, or two as the hub lays them out (owner/name).
 
     A folder named like a released checkpoint gets the registry's row, any other a row made from its configuration. A
     folder that cannot be used is left out with a line in the log; of two with the same id the first stays.
@@ -106,14 +120,17 @@ def sub_folders(folder: Path) -> list[Path]:
 def read_spec(folder: Path, called: str | None = None) -> ModelSpec:
     """The row of the checkpoint in `folder`, which will be `called` that. Raises Damaged where it cannot be used."""
     called = called or folder.name
-    name = read_json(folder / "model_index.json").get("_class_name")
-    if name not in PIPELINE_CLASSES:
-        raise Damaged(f"{name!r} is not a SkyReels V2 pipeline")
-    parts = ["transformer", "text_encoder", "vae"] + (["image_encoder"] if name == IMAGE_CLASS else [])
+    index = read_json(folder / "model_index.json")
+    name = index.get("_class_name")
+    if name not in SKYREELS_CLASSES | WAN_CLASSES:
+        raise Damaged(f"{name!r} is not a pipeline of SkyReels V2 or Wan")
+    parts = weights_of(index)
     for file in sorted(folder.rglob("*.json")):
         refuse_code(file)
     sizes = {part: weights_bytes(folder / part) for part in parts}
     shape, spatial_factor = _read_shapes(folder)
+    if "transformer_2" in parts and not 0 < (index.get("boundary_ratio") or 0) < 1:
+        raise Damaged("it has two transformers, and model_index.json no boundary_ratio where they change")
     if not (folder / "tokenizer").is_dir():
         raise Damaged("it has no tokenizer")
     shift = read_json(folder / "scheduler" / "scheduler_config.json").get("flow_shift", 1.0)
@@ -123,26 +140,65 @@ def read_spec(folder: Path, called: str | None = None) -> ModelSpec:
     model_id = re.sub(r"[^a-z0-9.]+", "-", called.lower()).strip("-.")
     if not model_id or model_id in TAKEN_IDS:
         raise Damaged(f"its name gives the id {model_id!r}, which is taken; rename the folder")
-    image = name == IMAGE_CLASS
-    forcing = name in FORCING_CLASSES
-    hd = "720p" in model_id  # no configuration file tells the size that a checkpoint was trained at
-    return ModelSpec(
+    weights = sum(sizes.pop(part, 0) for part in ("transformer", "transformer_2"))
+    row = ModelSpec(
         id=model_id,
         title=called,
         engine="skyreels",
+        modes=ALL_MODES,
+        spatial_factor=spatial_factor,
+        transformer=shape,
+        weights_gib=weights / GIB,
+        other_gib=sum(sizes.values()) / GIB,
+        vae_gib=sizes["vae"] / GIB,
+    )
+    row = _skyreels_row(row, name) if name in SKYREELS_CLASSES else _wan_row(row, index)
+    # 1 is what the scheduler writes when nobody chose a shift.
+    return replace(row, flow_shift=float(shift)) if 1.0 < shift <= FLOW_SHIFT.most else row
+
+
+def _skyreels_row(row: ModelSpec, name: str) -> ModelSpec:
+    """What the pipeline's class says of a checkpoint of SkyReels V2."""
+    image, forcing = name == IMAGE_CLASS, name in FORCING_CLASSES
+    hd = "720p" in row.id  # no configuration file tells the size that a checkpoint was trained at
+    return replace(
+        row,
         modes=ALL_MODES if forcing else frozenset({I2V if image else T2V}),
         diffusion_forcing=forcing,
         end_image=forcing,
         max_pixels=PIXELS_720P if hd else PIXELS_540P,
         base_num_frames=121 if hd else 97,
         guidance_scale=5.0 if image else 6.0,
-        # 1 is what the scheduler writes when nobody chose a shift.
-        flow_shift=float(shift) if 1.0 < shift <= FLOW_SHIFT.most else 5.0 if image else 8.0,
-        spatial_factor=spatial_factor,
-        transformer=shape,
-        weights_gib=sizes.pop("transformer") / GIB,
-        other_gib=sum(sizes.values()) / GIB,
+        flow_shift=5.0 if image else 8.0,
     )
+
+
+def _wan_row(row: ModelSpec, index: Mapping[str, Any]) -> ModelSpec:
+    """What the pipeline's class and its settings say of a checkpoint of Wan."""
+    control, image = index["_class_name"] == WAN_CONTROL_CLASS, index["_class_name"] == WAN_IMAGE_CLASS
+    expand = bool(index.get("expand_timesteps"))
+    both = frozenset({T2V, I2V}) if expand else frozenset({I2V if image else T2V})
+    parts = weights_of(index)
+    return replace(
+        row,
+        family="wan",
+        modes=ALL_MODES if control else both,
+        end_image=control or (image and "image_encoder" not in parts and not expand),
+        max_pixels=PIXELS_480P if "480p" in row.id else PIXELS_720P,
+        base_num_frames=121 if expand else 81,
+        fps=24 if expand else 16,
+        num_inference_steps=50,
+        guidance_scale=5.0,
+        flow_shift=16.0 if control else 5.0,
+        experts=2 if "transformer_2" in parts else 1,
+    )
+
+
+def weights_of(index: Mapping[str, Any]) -> list[str]:
+    """The parts of a checkpoint that have weights, by its model_index.json."""
+    wanted = {"image_encoder"} if index.get("_class_name") == IMAGE_CLASS else set()
+    wanted |= {part for part in OPTIONAL_WEIGHTS if (index.get(part) or [None, None])[1]}
+    return [*WEIGHTS, *(part for part in OPTIONAL_WEIGHTS if part in wanted)]
 
 
 def _read_shapes(folder: Path) -> tuple[Transformer, int]:
@@ -151,7 +207,8 @@ def _read_shapes(folder: Path) -> tuple[Transformer, int]:
     if tuple(config["patch_size"]) != (1, 2, 2):
         raise Damaged(f"its transformer has patch_size={config['patch_size']}, the studio plans for (1, 2, 2)")
     dim = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
-    shape = Transformer(layers=int(config["num_layers"]), dim=dim, ffn_dim=int(config["ffn_dim"]))
+    layers = int(config["num_layers"]) + len(config.get("vace_layers", ()))
+    shape = Transformer(layers=layers, dim=dim, ffn_dim=int(config["ffn_dim"]))
     vae = read_json(folder / "vae" / "config.json")
     frames = 2 ** sum(vae["temperal_downsample"])
     if frames != 4:

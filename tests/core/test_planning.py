@@ -359,7 +359,9 @@ def test_auto_takes_the_largest_that_fits_then_what_came_with_the_studio():
     models = list(MODELS.values())
     assert choose_model(ask(), models, H100).id == "skyreels-v2-df-14b-540p"
     assert choose_model(ask(resolution="720p"), models, H100).id == "skyreels-v2-df-14b-720p"
-    assert choose_model(ask(), models, CARD_16).id == "skyreels-v2-df-1.3b-540p"
+    assert choose_model(ask(), models, CARD_16).id == "wan2.2-ti2v-5b"
+    own = [spec for spec in models if spec.family == "skyreels-v2"]
+    assert choose_model(ask(), own, CARD_16).id == "skyreels-v2-df-1.3b-540p"
     assert choose_model(ask(), models, CARD_8) is TINY  # the others' text encoder alone needs more
     assert choose_model(ask(), models, CPU) is TINY
     assert choose_model(ask(), [SYNTHETIC], H100) is SYNTHETIC

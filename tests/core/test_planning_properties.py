@@ -91,7 +91,7 @@ def ways_out(wish: dict[str, Any], refused: InvalidRequest) -> list[tuple[str, d
     """The fields and wishes that a refusal's hint names by their values: `use 45 or 65`, `num_frames=98`."""
     found = []
     named = re.findall(r"(\w+)=(\d+|true|false|original)", refused.hint)
-    rest = re.sub(r"\w+=\w+|DF model|blocks of \d+|block of \d+|\w+-V2 [\w. ]+", "", refused.hint)
+    rest = re.sub(r"\w+=\w+|DF model|blocks of \d+|block of \d+|(\w+-V2|Wan) [\w. ]+", "", refused.hint)
     plain = re.findall(r"\b\d+(?:\.\d+)?", rest)
     for field, value in [*((str(refused.field).rpartition(".")[2], number) for number in plain), *named]:
         parsed: Any = value if value == "original" else json.loads(value)

@@ -13,7 +13,7 @@ import pytest
 from backend.core.planning import Machine, Plan, Source, make_plan
 from backend.core.schema import parse_request
 from backend.library.checkpoints import find_checkpoints
-from tests.tiny_checkpoints import KINDS, build_checkpoint
+from tests.tiny_checkpoints import KINDS, WAN_KINDS, build_checkpoint
 
 SEED = 7
 NEGATIVE = "blurry"
@@ -34,9 +34,9 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory) -> dict[str, Path]:
-    """Folders by kind: df, t2v, i2v."""
+    """Folders by kind: df, t2v, i2v and those of Wan."""
     root = tmp_path_factory.mktemp("checkpoints")
-    return {kind: build_checkpoint(root / f"random-{kind}", kind) for kind in KINDS}
+    return {kind: build_checkpoint(root / f"random-{kind}", kind) for kind in KINDS + WAN_KINDS}
 
 
 @pytest.fixture(scope="session")
@@ -125,7 +125,8 @@ def sample(components):
     def run(kind, plan, image=None, end_image=None, prefix=None, seed=SEED, prompt="A boat", dtype=None):
         parts = in_dtype(components[kind], dtype)
         text = encode_prompt(parts, prompt, NEGATIVE if plan.guidance_scale > 1 else None)
-        conditions = encode_conditions(parts, plan.render_frames, image, end_image, prefix)
+        size = plan.render_width, plan.render_height
+        conditions = encode_conditions(parts, plan.render_frames, image, end_image, prefix, size=size)
         sampler = Sampler(parts, plan, REQUEST.model_copy(update={"seed": seed}), [text], conditions)
         windows = []
 

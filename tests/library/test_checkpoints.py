@@ -78,6 +78,37 @@ def test_a_row_is_read_from_the_files(built, models, found, kind):
     assert spec.memory_gib == pytest.approx(every / 2**30)
 
 
+@pytest.mark.parametrize(
+    ("kind", "modes", "row"),
+    [
+        ("wan-t2v", {Mode.TEXT_TO_VIDEO}, {"fps": 16, "base_num_frames": 81, "experts": 1, "flow_shift": 8.0}),
+        ("wan-i2v", {Mode.IMAGE_TO_VIDEO}, {"end_image": False}),
+        ("wan-vace", ALL_MODES, {"end_image": True, "transformer": Transformer(layers=3, dim=24, ffn_dim=32)}),
+        ("wan-ti2v", {Mode.TEXT_TO_VIDEO, Mode.IMAGE_TO_VIDEO}, {"fps": 24, "spatial_factor": 16}),
+        ("wan-t2v-experts", {Mode.TEXT_TO_VIDEO}, {"experts": 2}),
+        ("wan-i2v-experts", {Mode.IMAGE_TO_VIDEO}, {"experts": 2, "end_image": True}),
+    ],
+)
+def test_a_row_of_wan_is_read_from_the_files(models, found, kind, modes, row):
+    folder = build_checkpoint(models / "Mine", kind)
+    spec = found()["mine"].spec
+    assert (spec.family, spec.diffusion_forcing, spec.modes) == ("wan", False, modes)
+    assert {name: getattr(spec, name) for name in row} == row
+    weights = sum(file.stat().st_size for file in folder.glob("transformer*/*.safetensors"))
+    assert spec.weights_gib == weights / 2**30
+
+
+def test_two_experts_need_to_know_where_they_change(models, found, caplog):
+    folder = build_checkpoint(models / "Mine", "wan-t2v-experts")
+    edit(folder / "model_index.json", boundary_ratio=None)
+    assert found() == {}
+    assert "no boundary_ratio" in caplog.text
+    edit(folder / "model_index.json", boundary_ratio=0.9)
+    shutil.rmtree(folder / "transformer_2")
+    assert found() == {}
+    assert "transformer_2 has no weights" in caplog.text
+
+
 def test_all_forcing_classes_share_their_weights(built, models, found):
     for number, kind in enumerate(("", "ImageToVideo", "VideoToVideo")):
         folder = shutil.copytree(built["df"], models / f"df-{number}")
@@ -135,7 +166,7 @@ def lose_a_shard(folder: Path) -> None:
             lambda f: in_its_place(f / "vae/config.json", link_to_itself),
             r"config.json cannot be read \(Too many.*; mend",
         ),
-        (lambda f: edit(f / "model_index.json", _class_name="WanPipeline"), "'WanPipeline' is not a SkyReels V2"),
+        (lambda f: edit(f / "model_index.json", _class_name="LTXPipeline"), "'LTXPipeline' is not a pipeline of Sky"),
         (lambda f: cut(f / "transformer/diffusion_pytorch_model.safetensors"), "cut short or damaged"),
         (lambda f: (f / "vae/diffusion_pytorch_model.safetensors").write_bytes(b""), "cut short or damaged"),
         (lambda f: (f / "vae/diffusion_pytorch_model.safetensors").unlink(), "vae has no weights"),
