@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -592,7 +593,10 @@ def models_import(folder: Path) -> None:
 
 
 @models_app.command("verify")
-def models_verify(model: str) -> None:
+def models_verify(
+    model: str,
+    render: Annotated[bool, typer.Option("--render", help="Also make a short film of every kind that it can.")] = False,
+) -> None:
     """Hash a model's files anew and compare them with what was fetched."""
     from backend.library.downloads import Downloads
 
@@ -605,6 +609,35 @@ def models_verify(model: str) -> None:
             say(f"{model} was not fetched by this studio, so nothing tells its hashes; its files can be read.")
         else:
             say(f"{model} is as it was fetched.")
+    if render:
+        try_model(model)
+
+
+def try_model(model: str) -> None:
+    """A short film of every kind, and what can be told of each without looking."""
+    from backend.library.checkpoints import find_checkpoints
+    from backend.trial import takes
+
+    (spec,) = (one.spec for one in find_checkpoints(Settings.from_env().model_folders) if one.spec.id == model)
+    wrong = []
+    with open_studio() as studio, tempfile.TemporaryDirectory() as folder:
+
+        def make(wish: dict[str, Any]) -> tuple[str, Path]:
+            job = follow(studio, studio.submit(wish))
+            if job["state"] != "succeeded":
+                report_end(job, None)
+                raise typer.Exit(CANCELLED if job["state"] == "cancelled" else FAILED)
+            film = Path(folder) / f"{job['id']}.mp4"
+            studio.save_video(job["id"], film)
+            return job["id"], film
+
+        for take in takes(spec, make, studio.upload):
+            wrong.append(bool(take.faults))
+            say(f"{take.what}, {take.job_id}: {'; '.join(take.faults) or 'all that can be told is right'}")
+    if bad := sum(wrong):
+        are = "is" if bad == 1 else "are"
+        fail(f"{spec.title}: {bad} of {len(wrong)} films {are} not what was asked; see the gallery.", FAILED)
+    say(f"{spec.title} does what it claims; the films are in the gallery. Whether they are good, eyes must tell.")
 
 
 def with_folders() -> Settings:

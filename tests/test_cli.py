@@ -330,6 +330,13 @@ def test_a_short_prompt_is_made_longer(run):
     assert (code, "prompt is missing" in err) == (2, True)
 
 
+def test_a_model_is_tried_and_what_is_wrong_is_told(run, settings):
+    build_checkpoint(settings.models / "random-t2v", "t2v")
+    code, out, err = run("models", "verify", "random-t2v", "--render")
+    assert re.search(r"^text to video, \w+: it ", out, re.MULTILINE)
+    assert (code, "1 of 1 films is not what was asked" in err) == (1, True), out + err  # random numbers draw noise
+
+
 def test_models_are_imported_verified_removed_and_restored(run, settings, tmp_path):
     folder = build_checkpoint(tmp_path / "random-df", "df")
     assert run("models", "import", folder)[:2] == (0, "random-df is here.\n")
@@ -352,7 +359,7 @@ def test_a_model_is_downloaded_and_a_damaged_one_found(run, settings, tmp_path, 
     try:
         hub.status = 403
         code, _, err = run("models", "download", model)
-        assert (code, "accept its licence" in err) == (1, True)
+        assert (code, "accept its licence" in err) == (1, True), err
         hub.status = None
         assert run("models", "download", model)[:2] == (0, f"{model} is here.\n")
     finally:

@@ -18,7 +18,7 @@ ORDER = [
     {"backend.media", "backend.library", "backend.system"},
     {"backend.diffusion", "backend.sketch"},
     {"backend.jobs"},
-    {"backend.skyreels_integration", "backend.synthetic"},
+    {"backend.skyreels_integration", "backend.synthetic", "backend.trial"},
     {"backend.video_generator"},
     {"backend.web"},
     {"backend.cli", "ui", "app"},

@@ -127,8 +127,9 @@ def _skyreels(name: str, size: Transformer, weights_gib: float) -> ModelSpec:
 
 def _wan(name: str, size: Transformer, weights_gib: float, modes: frozenset[Mode], **more: Any) -> ModelSpec:
     """A checkpoint of Wan, from its name: "2.1-T2V-14B", "2.1-I2V-14B-480P". It makes one window."""
+    suffix = "diffusers" if "VACE" in name else "Diffusers"
     row: dict[str, Any] = {
-        "repo_id": f"Wan-AI/Wan{name}-Diffusers",
+        "repo_id": f"Wan-AI/Wan{name}-{suffix}",
         "end_image": False,
         "max_pixels": PIXELS_720P,
         "base_num_frames": 81,

@@ -1,0 +1,107 @@
+"""A model on trial: one short film for everything that it claims to do, and what can be told of each without looking.
+
+What a stand-in of random numbers cannot show, and only the released weights on a machine that holds them can: that
+they draw pictures at all, that a given picture returns, that a film goes on where another one ended.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from backend.core.registry import ModelSpec
+from backend.core.schema import Fit, Mode
+from backend.media.fitting import Frames, Picture
+from backend.media.reader import read_frames
+from backend.media.writer import write_poster
+from backend.sketch.film import Film
+from backend.sketch.words import parse
+
+FRAMES = 33
+PROMPT = "A red boat drifts on a calm sea at sunset"
+LEAST_CONTRAST = 6.0  # grey levels, standard deviation over a frame
+MOST_ROUGHNESS = 0.35  # of it: the mean step from a pixel to the next; pure noise has 1.1
+LEAST_MOTION = 0.5  # grey levels between the first and the last frame
+LEAST_LIKENESS = 20.0  # dB, of a picture that was given and the frame that must show it
+
+Make = Callable[[dict[str, Any]], tuple[str, Path]]  # a wish -> the job's id and its MP4
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """What was asked, which job made it, and what is wrong with the film: nothing if all that can be told is right."""
+
+    what: str
+    job_id: str
+    faults: tuple[str, ...]
+
+
+def takes(spec: ModelSpec, make: Make, upload: Callable[[Path], str]) -> Iterator[Take]:
+    """Have `make` make the films, one after the other; `upload` takes a file in and gives its id."""
+    drawn = Film(parse(PROMPT, 1), 960, 540, FRAMES / spec.fps)
+    first, last = drawn.frame(0.0), drawn.frame(FRAMES / spec.fps)
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = {}
+        for name, picture in (("image", first), ("end_image", last)):
+            file = Path(folder) / f"{name}.jpg"
+            write_poster(file, picture, max_width=picture.shape[1])
+            pictures[name] = upload(file)
+        films: list[Path] = []
+        for what, wish in _wishes(spec, pictures):
+            if wish["mode"] == Mode.VIDEO_EXTENSION.value:
+                wish["video"] = upload(films[-1])
+            job_id, film = make({"model": spec.id, "prompt": PROMPT, "num_frames": FRAMES, "seed": 1} | wish)
+            films.append(film)
+            yield Take(what, job_id, tuple(_faults(_frames(film, spec), wish, first, last)))
+
+
+def _wishes(spec: ModelSpec, pictures: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    text, image, extend = (mode.value for mode in (Mode.TEXT_TO_VIDEO, Mode.IMAGE_TO_VIDEO, Mode.VIDEO_EXTENSION))
+    if Mode.TEXT_TO_VIDEO in spec.modes:
+        yield "text to video", {"mode": text}
+    if spec.diffusion_forcing:
+        windows = {"base_num_frames": FRAMES, "overlap_history": 17}
+        yield "two windows", {"mode": text, "num_frames": FRAMES + 16, "skyreels": windows}
+        yield "frame by frame", {"mode": text, "skyreels": {"ar_step": 2, "causal_block_size": 1}}
+    if Mode.IMAGE_TO_VIDEO in spec.modes:
+        yield "image to video", {"mode": image, "image": pictures["image"]}
+        if spec.end_image:
+            yield "to an end picture", {"mode": image, **pictures}
+    if Mode.VIDEO_EXTENSION in spec.modes:
+        yield "video extension", {"mode": extend}
+
+
+def _frames(file: Path, spec: ModelSpec) -> Frames:
+    """All frames, of a quarter of the size."""
+    return np.concatenate(list(read_frames(file, fps=spec.fps, width=240, height=136, fit=Fit.CROP)))
+
+
+def _faults(film: Frames, wish: dict[str, Any], first: Picture, last: Picture) -> Iterator[str]:
+    """What is wrong with a film, as far as numbers tell."""
+    new = film[-wish.get("num_frames", FRAMES) :].astype(np.float32)
+    contrast = float(np.median(new.std(axis=(1, 2))))
+    rough = float(np.abs(np.diff(new, axis=2)).mean()) / max(contrast, 1.0)
+    if contrast < LEAST_CONTRAST:
+        yield f"it shows next to nothing (contrast {contrast:.1f} grey levels, {LEAST_CONTRAST:.0f} are the least)"
+    elif rough > MOST_ROUGHNESS:
+        yield f"it is noise (roughness {rough:.2f}, {MOST_ROUGHNESS} is the most)"
+    if np.abs(new[-1] - new[0]).mean() < LEAST_MOTION:
+        yield "nothing moves"
+    if "image" in wish and (found := _likeness(new[0], first)) < LEAST_LIKENESS:
+        yield f"it does not begin with the picture ({found:.1f} dB, {LEAST_LIKENESS:.0f} are the least)"
+    if "end_image" in wish and (found := _likeness(new[-1], last)) < LEAST_LIKENESS:
+        yield f"it does not end with the picture ({found:.1f} dB, {LEAST_LIKENESS:.0f} are the least)"
+    if "video" in wish and (found := _likeness(new[0], film[-len(new) - 1])) < LEAST_LIKENESS:
+        yield f"it does not go on where the video ends ({found:.1f} dB, {LEAST_LIKENESS:.0f} are the least)"
+
+
+def _likeness(frame: Picture, picture: Picture) -> float:
+    """Peak signal-to-noise ratio in dB, of what remains of both in a size that every model draws."""
+    one, other = (cv2.resize(x.astype(np.float32), (160, 90), interpolation=cv2.INTER_AREA) for x in (frame, picture))
+    return float(10 * np.log10(255**2 / max(float(np.square(one - other).mean()), 1e-6)))
