@@ -24,7 +24,7 @@ from typing import Annotated, Any, Protocol, get_args, get_origin
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from backend.core.config import Settings
 from backend.core.errors import InvalidRequest, StudioBusy, StudioError
@@ -41,7 +41,9 @@ app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=
 jobs_app = typer.Typer(help="Look after jobs: list, show, cancel, pause, resume, retry.", rich_markup_mode=None)
 models_app = typer.Typer(help="What can render here.", rich_markup_mode=None)
 app.add_typer(jobs_app, name="jobs")
+loras_app = typer.Typer(help="What changes a model's films: list, add, remove, restore.", rich_markup_mode=None)
 app.add_typer(models_app, name="models")
+app.add_typer(loras_app, name="loras")
 
 out = Console()
 err = Console(stderr=True)
@@ -69,6 +71,10 @@ class Studio(Protocol):
     def act_on_download(self, model_id: str, action: str) -> dict[str, Any]: ...
     def remove_model(self, model_id: str, for_good: bool) -> None: ...
     def restore_model(self, model_id: str) -> None: ...
+    def loras(self) -> dict[str, Any]: ...
+    def add_lora(self, path: Path) -> dict[str, Any]: ...
+    def remove_lora(self, name: str, for_good: bool) -> None: ...
+    def restore_lora(self, name: str) -> None: ...
     def queue_paused(self) -> bool: ...
     def pause_queue(self, paused: bool) -> None: ...
     def save_video(self, job_id: str, to: Path) -> None: ...
@@ -136,6 +142,19 @@ class LocalStudio:
 
     def restore_model(self, model_id: str) -> None:
         self._generator.restore_model(model_id)
+
+    def loras(self) -> dict[str, Any]:
+        found, refused = self._generator.loras.all()
+        return {"loras": [lora.as_dict() for lora in found], "refused": refused}
+
+    def add_lora(self, path: Path) -> dict[str, Any]:
+        return self._generator.loras.add(path).as_dict()
+
+    def remove_lora(self, name: str, for_good: bool) -> None:
+        self._generator.remove_lora(name, for_good=for_good)
+
+    def restore_lora(self, name: str) -> None:
+        self._generator.loras.restore(name)
 
     def queue_paused(self) -> bool:
         return self._generator.store.queue_paused
@@ -215,8 +234,9 @@ TEXT_FLAGS: dict[str, tuple[type, str]] = {
     "guidance_scale": (float, "How closely it follows the prompt, 1 to 20."),
     "seed": (int, "The same seed gives the same film."),
     "preset": (Preset, "What may be traded for speed."),
+    "loras": (list[str], "A LoRA: its name, or NAME:0.8, or NAME:0.8,0.4 for windows; give it once for each."),
 }
-FLAG_NAMES = {"num_inference_steps": "--steps"}
+FLAG_NAMES = {"num_inference_steps": "--steps", "loras": "--lora"}
 FILES = ("image", "end_image", "video")
 
 
@@ -248,6 +268,8 @@ def request_flags(command: Callable[..., None]) -> Callable[..., None]:
             if value is None:
                 continue
             value = value.value if isinstance(value, Enum) else value
+            if name == "loras":
+                value = [lora_use(words) for words in value]
             (wish.setdefault("skyreels", {}) if name in SkyReelsOptions.model_fields else wish)[name] = value
         command(wish, **given)
 
@@ -268,6 +290,20 @@ def request_flags(command: Callable[..., None]) -> Callable[..., None]:
     with_flags.__signature__ = inspect.Signature([*flags, *own])  # type: ignore[attr-defined]
     with_flags.__annotations__ = {p.name: p.annotation for p in [*flags, *own]}
     return with_flags
+
+
+def lora_use(words: str) -> dict[str, Any]:
+    """A LoRA as a request has it, from a flag's value.
+
+    >>> lora_use("grain"), lora_use("film noir:0.8,0.25")
+    ({'name': 'grain'}, {'name': 'film noir', 'strength': [0.8, 0.25]})
+    """
+    name, colon, strength = words.rpartition(":")
+    try:
+        numbers = [float(number) for number in strength.split(",")]
+    except ValueError:
+        return {"name": words}
+    return {"name": name, "strength": numbers} if colon else {"name": words}
 
 
 def send_files(studio: Studio, wish: dict[str, Any]) -> dict[str, Any]:
@@ -525,7 +561,7 @@ def models_list(
     if as_json:
         print(json.dumps(found))
         return
-    table = Table("model", "name", "modes", "memory", "", box=None)
+    table = Table(Column("model", no_wrap=True, overflow="fold"), "name", "modes", "memory", "", box=None)
     for spec in found:
         memory = spec["memory_gib"]
         table.add_row(
@@ -638,6 +674,53 @@ def try_model(model: str) -> None:
         are = "is" if bad == 1 else "are"
         fail(f"{spec.title}: {bad} of {len(wrong)} films {are} not what was asked; see the gallery.", FAILED)
     say(f"{spec.title} does what it claims; the films are in the gallery. Whether they are good, eyes must tell.")
+
+
+@loras_app.command("list")
+def loras_list(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """The LoRAs in models/loras, and why other files there are none."""
+    with open_studio() as studio:
+        found = studio.loras()
+    if as_json:
+        print(json.dumps(found))
+        return
+    table = Table("LoRA", "made for", "layers", "rank", "size", box=None)
+    for lora in found["loras"]:
+        ranks = ", ".join(map(str, lora["ranks"])) or "full"
+        made_for = f"width {lora['width']}" if lora["width"] else "any width"
+        table.add_row(cell(lora["name"]), made_for, str(lora["layers"]), ranks, f"{lora['bytes'] / 2**20:.0f} MiB")
+    out.print(table)
+    for name, reason in found["refused"].items():
+        complain(f"{name}: {reason}.")
+
+
+@loras_app.command("add")
+def loras_add(file: Path) -> None:
+    """Copy a LoRA's safetensors file into models/loras, if it is one for models here."""
+    if not file.is_file():
+        fail(f"{file}: there is no such file; check the path.", BAD_REQUEST)
+    with open_studio() as studio:
+        lora = studio.add_lora(file)
+    say(f"{lora['name']} is here: {lora['layers']} layers. Use it with generate --lora {lora['name']!r}.")
+
+
+@loras_app.command("remove")
+def loras_remove(
+    name: str,
+    for_good: Annotated[bool, typer.Option("--for-good", help="At once, not into the trash.")] = False,
+) -> None:
+    """Move a LoRA to the trash, where it stays for a week."""
+    with open_studio() as studio:
+        studio.remove_lora(name, for_good)
+    say(f"{name} is removed." if for_good else f"{name} is in the trash; loras restore {name!r} brings it back.")
+
+
+@loras_app.command("restore")
+def loras_restore(name: str) -> None:
+    """Bring a LoRA back from the trash."""
+    with open_studio() as studio:
+        studio.restore_lora(name)
+    say(f"{name} is back.")
 
 
 def with_folders() -> Settings:

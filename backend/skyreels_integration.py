@@ -99,12 +99,15 @@ class SkyReelsEngine:
         from backend.diffusion.compiled import compiled
         from backend.diffusion.cpu import hasten
         from backend.diffusion.interrupt import interruptible
+        from backend.diffusion.loras import Worn, gib, wearing
         from backend.diffusion.preview import fit_colours
 
         components, memory = self._load(task, progress)
-        _place(components, task.plan, self._safer_than(task.plan))
+        loras = [Worn(lora, use, components) for lora, use in zip(task.loras, task.request.loras, strict=True)]
+        _place(components, task.plan, self._safer_than(task.plan), gib(loras))
         original = task.plan.fidelity is Fidelity.ORIGINAL
-        fast = self._compile_blocks and original and components.placement is not Placement.STREAMED
+        # What is compiled would not notice that a LoRA comes or goes.
+        fast = self._compile_blocks and original and components.placement is not Placement.STREAMED and not loras
         quick = components.device.type == "cpu" and original and not fast
         for model in (*components.transformers, components.vae):
             hasten(model, on=quick)
@@ -121,6 +124,7 @@ class SkyReelsEngine:
                 self._colours = fit_colours(components)
             looks = _Looks(self._colours)
             film = _begin(components, task, memory, progress)
+            ways.enter_context(wearing(loras, lambda: film.sampler.window))
             if fast:
                 with components.at_work(film.sampler.expert):
                     film.sampler.warm_up()
@@ -352,8 +356,10 @@ def _import_torch() -> None:
     gc.freeze()
 
 
-def _place(components: Components, plan: Plan, safer_than: Placement | None) -> None:
-    """Have the models lie where they fit beside the render's own needs, in what is free of the GPU's memory."""
+def _place(components: Components, plan: Plan, safer_than: Placement | None, loras_gib: float) -> None:
+    """Have the models lie where they fit beside the render's own needs, in what is free of the GPU's memory. LoRAs are
+    on the GPU already.
+    """
     import torch
 
     if components.device.type != "cuda":
@@ -361,7 +367,7 @@ def _place(components: Components, plan: Plan, safer_than: Placement | None) -> 
         return
     free, _ = torch.cuda.mem_get_info(components.device)
     free += torch.cuda.memory_reserved(components.device)  # by this process, an earlier render's models included
-    placed = place(components.need(plan), free / GIB, plan.half_decode, safer_than)
+    placed = place(components.need(plan), free / GIB - loras_gib, plan.half_decode, safer_than)
     # What is free changes from hour to hour and may move models, but the picture is the plan's.
     components.decode_in_half(plan.half_decode)
     components.put(placed.placement)

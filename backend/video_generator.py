@@ -18,23 +18,25 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
-from backend.core.config import ROOT, Settings
+from backend.core.config import GIB, ROOT, Settings
 from backend.core.errors import (
     Conflict,
     DeviceLost,
     InvalidRequest,
     JobCancelled,
+    ModelUnavailable,
     NoDevice,
     NotFound,
     StudioBusy,
     StudioError,
 )
-from backend.core.planning import Machine, Plan, choose_model, make_plan
+from backend.core.planning import Machine, Plan, PlannedLora, choose_model, make_plan
 from backend.core.prompts import Expansion, expand
 from backend.core.registry import MODELS, SYNTHETIC, ModelSpec
 from backend.core.schema import GenerationRequest, parse_request
@@ -50,6 +52,7 @@ from backend.jobs.tidying import Tidying
 from backend.library.checkpoints import Checkpoint, find_checkpoints
 from backend.library.downloads import Downloads
 from backend.library.instruct import find_instruct_models, rewrite
+from backend.library.loras import Lora, Shelf
 from backend.media.outputs import LIVE, PREVIEW, VIDEO, move_to_trash, restore_from_trash
 from backend.media.uploads import Upload, Uploads
 from backend.skyreels_integration import SkyReelsEngine
@@ -118,6 +121,7 @@ class VideoGenerator:
         self._catalog: tuple[float, dict[str, Checkpoint]] = (0.0, {})
         self._room = Room(settings)
         self.downloads = Downloads(settings)
+        self.loras = Shelf(settings.model_folders, settings.models_trash, settings.disk_reserve_bytes)
         self.tidying = Tidying(settings, self.store, self.uploads, self.downloads, spare)
 
     # --- life ---
@@ -184,6 +188,23 @@ class VideoGenerator:
         self.downloads.restore(model_id)
         self._catalog = (0.0, {})
 
+    def remove_lora(self, name: str, *, for_good: bool = False) -> None:
+        """Into the trash of models, or away at once. Raises NotFound, or Conflict if a film needs it now."""
+        if any(name == lora.name for job in self.active() for lora in job.plan.loras):
+            raise Conflict(f"A film that waits or renders needs {name};", hint="let it finish, or cancel it.")
+        self.loras.remove(name, for_good=for_good)
+
+    def model_for(self, request: GenerationRequest) -> ModelSpec:
+        """The model that `request` would use. Raises InvalidRequest where there is none."""
+        loras = self._loras(request)
+        chosen = choose_model(request, self.models(), self.machine)
+        if request.model != "auto" or all(lora.misfit(chosen) is None for lora in loras):
+            return chosen
+        able = [spec for spec in self.models() if request.mode in spec.modes]
+        fitting = [spec for spec in able if all(lora.misfit(spec) is None for lora in loras)]
+        best = choose_model(request, fitting, self.machine)
+        return best if best in fitting else min(fitting, key=lambda spec: spec.weights_gib, default=chosen)
+
     def plan(self, request: GenerationRequest) -> Plan:
         """What would happen. Raises InvalidRequest where it cannot, NotFound for an upload that is not there."""
         source = None
@@ -192,8 +213,30 @@ class VideoGenerator:
             if upload_id is not None:
                 upload = self._upload(upload_id, kind, name)
                 source = upload.source if kind == "video" else source
-        spec = choose_model(request, self.models(), self.machine)
-        return make_plan(request, spec, self.machine, source, self.store.calibration(spec.id))
+        spec, loras = self.model_for(request), self._loras(request)
+        for lora in loras:
+            if reason := lora.misfit(spec):
+                raise InvalidRequest(
+                    f"The LoRA {lora.name} does not fit: {reason};", hint="leave it out.", field="loras"
+                )
+        plan = make_plan(request, spec, self.machine, source, self.store.calibration(spec.id))
+        for use in request.loras:
+            if len(use.strength) > len(plan.windows):
+                raise InvalidRequest(
+                    f"The LoRA {use.name} has {len(use.strength)} strengths, the film has {len(plan.windows)}"
+                    f" window{'s' if len(plan.windows) > 1 else ''};",
+                    hint="give it one for each window, or one for all.",
+                    field="loras",
+                )
+        planned = tuple(PlannedLora(lora.name) for lora in loras)
+        peak = plan.forecast.peak_gib + sum(lora.bytes for lora in loras) / GIB
+        return replace(plan, loras=planned, forecast=replace(plan.forecast, peak_gib=round(peak, 2)))
+
+    def _loras(self, request: GenerationRequest) -> list[Lora]:
+        try:
+            return [self.loras.get(use.name) for use in request.loras]
+        except NotFound as missing:
+            raise InvalidRequest(missing.message, hint=missing.hint, field="loras") from None
 
     def expand(self, prompt: str, model: str = "auto", *, take: int = 0, by_rules: bool = False) -> Expansion:
         """`prompt` made longer for `model`: by a language model in models/ if one is there, else, or if the model knows
@@ -203,7 +246,7 @@ class VideoGenerator:
         the language model gives nothing.
         """
         request = parse_request({"prompt": prompt, "model": model})
-        painted = choose_model(request, self.models(), self.machine).painted
+        painted = self.model_for(request).painted
         writers = [] if painted or by_rules else find_instruct_models(self.settings.model_folders)
         return rewrite(writers[-1], prompt, take) if writers else expand(prompt, painted=painted, take=take)
 
@@ -224,6 +267,8 @@ class VideoGenerator:
         Raises NotEnoughSpace where its film would not fit on the disk now; one that no longer fits later waits.
         """
         plan = self.plan(request)
+        planned = tuple(PlannedLora(lora.name, self.loras.sha256(lora)) for lora in self._loras(request))
+        plan = replace(plan, loras=planned)
         self._room.check(plan)
         job = self.store.add(request, plan, key=key, limit=self.settings.queue_limit)
         self._announce()
@@ -400,7 +445,8 @@ class VideoGenerator:
             self._check_device(job.plan)
             engine = self.engines[job.plan.engine]
             checkpoint = self._folder(job.plan)
-            artifact = run_job(job, engine, checkpoint, self.uploads, self.settings, self._reporter())
+            loras = tuple(self._planned_lora(planned) for planned in job.plan.loras)
+            artifact = run_job(job, engine, checkpoint, self.uploads, self.settings, self._reporter(), loras)
         except JobCancelled:
             if self._render and self._render.cancelled:
                 log.info("job %s: cancelled", job.id)
@@ -559,6 +605,19 @@ class VideoGenerator:
         if checkpoint is None:
             raise StudioError(f"{plan.model_title} is no longer in models/;", hint="put it back, then retry.")
         return checkpoint.folder
+
+    def _planned_lora(self, planned: PlannedLora) -> Lora:
+        """The very file that the job was submitted with."""
+        try:
+            lora = self.loras.get(planned.name)
+        except NotFound as missing:
+            raise ModelUnavailable(missing.message, hint=f"put it back, then retry: {missing.hint}") from None
+        if self.loras.sha256(lora) != planned.sha256:
+            raise ModelUnavailable(
+                f"The LoRA {planned.name} is another file than when this film was submitted;",
+                hint="put that one back and retry, or use these settings anew.",
+            )
+        return lora
 
     def _announce(self) -> None:
         with self._changed:

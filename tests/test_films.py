@@ -1,8 +1,13 @@
 """From a request to a file, with real inputs: what the finished film shows, frame for frame."""
 
+import hashlib
+
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from backend.core.errors import Conflict, InvalidRequest
 from backend.core.planning import Machine, make_plan
 from backend.core.registry import MODELS
 from backend.core.schema import Fit, parse_request
@@ -14,8 +19,11 @@ from backend.media.reader import read_frames
 from backend.media.writer import read_recipe
 from backend.skyreels_integration import SkyReelsEngine
 from backend.video_generator import VideoGenerator
+from tests.lora_files import write_lora
 from tests.media_files import real_media
 from tests.tiny_checkpoints import build_checkpoint
+
+WIDE = (("A", (4, 96)), ("B", (96, 4)))
 
 
 def psnr(one, other) -> float:
@@ -135,6 +143,93 @@ def test_the_model_makes_all_three_kinds_of_film(model_studio, a_request, photo,
     source, longer = frames_of(first, 64, 64, 24), frames_of(video, 64, 64, 24)
     assert len(longer) == 18 + 18
     assert min(psnr(one, new) for one, new in zip(source, longer, strict=False)) > 30
+
+
+def test_loras_change_the_film_are_in_its_recipe_and_leave_nothing(model_studio, a_request, tmp_path):
+    grain = model_studio.loras.add(write_lora(tmp_path / "grain.safetensors", "kohya", alpha=4.0))
+    model_studio.loras.add(write_lora(tmp_path / "noir.safetensors", "original", seed=1))
+    size = {"model": "tiny-random-df", "resolution": "64x64", "num_frames": 40, "num_inference_steps": 10}
+    windows = {"skyreels": {"base_num_frames": 17, "overlap_history": 5}}
+
+    def pixels(**wish):
+        job, video = film(model_studio, a_request(**size | wish))
+        return job, frames_of(video, 64, 64, 24).tobytes()
+
+    _, plain = pixels(**windows)
+    _, one = pixels(**windows, loras=[{"name": "grain", "strength": 0.8}])
+    job, two = pixels(**windows, loras=[{"name": "grain", "strength": 0.8}, {"name": "noir", "strength": 0.5}])
+    _, first_only = pixels(**windows, loras=[{"name": "grain", "strength": [0.8, 0.0]}])
+    _, off = pixels(**windows, loras=[{"name": "grain", "strength": 0}])
+    _, again = pixels(**windows)
+    assert plain == again == off
+    assert len({plain, one, two, first_only}) == 4
+    frame = 64 * 64 * 3
+    assert first_only[: 10 * frame] == one[: 10 * frame]
+    recipe = read_recipe(model_studio.settings.data / job.artifact.video)
+    assert [lora["sha256"] for lora in recipe["plan"]["loras"]] == [
+        hashlib.sha256((model_studio.settings.models / f"loras/{name}.safetensors").read_bytes()).hexdigest()
+        for name in ("grain", "noir")
+    ]
+    assert recipe["request"]["loras"][0] == {"name": "grain", "strength": [0.8]}
+    assert model_studio.plan(a_request(**size, loras=[{"name": "grain"}])).loras[0].name == "grain"
+    fewer = a_request(**size | {"num_inference_steps": 4, "guidance_scale": 1}, loras=[{"name": "grain"}])
+    assert len(model_studio.plan(fewer).window_steps) == 1
+    assert film(model_studio, fewer)[0].plan.window_steps == (4,)
+    assert grain.name == "grain"
+
+
+def test_a_film_with_a_lora_that_went_away_or_changed_fails_in_a_sentence(model_studio, a_request, tmp_path):
+    model_studio.loras.add(write_lora(tmp_path / "grain.safetensors"))
+    wish = {"model": "tiny-random-df", "resolution": "64x64", "num_inference_steps": 10}
+    model_studio.pause_queue(True)
+    job = model_studio.submit(a_request(**wish, loras=[{"name": "grain"}]))
+    with pytest.raises(Conflict, match="needs grain"):
+        model_studio.remove_lora("grain")
+    file = model_studio.settings.models / "loras/grain.safetensors"
+    kept = file.read_bytes()
+    write_lora(file, seed=9)
+    model_studio.pause_queue(False)
+    ended = model_studio.wait(job.id, timeout=60)
+    assert "is another file than when this film was submitted" in ended.error.message
+    file.unlink()
+    ended = model_studio.wait(model_studio.retry(job.id).id, timeout=60)
+    assert "No LoRA 'grain' is here" in ended.error.message
+    file.write_bytes(kept)
+    assert model_studio.wait(model_studio.retry(job.id).id, timeout=60).state is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        ({"loras": [{"name": "nope"}]}, "No LoRA 'nope' is here"),
+        ({"loras": [{"name": "grain"}], "model": "synthetic"}, "does not fit: Storyboard sketch has no layers"),
+        ({"loras": [{"name": "wide"}]}, "does not fit: it was made for models of width 96, tiny-random-df has 24"),
+        ({"loras": [{"name": "grain", "strength": [1, 2]}]}, "has 2 strengths, the film has 1 window"),
+        ({"loras": [{"name": "grain", "strength": 9}]}, "use -4 to 4"),
+        ({"loras": [{"name": "grain"}, {"name": "grain"}]}, "'grain' twice"),
+        ({"loras": [{"name": "grain", "stength": 1}]}, "did you mean strength"),
+        ({"loras": ["grain"]}, 'send objects such as {"name"'),
+        ({"loras": "grain"}, "send a list of LoRAs"),
+        ({"loras": [{"name": "grain", "strength": "1"}]}, "without quotes"),
+        ({"loras": [{}]}, 'send objects such as {"name"'),
+        ({"loras": [{"name": f"{n}"} for n in range(9)]}, "use at most 8"),
+        ({"num_inference_steps": 4}, "use 10 to 50"),
+        ({"num_inference_steps": 3, "loras": [{"name": "grain"}]}, "use 10 to 50"),
+    ],
+)
+def test_a_wish_for_loras_that_cannot_be_is_refused_in_words(model_studio, a_request, tmp_path, wish, words):
+    model_studio.loras.add(write_lora(tmp_path / "grain.safetensors"))
+    wide = {f"blocks.0.attn1.to_q.lora_{half}.weight": torch.ones(shape) for half, shape in WIDE}
+    save_file(wide, model_studio.settings.models / "loras/wide.safetensors")
+    with pytest.raises(InvalidRequest) as refused:
+        model_studio.plan(a_request(**{"model": "tiny-random-df", "resolution": "64x64"} | wish))
+    assert words in str(refused.value), str(refused.value)
+
+
+def test_auto_takes_a_model_that_the_lora_fits(model_studio, a_request, tmp_path):
+    model_studio.loras.add(write_lora(tmp_path / "grain.safetensors"))
+    assert model_studio.plan(a_request()).model == "synthetic"
+    assert model_studio.plan(a_request(model="auto", loras=[{"name": "grain"}])).model == "tiny-random-df"
 
 
 def test_a_damaged_model_fails_its_job_in_a_sentence_and_mended_it_runs(model_studio, a_request, monkeypatch):

@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from backend.core.errors import StudioError
-from backend.core.planning import Plan, choose_model, steps_in_words
+from backend.core.planning import Plan, steps_in_words
 from backend.core.prompts import Expansion
 from backend.core.registry import SYNTHETIC, TINY, ModelSpec
 from backend.core.schema import (
@@ -18,7 +18,6 @@ from backend.core.schema import (
     AR_STEP,
     BLOCK,
     DEFAULT_BLOCK,
-    DEFAULT_FPS,
     FLOW_SHIFT,
     FPS,
     GUIDANCE_SCALE,
@@ -89,8 +88,12 @@ def current_model() -> ModelSpec:
         Mode.IMAGE_TO_VIDEO: {"image": "0" * 20},
         Mode.VIDEO_EXTENSION: {"video": "0" * 20},
     }[mode]
-    request = GenerationRequest(mode=mode, resolution=form.get("resolution"), **probe)
-    return choose_model(request, models.values(), studio().machine)
+    loras = [{"name": name} for name in form.get("loras")]
+    request = GenerationRequest(mode=mode, resolution=form.get("resolution"), loras=loras, **probe)
+    try:
+        return studio().model_for(request)
+    except StudioError:  # a LoRA that went away: the plan says so
+        return studio().model_for(request.model_copy(update={"loras": ()}))
 
 
 def wish_column(spec: ModelSpec) -> None:
@@ -142,9 +145,46 @@ def wish_column(spec: ModelSpec) -> None:
         format="%d frames",
         persist_state="session",
     )
-    length_caption(mode)
+    length_caption(mode, spec)
     details(spec)
+    loras(spec)
     skyreels_controls(spec)
+
+
+def loras(spec: ModelSpec) -> None:
+    """What changes the model's films, and how strongly; nothing where there is none."""
+    found, _ = studio().loras.all()
+    fitting = [lora.name for lora in found if lora.misfit(spec) is None]
+    names = list(dict.fromkeys([*fitting, *form.get("loras")]))
+    if not names:
+        return
+    with st.expander("LoRAs: a style, a subject, fewer steps"):
+        st.multiselect(
+            "LoRAs",
+            names,
+            key=form.key("loras"),
+            placeholder=f"Those that fit {spec.title}",
+            label_visibility="collapsed",
+            persist_state="session",
+        )
+        windows = lora_windows(spec) if form.get("loras") and spec.diffusion_forcing else 1
+        if windows > 1:
+            st.toggle("Each window has its own strength", key=form.key("lora_windows"), persist_state="session")
+        for name in form.get("loras"):
+            for window in range(windows if form.get("lora_windows") else 1):
+                key = form.strength_key(name, window)
+                st.session_state.setdefault(key, 1.0)
+                label = name if windows == 1 or not form.get("lora_windows") else f"{name}, window {window + 1}"
+                least, most = min(-1.0, st.session_state[key]), max(2.0, st.session_state[key])
+                st.slider(plain(label), least, most, step=0.05, key=key, persist_state="session")
+
+
+def lora_windows(spec: ModelSpec) -> int:
+    """How many windows the film has."""
+    try:
+        return len(studio().plan(parse_request(form.wish(spec) | {"loras": []})).windows)
+    except StudioError:
+        return 1
 
 
 def longer_prompt(spec: ModelSpec) -> None:
@@ -218,13 +258,13 @@ def take_example() -> None:
         st.session_state.example = None
 
 
-def length_caption(mode: Mode) -> None:
+def length_caption(mode: Mode, spec: ModelSpec) -> None:
     frames = form.get("num_frames")
     fps = form.get("fps")
     if fps is None and mode is Mode.VIDEO_EXTENSION:
         st.caption(f"{frames} new frames, at the rate of the video")
         return
-    fps = fps or DEFAULT_FPS
+    fps = fps or spec.fps
     new = "new " if mode is Mode.VIDEO_EXTENSION else ""
     st.caption(f"{frames} {new}frames at {fps} fps = {duration(frames / fps)}")
 
@@ -325,7 +365,8 @@ def skyreels_controls(spec: ModelSpec) -> None:
             window_sizes(spec)
         return
     parts = "story, windows, blocks, arithmetic" if spec.diffusion_forcing else "shift, guidance, arithmetic"
-    with st.expander(f"SkyReels controls: {parts}"):
+    family = "Wan" if spec.family == "wan" else "SkyReels"
+    with st.expander(f"{family} controls: {parts}"):
         if spec.diffusion_forcing:
             story(spec)
             window_sizes(spec)

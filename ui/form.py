@@ -27,6 +27,8 @@ DEFAULTS: dict[str, Any] = {
     "fit": "crop",
     "model": "auto",
     "preset": Preset.EXACT.value,
+    "loras": [],  # their names; how strong each is stands under `strength_key`
+    "lora_windows": False,
 }
 SKYREELS: dict[str, Any] = {
     "storyboard": "",  # here one line for each window
@@ -61,6 +63,7 @@ LABELS = {
     "batch_guidance": "Guidance in one call",
     "fidelity": "Arithmetic of",
     "end_image": "The last frame",
+    "loras": "LoRAs",
 }
 NAMED = re.compile(rf"\b({'|'.join(LABELS)})(=)|\b({'|'.join(name for name in LABELS if '_' in name)}|storyboard)\b")
 FILES = {"image": {Mode.IMAGE_TO_VIDEO}, "end_image": {Mode.IMAGE_TO_VIDEO}, "video": {Mode.VIDEO_EXTENSION}}
@@ -68,6 +71,18 @@ FILES = {"image": {Mode.IMAGE_TO_VIDEO}, "end_image": {Mode.IMAGE_TO_VIDEO}, "vi
 
 def key(field: str) -> str:
     return f"form_{field}"
+
+
+def strength_key(lora: str, window: int) -> str:
+    return f"form_strength_{window}_{lora}"
+
+
+def strengths(lora: str) -> list[float]:
+    """In each window from the first on, as far as they were set; one for all windows unless each has its own."""
+    found: list[float] = []
+    while (key := strength_key(lora, len(found))) in st.session_state and (not found or get("lora_windows")):
+        found.append(st.session_state[key])
+    return found or [1.0]
 
 
 def get(field: str) -> Any:
@@ -107,6 +122,10 @@ def wish(spec: ModelSpec) -> dict[str, Any]:
     """
     mode = Mode(get("mode"))
     found = {field: get(field) for field in DEFAULTS if get(field) is not None}
+    own = found.pop("lora_windows") and spec.diffusion_forcing
+    uses = {name: strengths(name) for name in found.pop("loras")}
+    if uses:
+        found["loras"] = [{"name": name, "strength": each if own else each[:1]} for name, each in uses.items()]
     found |= {name: get(name) for name, modes in FILES.items() if mode in modes and get(name)}
     options = {name: get(name) for name in controls_of(spec) if get(name) != SKYREELS[name]}
     if story := options.pop("storyboard", ""):
@@ -119,6 +138,12 @@ def restore(request: GenerationRequest, plan: Plan, *, seed: int | None) -> None
     fields = {
         name: value for name, value in request.model_dump(mode="json").items() if name in DEFAULTS or name in FILES
     }
+    fields["loras"] = [use.name for use in request.loras]
+    fields["lora_windows"] = any(len(use.strength) > 1 for use in request.loras)
+    for use in request.loras:
+        fields |= {
+            strength_key(use.name, window).removeprefix("form_"): value for window, value in enumerate(use.strength)
+        }
     fields |= {
         "num_frames": plan.num_frames,
         "fps": plan.fps,

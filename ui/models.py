@@ -11,7 +11,9 @@ from backend.core.planning import suitability
 from backend.core.registry import ModelSpec
 from backend.core.schema import Mode
 from backend.library.downloads import Download, DownloadState
+from backend.library.loras import Lora
 from ui import form
+from ui.components.dropzone import dropzone
 from ui.film import CREATE
 from ui.studio import attempt, header, studio
 from ui.words import duration, plain, size
@@ -156,10 +158,44 @@ def trash() -> None:
     st.caption("What is here is gone after a week.")
 
 
+def loras() -> None:
+    st.header("LoRAs")
+    found, refused = studio().loras.all()
+    for lora in found:
+        with st.container(border=True, key=f"lora_{lora.name}"):
+            words, buttons = st.columns([4, 1], vertical_alignment="center")
+            words.markdown(f"**{plain(lora.name)}**")
+            words.caption(plain(lora_words(lora)))
+            with buttons.container(horizontal=True, horizontal_alignment="right"):
+                action("Remove", ":material/delete:", f"remove_lora_{lora.name}", lambda n=lora.name: remove_lora(n))
+    for name, reason in refused.items():
+        st.warning(plain(f"{name} cannot be used: {reason}."), icon=":material/block:")
+    made = dropzone("Add a LoRA", "lora", key="drop_lora")
+    if made:
+        st.toast(plain(f"{made} is here; choose it on the Create page"), icon=":material/check:")
+    st.caption("It is looked at before use. Or put the file into models/loras/ yourself.")
+
+
+def lora_words(lora: Lora) -> str:
+    """What its header says, and which of the models that are here it fits."""
+    ranks = "rank " + ", ".join(map(str, lora.ranks)) if lora.ranks else "whole layers"
+    fits = [spec.title for spec in studio().models() if lora.misfit(spec) is None]
+    made_for = f"fits {', '.join(fits)}" if fits else f"fits no model here (it is for models of width {lora.width})"
+    return " · ".join(
+        [f"{lora.layers} layers, {ranks}", size(lora.bytes), made_for, *([lora.said] if lora.said else [])]
+    )
+
+
+def remove_lora(name: str) -> None:
+    studio().remove_lora(name)
+    st.toast("In the trash for a week", icon=":material/delete:")
+
+
 form.prepare()
 header("Models", "What is here, what fits this machine, and what one click fetches.")
 under_way()
 here()
+loras()
 trash()
 to_fetch()
 st.caption(

@@ -86,6 +86,14 @@ class Forecast:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedLora:
+    """A LoRA of the request: the very file, by its hash, which is worked out when the request is submitted."""
+
+    name: str
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A request made legal. The model renders `render_frames` at `render_width` x `render_height`; of these the first
     `prefix_frames` repeat the end of the source and the last ones are trimmed, so that `num_frames` new ones remain,
@@ -125,6 +133,7 @@ class Plan:
     placement: Placement = Placement.RESIDENT  # that the forecast counts with; what is free then decides
     half_decode: bool = False  # the VAE decodes in half precision
     guidance_scale_2: float | None = None  # of the model's second expert; None: as the first's
+    loras: tuple[PlannedLora, ...] = ()
 
     @property
     def total_frames(self) -> int:

@@ -58,6 +58,9 @@ AR_STEP = Bounds(0, 50)  # as many as there are steps: then each block waits for
 BLOCK = Bounds(1, 12)  # latent frames; two of 12 fit into the usual window of 97 frames
 PROMPT_LENGTH = 4000  # characters; the text encoder reads 512 tokens
 STORYBOARD_LENGTH = 30  # prompts after the first
+STRENGTH = Bounds(-4.0, 4.0)
+LORAS_MOST = 8
+FEWEST_STEPS = 4  # with a LoRA that was made for few
 
 DEFAULT_FRAMES = 64
 DEFAULT_FPS = 24
@@ -207,6 +210,28 @@ class SkyReelsOptions(BaseModel):
         return bool(windows or self.ar_step or self.causal_attention)
 
 
+class LoraUse(BaseModel):
+    """A LoRA in models/loras, by its file's name without the suffix. `strength` is a number, or one for each window, of
+    which the last one stays.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str = Field(min_length=1, max_length=100)
+    strength: tuple[Annotated[float, Field(ge=STRENGTH.least, le=STRENGTH.most)], ...] = Field(
+        (1.0,), min_length=1, max_length=STORYBOARD_LENGTH + 1
+    )
+
+    @field_validator("strength", mode="before")
+    @classmethod
+    def _one_for_all(cls, value: Any) -> Any:
+        return tuple(_number(one) for one in value) if isinstance(value, list | tuple) else (_number(value),)
+
+    def strength_in(self, window: int) -> float:
+        """In window number `window`, from 0."""
+        return self.strength[min(window, len(self.strength) - 1)]
+
+
 class GenerationRequest(BaseModel):
     """One wish for one film. Frozen; a null seed is drawn at once, so that every request can be repeated."""
 
@@ -225,10 +250,11 @@ class GenerationRequest(BaseModel):
     num_frames: int | None = Field(None, ge=NUM_FRAMES.least, le=NUM_FRAMES.most, description="new frames, delivered")
     seconds: float | None = between(SECONDS, None)
     fps: int | None = between(FPS, None)
-    num_inference_steps: int | None = between(STEPS, None)
+    num_inference_steps: int | None = between(Bounds(FEWEST_STEPS, STEPS.most), None)
     guidance_scale: float | None = between(GUIDANCE_SCALE, None)
     seed: int = Field(default_factory=lambda: secrets.randbelow(int(SEED.most) + 1), ge=SEED.least, le=SEED.most)
     preset: Preset = Preset.EXACT
+    loras: tuple[LoraUse, ...] = Field((), max_length=LORAS_MOST, description="LoRAs in models/loras")
     skyreels: SkyReelsOptions = SkyReelsOptions()
 
     _numbers = field_validator(
@@ -259,6 +285,18 @@ class GenerationRequest(BaseModel):
     def _known_resolution(cls, value: str) -> str:
         parse_resolution(value)
         return value
+
+    @model_validator(mode="after")
+    def _loras_and_steps(self) -> GenerationRequest:
+        names = [use.name for use in self.loras]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"loras has {twice[:80]!r} twice; use it once")
+        if self.num_inference_steps is not None and self.num_inference_steps < STEPS.least and not self.loras:
+            raise ValueError(
+                f"num_inference_steps={self.num_inference_steps} is below the least that is possible without a LoRA"
+                f" made for few steps; use {STEPS}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _preset_fits_the_fidelity(self) -> GenerationRequest:
@@ -348,7 +386,8 @@ def explain(errors: Sequence[Any]) -> InvalidRequest:
         )
     bounds = _bounds_of(path)
     if kind == "extra_forbidden":
-        known = (SkyReelsOptions if path[0] == "skyreels" and len(path) > 1 else GenerationRequest).model_fields
+        parts: dict[str, type[BaseModel]] = {"skyreels": SkyReelsOptions, "loras": LoraUse}
+        known = (parts.get(path[0], GenerationRequest) if len(path) > 1 else GenerationRequest).model_fields
         near = difflib.get_close_matches(path[-1], known, n=1)
         way_out = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(known)}."
         return InvalidRequest(f"{field} is not a field of a request;", hint=way_out, field=field)
@@ -371,11 +410,17 @@ def explain(errors: Sequence[Any]) -> InvalidRequest:
     if kind == "string_too_short":
         return InvalidRequest(f"{field} is empty;", hint="fill it in, or leave it out.", field=field)
     if kind == "tuple_type":
-        return InvalidRequest(f"{field}={shown} is no list;", hint="send a list of prompts.", field=field)
+        what = "LoRAs" if field == "loras" else "prompts"
+        return InvalidRequest(f"{field}={shown} is no list;", hint=f"send a list of {what}.", field=field)
     if kind == "too_long":
         most = context["max_length"]
+        what = "LoRAs" if field == "loras" else "numbers" if "strength" in path else "prompts"
         return InvalidRequest(
-            f"{field} has {context['actual_length']} prompts;", hint=f"use at most {most}.", field=field
+            f"{field} has {context['actual_length']} {what};", hint=f"use at most {most}.", field=field
+        )
+    if path[0] == "loras" and kind in ("model_type", "model_attributes_type", "missing"):
+        return InvalidRequest(
+            f"{field} is no LoRA;", hint='send objects such as {"name": "grain", "strength": 0.8}.', field=field
         )
     if bounds and kind in ("greater_than_equal", "less_than_equal"):
         side = "below the least" if kind == "greater_than_equal" else "above the most"
@@ -401,6 +446,10 @@ def _bounds_of(path: Sequence[str]) -> Bounds | None:
         fields = SkyReelsOptions.model_fields
     info = fields.get(path[-1]) if path else None
     limits = {type(rule).__name__: rule for rule in getattr(info, "metadata", ())}
+    if path and path[-1] == "num_inference_steps":
+        return STEPS
+    if "strength" in path:
+        return STRENGTH
     if "Ge" in limits and "Le" in limits:
         return Bounds(limits["Ge"].ge, limits["Le"].le)
     return None

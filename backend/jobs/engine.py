@@ -9,6 +9,7 @@ from typing import Protocol
 
 from backend.core.planning import Plan, Stage
 from backend.core.schema import GenerationRequest
+from backend.library.loras import Lora
 from backend.media.fitting import Frames, Picture
 
 
@@ -46,8 +47,9 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Everything that one render needs. `checkpoint` is the model's folder, None for the sketch. An engine may keep
-    files of its own in `work` to go on from, if the next attempt finds them there; frames before `first_frame` exist.
+    """Everything that one render needs. `checkpoint` is the model's folder, None for the sketch, and `loras` are those
+    of the request, in its order. An engine may keep files of its own in `work` to go on from, if the next attempt finds
+    them there; frames before `first_frame` exist.
     """
 
     request: GenerationRequest
@@ -56,6 +58,7 @@ class Task:
     checkpoint: Path | None = None
     work: Path | None = None
     first_frame: int = 0
+    loras: tuple[Lora, ...] = ()
 
 
 class Engine(Protocol):

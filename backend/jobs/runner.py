@@ -33,6 +33,7 @@ from backend.core.schema import Fit
 from backend.jobs.engine import Engine, Inputs, Report, Reporter, Task
 from backend.jobs.job import ARTIFACT, PLAN, Artifact, Job
 from backend.jobs.room import is_of_the_disk
+from backend.library.loras import Lora
 from backend.media.fitting import Frames, Picture, fit_back, fit_picture
 from backend.media.outputs import LIVE, PREVIEW, THUMBNAIL, VIDEO, publish, read_metadata, write_metadata
 from backend.media.probe import MediaInfo
@@ -50,7 +51,13 @@ LOOK_S = 3.0  # a look plays as long, however many frames it has
 
 
 def run_job(
-    job: Job, engine: Engine, checkpoint: Path | None, uploads: Uploads, settings: Settings, report: Reporter
+    job: Job,
+    engine: Engine,
+    checkpoint: Path | None,
+    uploads: Uploads,
+    settings: Settings,
+    report: Reporter,
+    loras: tuple[Lora, ...] = (),
 ) -> Artifact:
     """Render `job` into outputs/<id>/ and say what came of it. Nothing stands there unless all of it does.
 
@@ -65,7 +72,7 @@ def run_job(
     try:
         with _stopwatch(work / SECONDS, report) as (timed, taken):
             timed(Report(Stage.LOADING, 0.0))
-            segments = make_segments(job, engine, checkpoint, uploads, work, timed)
+            segments = make_segments(job, engine, checkpoint, uploads, work, timed, loras)
             timed(Report(Stage.SAVING, 0.5, frames_ready=plan.total_frames if len(plan.segments) > 1 else 0))
             artifact = _publish(job, segments, recipe, settings, taken)
     except (JobCancelled, DeviceLost, ModelUnavailable, NotEnoughMemory, Conflict, sqlite3.Error):
@@ -79,7 +86,13 @@ def run_job(
 
 
 def make_segments(
-    job: Job, engine: Engine, checkpoint: Path | None, uploads: Uploads, work: Path, report: Reporter
+    job: Job,
+    engine: Engine,
+    checkpoint: Path | None,
+    uploads: Uploads,
+    work: Path,
+    report: Reporter,
+    loras: tuple[Lora, ...] = (),
 ) -> list[Path]:
     """The film as video files, in order: the source if there is one, then a file for each of the plan's segments.
 
@@ -95,7 +108,7 @@ def make_segments(
     if made == len(segments):
         return before + segments
     first_frame = plan.segments[made][0]
-    task = Task(job.request, plan, read_inputs(job, uploads), checkpoint, work, first_frame)
+    task = Task(job.request, plan, read_inputs(job, uploads), checkpoint, work, first_frame, loras)
     ready = plan.source_frames + first_frame - plan.prefix_frames if (work / PREVIEW).exists() else 0
 
     def watch(at: Report) -> None:

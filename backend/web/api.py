@@ -39,6 +39,7 @@ EVENT_EVERY_S = 0.5
 UPLOAD_IDLE_S = 60.0
 UPLOAD_LEAST_RATE = 128 * 1024  # bytes a second, on the whole: a slot is not for who sends a letter now and then
 FORM_BYTES = 2**20  # what a form may have around its file
+LORA_LIMIT = 8 * 2**30  # bytes
 
 
 def the_generator(request: Request) -> VideoGenerator:
@@ -270,9 +271,11 @@ def act_on_queue(action: str, generator: Generator) -> dict[str, Any]:
 @api.post("/uploads", status_code=201, tags=["uploads"])
 async def upload(request: Request, generator: Generator, filename: str = "") -> dict[str, Any]:
     """Store a picture or a video: the raw body, or the multipart field `file`. Streamed to disk, then decoded."""
+    limit = generator.settings.upload_limit_bytes + FORM_BYTES
+    _check_length(request, limit)
     slots: asyncio.Semaphore = request.app.state.upload_slots
     async with slots:
-        request = Request(request.scope, _keeps_coming(request, generator.settings.upload_limit_bytes + FORM_BYTES))
+        request = Request(request.scope, _keeps_coming(request, limit))
         if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
             try:
                 form = await request.form(max_files=1, max_fields=4)
@@ -305,14 +308,23 @@ def _keeps_coming(request: Request, limit_bytes: int) -> Receive:
             raise InvalidRequest("The upload came too slowly;", hint="send the file again.", field="file") from None
         came += len(message.get("body", b""))
         if came > limit_bytes:
-            raise UploadRefused(
-                f"The upload is larger than {limit_bytes // 2**20} MiB;",
-                hint="make it smaller or shorter.",
-                field="file",
-            )
+            raise _too_large(limit_bytes)
         return message
 
     return receive
+
+
+def _check_length(request: Request, limit_bytes: int) -> None:
+    """Raise UploadRefused for a body that says beforehand that it is too large."""
+    length = request.headers.get("content-length", "0")
+    if length.isdigit() and int(length) > limit_bytes:
+        raise _too_large(limit_bytes)
+
+
+def _too_large(limit_bytes: int) -> UploadRefused:
+    return UploadRefused(
+        f"The upload is larger than {limit_bytes // 2**20} MiB;", hint="make it smaller or shorter.", field="file"
+    )
 
 
 async def _chunks_of(part: UploadFile) -> AsyncIterator[bytes]:
@@ -353,6 +365,44 @@ def restore_model(model_id: str, generator: Generator) -> dict[str, str]:
     """Bring a model back from the trash."""
     generator.restore_model(model_id)
     return {"restored": model_id}
+
+
+@api.get("/loras", tags=["models"])
+def list_loras(generator: Generator) -> dict[str, Any]:
+    """The LoRAs in models/loras, and why other files there are none."""
+    found, refused = generator.loras.all()
+    return {"loras": [lora.as_dict() for lora in found], "refused": refused}
+
+
+@api.post("/loras", status_code=201, tags=["models"])
+async def add_lora(request: Request, generator: Generator, filename: str = "") -> dict[str, Any]:
+    """Keep a LoRA: its safetensors file as the raw body. Streamed to disk, then looked at."""
+    _check_length(request, LORA_LIMIT)
+    slots: asyncio.Semaphore = request.app.state.upload_slots
+    async with slots:
+        body = Request(request.scope, _keeps_coming(request, LORA_LIMIT)).stream()
+        with generator.loras.receive(filename) as incoming:
+            try:
+                async for chunk in body:
+                    await run_in_threadpool(incoming.write, chunk)
+            except ClientDisconnect:
+                raise InvalidRequest("The upload was cut off;", hint="send the file again.") from None
+            lora = await run_in_threadpool(incoming.accept)
+    return lora.as_dict() | {"id": lora.name, "kind": "lora"}
+
+
+@api.delete("/loras/{name}", tags=["models"])
+def remove_lora(name: str, generator: Generator, for_good: bool = False) -> dict[str, str]:
+    """Move a LoRA to the trash, where it stays for a week; with `for_good` it is gone at once."""
+    generator.remove_lora(name, for_good=for_good)
+    return {"removed": name}
+
+
+@api.post("/loras/{name}/restore", tags=["models"])
+def restore_lora(name: str, generator: Generator) -> dict[str, str]:
+    """Bring a LoRA back from the trash."""
+    generator.loras.restore(name)
+    return {"restored": name}
 
 
 class ModelWish(BaseModel):

@@ -87,6 +87,19 @@ class RemoteStudio:
     def restore_model(self, model_id: str) -> None:
         self._call("POST", f"/models/{quote(model_id, safe='')}/restore")
 
+    def loras(self) -> dict[str, Any]:
+        return self._call("GET", "/loras")
+
+    def add_lora(self, path: Path) -> dict[str, Any]:
+        with path.open("rb") as file:
+            return self._call("POST", "/loras", params={"filename": path.name}, content=file)
+
+    def remove_lora(self, name: str, for_good: bool) -> None:
+        self._call("DELETE", f"/loras/{quote(name, safe='')}", params={"for_good": for_good})
+
+    def restore_lora(self, name: str) -> None:
+        self._call("POST", f"/loras/{quote(name, safe='')}/restore")
+
     def queue_paused(self) -> bool:
         return bool(self._call("GET", "/system")["queue_paused"])
 

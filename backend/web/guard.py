@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from backend.web.network import COOKIE, COOKIE_KEEP_S
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-UPLOADS = "/api/v1/uploads"
+UPLOADS, LORAS = "/api/v1/uploads", "/api/v1/loras"
 BODY_LIMIT = 2**20  # bytes of JSON
 BODY_S = 20.0  # for all of them
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
@@ -138,7 +138,7 @@ def _with_headers(send: Send) -> Send:
 
 
 def body_problem(scope: Scope) -> str | None:
-    """Why the body of an API call is not read: only uploads may be large, and they are streamed to disk."""
+    """Why the body of an API call is not read: only files that are sent may be large; they are streamed to disk."""
     if not _has_small_body(scope):
         return None
     headers = dict(scope["headers"])
@@ -152,7 +152,7 @@ def body_problem(scope: Scope) -> str | None:
 
 def _has_small_body(scope: Scope) -> bool:
     path: str = scope["path"]
-    return scope["type"] == "http" and path.startswith("/api/") and path != UPLOADS
+    return scope["type"] == "http" and path.startswith("/api/") and path not in (UPLOADS, LORAS)
 
 
 async def _with_body(receive: Receive) -> Receive:

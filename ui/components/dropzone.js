@@ -14,7 +14,7 @@ export default function ({ parentElement, data, setTriggerValue }) {
   const send = (file) => {
     if (!file) return;
     const request = new XMLHttpRequest();
-    const url = new URL("api/v1/uploads", document.baseURI);
+    const url = new URL(data.route, document.baseURI);
     url.searchParams.set("filename", file.name);
     zone.classList.add("busy");
     hint.textContent = `Sending ${file.name}`;

@@ -22,23 +22,31 @@ _zone = st.components.v2.component(
     js=(HERE / "dropzone.js").read_text(),
 )
 
-ACCEPT = {"image": ["jpg", "jpeg", "png", "webp"], "video": ["mp4", "mov", "avi", "mkv"]}
+ACCEPT = {
+    "image": ["jpg", "jpeg", "png", "webp"],
+    "video": ["mp4", "mov", "avi", "mkv"],
+    "lora": ["safetensors"],
+}
 HINTS = {
     "image": "Drop or choose a JPG, PNG or WebP, up to 50 megapixels",
     "video": "Drop or choose an MP4, MOV, AVI or MKV, up to 500 MB and 10 minutes",
+    "lora": "Drop or choose a safetensors file",
 }
 OTHER = {
     "image": "is a video; drop a JPG, PNG or WebP.",
     "video": "is a picture; drop an MP4, MOV, AVI or MKV.",
+    "lora": "is no LoRA.",
 }
+ROUTES = {"lora": "api/v1/loras"}
 
 
 def dropzone(label: str, kind: str, key: str) -> str | None:
-    """The id of the upload that was just made here, else None. `kind` is "image" or "video"; others are refused."""
+    """The id of what was just sent here, else None. `kind` is "image", "video" or "lora"; other files are refused."""
     if not web.serving:
         return _through_the_page(label, kind, key)
     accept = ",".join(f".{ending}" for ending in ACCEPT[kind])
     data = {"label": label, "hint": HINTS[kind], "accept": accept, "kind": kind, "other": OTHER[kind]}
+    data["route"] = ROUTES.get(kind, "api/v1/uploads")
     result = _zone(key=key, data=data, on_done_change=lambda: None)
     return result.done["id"] if result.done else None
 
@@ -50,6 +58,10 @@ def _through_the_page(label: str, kind: str, key: str) -> str | None:
         return None
     st.session_state[f"{key}_seen"] = file.file_id
     try:
+        if kind == "lora":
+            with studio().loras.receive(file.name) as lora:
+                lora.write(file.read())
+                return lora.accept().name
         with studio().uploads.receive(file.name) as incoming:
             while chunk := file.read(2**20):
                 incoming.write(chunk)

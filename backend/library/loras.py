@@ -1,0 +1,433 @@
+"""LoRAs on this disk: safetensors files in models/loras, inspected by their headers alone, without torch.
+
+A LoRA changes some layers of a transformer. Whoever trained it named them in one of several styles; all become the
+names of diffusers' Wan transformer, which SkyReels V2 shares. Nothing in a file says for sure which model it was made
+for, but the shapes of its tensors say for which it cannot have been.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from backend.core.config import MIB
+from backend.core.errors import Conflict, InvalidRequest, NotEnoughSpace, NotFound
+from backend.core.registry import ModelSpec
+from backend.durable import replace_file
+
+log = logging.getLogger(__name__)
+
+FOLDER = "loras"  # in models/
+HEADER_LIMIT = 8 * MIB
+TENSORS_MOST = 10_000  # the largest real ones have about 3,000
+RANK_MOST = 1024
+NAME = re.compile(r"[\w][\w.+ -]{0,99}")
+
+PREFIXES = ("base_model.model.", "model.", "diffusion_model.", "transformer.", "lora_transformer_", "lora_unet_")
+ROLES = {
+    "lora_A.weight": "down",
+    "lora_A.default.weight": "down",
+    "lora_down.weight": "down",
+    "lora.down.weight": "down",
+    "lora_B.weight": "up",
+    "lora_B.default.weight": "up",
+    "lora_up.weight": "up",
+    "lora.up.weight": "up",
+    "lora_B.bias": "bias",
+    "diff_b": "bias",
+    "diff": "full",
+    "alpha": "alpha",
+}
+OTHER_KINDS = {"hada_": "LoHa", "lokr_": "LoKr", "dora_scale": "DoRA", "lora_mid": "LoCon", "oft_": "OFT"}
+OTHER_FAMILIES = {
+    "double_blocks": "Flux or HunyuanVideo",
+    "single_blocks": "Flux or HunyuanVideo",
+    "single_transformer_blocks": "Flux",
+    "transformer_blocks": "LTX-Video, CogVideoX, Flux or Qwen-Image",
+    "joint_blocks": "Stable Diffusion 3",
+    "down_blocks": "Stable Diffusion",
+    "input_blocks": "Stable Diffusion",
+    "text_model": "a text encoder",
+    "te_": "a text encoder",
+}
+_ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0", "norm_q": "norm_q", "norm_k": "norm_k"}
+_IMAGE = {"k_img": "add_k_proj", "v_img": "add_v_proj", "norm_k_img": "norm_added_k"}
+# As the original of Wan, and of SkyReels V2, names a layer: as diffusers does. In a block, then elsewhere.
+IN_BLOCKS = {f"self_attn.{name}": f"attn1.{ours}" for name, ours in _ATTENTION.items()}
+IN_BLOCKS |= {f"cross_attn.{name}": f"attn2.{ours}" for name, ours in (_ATTENTION | _IMAGE).items()}
+IN_BLOCKS |= {"ffn.0": "ffn.net.0.proj", "ffn.2": "ffn.net.2", "norm3": "norm2"}
+IN_BLOCKS |= {"before_proj": "proj_in", "after_proj": "proj_out"}
+EMBEDDER = "condition_embedder"
+ELSEWHERE = {
+    "patch_embedding": "patch_embedding",
+    "head.head": "proj_out",
+    "text_embedding.0": f"{EMBEDDER}.text_embedder.linear_1",
+    "text_embedding.2": f"{EMBEDDER}.text_embedder.linear_2",
+    "time_embedding.0": f"{EMBEDDER}.time_embedder.linear_1",
+    "time_embedding.2": f"{EMBEDDER}.time_embedder.linear_2",
+    "time_projection.1": f"{EMBEDDER}.time_proj",
+    "img_emb.proj.0": f"{EMBEDDER}.image_embedder.norm1",
+    "img_emb.proj.1": f"{EMBEDDER}.image_embedder.ff.net.0.proj",
+    "img_emb.proj.3": f"{EMBEDDER}.image_embedder.ff.net.2",
+    "img_emb.proj.4": f"{EMBEDDER}.image_embedder.norm2",
+}
+BLOCK = re.compile(r"((?:vace_)?blocks)\.(\d+)\.(.+)")
+
+
+class Unusable(Exception):
+    """Why a file is no LoRA for the models here."""
+
+
+class Tensor(NamedTuple):
+    """A tensor of the file: which part of the change of which layer it is."""
+
+    key: str
+    layer: str  # as diffusers names it
+    role: str  # "down", "up", "bias", "full" or "alpha"
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """A file that changes a transformer. `width` and `ffn_width` are those of the model that it was made for, 0 where
+    it does not change a layer that tells; `blocks` is one more than the highest that it changes.
+    """
+
+    name: str
+    file: Path
+    bytes: int
+    style: str
+    layers: int
+    ranks: tuple[int, ...]
+    blocks: int
+    width: int
+    ffn_width: int
+    sees_pictures: bool
+    tensors: tuple[Tensor, ...]
+    said: str = ""  # about its base model, by whoever made it
+
+    @property
+    def expert(self) -> int | None:
+        """Which of a model's two experts it was made for, by its name, 0 for that of the strong noise; None: both."""
+        match = re.search(r"(high|low)[-_ .]?noise", self.name, re.IGNORECASE)
+        return {"high": 0, "low": 1}[match[1].lower()] if match else None
+
+    def misfit(self, spec: ModelSpec) -> str | None:
+        """Why it does not fit `spec`; None where nothing speaks against it."""
+        shape = spec.transformer
+        if spec.engine != "skyreels" or shape is None:
+            return f"{spec.title} has no layers to change"
+        if self.width not in (0, shape.dim):
+            return f"it was made for models of width {self.width}, {spec.title} has {shape.dim}"
+        if self.ffn_width not in (0, shape.ffn_dim):
+            return f"it was made for models with {self.ffn_width} in the middle, {spec.title} has {shape.ffn_dim}"
+        if self.blocks > shape.layers:
+            return f"it changes block {self.blocks}, {spec.title} has {shape.layers}"
+        return None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As REST and `--json` show it."""
+        told = ("name", "bytes", "style", "layers", "blocks", "width", "sees_pictures", "said")
+        return {name: getattr(self, name) for name in told} | {"ranks": list(self.ranks)}
+
+
+def find_loras(models: Iterable[Path]) -> tuple[list[Lora], dict[str, str]]:
+    """The LoRAs in `loras` below each of the folders, by name, and by file name why others cannot be used."""
+    found: dict[str, Lora] = {}
+    refused: dict[str, str] = {}
+    for folder in models:
+        try:
+            files = sorted(file for file in (folder / FOLDER).iterdir() if not file.name.startswith("."))
+        except OSError:
+            continue
+        for file in files:
+            try:
+                lora = inspect(file)
+            except Unusable as error:
+                refused[file.name] = str(error)
+            except OSError as error:
+                refused[file.name] = f"it cannot be read ({error.strerror})"
+            else:
+                found.setdefault(lora.name, lora)
+    return list(found.values()), refused
+
+
+def inspect(file: Path, name: str | None = None) -> Lora:
+    """What the header of a LoRA says, which is called `name`, or as its file. Raises Unusable with the reason where it
+    is none for the models here.
+    """
+    stat = file.stat()
+    try:
+        return _inspected(file, name or file.stem, stat.st_size, stat.st_mtime_ns)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise Unusable(f"it is damaged ({type(error).__name__})") from None
+
+
+@functools.lru_cache(maxsize=256)
+def _inspected(file: Path, name: str, size: int, changed: int) -> Lora:
+    """The same for a file that has not changed."""
+    del size, changed
+    if file.suffix != ".safetensors":
+        raise Unusable("it is no safetensors file, and others can run code when they are read")
+    if not file.is_file():
+        raise Unusable("it is no file")
+    if not NAME.fullmatch(name):
+        raise Unusable("its name has other signs than letters, digits, spaces, dots, + and -")
+    header = _header(file)
+    metadata = header.pop("__metadata__", None) or {}
+    if len(header) > TENSORS_MOST:
+        raise Unusable(f"it has {len(header)} tensors, and a LoRA has {TENSORS_MOST} at the most")
+    if not header:
+        raise Unusable("it is empty")
+    kohya = any(key.startswith(("lora_unet_", "lora_transformer_")) for key in header)
+    tensors = [tensor for key, entry in header.items() if (tensor := _read(key, tuple(entry["shape"]), header))]
+    layers = _checked(tensors)
+    blocks = [int(match[2]) + 1 for layer in layers if (match := BLOCK.fullmatch(layer)) and match[1] == "blocks"]
+    original = any(".self_attn." in key or ".cross_attn." in key or ".ffn.0." in key for key in header)
+    said = " ".join(str(metadata.get(key, "")) for key in ("ss_base_model_version", "modelspec.architecture"))
+    return Lora(
+        name=name,
+        file=file,
+        bytes=file.stat().st_size,
+        style="kohya" if kohya else "original" if original else "diffusers",
+        layers=len(layers),
+        ranks=tuple(sorted({tensor.shape[0] for tensor in tensors if tensor.role == "down"})),
+        blocks=max(blocks, default=0),
+        width=_width(tensors, r"attn[12]\.to_(q|out\.0)|ffn\.net\.2", "up", 0),
+        ffn_width=_width(tensors, r"ffn\.net\.0\.proj", "up", 0),
+        sees_pictures=any("add_k_proj" in layer for layer in layers),
+        tensors=tuple(tensors),
+        said=said.strip()[:80],
+    )
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """The header of a safetensors file, whose length must be what it promises."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        start = stream.read(8)
+        length = int.from_bytes(start, "little")
+        if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+            raise Unusable("it is a pickle with another name, which can run code when it is read")
+        if 8 + length > size:
+            raise Unusable("it is cut short or damaged, or no safetensors file at all")
+        if length > HEADER_LIMIT:
+            raise Unusable(f"its header has {length} bytes, and {HEADER_LIMIT} are the most")
+        try:
+            header = json.loads(stream.read(length))
+        except ValueError:
+            raise Unusable("it is damaged: its header is no JSON") from None
+    if not isinstance(header, dict):
+        raise Unusable("it is damaged: its header is no list of tensors")
+    ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+    if ends and 8 + length + max(ends) != size:
+        raise Unusable("it is cut short or damaged")
+    return header
+
+
+def _read(key: str, shape: tuple[int, ...], header: Mapping[str, Any]) -> Tensor | None:
+    """What a tensor is; None for one that changes nothing here."""
+    for sign, kind in OTHER_KINDS.items():
+        if sign in key:
+            raise Unusable(f"it is a {kind} ({key[:80]}), and only LoRAs are known here")
+    bare = key
+    for prefix in PREFIXES:
+        bare = bare.removeprefix(prefix)
+    role = next((role for role in sorted(ROLES, key=len, reverse=True) if bare.endswith(f".{role}")), None)
+    layer = _layer(bare.removesuffix(f".{role}")) if role else None
+    if layer is None or role is None:
+        if bare.endswith(("modulation", "modulation.diff")):
+            return None  # tables that some tools write along; nothing here adds to them
+        raise Unusable(_stranger(key))
+    return Tensor(key, layer, ROLES[role], shape)
+
+
+def _layer(named: str) -> str | None:
+    """The name of a layer as diffusers has it, from that of any style; None where no such layer is."""
+    if "." not in named.removeprefix("vace_"):
+        named = _dotted(named)
+    match = BLOCK.fullmatch(named)
+    if match is None:
+        return named if named in ELSEWHERE.values() else ELSEWHERE.get(named)
+    inner = IN_BLOCKS.get(match[3], match[3] if match[3] in IN_BLOCKS.values() else None)
+    return f"{match[1]}.{match[2]}.{inner}" if inner else None
+
+
+def _dotted(named: str) -> str:
+    """Kohya's names have underscores for dots: `blocks_3_self_attn_q` is `blocks.3.self_attn.q`."""
+    match = re.fullmatch(r"((?:vace_)?blocks)_(\d+)_(.+)", named)
+    known = {name.replace(".", "_"): name for name in (*IN_BLOCKS, *IN_BLOCKS.values())}
+    if match:
+        return f"{match[1]}.{match[2]}.{known.get(match[3], match[3])}"
+    elsewhere = {name.replace(".", "_"): name for name in (*ELSEWHERE, *ELSEWHERE.values())}
+    return elsewhere.get(named, named)
+
+
+def _stranger(key: str) -> str:
+    for sign, family in OTHER_FAMILIES.items():
+        if sign in key:
+            return f"it was made for {family} ({key[:80]})"
+    return f"it changes {key[:80]!r}, which no model here has"
+
+
+def _checked(tensors: Iterable[Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The tensors by layer and role. Raises Unusable where they do not belong together."""
+    layers: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for tensor in tensors:
+        if tensor.role in layers[tensor.layer]:
+            raise Unusable(f"it changes {tensor.layer} twice")
+        layers[tensor.layer][tensor.role] = tensor
+    for layer, roles in layers.items():
+        down, up = roles.get("down"), roles.get("up")
+        if (down is None) != (up is None):
+            raise Unusable(f"it has only one half of the change of {layer}")
+        if down and up:
+            if len(down.shape) != 2 or len(up.shape) != 2 or down.shape[0] != up.shape[1]:
+                raise Unusable(f"the halves of its change of {layer} do not fit: {down.shape} and {up.shape}")
+            if not 0 < down.shape[0] <= RANK_MOST:
+                raise Unusable(f"its change of {layer} has rank {down.shape[0]}, and {RANK_MOST} is the most")
+        elif set(roles) == {"alpha"}:
+            raise Unusable(f"it has only a scale for {layer}")
+    if not any("down" in roles or "full" in roles for roles in layers.values()):
+        raise Unusable("it changes no layer")
+    return layers
+
+
+def _width(tensors: Iterable[Tensor], layer: str, role: str, side: int) -> int:
+    """How wide a layer of that name is on that side; 0 where it is not changed."""
+    pattern = re.compile(rf"blocks\.\d+\.({layer})")
+    widths = {t.shape[side] for t in tensors if t.role == role and pattern.fullmatch(t.layer)}
+    if len(widths) > 1:
+        raise Unusable(f"its layers are of different widths: {sorted(widths)}")
+    return widths.pop() if widths else 0
+
+
+def sha256(file: Path) -> str:
+    """Of its bytes, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class Shelf:
+    """The LoRAs of some folders, looked at again where a file has changed. New ones go to the first folder."""
+
+    def __init__(self, models: Sequence[Path], trash: Path, reserve_bytes: int) -> None:
+        self._models, self._trash, self._reserve = models, trash / FOLDER, reserve_bytes
+        self._hashes: dict[tuple[str, int, int], str] = {}
+
+    @property
+    def _folder(self) -> Path:
+        return self._models[0] / FOLDER
+
+    def all(self) -> tuple[list[Lora], dict[str, str]]:
+        """See `find_loras`."""
+        return find_loras(self._models)
+
+    def get(self, name: str) -> Lora:
+        """The LoRA of that name. Raises NotFound, with the reason where a file of that name cannot be used."""
+        found, refused = self.all()
+        for lora in found:
+            if lora.name == name:
+                return lora
+        reason = refused.get(f"{name}.safetensors")
+        if reason:
+            raise NotFound(f"The LoRA {name[:80]!r} cannot be used: {reason};", hint="choose another one.")
+        known = ", ".join(lora.name for lora in found[:20])
+        hint = f"here are {known}." if known else f"put its safetensors file into models/{FOLDER}."
+        raise NotFound(f"No LoRA {name[:80]!r} is here;", hint=hint)
+
+    def sha256(self, lora: Lora) -> str:
+        """Of its file, worked out once."""
+        stat = lora.file.stat()
+        named = (str(lora.file), stat.st_size, stat.st_mtime_ns)
+        if named not in self._hashes:
+            self._hashes[named] = sha256(lora.file)
+        return self._hashes[named]
+
+    def receive(self, filename: str) -> Incoming:
+        """Room for a new one, called as its file; see there. Raises InvalidRequest, Conflict."""
+        stem = filename.removesuffix(".safetensors")
+        if not NAME.fullmatch(stem):
+            raise InvalidRequest(
+                f"{filename[:80]!r} is no name for a LoRA;", hint="use letters, digits, spaces, dots, + and -."
+            )
+        target = self._folder / f"{stem}.safetensors"
+        if target.exists():
+            raise Conflict(f"A LoRA {stem!r} is here already;", hint="remove it first, or give this one another name.")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return Incoming(target, self._reserve)
+
+    def add(self, file: Path) -> Lora:
+        """Copy a file that lies elsewhere on this machine. Raises as `receive` and what it gives do."""
+        if not file.is_file():
+            raise InvalidRequest(f"{file}: there is no such file;", hint="check the path.")
+        with self.receive(file.name) as incoming, file.open("rb") as source:
+            while chunk := source.read(2**20):
+                incoming.write(chunk)
+            return incoming.accept()
+
+    def remove(self, name: str, *, for_good: bool = False) -> None:
+        """Into the trash of models, or away at once. Raises NotFound, or Conflict for one of another folder."""
+        file = self._folder / f"{name}.safetensors"
+        if not NAME.fullmatch(name) or not file.is_file():
+            self.get(name)
+            raise Conflict(f"{name} belongs to another folder;", hint="it is not removed here.")
+        if for_good:
+            file.unlink()
+            return
+        self._trash.mkdir(parents=True, exist_ok=True)
+        file.replace(self._trash / file.name)
+        os.utime(self._trash)
+
+    def restore(self, name: str) -> None:
+        """Back from the trash. Raises NotFound or Conflict."""
+        file, target = self._trash / f"{name}.safetensors", self._folder / f"{name}.safetensors"
+        if not NAME.fullmatch(name) or not file.is_file():
+            raise NotFound(f"No LoRA {name[:80]!r} is in the trash;", hint="it stays there for a week.")
+        if target.exists():
+            raise Conflict(f"A LoRA {name!r} is here already;", hint="remove it first.")
+        file.replace(target)
+
+
+class Incoming:
+    """A LoRA on its way here: `write` its pieces, then `accept`. Nothing of it stays behind the context otherwise."""
+
+    def __init__(self, target: Path, reserve_bytes: int) -> None:
+        self._target, self._reserve = target, reserve_bytes
+        self._part = target.with_name(f".{os.urandom(8).hex()}{target.suffix}")
+        self._file = self._part.open("xb")
+
+    def __enter__(self) -> Incoming:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._file.close()
+        self._part.unlink(missing_ok=True)
+
+    def write(self, data: bytes) -> None:
+        """Append the next piece. Raises NotEnoughSpace."""
+        if len(data) + self._reserve > shutil.disk_usage(self._part.parent).free:
+            raise NotEnoughSpace("There is no room for the LoRA;", hint="make room, then send it again.")
+        self._file.write(data)
+
+    def accept(self) -> Lora:
+        """Keep it, if it is a LoRA for models here; InvalidRequest otherwise."""
+        self._file.close()
+        try:
+            inspect(self._part, self._target.stem)
+        except Unusable as error:
+            raise InvalidRequest(f"{self._target.stem} cannot be used: {error};", hint="send another file.") from None
+        replace_file(self._part, self._target)
+        return inspect(self._target)
