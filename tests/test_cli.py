@@ -9,6 +9,7 @@ from backend import cli
 from backend.core.prompts import expand
 from backend.media.probe import probe
 from tests.library.hub import Hub
+from tests.lora_files import write_lora
 from tests.tiny_checkpoints import build_checkpoint
 
 SMALL = ["--resolution", "128x96", "--num-frames", "16", "--steps", "10", "--seed", "1"]
@@ -328,6 +329,28 @@ def test_a_short_prompt_is_made_longer(run):
     assert run("expand", "A boat", "--model", "synthetic", "--take", "3")[1] != out
     code, _, err = run("expand", " ", "--model", "synthetic")
     assert (code, "prompt is missing" in err) == (2, True)
+
+
+def test_a_lora_is_added_listed_used_removed_and_restored(run, settings, tmp_path):
+    build_checkpoint(settings.models / "random-df", "df")
+    assert run("loras", "add", write_lora(tmp_path / "grain.safetensors"))[:2] == (
+        0,
+        "grain is here: 20 layers. Use it with generate --lora 'grain'.\n",
+    )
+    (settings.models / "loras/old.pt").write_bytes(b"x")
+    code, out, err = run("loras", "list")
+    assert re.search(r"grain +width 24 +20 +4 ", out)
+    assert (code, "old.pt: it is no safetensors file" in err) == (0, True)
+    small = ["--model", "random-df", "--resolution", "64x64", "--num-frames", "16", "--steps", "10", "--seed", "1"]
+    code, out, _ = run("generate", "--prompt", "x", *small, "--lora", "grain:0.5", "--json")
+    job = json.loads(out.splitlines()[-1])
+    assert (code, job["request"]["loras"]) == (0, [{"name": "grain", "strength": [0.5]}])
+    assert len(job["plan"]["loras"][0]["sha256"]) == 64
+    assert "No LoRA 'nope' is here" in run("generate", "--prompt", "x", *small, "--lora", "nope")[2]
+    assert run("loras", "remove", "grain")[0] == 0
+    assert run("loras", "restore", "grain")[:2] == (0, "grain is back.\n")
+    assert run("loras", "remove", "grain", "--for-good")[0] == 0
+    assert run("loras", "add", tmp_path / "none.safetensors")[0] == 2
 
 
 def test_a_model_is_tried_and_what_is_wrong_is_told(run, settings):

@@ -19,6 +19,8 @@ from backend.core.schema import parse_request
 from backend.jobs.job import JobError
 from backend.library.downloads import Download, DownloadState
 from backend.media.writer import write_live
+from tests.lora_files import write_lora
+from tests.tiny_checkpoints import build_checkpoint
 from ui import form, words
 from ui import studio as seen
 from ui.studio import film_so_far
@@ -551,6 +553,39 @@ def test_a_language_model_that_gives_nothing_is_said_and_the_rules_help(app, gen
     app.button(key="expand_prompt").click().run()
     assert app.text_area(key="form_prompt").value == "A fox at sea"
     assert any("Parrot answered nothing" in toast.value for toast in app.toast)
+
+
+def test_loras_that_fit_are_chosen_each_with_a_strength(app, generator, tmp_path, monkeypatch):
+    monkeypatch.setattr(video_generator, "CATALOG_KEEP_S", 0)
+    build_checkpoint(generator.settings.models / "random-df", "df")
+    for name in ("grain", "noir"):
+        generator.loras.add(write_lora(tmp_path / f"{name}.safetensors"))
+    (generator.settings.models / "loras/old.pt").write_bytes(b"x")
+    visit(app, "ui/models.py")
+    assert "fits random-df" in shown(app).replace("\\", "")
+    assert "old.pt cannot be used" in "".join(one.value for one in app.warning).replace("\\", "")
+    visit(app, "ui/create.py")
+    assert "form_loras" not in [box.key for box in app.multiselect]  # the sketch has no layers
+    app.session_state["form_to_restore"] = {"model": "random-df", "num_frames": 128, "prompt": "A boat"}
+    app.run()
+    assert app.multiselect(key="form_loras").options == ["grain", "noir"]
+    app.multiselect(key="form_loras").set_value(["grain"]).run()
+    app.slider(key="form_strength_0_grain").set_value(0.5).run()
+    generator.pause_queue(True)
+    app.button(key="generate").click().run()
+    app.toggle(key="form_lora_windows").set_value(True).run()
+    app.slider(key="form_strength_1_grain").set_value(-0.25).run()
+    time.sleep(1.6)  # not the second click of a double one
+    app.button(key="generate").click().run()
+    jobs = generator.active()
+    assert [job.request.loras[0].strength for job in jobs] == [(0.5,), (0.5, -0.25)]
+    for job in jobs:
+        generator.cancel(job.id)
+    visit(app, "ui/models.py")
+    app.button(key="remove_lora_grain").click().run()
+    assert [lora.name for lora in generator.loras.all()[0]] == ["noir"]
+    visit(app, "ui/create.py")
+    assert not app.exception
 
 
 def test_the_models_page_tells_what_is_here_what_fits_and_fetches_what_is_asked_for(app, generator, monkeypatch):

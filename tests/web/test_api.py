@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.lora_files import write_lora
 from tests.pace import within
 
 SMALL = {
@@ -486,3 +487,48 @@ def test_a_model_that_a_film_needs_is_not_removed(client, generator):
     submit(client, model="synthetic")
     answer = client.delete("/api/v1/models/synthetic")
     assert (answer.status_code, "A film that waits" in answer.json()["error"]["message"]) == (409, True)
+
+
+def test_a_lora_comes_is_listed_goes_and_comes_back(client, generator, tmp_path):
+    file = write_lora(tmp_path / "grain.safetensors", rank=4)
+    large = write_lora(tmp_path / "large.safetensors", rank=1024)
+    assert large.stat().st_size > 2**20  # more than any other body may have
+    for name in (file, large):
+        answer = client.post("/api/v1/loras", params={"filename": name.name}, content=name.read_bytes())
+        assert (answer.status_code, answer.json()["id"], answer.json()["kind"]) == (201, name.stem, "lora")
+    assert client.post("/api/v1/loras", params={"filename": file.name}, content=file.read_bytes()).status_code == 409
+    (generator.settings.models / "loras/evil.pt").write_bytes(b"x")
+    listed = client.get("/api/v1/loras").json()
+    assert [(lora["name"], lora["ranks"]) for lora in listed["loras"]] == [("grain", [4]), ("large", [1024])]
+    assert "can run code" in listed["refused"]["evil.pt"]
+    assert client.delete("/api/v1/loras/grain").json() == {"removed": "grain"}
+    assert client.delete("/api/v1/loras/grain").status_code == 404
+    assert client.post("/api/v1/loras/grain/restore").json() == {"restored": "grain"}
+    assert client.delete("/api/v1/loras/grain", params={"for_good": True}).status_code == 200
+    assert client.post("/api/v1/loras/grain/restore").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("x.safetensors", b"PK\x03\x04" + b"0" * 40, "is a pickle with another name"),
+        ("x.safetensors", b"", "cut short or damaged"),
+        ("../x.safetensors", b"x", "is no name for a LoRA"),
+        ("", b"x", "is no name for a LoRA"),
+        ("x.pt", b"PK\x03\x04" + b"0" * 40, "is a pickle"),
+    ],
+)
+def test_what_is_no_lora_is_refused_and_leaves_nothing(client, generator, name, content, words):
+    answer = client.post("/api/v1/loras", params={"filename": name}, content=content)
+    assert answer.status_code == 422
+    assert words in answer.json()["error"]["message"]
+    folder = generator.settings.models / "loras"
+    assert not folder.exists() or not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("route", ["uploads", "loras"])
+def test_a_file_that_says_it_is_too_large_is_refused_at_once(client, route):
+    answer = client.post(
+        f"/api/v1/{route}", params={"filename": "a.png"}, content=b"x", headers={"content-length": "9" * 13}
+    )
+    assert (answer.status_code, "is larger than" in answer.json()["error"]["message"]) == (422, True)
