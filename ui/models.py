@@ -182,7 +182,12 @@ def lora_words(lora: Lora) -> str:
     fits = [spec.title for spec in studio().models() if lora.misfit(spec) is None]
     made_for = f"fits {', '.join(fits)}" if fits else f"fits no model here (it is for models of width {lora.width})"
     return " · ".join(
-        [f"{lora.layers} layers, {ranks}", size(lora.bytes), made_for, *([lora.said] if lora.said else [])]
+        [
+            f"{lora.layers} layers, {ranks}",
+            size(lora.bytes),
+            made_for,
+            *([f"made with {lora.said}, it says"] if lora.said else []),
+        ]
     )
 
 
