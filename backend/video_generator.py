@@ -8,6 +8,7 @@ progress up, cancel or pause down.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import logging
 import os
@@ -20,7 +21,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -42,14 +43,14 @@ from backend.core.registry import MODELS, SYNTHETIC, ModelSpec
 from backend.core.schema import GenerationRequest, parse_request
 from backend.jobs import room, tidying
 from backend.jobs.engine import Engine, Report, Reporter
-from backend.jobs.history import open_history
+from backend.jobs.history import copy_history, metadata_of, open_history
 from backend.jobs.job import ACTIVE, ENDED, Artifact, Job, JobError, JobState
 from backend.jobs.render import Render
 from backend.jobs.room import Room, Spare, is_disk_full, is_of_the_disk
 from backend.jobs.runner import run_job
-from backend.jobs.store import StoreDamaged, Tally
+from backend.jobs.store import DEATH, WITH_ALL, StoreDamaged, Tally
 from backend.jobs.tidying import Tidying
-from backend.library.checkpoints import Checkpoint, find_checkpoints
+from backend.library.checkpoints import Checkpoint, find_checkpoints, look_for_checkpoints
 from backend.library.downloads import Downloads
 from backend.library.instruct import find_instruct_models, rewrite
 from backend.library.loras import Lora, Shelf
@@ -59,7 +60,7 @@ from backend.skyreels_integration import SkyReelsEngine
 from backend.synthetic import SyntheticEngine
 from backend.system import logs
 from backend.system.monitoring import Monitor, machine
-from backend.system.supervisor import RESTART
+from backend.system.supervisor import FIRST, RESTART, SUPERVISED
 from backend.utils import make_folders
 
 log = logging.getLogger(__name__)
@@ -100,9 +101,11 @@ class VideoGenerator:
                 hint="use that one, stop it, or give this one its own folder with --data.",
             ) from None
         except OSError as error:  # a full disk too, which `is_disk_full` finds in the chain
+            way_out = "it must be a file that this user may write; remove what is there."
+            if error.errno == errno.EROFS:
+                way_out = "make the data folder writable, or name another with --data."
             raise StudioError(
-                f"The lock outputs/{settings.lock.name} cannot be taken ({error.strerror});",
-                hint="it must be a file that this user may write; remove what is there.",
+                f"The lock outputs/{settings.lock.name} cannot be taken ({error.strerror});", hint=way_out
             ) from None
         spare = Spare(settings.spare)
         try:
@@ -132,7 +135,9 @@ class VideoGenerator:
             if self._thread is not None:
                 return
             self._log_file = logs.write_to_file(self.settings.log)
-            for job in self.store.recover(functools.partial(logs.last_lines, self.settings.log)):
+            # A first child of the supervisor finds what was killed together with the supervisor before.
+            death = WITH_ALL if os.environ.get(SUPERVISED) == FIRST else DEATH
+            for job in self.store.recover(functools.partial(logs.last_lines, self.settings.log), death=death):
                 log.warning("job %s: was running when the studio ended; now %s", job.id, job.state.value)
             self.monitor.start()
             self.downloads.start()
@@ -156,6 +161,9 @@ class VideoGenerator:
         if self._log_file is not None:
             logs.stop_writing(self._log_file)
         self.monitor.stop()
+        if self._thread is not None:
+            with contextlib.suppress(OSError, sqlite3.Error, StudioError):  # a full disk, or none any more
+                copy_history(self.store, self.settings.copies)
         self.store.close()
         self._lock_file.release()
 
@@ -168,6 +176,11 @@ class VideoGenerator:
     def checkpoints(self) -> list[Checkpoint]:
         """The models that are here, with their folders."""
         return list(self._catalogued().values())
+
+    def left_out(self) -> dict[str, str]:
+        """The folders in models/ that look like a model and cannot be used, each with the reason."""
+        _, found = look_for_checkpoints(self.settings.model_folders)
+        return {folder.name: reason for folder, reason in found.items()}
 
     def catalog(self, all: bool = False) -> list[tuple[ModelSpec, bool]]:
         """The models that are here; with `all`, also those that can be fetched, which are not."""
@@ -363,11 +376,16 @@ class VideoGenerator:
         return self.tidying.empty_trash()
 
     def file(self, job_id: str, name: str) -> Path:
-        """A file of a finished film: `video.mp4`, `thumbnail.jpg` or `metadata.json`. Raises NotFound."""
+        """A file of a finished film: `video.mp4` or `thumbnail.jpg`. Raises NotFound."""
         job = self.job(job_id)
         if job.artifact is None:
             raise _no_file(job, name)
         return _existing(job, self.settings.outputs / job.id / name)
+
+    def metadata(self, job_id: str) -> dict[str, Any]:
+        """The recipe of a finished film, from its sidecar or from the film itself. Raises NotFound."""
+        video = self.file(job_id, VIDEO)
+        return metadata_of(video.parent)
 
     def preview(self, job_id: str) -> Path:
         """The film, or while it is made the MP4 of its first seconds. Raises NotFound."""
@@ -637,7 +655,12 @@ def _existing(job: Job, path: Path) -> Path:
 
 
 def _no_file(job: Job, name: str) -> NotFound:
-    return NotFound(f"Job {job.id} has no {name};", hint=f"it is {job.state.value}.")
+    if job.artifact is None or job.trashed_at is not None:
+        where = "in the trash" if job.trashed_at is not None else job.state.value
+        return NotFound(f"Job {job.id} has no {name};", hint=f"it is {where}.")
+    return NotFound(
+        f"{name} of job {job.id} is no longer in outputs/;", hint="put it back, or make the film again and delete this."
+    )
 
 
 def _is_file(path: Path, inode: int) -> bool:

@@ -294,7 +294,7 @@ def file_field(field: str, kind: str, label: str) -> None:
         )
         what = f"{upload.width}x{upload.height}"
         if upload.kind == "video":
-            what += f", {upload.frames} frames at {upload.fps:g} fps"
+            what += f", {upload.frames} frames at {upload.fps:g} fps, without its sound"
         words.markdown(f"**{label}**  \n{plain(shortened(upload.filename, 40))}")
         words.caption(f"{what}. Shown as it will be used.")
         if words.button("Remove", key=f"remove_{field}", icon=":material/close:", type="tertiary"):

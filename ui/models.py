@@ -65,6 +65,12 @@ def here() -> None:
                     action("Remove", ":material/delete:", f"remove_{spec.id}", lambda i=spec.id: remove(i))
 
 
+def left_out() -> None:
+    """What lies in models/ and cannot be used."""
+    for name, reason in studio().left_out().items():
+        st.warning(plain(f"{name} cannot be used: {reason}."), icon=":material/block:")
+
+
 def remove(model_id: str) -> None:
     studio().remove_model(model_id)
     st.toast("In the trash for a week", icon=":material/delete:")
@@ -200,6 +206,7 @@ form.prepare()
 header("Models", "What is here, what fits this machine, and what one click fetches.")
 under_way()
 here()
+left_out()
 loras()
 trash()
 to_fetch()

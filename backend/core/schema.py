@@ -375,16 +375,24 @@ def explain(errors: Sequence[Any]) -> InvalidRequest:
     path = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
     field, value, context = ".".join(path) or None, error.get("input"), error.get("ctx", {})
     shown = f"{value!r}"[:80] if isinstance(value, str | list | dict) else f"{value}"
-    shown = shown.lower() if isinstance(value, bool) else shown  # as JSON has it
+    shown = shown.lower() if isinstance(value, bool) else "null" if value is None else shown  # as JSON has it
     kind = error["type"]
     if kind == "json_invalid":
         reason = context.get("error", "it cannot be read")
         return InvalidRequest(f"The body is not JSON ({reason});", hint="send a JSON object with the request's fields.")
+    if not path and kind == "model_attributes_type" and isinstance(value, str | bytes):
+        return InvalidRequest(
+            "The body is not said to be JSON;", hint="send it with the header Content-Type: application/json."
+        )
     if not path and kind in ("missing", "model_attributes_type", "model_type"):
         return InvalidRequest(
             "The body is no JSON object;", hint='send the request\'s fields, such as {"prompt": ...}.'
         )
     bounds = _bounds_of(path)
+    if kind == "missing" and path[0] != "loras":
+        return InvalidRequest(f"{field} is missing;", hint="send it.", field=field)
+    if kind in ("model_type", "model_attributes_type") and path[0] != "loras":
+        return InvalidRequest(f"{field}={shown} is no object;", hint="send {...}, or leave it out.", field=field)
     if kind == "extra_forbidden":
         parts: dict[str, type[BaseModel]] = {"skyreels": SkyReelsOptions, "loras": LoraUse}
         known = (parts.get(path[0], GenerationRequest) if len(path) > 1 else GenerationRequest).model_fields

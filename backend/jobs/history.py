@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -22,9 +23,10 @@ from backend.core.errors import Conflict, NotEnoughSpace, NotFound, StudioError
 from backend.core.ids import is_id
 from backend.core.schema import GenerationRequest
 from backend.durable import replace_file
-from backend.jobs.job import ARTIFACT, PLAN, Job, JobState
+from backend.jobs.job import ARTIFACT, PLAN, Artifact, Job, JobState
 from backend.jobs.store import MAKE_ROOM, Store, StoreDamaged
-from backend.media.outputs import TRASH, read_metadata
+from backend.media.outputs import THUMBNAIL, TRASH, VIDEO, read_metadata
+from backend.media.writer import read_recipe
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +94,40 @@ def copy_history(store: Store, folder: Path) -> None:
             old.unlink()
 
 
+def metadata_of(film: Path) -> dict[str, Any]:
+    """What a film's folder says of it: its sidecar, or where that cannot be read, the recipe in the video itself.
+
+    Raises NotFound where neither says anything.
+    """
+    try:
+        return read_metadata(film)
+    except NotFound:
+        return _recipe_in(film)
+
+
+def _recipe_in(film: Path) -> dict[str, Any]:
+    """What the video in the folder says, in the form of a sidecar. Raises NotFound."""
+    try:
+        recipe = read_recipe(film / VIDEO) or {}
+        plan = PLAN.validate_python(recipe["plan"])
+        size = (film / VIDEO).stat().st_size
+    except (StudioError, LookupError, ValidationError, OSError):
+        raise NotFound(f"{film.name} has no recipe that can be read;", hint="its video may still be there.") from None
+    artifact = Artifact(
+        video=f"outputs/{film.name}/{VIDEO}",
+        thumbnail=f"outputs/{film.name}/{THUMBNAIL}",
+        width=plan.width,
+        height=plan.height,
+        frames=plan.total_frames,
+        fps=plan.fps,
+        bytes=size,
+        model=plan.model,
+        engine=plan.engine,
+        render_s=0.0,
+    )
+    return recipe | {"artifact": ARTIFACT.dump_python(artifact, mode="json")}
+
+
 def _number(copy: Path) -> int:
     return int(re.sub(r"\D", "", copy.stem) or 0)
 
@@ -152,8 +188,8 @@ def _write_newest(part: Path, candidates: list[Path]) -> str:
 
 def _add_films(store: Store, outputs: Path) -> int:
     """Add the films that the store lacks, and have those in the trash be in it; how many were added."""
-    added = sum(store.adopt(job) for job in _films(store, outputs, trashed=False))
-    added += sum(store.adopt(job) for job in _films(store, outputs / TRASH, trashed=True))
+    added = sum(_add_film(store, film, trashed=False) for film in _lacking(store, outputs))
+    added += sum(_add_film(store, film, trashed=True) for film in _lacking(store, outputs / TRASH))
     for folder in outputs.glob(f"{TRASH}/*"):
         with contextlib.suppress(NotFound, Conflict):
             if store.get(folder.name).trashed_at is None:
@@ -161,24 +197,34 @@ def _add_films(store: Store, outputs: Path) -> int:
     return added
 
 
-def _films(store: Store, folder: Path, *, trashed: bool) -> Iterator[Job]:
-    """What the films there that the store lacks say of themselves; one that says nothing readable stays as it is."""
+def _lacking(store: Store, folder: Path) -> Iterator[Path]:
     for film in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if not is_id(film.name) or store.has(film.name) or film.is_symlink():
-            continue
+        if is_id(film.name) and not store.has(film.name) and not film.is_symlink():
+            yield film
+
+
+def _add_film(store: Store, film: Path, *, trashed: bool) -> bool:
+    """Add a film from what its folder says of it; one that says nothing readable stays as it is."""
+    for read in (read_metadata, _recipe_in):
         try:
-            metadata, moved_at = read_metadata(film), film.stat().st_mtime
-            yield Job(
-                id=film.name,
-                state=JobState.SUCCEEDED,
-                request=GenerationRequest.model_validate(metadata["request"]),
-                plan=PLAN.validate_python(metadata["plan"]),
-                created_at=float(metadata["created_at"]),
-                position=0.0,
-                attempts=1,
-                finished_at=moved_at,
-                trashed_at=moved_at if trashed else None,
-                artifact=ARTIFACT.validate_python(metadata["artifact"]),
-            )
+            if store.adopt(_job_of(film, read(film), trashed=trashed)):
+                return True
         except (NotFound, LookupError, TypeError, ValueError, ValidationError, OSError, RecursionError) as error:
             log.warning("the recipe of film %s cannot be read: %s", film.name, error)
+    return False
+
+
+def _job_of(film: Path, metadata: dict[str, Any], *, trashed: bool) -> Job:
+    moved_at = film.stat().st_mtime
+    return Job(
+        id=film.name,
+        state=JobState.SUCCEEDED,
+        request=GenerationRequest.model_validate(metadata["request"]),
+        plan=PLAN.validate_python(metadata["plan"]),
+        created_at=float(metadata["created_at"]),
+        position=0.0,
+        attempts=1,
+        finished_at=moved_at,
+        trashed_at=moved_at if trashed else None,
+        artifact=ARTIFACT.validate_python(metadata["artifact"]),
+    )

@@ -86,7 +86,7 @@ class Job:
     created_at: float
     position: float
     attempts: int = 0
-    deaths: int = 0
+    deaths: int = 0  # each counts as `store.DEATH` or less
     started_at: float | None = None
     finished_at: float | None = None
     trashed_at: float | None = None

@@ -44,7 +44,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SCHEMA_VERSION = 1
-DEATHS_TO_QUARANTINE = 3
+DEATH = 4  # what a death counts; and where the whole studio was killed with it, so that the job need not be the reason
+WITH_ALL = 1
+DEATHS_TO_QUARANTINE = 3 * DEATH
 BUSY_S = 5.0  # how long another program may hold the file
 LEAST_FREE_BYTES = 2**20  # with less, an error of the disk is taken for a full one
 MAKE_ROOM = "delete films and empty the trash, or make room in another way; then it goes on."
@@ -307,22 +309,24 @@ class Store:
             *(ERROR.dump_json(why).decode() if why else None, job.id, job.attempts),
         )
 
-    def recover(self, last_words: Callable[[str], tuple[str, ...]] = lambda _: ()) -> list[Job]:
+    def recover(self, last_words: Callable[[str], tuple[str, ...]] = lambda _: (), *, death: int = DEATH) -> list[Job]:
         """Queue again what a dead process left RUNNING; the third death of a job quarantines it, with `last_words`, the
-        end of the log about it.
+        end of the log about it. `death` is what this one counts.
 
         An attempt that saved where it stood got further than the one before, so its death counts as the first.
         """
         with self._lock:
             rows = self._all(
-                "UPDATE jobs SET deaths = CASE WHEN json_extract(progress, '$.saved_at') IS NULL THEN deaths + 1"
-                " ELSE 1 END WHERE state = 'running' RETURNING *"
+                "UPDATE jobs SET deaths = CASE WHEN json_extract(progress, '$.saved_at') IS NULL THEN deaths + ?"
+                " ELSE ? END WHERE state = 'running' RETURNING *",
+                death,
+                death,
             )
             for row in rows:
                 if row["deaths"] >= DEATHS_TO_QUARANTINE:
                     error = JobError.of(
                         "quarantined",
-                        f"The studio died {row['deaths']} times at the same place of this job; it is set aside.",
+                        "The studio died several times before this job had saved any further; it is set aside.",
                         "Retry it: it goes on from its last saved step. If it ends the studio again, lower its size.",
                         last_words(row["id"]),
                     )

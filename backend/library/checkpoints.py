@@ -71,23 +71,39 @@ def find_checkpoints(folders: Iterable[Path]) -> list[Checkpoint]:
     A folder named like a released checkpoint gets the registry's row, any other a row made from its configuration. A
     folder that cannot be used is left out with a line in the log; of two with the same id the first stays.
     """
+    found, left_out = look_for_checkpoints(folders)
+    for folder, reason in left_out.items():
+        log.warning("checkpoint %s is left out: %s", folder, reason)
+    return found
+
+
+def look_for_checkpoints(folders: Iterable[Path]) -> tuple[list[Checkpoint], dict[Path, str]]:
+    """See `find_checkpoints`; and the folders that cannot be used, each with the reason and the way out."""
     found: dict[str, Checkpoint] = {}
+    left_out: dict[Path, str] = {}
     for folder in _candidates(folders):
         try:
             checkpoint = Checkpoint(read_spec(folder), folder)
         except Exception as error:  # whatever a file of somebody else's can make a reader say
-            log.warning("checkpoint %s is left out: %s", folder, _reason(error))
+            left_out[folder] = _reason(error)
             continue
         first = found.setdefault(checkpoint.spec.id, checkpoint)
         if first.folder.resolve() != folder.resolve():
-            log.warning("checkpoint %s is left out: %s has the same id, %s", folder, first.folder, first.spec.id)
-    return list(found.values())
+            left_out[folder] = f"{first.folder.name} has the same id, {first.spec.id}; remove one, or rename it"
+    return list(found.values()), left_out
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, Damaged):
+        return str(error)
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename} cannot be read ({error.strerror}); mend its rights, or download it again"
-    return str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}"
+        name = "/".join(Path(error.filename).parts[-2:])
+        return f"{name} cannot be read ({error.strerror}); mend its rights, or download it again"
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        return "one of its JSON files is damaged; download it again"
+    if isinstance(error, KeyError):
+        return f"one of its JSON files lacks {error}; download it again"
+    return f"its files are not as they should be ({type(error).__name__}: {error}); download it again"
 
 
 def _candidates(folders: Iterable[Path]) -> Iterator[Path]:

@@ -245,13 +245,15 @@ def check_video() -> Check:
 
 
 def check_models(settings: Settings) -> Check:
-    from backend.library.checkpoints import find_checkpoints
+    from backend.library.checkpoints import look_for_checkpoints
 
-    found = find_checkpoints(settings.model_folders)
+    found, left_out = look_for_checkpoints(settings.model_folders)
+    for folder, reason in left_out.items():
+        return Check("Models", "warning", f"{folder.name} cannot be used", reason)
     titles = ", ".join(checkpoint.spec.title for checkpoint in found)
     if any(checkpoint.spec.repo_id for checkpoint in found):
         return Check("Models", "ok", titles)
-    way_out = f"put a SkyReels V2 checkpoint in diffusers format into {settings.models}"
+    way_out = f"put a checkpoint of SkyReels V2 or Wan in diffusers format into {settings.models}"
     return Check("Models", "warning", f"no released model; here are: {titles or 'only the sketch'}", way_out)
 
 

@@ -19,7 +19,8 @@ from types import FrameType
 log = logging.getLogger(__name__)
 
 RESTART = 75  # the exit status that asks for a fresh process (EX_TEMPFAIL of sysexits.h)
-SUPERVISED = "STUDIO_SUPERVISED"  # in the environment of the child
+SUPERVISED = "STUDIO_SUPERVISED"  # in the environment of the child: FIRST, or AGAIN after one that died before it
+FIRST, AGAIN = "1", "2"
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
 STEADY_S = 600.0  # a child that lived so long starts the waits anew
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -41,14 +42,14 @@ def supervise(command: Sequence[str]) -> int:
 
     for number in FORWARDED:
         signal.signal(number, forward)
-    wait_s = FIRST_WAIT_S
+    wait_s, life = FIRST_WAIT_S, FIRST
     while True:
         began = time.monotonic()
         # In a session of its own: Ctrl-C in the terminal reaches it once, through this process.
         child = subprocess.Popen(
-            command, env=os.environ | {SUPERVISED: "1"}, start_new_session=True, preexec_fn=_end_with_parent
+            command, env=os.environ | {SUPERVISED: life}, start_new_session=True, preexec_fn=_end_with_parent
         )
-        status = _wait(child)
+        status, life = _wait(child), AGAIN
         if told or (status >= 0 and status != RESTART):
             return status if status >= 0 else 128 - status
         if time.monotonic() - began > STEADY_S:

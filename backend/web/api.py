@@ -33,7 +33,7 @@ from backend.web.guard import HEADERS
 from backend.web.metrics import CONTENT_TYPE as METRICS_TYPE
 from backend.web.metrics import render_metrics
 
-MEDIA_TYPES = {"video.mp4": "video/mp4", "thumbnail.jpg": "image/jpeg", "metadata.json": "application/json"}
+MEDIA_TYPES = {"video.mp4": "video/mp4", "thumbnail.jpg": "image/jpeg"}
 NO_CACHE = {"Cache-Control": "no-cache"}  # the next answer may differ
 EVENT_EVERY_S = 0.5
 UPLOAD_IDLE_S = 60.0
@@ -227,9 +227,9 @@ def job_live(job_id: str, generator: Generator) -> Response:
 
 
 @api.get("/jobs/{job_id}/metadata", tags=["films"])
-def job_metadata(job_id: str, generator: Generator) -> FileResponse:
+def job_metadata(job_id: str, generator: Generator) -> dict[str, Any]:
     """The recipe of the film."""
-    return _file(generator, job_id, "metadata.json")
+    return generator.metadata(job_id)
 
 
 # --- the rest of the house ---
@@ -349,8 +349,11 @@ def show_upload(upload_id: str, generator: Generator) -> dict[str, Any]:
 
 @api.get("/models", tags=["models"])
 def models(generator: Generator, all: bool = False) -> dict[str, Any]:
-    """The models that can render here and now; with `all`, also those that can be fetched."""
-    return {"models": [spec.as_dict() | {"present": present} for spec, present in generator.catalog(all)]}
+    """The models that can render here and now, and why other folders in models/ cannot; with `all`, also those that can
+    be fetched.
+    """
+    found = [spec.as_dict() | {"present": present} for spec, present in generator.catalog(all)]
+    return {"models": found, "refused": generator.left_out()}
 
 
 @api.delete("/models/{model_id}", tags=["models"])

@@ -27,7 +27,7 @@ SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 STREAMLITS_UPLOADS = "upload_file"  # in the address of its own upload route, which no page of the studio uses
 HOST = re.compile(r"([^:@/\s]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 ORIGIN = re.compile(r"https?://(.+)")  # https: of a reverse proxy that keeps the Host
-ONCE = ("host", "origin", "sec-fetch-site")
+ONCE = ("host", "origin", "sec-fetch-site", "sec-fetch-mode")
 
 # Streamlit loads its components' scripts from blob: URLs and sets styles inline; nothing may come from another host.
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -52,6 +52,7 @@ HEADERS = (
     (b"x-frame-options", b"SAMEORIGIN"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
 )
 
 
@@ -96,11 +97,12 @@ class Guard:
         for name, values in found.items():
             if len(values) > 1:
                 return f"The request has {len(values)} headers {name.title()}; send one."
-        host, origin, site = ("".join(found[name]) for name in ONCE)
+        host, origin, site, mode = ("".join(found[name]) for name in ONCE)
         if host_name(host) not in self.hosts:
             return f"The host name {host[:80]!r} is not one of this studio's; use http://localhost."
         unsafe = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
-        if unsafe and site not in ("", "same-origin", "none"):  # none: no page at all, the person themselves
+        foreign = site not in ("", "same-origin", "none")  # none: no page at all, the person themselves
+        if foreign and (unsafe or mode != "navigate"):  # a link of theirs may be followed, no film of ours be shown
             return "A page of another site sent this request; only the studio's own pages may."
         if unsafe and found["origin"] and not _is_from(origin, host):
             return f"The origin {origin[:80]!r} is not this studio's; only its own pages may send this."

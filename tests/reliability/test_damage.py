@@ -42,6 +42,7 @@ def lived_in(tmp_path_factory) -> Path:
     copy_history(generator.store, generator.settings.copies)
     generator.submit(parse_request(SMALL | {"prompt": "after the copy"}))
     generator.stop()
+    copies_in(generator.settings.copies)[0].unlink()  # that of the stop, as if there had been none
     return data
 
 
@@ -294,7 +295,8 @@ BAD_RECIPES = {
 
 
 @pytest.mark.parametrize("kind", BAD_RECIPES)
-def test_a_bad_recipe_costs_at_most_its_own_film(folder, kind):
+def test_a_bad_sidecar_costs_no_film(folder, kind):
+    """The recipe in the film itself says the same."""
     settings = settings_of(folder)
     first, second = sorted(path for path in settings.outputs.iterdir() if (path / "metadata.json").exists())
     text = (first / "metadata.json").read_text()
@@ -304,8 +306,7 @@ def test_a_bad_recipe_costs_at_most_its_own_film(folder, kind):
     settings.database.write_bytes(b"nothing")
     store, news = open_history(settings)
     kept = {job.id for job in store.find()}
-    assert second.name in kept
-    assert (first.name in kept) == (kind == "no guess")
+    assert {first.name, second.name} <= kept
     assert all(ratio > 0 for ratio in store.calibration("synthetic").values())
     assert store.tallies()
     store.close()

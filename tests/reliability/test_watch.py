@@ -18,6 +18,7 @@ from backend.core.errors import DeviceLost
 from backend.core.planning import Machine
 from backend.core.schema import parse_request
 from backend.jobs.job import JobState
+from backend.jobs.store import DEATH
 from backend.synthetic import SyntheticEngine
 from backend.system import logs
 from backend.system.supervisor import RESTART
@@ -221,7 +222,7 @@ def test_a_deadly_job_is_set_aside_after_three_processes_and_the_others_are_made
     assert done.stderr.count("it starts again") == 3
     jobs = outcomes(settings, ids)
     assert [job.state.value for job in jobs] == ["succeeded", "quarantined", *["succeeded"] * 4]
-    assert jobs[1].deaths == jobs[1].attempts == 3
+    assert (jobs[1].deaths, jobs[1].attempts) == (3 * DEATH, 3)
     assert any("attempt 3" in line for line in jobs[1].error.log)
     gap = jobs[2].started_at - jobs[1].started_at
     print(f"the next job began {gap:.1f} s after the last attempt of the deadly one")

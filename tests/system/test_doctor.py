@@ -274,9 +274,14 @@ def without_h264(container: Any) -> Any:
 def test_models_present(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     released = Checkpoint(MODELS["skyreels-v2-df-1.3b-540p"], settings.models / "df")
     for found, status in (([], "warning"), ([Checkpoint(SYNTHETIC, settings.models)], "warning"), ([released], "ok")):
-        monkeypatch.setattr(checkpoints, "find_checkpoints", lambda folders, found=found: found)
+        monkeypatch.setattr(checkpoints, "look_for_checkpoints", lambda folders, found=found: (found, {}))
         assert doctor.check_models(settings).status == status
     assert doctor.check_models(settings).detail == "SkyReels-V2 DF 1.3B 540P"
+    left_out = {settings.models / "mine": "its VAE is cut short; download it again"}
+    monkeypatch.setattr(checkpoints, "look_for_checkpoints", lambda folders: ([released], left_out))
+    check = doctor.check_models(settings)
+    assert (check.status, check.detail) == ("warning", "mine cannot be used")
+    assert check.way_out == "its VAE is cut short; download it again"
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ import errno
 import io
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from tests.lora_files import write_lora
 from tests.pace import within
+from tests.tiny_checkpoints import build_checkpoint
 
 SMALL = {
     "prompt": "a red boat at sunset",
@@ -532,3 +534,43 @@ def test_a_file_that_says_it_is_too_large_is_refused_at_once(client, route):
         f"/api/v1/{route}", params={"filename": "a.png"}, content=b"x", headers={"content-length": "9" * 13}
     )
     assert (answer.status_code, "is larger than" in answer.json()["error"]["message"]) == (422, True)
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "headers", "words"),
+    [
+        ("plan", b'{"prompt": "x"}', {"content-type": "text/plain"}, "Content-Type: application/json"),
+        ("jobs", b'{"prompt": "x"}', {"content-type": "application/x-www-form-urlencoded"}, "Content-Type"),
+        ("downloads", b"{}", {"content-type": "application/json"}, "model is missing; send it."),
+        ("plan", b'{"prompt": "x", "skyreels": null}', {"content-type": "application/json"}, "skyreels=null is no obj"),
+        ("plan", b'{"prompt": null}', {"content-type": "application/json"}, "prompt=null"),
+        ("plan", b'"x"', {"content-type": "application/json"}, "not said to be JSON|no JSON object"),
+    ],
+)
+def test_a_body_that_is_no_wish_is_told_what_is_missing(client, route, body, headers, words):
+    answer = client.post(f"/api/v1/{route}", content=body, headers=headers)
+    assert answer.status_code == 422
+    assert re.search(words, answer.json()["error"]["message"]), answer.json()
+
+
+def test_a_film_whose_sidecar_is_damaged_tells_its_recipe_and_one_that_is_gone_says_so(client, generator):
+    job = finished(client, generator)
+    folder = generator.settings.outputs / job["id"]
+    whole = client.get(f"/api/v1/jobs/{job['id']}/metadata").json()
+    (folder / "metadata.json").write_text("{broken")
+    told = client.get(f"/api/v1/jobs/{job['id']}/metadata").json()
+    assert told["request"] == whole["request"]
+    assert told["artifact"]["bytes"] == whole["artifact"]["bytes"]
+    (folder / "video.mp4").unlink()
+    for what in ("video", "metadata"):
+        answer = client.get(f"/api/v1/jobs/{job['id']}/{what}")
+        assert (answer.status_code, "is no longer in outputs/; put it back" in answer.text) == (404, True)
+
+
+def test_a_folder_that_is_no_model_is_named_with_the_reason(client, generator):
+    folder = build_checkpoint(generator.settings.models / "mine", "df")
+    (folder / "vae/config.json").write_text("{nothing")
+    (build_checkpoint(generator.settings.models / "other", "df") / "vae/config.json").write_text("{}")
+    refused = client.get("/api/v1/models").json()["refused"]
+    assert refused["mine"] == "one of its JSON files is damaged; download it again"
+    assert refused["other"] == "one of its JSON files lacks 'temperal_downsample'; download it again"

@@ -96,6 +96,14 @@ def test_another_sites_page_cannot_send(client, generator, path, headers):
     assert not generator.store.queue_paused
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "Cross-Site"])
+@pytest.mark.parametrize("path", ["/api/v1/jobs", "/metrics", "/healthz"])
+def test_another_sites_page_shows_nothing_of_ours_and_may_link_here(client, path, site):
+    for mode in ("no-cors", "cors", ""):
+        assert client.get(path, headers={"sec-fetch-site": site, "sec-fetch-mode": mode}).status_code == 403
+    assert client.get(path, headers={"sec-fetch-site": site, "sec-fetch-mode": "navigate"}).status_code == 200
+
+
 def test_the_own_page_can_send(client):
     headers = {"origin": "http://localhost", "sec-fetch-site": "same-origin"}
     assert client.post("/api/v1/plan", json={"prompt": "x"}, headers=headers).status_code == 200
