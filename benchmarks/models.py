@@ -109,7 +109,7 @@ def _memory(spec: ModelSpec) -> list[str]:
     if I2V in spec.modes and len(spec.modes) == 1:
         wish |= {"mode": "image_to_video", "image": "0" * 20}
     plans = [make_plan(parse_request(wish), spec, Machine("a GPU", 16, 128, vram)) for vram in range(6, 142)]
-    found = {plan.placement: f"{math.ceil(plan.forecast.peak_gib)} GB" for plan in plans}  # of the largest GPU
+    found = {plan.placement: f"{math.ceil(plan.forecast.peak_gib)} GiB" for plan in plans}  # of the largest GPU
     experts = " in two experts" if spec.experts == 2 else ""
     return [f"`{spec.id}`", *(found[way] for way in Placement), f"{spec.weights_gib:.1f}{experts}"]
 

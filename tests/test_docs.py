@@ -31,7 +31,9 @@ def test_every_route_is_described():
         if "{path" in path:
             continue
         last = path.replace("{job_id}", "{id}").replace("{upload_id}", "{id}").rsplit("/", 1)[-1]
-        words = {"{action}": ["cancel", "pause", "resume", "retry", "restore"]}.get(last, [path.rsplit("/", 1)[-1]])
+        words = {"{action}": ["cancel", "pause", "resume", "retry", "restore", "favourite", "unfavourite"]}.get(
+            last, [path.rsplit("/", 1)[-1]]
+        )
         for word in words:
             assert word.strip("{}").replace("job_", "").replace("upload_", "") in described, path
 

@@ -496,13 +496,13 @@ def plan_card(spec: ModelSpec) -> None:
         st.markdown(f":material/route: **Plan** {plain(plan_words(plan))}")
         forecast = plan.forecast
         peak = f"{forecast.peak_gib:.1f}" if forecast.peak_gib >= 0.1 else "less than 0.1"
-        cost = f"peak {peak} GB · up to {max(1, round(forecast.disk_bytes / 1e6))} MB on disk"
+        cost = f"peak {peak} GiB · up to {max(1, round(forecast.disk_bytes / 1e6))} MB on disk"
         st.markdown(f":material/timer: **about {duration(forecast.total_s)}** · {cost}")
         needed = forecast.peak_gib
         machine = studio().machine
         room = machine.vram_gib if machine.has_gpu else machine.ram_gib
         if needed > room:
-            st.markdown(f":material/warning: {plan.model_title} wants {needed:.0f} GB, this machine has {room:.0f} GB.")
+            st.markdown(f":material/warning: {plan.model_title} wants {needed:.0f} GiB, this machine has {room:.0f}.")
 
 
 def plan_words(plan: Plan) -> str:
@@ -607,7 +607,7 @@ def why(spec: ModelSpec) -> str:
     if form.get("model") == spec.id:
         return ", as chosen under Details."
     if all(model.id in CAME_WITH_THE_STUDIO for model in studio().models()):
-        return ": no released SkyReels weights are here yet. Put a checkpoint into models/ (see the README)."
+        return ": no released weights are here yet. The Models page fetches them, or put a checkpoint into models/."
     return ": Automatic takes a model only if this machine's GPU holds it. Choose one under Details to use it anyway."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 
 import streamlit as st
 
@@ -22,13 +23,30 @@ MODES = {
 }
 
 
+def _from_address(field: str, choices: Container[str] | None = None) -> None:
+    """Fill a filter from the address, when the page is opened with it."""
+    asked = st.query_params.get(field)
+    if asked and field not in st.session_state and (choices is None or asked in choices):
+        st.session_state[field] = asked
+
+
+def _to_address(**fields: str | None) -> None:
+    """Keep the filters in the address. Widgets that are bound to it would not let the page be left."""
+    for field, value in fields.items():
+        if value:
+            st.query_params[field] = value
+        elif field in st.query_params:
+            del st.query_params[field]
+
+
 def filters() -> Filter:
     """The row of filters; the address keeps them, so a search can be bookmarked."""
     words, mode, model, marks = st.columns([4, 2, 2, 3], vertical_alignment="bottom")
-    search = words.text_input(
-        "Search", key="search", placeholder="Words of the prompt", icon=":material/search:", bind="query-params"
-    )
-    chosen_mode = mode.selectbox("Mode", list(MODES), format_func=MODES.get, key="mode", bind="query-params")
+    _from_address("search")
+    _from_address("mode", MODES)
+    search = words.text_input("Search", key="search", placeholder="Words of the prompt", icon=":material/search:")
+    chosen_mode = mode.selectbox("Mode", list(MODES), format_func=MODES.get, key="mode")
+    _to_address(search=search, mode=chosen_mode)
     titles = {spec.id: spec.title for spec in studio().models()}
     models = {"": "Every model"} | {t.model: titles.get(t.model, t.model) for t in studio().tallies()}
     chosen_model = model.selectbox("Model", list(models), format_func=models.get, key="model")

@@ -131,12 +131,12 @@ def to_fetch() -> None:
         return
     st.header("One click away")
     offline = studio().settings.offline
-    free = studio().monitor.sample().disk_free_gib
+    free = size(studio().monitor.sample().disk_free_gib * GIB)
     if offline:
         st.caption(":material/cloud_off: The hub is switched off by HF\\_HUB\\_OFFLINE.")
     else:
         st.caption(
-            f"Fetched from the Hugging Face hub, which learns of it; nothing else leaves this machine. {free:.0f} GB of"
+            f"Fetched from the Hugging Face hub, which learns of it; nothing else leaves this machine. {free} of"
             " disk are free; the exact size is known once the hub was asked. Each has a licence of its own: read it"
             " before you use its films."
         )

@@ -6,15 +6,16 @@ from collections.abc import Callable
 
 import streamlit as st
 
+from backend.core.config import GIB
 from backend.system.monitoring import Sample
 from ui.studio import header, studio
-from ui.words import duration
+from ui.words import duration, size
 
 
 def meters() -> None:
     history = studio().monitor.history()
     now = studio().monitor.sample()
-    gib = "{:.1f} GB".format
+    gib = "{:.1f} GiB".format
     with st.container(horizontal=True, key="meters"):
         if now.vram_total_gib:
             meter("GPU", f"{now.gpu_percent or 0:.0f} %", history, lambda s: s.gpu_percent, "busy")
@@ -22,7 +23,8 @@ def meters() -> None:
             meter("VRAM", gib(used), history, lambda s: s.vram_used_gib, f"of {gib(now.vram_total_gib)}")
         meter("CPU", f"{now.cpu_percent:.0f} %", history, lambda s: s.cpu_percent, f"{studio().machine.cores} cores")
         meter("Memory", gib(now.ram_used_gib), history, lambda s: s.ram_used_gib, f"of {gib(now.ram_total_gib)}")
-        meter("Disk free", gib(now.disk_free_gib), history, lambda s: s.disk_free_gib, f"of {gib(now.disk_total_gib)}")
+        free, total = (size(gibibytes * GIB) for gibibytes in (now.disk_free_gib, now.disk_total_gib))
+        meter("Disk free", free, history, lambda s: s.disk_free_gib, f"of {total}")
     if not now.vram_total_gib:
         st.caption(":material/info: No NVIDIA GPU is seen here; films are made on the CPU.")
 

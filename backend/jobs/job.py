@@ -102,16 +102,20 @@ class Job:
 
     def as_dict(self) -> dict[str, Any]:
         """The job as REST and `--json` show it."""
+        progress = PROGRESS.dump_python(self.progress, mode="json") if self.progress else None
+        if progress and self.state is JobState.SUCCEEDED:
+            progress |= {"fraction": 1.0, "eta_s": 0.0}  # what was written last was a little less
         return {
             "id": self.id,
             "state": self.state.value,
             "request": self.request.model_dump(mode="json"),
             "plan": plan_as_dict(self.plan),
-            "progress": PROGRESS.dump_python(self.progress, mode="json") if self.progress else None,
+            "progress": progress,
             "attempts": self.attempts,
             "error": dataclasses.asdict(self.error) if self.error else None,
             "artifact": dataclasses.asdict(self.artifact) if self.artifact else None,
             "favourite": self.favourite,
+            "trashed_at": self.trashed_at,
             "created_at": self.created_at,
             "started_at": self.started_at,
             "finished_at": self.finished_at,

@@ -253,7 +253,7 @@ def check_models(settings: Settings) -> Check:
     titles = ", ".join(checkpoint.spec.title for checkpoint in found)
     if any(checkpoint.spec.repo_id for checkpoint in found):
         return Check("Models", "ok", titles)
-    way_out = f"put a checkpoint of SkyReels V2 or Wan in diffusers format into {settings.models}"
+    way_out = f"fetch one (`./launch.sh models list --all`), or put one in diffusers format into {settings.models}"
     return Check("Models", "warning", f"no released model; here are: {titles or 'only the sketch'}", way_out)
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 import anyio
@@ -23,7 +23,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from backend.core.errors import InvalidRequest, NotEnoughSpace, StudioError, UploadRefused
 from backend.core.schema import Fit, GenerationRequest, Mode, explain
-from backend.jobs.job import ENDED, JobState, plan_as_dict
+from backend.jobs.job import ENDED, Job, JobState, plan_as_dict
 from backend.jobs.room import is_disk_full
 from backend.jobs.store import MAKE_ROOM, Filter
 from backend.media.outputs import LIVE, PREVIEW
@@ -90,12 +90,19 @@ def list_jobs(
     mode: Mode | None = None,
     model: str | None = None,
     favourite: bool = False,
+    trashed: bool = False,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     before: str | None = None,
 ) -> dict[str, Any]:
-    """The newest jobs first; `next` is the value of `before` that goes on, null at the end."""
+    """The newest jobs first, or those in the trash; `next` is the value of `before` that goes on, null at the end."""
     wanted = Filter(
-        states=state or (), search=search, mode=mode and mode.value, model=model, favourite=favourite, before=before
+        states=state or (),
+        search=search,
+        mode=mode and mode.value,
+        model=model,
+        favourite=favourite,
+        trashed=trashed,
+        before=before,
     )
     jobs = generator.store.find(wanted, limit=limit + 1)
     more = len(jobs) > limit
@@ -115,13 +122,15 @@ def delete_job(job_id: str, generator: Generator) -> dict[str, Any]:
 
 @api.post("/jobs/{job_id}/{action}", tags=["jobs"])
 def act_on_job(job_id: str, action: str, generator: Generator) -> dict[str, Any]:
-    """`cancel`, `pause`, `resume`, `retry`, or `restore` from the trash."""
-    actions = {
+    """`cancel`, `pause`, `resume`, `retry`, `restore` from the trash, `favourite` and `unfavourite`."""
+    actions: dict[str, Callable[[str], Job]] = {
         "cancel": generator.cancel,
         "pause": generator.pause,
         "resume": generator.resume,
         "retry": generator.retry,
         "restore": generator.restore,
+        "favourite": lambda job_id: generator.store.set_favourite(job_id, True),
+        "unfavourite": lambda job_id: generator.store.set_favourite(job_id, False),
     }
     if action not in actions:
         raise HTTPException(404)

@@ -75,7 +75,8 @@ class Guard:
             if scope["type"] == "http" and scope["method"] == "GET" and _is_same(_token_in_query(scope), self.token):
                 await _let_in(scope, send, self.token)
                 return
-            reason, status, code = "The studio asks for its token: open the address that it printed.", 401, "no_token"
+            reason = "The studio asks for its token: add /?token=... to its address; it is in outputs/studio.token."
+            status, code = 401, "no_token"
         if reason is None and (excess := body_problem(scope)):
             reason, status, code = excess, 413, "too_large"
         if reason is None and _has_small_body(scope):

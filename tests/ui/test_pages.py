@@ -442,6 +442,7 @@ def test_every_setting_of_the_page_has_a_label():
         "negative_prompt",
         "fit",
         "model",
+        "lora_windows",
     }
 
 
@@ -469,11 +470,11 @@ def test_the_page_says_which_small_model_draws_and_why(app, generator, monkeypat
     monkeypatch.setattr(generator, "models", lambda: small)
     visit(app, "ui/create.py")
     assert said in shown(app)
-    assert "no released SkyReels weights are here yet" in shown(app)
+    assert "no released weights are here yet. The Models page fetches them" in shown(app)
     monkeypatch.setattr(generator, "models", lambda: [MODELS[DF], *small])
     app.run()
     assert said in shown(app)
-    assert "no released SkyReels weights" not in shown(app)
+    assert "no released weights" not in shown(app)
     assert "Choose one under Details" in shown(app)
     app.selectbox(key="form_model").set_value(small[0].id).run()
     assert "as chosen under Details" in shown(app)
@@ -616,3 +617,13 @@ def test_a_download_shows_how_far_it_is_and_obeys(app, generator, monkeypatch):
     app.run()
     assert "The disk is full; make room." in shown(app).replace("\\", "")
     assert app.button(key=f"resume_{DF}")
+
+
+def test_the_gallery_is_opened_as_its_address_says(app, history):
+    app.query_params["search"] = "starred"
+    app.query_params["mode"] = "nonsense"
+    visit(app, "ui/gallery.py")
+    assert app.text_input(key="search").value == "starred"
+    assert app.selectbox(key="mode").value == ""
+    app.text_input(key="search").set_value("").run()
+    assert "search" not in app.query_params
