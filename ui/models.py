@@ -151,16 +151,16 @@ def to_fetch() -> None:
 
 
 def trash() -> None:
-    trashed = studio().downloads.trashed()
+    here = studio()
+    trashed = [(c.spec.id, c.spec.title, here.restore_model) for c in here.downloads.trashed()]
+    trashed += [(name, f"{name} (LoRA)", here.loras.restore) for name in here.loras.trashed()]
     if not trashed:
         return
     st.header("In the trash")
-    restore = studio().restore_model
-    for checkpoint in trashed:
-        spec = checkpoint.spec
-        with st.container(horizontal=True, vertical_alignment="center", key=f"trashed_{spec.id}"):
-            st.markdown(plain(spec.title), width="content")
-            action("Restore", ":material/undo:", f"restore_{spec.id}", lambda i=spec.id: restore(i))
+    for name, title, restore in trashed:
+        with st.container(horizontal=True, vertical_alignment="center", key=f"trashed_{name}"):
+            st.markdown(plain(title), width="content")
+            action("Restore", ":material/undo:", f"restore_{name}", lambda n=name, back=restore: back(n))
     st.caption("What is here is gone after a week.")
 
 

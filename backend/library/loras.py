@@ -390,6 +390,10 @@ class Shelf:
         file.replace(self._trash / file.name)
         os.utime(self._trash)
 
+    def trashed(self) -> list[str]:
+        """The names of those in the trash."""
+        return sorted(file.stem for file in self._trash.glob("*.safetensors")) if self._trash.is_dir() else []
+
     def restore(self, name: str) -> None:
         """Back from the trash. Raises NotFound or Conflict."""
         file, target = self._trash / f"{name}.safetensors", self._folder / f"{name}.safetensors"

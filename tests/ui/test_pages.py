@@ -585,6 +585,8 @@ def test_loras_that_fit_are_chosen_each_with_a_strength(app, generator, tmp_path
     visit(app, "ui/models.py")
     app.button(key="remove_lora_grain").click().run()
     assert [lora.name for lora in generator.loras.all()[0]] == ["noir"]
+    app.button(key="restore_grain").click().run()
+    assert [lora.name for lora in generator.loras.all()[0]] == ["grain", "noir"]
     visit(app, "ui/create.py")
     assert not app.exception
 
