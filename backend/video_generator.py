@@ -169,6 +169,13 @@ class VideoGenerator:
 
     # --- what a door may ask for ---
 
+    @property
+    def free_machine(self) -> Machine:
+        """This computer without what other programs hold of its GPU's memory."""
+        if not self.machine.has_gpu:
+            return self.machine
+        return replace(self.machine, vram_gib=max(1.0, self.machine.vram_gib - self.monitor.vram_of_others_gib()))
+
     def models(self) -> list[ModelSpec]:
         """The models that can render here and now: checkpoints on disk, then the sketch."""
         return [checkpoint.spec for checkpoint in self.checkpoints()] + [SYNTHETIC]
@@ -210,12 +217,12 @@ class VideoGenerator:
     def model_for(self, request: GenerationRequest) -> ModelSpec:
         """The model that `request` would use. Raises InvalidRequest where there is none."""
         loras = self._loras(request)
-        chosen = choose_model(request, self.models(), self.machine)
+        chosen = choose_model(request, self.models(), self.free_machine)
         if request.model != "auto" or all(lora.misfit(chosen) is None for lora in loras):
             return chosen
         able = [spec for spec in self.models() if request.mode in spec.modes]
         fitting = [spec for spec in able if all(lora.misfit(spec) is None for lora in loras)]
-        best = choose_model(request, fitting, self.machine)
+        best = choose_model(request, fitting, self.free_machine)
         return best if best in fitting else min(fitting, key=lambda spec: spec.weights_gib, default=chosen)
 
     def plan(self, request: GenerationRequest) -> Plan:
@@ -232,7 +239,7 @@ class VideoGenerator:
                 raise InvalidRequest(
                     f"The LoRA {lora.name} does not fit: {reason};", hint="leave it out.", field="loras"
                 )
-        plan = make_plan(request, spec, self.machine, source, self.store.calibration(spec.id))
+        plan = make_plan(request, spec, self.free_machine, source, self.store.calibration(spec.id))
         for use in request.loras:
             if len(use.strength) > len(plan.windows):
                 raise InvalidRequest(

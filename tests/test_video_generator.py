@@ -10,7 +10,8 @@ import time
 import pytest
 
 from backend.core.errors import Conflict, NotEnoughMemory, NotFound, RenderFailed, StudioBusy, StudioError
-from backend.core.planning import Stage
+from backend.core.planning import Machine, Stage
+from backend.core.registry import MODELS
 from backend.jobs.history import copies_in
 from backend.jobs.job import JobState
 from backend.media.probe import probe
@@ -382,3 +383,20 @@ def _png():
     data = io.BytesIO()
     Image.fromarray(np.full((48, 64, 3), 90, np.uint8)).save(data, "PNG")
     return data.getvalue()
+
+
+def test_what_other_programs_hold_of_the_gpu_is_not_planned_with(settings, engine, a_request, monkeypatch):
+    gpu = Machine("NVIDIA H100", 16, 128.0, vram_gib=80.0)
+    studio = VideoGenerator(settings, {"synthetic": engine}, gpu)
+    try:
+        monkeypatch.setattr(studio, "models", lambda: [*MODELS.values()])
+        taken = 0.0
+        monkeypatch.setattr(studio.monitor, "vram_of_others_gib", lambda: taken)
+        assert studio.plan(a_request(model="auto", resolution="540p")).model == "skyreels-v2-df-14b-540p"
+        taken = 60.0
+        plan = studio.plan(a_request(model="auto", resolution="540p", skyreels={"base_num_frames": 97}))
+        assert (plan.model, plan.placement.value) == ("skyreels-v2-df-1.3b-540p", "in_turns")
+        taken = 90.0
+        assert studio.free_machine.vram_gib == 1.0
+    finally:
+        studio.stop()

@@ -499,7 +499,7 @@ def plan_card(spec: ModelSpec) -> None:
         cost = f"peak {peak} GiB · up to {max(1, round(forecast.disk_bytes / 1e6))} MB on disk"
         st.markdown(f":material/timer: **about {duration(forecast.total_s)}** · {cost}")
         needed = forecast.peak_gib
-        machine = studio().machine
+        machine = studio().free_machine
         room = machine.vram_gib if machine.has_gpu else machine.ram_gib
         if needed > room:
             st.markdown(f":material/warning: {plan.model_title} wants {needed:.0f} GiB, this machine has {room:.0f}.")

@@ -33,7 +33,7 @@ def row(spec: ModelSpec) -> None:
     if spec.transformer is None:
         facts.append("drawn by rules")
     else:
-        how = suitability(spec, studio().machine)
+        how = suitability(spec, studio().free_machine)
         icon = "" if how.fits else ":material/block: "
         film = f", a film in about {duration(how.plan.forecast.total_s)}" if how.fits else ""
         facts += [f"{size(spec.memory_gib * GIB)} of weights", f"{how.words}{film}"]
@@ -141,7 +141,7 @@ def to_fetch() -> None:
             " before you use its films."
         )
     add = studio().downloads.add
-    for spec in sorted(absent, key=lambda spec: not suitability(spec, studio().machine).fits):
+    for spec in sorted(absent, key=lambda spec: not suitability(spec, studio().free_machine).fits):
         with st.container(border=True, key=f"absent_{spec.id}"):
             words, buttons = st.columns([4, 1], vertical_alignment="center")
             with words:

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import shutil
+import sys
 import threading
 import time
 from collections import deque
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 HISTORY_S = 30 * 60
 INTERVAL_S = 5.0
 LEAST_GAP_S = 0.5  # a sample asked for sooner is the last one again, however many tabs ask
+
+CONTEXT_GIB = 0.6  # that CUDA takes for a process beside its tensors
+WORTH_A_WORD_GIB = 2.0
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -95,6 +99,12 @@ class Monitor:
             if self._last is None or not 0 <= time.time() - self._last.time < LEAST_GAP_S:
                 self._last = self._take()
             return self._last
+
+    def vram_of_others_gib(self) -> float:
+        """What other programs hold of the GPU's memory, in whole GiB; 0 for the little that a desktop takes."""
+        used = self.sample().vram_used_gib or 0.0
+        others = used - own_vram_gib()
+        return float(math.floor(others)) if others >= WORTH_A_WORD_GIB else 0.0
 
     def _watch(self) -> None:
         while not self._ended.is_set():
@@ -168,6 +178,14 @@ class Gpu:
             return float(self._nvml.nvmlDeviceGetUtilizationRates(self._handle).gpu)
         except self._nvml.NVMLError:
             return None
+
+
+def own_vram_gib() -> float:
+    """What this process holds of the GPU's memory: nothing, unless a render has imported torch."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return 0.0
+    return float(torch.cuda.memory_reserved() / GIB + CONTEXT_GIB)
 
 
 def torch_has_cuda() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import os
 import shutil
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -259,3 +261,24 @@ def test_the_nearest_folder_that_exists(tmp_path: Path) -> None:
 def test_monitoring_takes_no_torch() -> None:
     code = "import sys, backend.system.monitoring as m; m.machine(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("used", "own", "others"), [(1.5, 0.0, 0.0), (30.4, 0.0, 30.0), (30.4, 29.0, 0.0), (None, 0, 0)]
+)
+def test_what_others_hold_of_the_gpu_is_all_but_our_own(tmp_path, monkeypatch, used, own, others):
+    monitor = Monitor(tmp_path)
+    sample = dataclasses.replace(monitor.sample(), vram_used_gib=used)
+    monkeypatch.setattr(monitor, "sample", lambda: sample)
+    monkeypatch.setattr(monitoring, "own_vram_gib", lambda: own)
+    assert monitor.vram_of_others_gib() == others
+
+
+def test_our_own_share_is_what_torch_has_reserved(monkeypatch):
+    reserved = SimpleNamespace(is_initialized=lambda: True, memory_reserved=lambda: 3 * GIB)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=reserved))
+    assert monitoring.own_vram_gib() == 3.6
+    reserved.is_initialized = lambda: False
+    assert monitoring.own_vram_gib() == 0.0
+    monkeypatch.delitem(sys.modules, "torch")
+    assert monitoring.own_vram_gib() == 0.0
