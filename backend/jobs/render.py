@@ -66,9 +66,12 @@ class Render:
 
     def progress(self, at: Report) -> Progress:
         plan = self.job.plan
-        done = fraction_done(plan, self.parts)
+        done, taken_up = fraction_done(plan, self.parts), self.taken_up
+        if at.stage is Stage.LOADING and self.job.progress is not None:  # an earlier attempt got as far as that
+            taken_up = self.job.progress.fraction
+            done = max(done, taken_up)
         elapsed = time.monotonic() - self.began - self.paused_s
-        own, rest = done - self.taken_up, 1 - self.taken_up
+        own, rest = done - taken_up, 1 - taken_up
         trust = min(1.0, 4 * own)  # in what was measured so far, against the forecast
         measured = elapsed * rest / own if own > 0.02 else 0.0
         total = trust * measured + (1 - trust) * max(plan.forecast.total_s * rest, elapsed)

@@ -47,6 +47,9 @@ SCHEMA_VERSION = 1
 DEATH = 4  # what a death counts; and where the whole studio was killed with it, so that the job need not be the reason
 WITH_ALL = 1
 DEATHS_TO_QUARANTINE = 3 * DEATH
+# How far a job is that waits again: as far as it was, if that was saved, but nothing of the next attempt is saved yet.
+WHERE_IT_WAS = "CASE WHEN json_extract(progress, '$.saved_at') IS NULL THEN NULL"
+WHERE_IT_WAS += " ELSE json_remove(progress, '$.saved_at') END"
 BUSY_S = 5.0  # how long another program may hold the file
 LEAST_FREE_BYTES = 2**20  # with less, an error of the disk is taken for a full one
 MAKE_ROOM = "delete films and empty the trash, or make room in another way; then it goes on."
@@ -277,7 +280,7 @@ class Store:
                 return None
             row = self._one(
                 "UPDATE jobs SET state = 'running', attempts = attempts + 1, started_at = ?, finished_at = NULL,"
-                " progress = NULL, error = NULL WHERE id = (SELECT id FROM jobs WHERE state = 'queued'"
+                " error = NULL WHERE id = (SELECT id FROM jobs WHERE state = 'queued'"
                 " ORDER BY position LIMIT 1) RETURNING *",
                 time.time(),
             )
@@ -304,7 +307,7 @@ class Store:
     def give_back(self, job: Job, why: JobError | None = None) -> bool:
         """Queue a running job again, where it was in the line; not counted as a death. `why` says what it waits for."""
         return self._change(
-            "UPDATE jobs SET state = 'queued', progress = NULL, error = ?"
+            f"UPDATE jobs SET state = 'queued', progress = {WHERE_IT_WAS}, error = ?"
             " WHERE id = ? AND attempts = ? AND state = 'running'",
             *(ERROR.dump_json(why).decode() if why else None, job.id, job.attempts),
         )
@@ -332,7 +335,7 @@ class Store:
                     )
                     self.finish(_job(row), JobState.QUARANTINED, error=error)
                 else:
-                    self._run("UPDATE jobs SET state = 'queued', progress = NULL WHERE id = ?", row["id"])
+                    self._run(f"UPDATE jobs SET state = 'queued', progress = {WHERE_IT_WAS} WHERE id = ?", row["id"])
             self.version += bool(rows)
             return [self.get(row["id"]) for row in rows]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from backend.core.ids import new_id
-from backend.core.planning import Machine, Stage, make_plan
+from backend.core.planning import Machine, Progress, Stage, make_plan
 from backend.core.registry import SYNTHETIC
 from backend.core.schema import parse_request
 from backend.jobs.engine import Report
@@ -93,3 +95,13 @@ def test_what_an_earlier_attempt_did_is_not_taken_for_speed(render, clock):
     measured = 10 * (1 - render.taken_up) / own - 10
     assert 0 < told.eta_s <= max(measured, forecast.total_s) + 0.1
     assert told.eta_s > 10 * (1 - told.fraction)  # as if the eight steps had taken no time
+
+
+def test_while_it_loads_again_it_is_as_far_as_it_was(render):
+    render.job = dataclasses.replace(render.job, progress=Progress(Stage.DENOISING, fraction=0.6))
+    loading = Report(Stage.LOADING, 0.5)
+    render.note(loading)
+    assert render.progress(loading).fraction == 0.6
+    assert render.progress(loading).eta_s == pytest.approx(0.4 * render.job.plan.forecast.total_s, abs=0.1)
+    at = denoise(render, 7)
+    assert 0.6 < render.progress(at).fraction < 0.8

@@ -144,6 +144,20 @@ def test_deaths_of_the_whole_studio_count_a_quarter(store):
     assert store.recover(death=WITH_ALL)[0].state is JobState.QUARANTINED
 
 
+@pytest.mark.parametrize("again", ["recover", "give_back"])
+def test_a_job_that_waits_again_is_as_far_as_was_saved(store, again):
+    add(store)
+    for saved_at, kept in ((None, None), (9.0, 0.5)):
+        job = store.claim()
+        store.set_progress(job, Progress(Stage.DENOISING, fraction=0.5, saved_at=saved_at))
+        store.recover() if again == "recover" else store.give_back(job)
+        waiting = store.get(job.id)
+        assert waiting.state is JobState.QUEUED
+        assert (waiting.progress and waiting.progress.fraction) == kept
+        assert waiting.progress is None or waiting.progress.saved_at is None
+    assert store.claim().progress.fraction == 0.5
+
+
 def test_giving_back_is_no_death(store):
     add(store)
     job = store.claim()
