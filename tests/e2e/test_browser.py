@@ -277,7 +277,7 @@ def test_somebody_new_gets_a_real_film_of_the_tiny_model(browser, tmp_path):
     try:
         tab = browser.new_page(viewport={"width": 1440, "height": 960})
         tab.goto(studio.url)
-        expect(tab.get_by_text("Films are made by SkyReels V2 Tiny")).to_contain_text("Put a checkpoint into models/")
+        expect(tab.get_by_text("Films are made by SkyReels V2 Tiny")).to_contain_text("The Models page fetches them")
         tab.get_by_role("radio", name="A red boat drifts left on a calm sea at sunset").click()
         set_length(tab, 16)
         tab.get_by_role("button", name="Generate").click()
