@@ -38,6 +38,17 @@ def test_image_to_video_equals_the_stock_pipeline(sample, stock, stock_plan, pic
     assert torch.equal(sample(kind, plan, image=picture), theirs)
 
 
+@pytest.mark.parametrize("kind", ["wan-t2v", "wan-ti2v", "wan-i2v", "wan-vace"])
+def test_half_precision_equals_the_stock_pipeline(sample, stock, stock_plan, picture, kind):
+    image = kind == "wan-i2v"
+    plan = stock_plan(kind, **({"mode": "image_to_video"} if image else {}))
+    pipeline = {"wan-i2v": WanImageToVideoPipeline, "wan-vace": WanVACEPipeline}.get(kind, WanPipeline)
+    theirs = stock(pipeline, kind, plan, dtype=torch.bfloat16, **({"image": Image.fromarray(picture)} if image else {}))
+    ours = sample(kind, plan, image=picture if image else None, dtype=torch.bfloat16)
+    assert torch.equal(ours, theirs)
+    assert not torch.equal(ours, sample(kind, plan, image=picture if image else None))
+
+
 def test_image_to_video_at_a_level_of_its_own_equals_the_stock_pipeline(
     sample, stock, stock_plan, picture, checkpoints
 ):
