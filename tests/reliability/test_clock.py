@@ -124,8 +124,8 @@ def test_a_copy_of_an_hour_ago_is_no_reason_for_doubt(settings):
     while not list(settings.copies.glob("*.db")):
         time.sleep(0.02)
     generator.stop()
-    (copy,) = settings.copies.glob("*.db")
-    os.utime(copy, (REAL() - 3600,) * 2)
+    for copy in settings.copies.glob("*.db"):
+        os.utime(copy, (REAL() - 3600,) * 2)
     again = started(settings)
     assert again.tidying._doubt_s == 0
     again.stop()
