@@ -62,7 +62,7 @@ MODES = {
 }
 SHAPES = {"landscape": "16:9", "portrait": "9:16", "square": "1:1"}
 FITS = {"crop": "Fill the frame (crop)", "letterbox": "Show all of it (bars)"}
-ARITHMETIC = {"original": "SkyReels V2", "diffusers": "diffusers"}
+ARITHMETIC = {"original": "the original", "diffusers": "diffusers"}
 SPEEDS = {
     "exact": ("Exact", "works out every step."),
     "balanced": ("Balanced", "works out less than half; nearly the same film."),
