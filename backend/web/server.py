@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -16,6 +17,21 @@ from backend.video_generator import shared_generator, stop_shared_generator
 from backend.web.api import api, install_error_handlers, media, nowhere
 from backend.web.guard import LOOPBACK_HOSTS, Guard
 
+log = logging.getLogger(__name__)
+
+
+def page_failed(error: Exception) -> bool:
+    """A page raised what it should not have: into the log, and a sentence in its place."""
+    import streamlit
+
+    log.error("a page failed: %s", error, exc_info=error)
+    streamlit.error(
+        "This page could not be shown; your films and the queue are as they were. Reload it; the reason is in"
+        " outputs/studio.log.",
+        icon=":material/error:",
+    )
+    return True
+
 
 def create_app(settings: Settings, hosts: Iterable[str] = LOOPBACK_HOSTS, token: str | None = None) -> FastAPI:
     """The whole studio as an ASGI application; its generator starts and stops with it.
@@ -27,7 +43,7 @@ def create_app(settings: Settings, hosts: Iterable[str] = LOOPBACK_HOSTS, token:
     os.chdir(ROOT)
     from streamlit.web.server.starlette import App
 
-    pages = App(str(ROOT / "app.py"))
+    pages = App(str(ROOT / "app.py"), on_script_error=page_failed)
     pages_lifespan = pages.lifespan()
 
     @asynccontextmanager

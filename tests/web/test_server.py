@@ -2,6 +2,8 @@
 
 import pytest
 
+from backend.web.server import page_failed
+
 
 @pytest.mark.parametrize(
     ("option", "value"),
@@ -18,3 +20,13 @@ def test_streamlit_is_configured_for_a_private_studio(doors, option, value):
     from streamlit import config
 
     assert config.get_option(option) == value
+
+
+def test_a_page_that_fails_is_in_the_log_and_says_so(monkeypatch, caplog):
+    import streamlit
+
+    said = []
+    monkeypatch.setattr(streamlit, "error", lambda words, **_: said.append(words))
+    assert page_failed(KeyError("surprise"))
+    assert "the reason is in outputs/studio.log" in said[0]
+    assert "KeyError: 'surprise'" in caplog.text
