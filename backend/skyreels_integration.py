@@ -356,7 +356,7 @@ def _import_torch() -> None:
     gc.freeze()
 
 
-def _place(components: Components, plan: Plan, safer_than: Placement | None, loras_gib: float) -> None:
+def _place(components: Components, plan: Plan, safer_than: Placement | None, loras_gib: float = 0.0) -> None:
     """Have the models lie where they fit beside the render's own needs, in what is free of the GPU's memory. LoRAs are
     on the GPU already.
     """

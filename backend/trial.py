@@ -24,6 +24,7 @@ from backend.sketch.film import Film
 from backend.sketch.words import parse
 
 FRAMES = 33
+SIZE = (960, 540)
 PROMPT = "A red boat drifts on a calm sea at sunset"
 LEAST_CONTRAST = 6.0  # grey levels, standard deviation over a frame
 MOST_ROUGHNESS = 0.35  # of it: the mean step from a pixel to the next; pure noise has 1.1
@@ -44,7 +45,7 @@ class Take:
 
 def takes(spec: ModelSpec, make: Make, upload: Callable[[Path], str]) -> Iterator[Take]:
     """Have `make` make the films, one after the other; `upload` takes a file in and gives its id."""
-    drawn = Film(parse(PROMPT, 1), 960, 540, FRAMES / spec.fps)
+    drawn = Film(parse(PROMPT, 1), *SIZE, FRAMES / spec.fps)
     first, last = drawn.frame(0.0), drawn.frame(FRAMES / spec.fps)
     with tempfile.TemporaryDirectory() as folder:
         pictures = {}
@@ -56,7 +57,8 @@ def takes(spec: ModelSpec, make: Make, upload: Callable[[Path], str]) -> Iterato
         for what, wish in _wishes(spec, pictures):
             if wish["mode"] == Mode.VIDEO_EXTENSION.value:
                 wish["video"] = upload(films[-1])
-            job_id, film = make({"model": spec.id, "prompt": PROMPT, "num_frames": FRAMES, "seed": 1} | wish)
+            asked = {"model": spec.id, "prompt": PROMPT, "num_frames": FRAMES, "seed": 1}
+            job_id, film = make(asked | {"resolution": "{}x{}".format(*SIZE)} | wish)
             films.append(film)
             yield Take(what, job_id, tuple(_faults(_frames(film, spec), wish, first, last)))
 

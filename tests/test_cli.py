@@ -354,7 +354,8 @@ def test_a_lora_is_added_listed_used_removed_and_restored(run, settings, tmp_pat
     assert run("loras", "add", tmp_path / "none.safetensors")[0] == 2
 
 
-def test_a_model_is_tried_and_what_is_wrong_is_told(run, settings):
+def test_a_model_is_tried_and_what_is_wrong_is_told(run, settings, monkeypatch):
+    monkeypatch.setattr("backend.trial.SIZE", (96, 64))
     build_checkpoint(settings.models / "random-t2v", "t2v")
     code, out, err = run("models", "verify", "random-t2v", "--render")
     assert re.search(r"^text to video, \w+: it ", out, re.MULTILINE)

@@ -475,6 +475,9 @@ def test_models_lie_where_they_fit_into_what_is_free(task, gpu):
         gpu[0] = free
         _place(parts, plan, None)
     assert parts.put_to == [Placement.RESIDENT, Placement.IN_TURNS, Placement.STREAMED]
+    gpu[0] = 12
+    _place(parts, plan, None, loras_gib=2.0)  # which lie there already
+    assert parts.put_to[-1] is Placement.IN_TURNS
     _place(parts, replace(plan, half_decode=True), None)
     assert parts.half
 
