@@ -50,7 +50,7 @@ from backend.jobs.room import Room, Spare, is_disk_full, is_of_the_disk
 from backend.jobs.runner import run_job
 from backend.jobs.store import DEATH, WITH_ALL, StoreDamaged, Tally
 from backend.jobs.tidying import Tidying
-from backend.library.checkpoints import Checkpoint, find_checkpoints, look_for_checkpoints
+from backend.library.checkpoints import Checkpoint, look_for_checkpoints
 from backend.library.downloads import Downloads
 from backend.library.instruct import find_instruct_models, rewrite
 from backend.library.loras import Lora, Shelf
@@ -122,6 +122,7 @@ class VideoGenerator:
         self._log_file: logging.Handler | None = None
         self._thread: threading.Thread | None = None
         self._catalog: tuple[float, dict[str, Checkpoint]] = (0.0, {})
+        self._left_out: dict[Path, str] = {}
         self._room = Room(settings)
         self.downloads = Downloads(settings)
         self.loras = Shelf(settings.model_folders, settings.models_trash, settings.disk_reserve_bytes)
@@ -186,8 +187,8 @@ class VideoGenerator:
 
     def left_out(self) -> dict[str, str]:
         """The folders in models/ that look like a model and cannot be used, each with the reason."""
-        _, found = look_for_checkpoints(self.settings.model_folders)
-        return {folder.name: reason for folder, reason in found.items()}
+        self._catalogued()
+        return {folder.name: reason for folder, reason in self._left_out.items()}
 
     def catalog(self, all: bool = False) -> list[tuple[ModelSpec, bool]]:
         """The models that are here; with `all`, also those that can be fetched, which are not."""
@@ -216,7 +217,9 @@ class VideoGenerator:
 
     def model_for(self, request: GenerationRequest) -> ModelSpec:
         """The model that `request` would use. Raises InvalidRequest where there is none."""
-        loras = self._loras(request)
+        return self._model_for(request, self._loras(request))
+
+    def _model_for(self, request: GenerationRequest, loras: list[Lora]) -> ModelSpec:
         chosen = choose_model(request, self.models(), self.free_machine)
         if request.model != "auto" or all(lora.misfit(chosen) is None for lora in loras):
             return chosen
@@ -233,21 +236,11 @@ class VideoGenerator:
             if upload_id is not None:
                 upload = self._upload(upload_id, kind, name)
                 source = upload.source if kind == "video" else source
-        spec, loras = self.model_for(request), self._loras(request)
+        loras = self._loras(request)
+        spec = self._model_for(request, loras)
         for lora in loras:
-            if reason := lora.misfit(spec):
-                raise InvalidRequest(
-                    f"The LoRA {lora.name} does not fit: {reason};", hint="leave it out.", field="loras"
-                )
+            lora.require(spec)
         plan = make_plan(request, spec, self.free_machine, source, self.store.calibration(spec.id))
-        for use in request.loras:
-            if len(use.strength) > len(plan.windows):
-                raise InvalidRequest(
-                    f"The LoRA {use.name} has {len(use.strength)} strengths, the film has {len(plan.windows)}"
-                    f" window{'s' if len(plan.windows) > 1 else ''};",
-                    hint="give it one for each window, or one for all.",
-                    field="loras",
-                )
         planned = tuple(PlannedLora(lora.name) for lora in loras)
         peak = plan.forecast.peak_gib + sum(lora.bytes for lora in loras) / GIB
         return replace(plan, loras=planned, forecast=replace(plan.forecast, peak_gib=round(peak, 2)))
@@ -618,8 +611,10 @@ class VideoGenerator:
     def _catalogued(self) -> dict[str, Checkpoint]:
         read, found = self._catalog
         if time.monotonic() - read > CATALOG_KEEP_S or not read:
-            checkpoints = find_checkpoints(self.settings.model_folders)
-            found = {checkpoint.spec.id: checkpoint for checkpoint in checkpoints}
+            checkpoints, left_out = look_for_checkpoints(self.settings.model_folders)
+            for folder in left_out.keys() - self._left_out.keys():
+                log.warning("checkpoint %s is left out: %s", folder, left_out[folder])
+            found, self._left_out = {checkpoint.spec.id: checkpoint for checkpoint in checkpoints}, left_out
             self._catalog = (time.monotonic(), found)
         return found
 

@@ -20,15 +20,7 @@ PICTURE = np.random.default_rng(1).integers(0, 256, (64, 96, 3), dtype=np.uint8)
 CLIP = np.random.default_rng(2).integers(0, 256, (21, 64, 96, 3), dtype=np.uint8)
 ROWS = [spec for spec in MODELS.values() if spec.repo_id]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

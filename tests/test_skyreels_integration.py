@@ -32,16 +32,6 @@ CLIP = np.random.default_rng(2).integers(0, 256, (40, 64, 96, 3), dtype=np.uint8
 UPLOAD = "0" * 20
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_a_container_with_a_share_of_the_cores_gets_no_more_threads(monkeypatch):
     import torch
 
@@ -53,6 +43,9 @@ def test_a_container_with_a_share_of_the_cores_gets_no_more_threads(monkeypatch)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -332,6 +332,7 @@ def make_plan(
     source_frames = frames_at(source, fps) if source else 0
     layout = lay_out(request, spec, num_frames, source_frames)
     _check_storyboard(request, spec, num_frames, source_frames, layout)
+    _check_strengths(request, len(layout.windows))
     render_width, render_height, enlarged = render_size(width, height, spec)
     plan = Plan(
         model=spec.id,
@@ -430,6 +431,18 @@ def _check_storyboard(
         hint=f"{', or '.join(ways)}.",
         field="skyreels.storyboard",
     )
+
+
+def _check_strengths(request: GenerationRequest, windows: int) -> None:
+    """Raise InvalidRequest if a LoRA has strengths for more windows than there are."""
+    for use in request.loras:
+        if len(use.strength) > windows:
+            has = f"{windows} window{'s' if windows > 1 else ''}"
+            raise InvalidRequest(
+                f"The LoRA {use.name} has {len(use.strength)} strengths, the film has {has};",
+                hint="give it one for each window, or one for all.",
+                field="loras",
+            )
 
 
 def render_size(width: int, height: int, spec: ModelSpec) -> tuple[int, int, bool]:

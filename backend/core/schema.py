@@ -394,8 +394,7 @@ def explain(errors: Sequence[Any]) -> InvalidRequest:
     if kind in ("model_type", "model_attributes_type") and path[0] != "loras":
         return InvalidRequest(f"{field}={shown} is no object;", hint="send {...}, or leave it out.", field=field)
     if kind == "extra_forbidden":
-        parts: dict[str, type[BaseModel]] = {"skyreels": SkyReelsOptions, "loras": LoraUse}
-        known = (parts.get(path[0], GenerationRequest) if len(path) > 1 else GenerationRequest).model_fields
+        known = _part_at(path).model_fields
         near = difflib.get_close_matches(path[-1], known, n=1)
         way_out = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(known)}."
         return InvalidRequest(f"{field} is not a field of a request;", hint=way_out, field=field)
@@ -426,7 +425,7 @@ def explain(errors: Sequence[Any]) -> InvalidRequest:
         return InvalidRequest(
             f"{field} has {context['actual_length']} {what};", hint=f"use at most {most}.", field=field
         )
-    if path[0] == "loras" and kind in ("model_type", "model_attributes_type", "missing"):
+    if path[:1] == ["loras"] and kind in ("model_type", "model_attributes_type", "missing"):
         return InvalidRequest(
             f"{field} is no LoRA;", hint='send objects such as {"name": "grain", "strength": 0.8}.', field=field
         )
@@ -448,14 +447,17 @@ def explain(errors: Sequence[Any]) -> InvalidRequest:
     return InvalidRequest(f"{field or 'the request'}={shown} does not fit;", hint=f"{reason}.", field=field)
 
 
+def _part_at(path: Sequence[str]) -> type[BaseModel]:
+    """The model that the last name of `path` is a field of."""
+    parts: dict[str, type[BaseModel]] = {"skyreels": SkyReelsOptions, "loras": LoraUse}
+    return parts.get(path[0], GenerationRequest) if len(path) > 1 else GenerationRequest
+
+
 def _bounds_of(path: Sequence[str]) -> Bounds | None:
-    fields: Any = GenerationRequest.model_fields
-    if len(path) > 1 and path[0] == "skyreels":
-        fields = SkyReelsOptions.model_fields
-    info = fields.get(path[-1]) if path else None
+    info: Any = _part_at(path).model_fields.get(path[-1]) if path else None
     limits = {type(rule).__name__: rule for rule in getattr(info, "metadata", ())}
     if path and path[-1] == "num_inference_steps":
-        return STEPS
+        return STEPS  # fewer only with a LoRA, which another check says
     if "strength" in path:
         return STRENGTH
     if "Ge" in limits and "Le" in limits:

@@ -47,14 +47,14 @@ def encode_conditions(
     first `kept` are for keeping, the last picture at their end; `size` is (width, height), where no picture tells it.
     """
     with torch.no_grad():
+        first = image[None] if prefix is None and image is not None else prefix
         if not components.own_levels:
             if image is None and not components.controlled:
                 return Conditions()
-            video, known = _film(components, num_frames, size, kept or num_frames, image, end_image, prefix)
-            if components.controlled:
-                return Conditions(control=_control(components, video, known))
-            return _for_image_to_video(components, image, video, known)
-        first = image[None] if prefix is None and image is not None else prefix
+            film = _film(components, num_frames, size, kept or num_frames, first, end_image)
+            if image is None or components.controlled:
+                return Conditions(control=_control(components, *film))
+            return _for_image_to_video(components, image, *film)
         with components.at_work(components.vae):
             return Conditions(
                 prefix=None if first is None else to_latents(components, _to_tensor(components, first)),
@@ -86,14 +86,12 @@ def _film(
     num_frames: int,
     size: tuple[int, int] | None,
     kept: int,
-    image: Picture | None,
+    first: Frames | None,
     end_image: Picture | None,
-    prefix: Frames | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A film as far as it is given, of shape (1, 3, frames, height, width), mid-grey elsewhere as in training; and
     which of its frames are given, 1 or 0, of shape (frames,).
     """
-    first = image[None] if prefix is None and image is not None else prefix
     shown = [frames for frames in (first, None if end_image is None else end_image[None]) if frames is not None]
     width, height = (shown[0].shape[2], shown[0].shape[1]) if size is None else size
     video = torch.zeros(1, 3, num_frames, height, width, device=components.device)
@@ -107,16 +105,14 @@ def _film(
     return video, known
 
 
-def _for_image_to_video(
-    components: Components, image: Picture | None, video: torch.Tensor, known: torch.Tensor
-) -> Conditions:
+def _for_image_to_video(components: Components, image: Picture, video: torch.Tensor, known: torch.Tensor) -> Conditions:
     with components.at_work(components.vae):
         latents = to_latents(components, video)
     # A latent frame has four pixel frames, which only the first one stands for alone.
     mask = torch.cat([known[:1].repeat(4), known[1:]]).view(-1, 4).T.view(1, 4, -1, 1, 1)
     channels = torch.cat([mask.expand(-1, -1, *latents.shape[2:]), latents], dim=1)
     encoder = components.image_encoder
-    if encoder is None or image is None:
+    if encoder is None:
         return Conditions(channels=channels)
     with components.at_work(encoder):
         seen = components.image_processor(images=Image.fromarray(image), return_tensors="pt")

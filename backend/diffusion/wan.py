@@ -26,24 +26,21 @@ class _Called:
         self,
         hidden_states: torch.Tensor,
         timestep: torch.Tensor,
-        encoder_hidden_states: torch.Tensor,
-        encoder_hidden_states_image: torch.Tensor | None = None,
+        *,
         enable_diffusion_forcing: bool = False,
         fps: list[int] | None = None,
         causal_block_size: int | None = None,
-        **more: Any,
+        **further: Any,
     ) -> Any:
-        """The velocity; `timestep` is (batch, latent frames) or (batch,), and `fps` makes no difference."""
+        """The velocity; `timestep` is (batch, latent frames) or (batch,). `further` goes to the stock class, for which
+        the other arguments make no difference.
+        """
         del enable_diffusion_forcing, fps, causal_block_size
         if timestep.dim() == 2:
             _, high, wide = self.config.patch_size  # type: ignore[attr-defined]
             a_frame = hidden_states.shape[3] // high * (hidden_states.shape[4] // wide)
             timestep = timestep.repeat_interleave(a_frame, dim=1)
-        if encoder_hidden_states_image is not None:
-            more["encoder_hidden_states_image"] = encoder_hidden_states_image
-        return super().forward(  # type: ignore[misc]
-            hidden_states=hidden_states, timestep=timestep, encoder_hidden_states=encoder_hidden_states, **more
-        )
+        return super().forward(hidden_states=hidden_states, timestep=timestep, **further)  # type: ignore[misc]
 
 
 class WanTransformer(_Called, WanTransformer3DModel):  # type: ignore[misc]

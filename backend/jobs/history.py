@@ -25,7 +25,7 @@ from backend.core.schema import GenerationRequest
 from backend.durable import replace_file
 from backend.jobs.job import ARTIFACT, PLAN, Artifact, Job, JobState
 from backend.jobs.store import MAKE_ROOM, Store, StoreDamaged
-from backend.media.outputs import THUMBNAIL, TRASH, VIDEO, read_metadata
+from backend.media.outputs import TRASH, VIDEO, read_metadata
 from backend.media.writer import read_recipe
 
 log = logging.getLogger(__name__)
@@ -113,18 +113,7 @@ def _recipe_in(film: Path) -> dict[str, Any]:
         size = (film / VIDEO).stat().st_size
     except (StudioError, LookupError, ValidationError, OSError):
         raise NotFound(f"{film.name} has no recipe that can be read;", hint="its video may still be there.") from None
-    artifact = Artifact(
-        video=f"outputs/{film.name}/{VIDEO}",
-        thumbnail=f"outputs/{film.name}/{THUMBNAIL}",
-        width=plan.width,
-        height=plan.height,
-        frames=plan.total_frames,
-        fps=plan.fps,
-        bytes=size,
-        model=plan.model,
-        engine=plan.engine,
-        render_s=0.0,
-    )
+    artifact = Artifact.of(film.name, plan, size)
     return recipe | {"artifact": ARTIFACT.dump_python(artifact, mode="json")}
 
 

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from backend.core.planning import Plan, Progress, Stage
 from backend.core.schema import GenerationRequest
+from backend.media.outputs import THUMBNAIL, VIDEO
 
 
 class JobState(str, Enum):
@@ -73,6 +74,22 @@ class Artifact:
     render_s: float
     stage_s: dict[Stage, float] = field(default_factory=dict)
     ran: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, job_id: str, plan: Plan, size: int, **more: Any) -> Artifact:
+        """What a film made by `plan` is, of `size` bytes; `more` is what only its making tells."""
+        return cls(
+            video=f"outputs/{job_id}/{VIDEO}",
+            thumbnail=f"outputs/{job_id}/{THUMBNAIL}",
+            width=plan.width,
+            height=plan.height,
+            frames=plan.total_frames,
+            fps=plan.fps,
+            bytes=size,
+            model=plan.model,
+            engine=plan.engine,
+            **{"render_s": 0.0} | more,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -338,20 +338,8 @@ def _publish(
     join_segments(film / VIDEO, segments, recipe=recipe, title=job.title)
     shutil.copy(work / THUMBNAIL, film / THUMBNAIL)
     stage_s = {stage: round(seconds, 3) for stage, seconds in taken().items()}
-    artifact = Artifact(
-        video=f"outputs/{job.id}/{VIDEO}",
-        thumbnail=f"outputs/{job.id}/{THUMBNAIL}",
-        width=plan.width,
-        height=plan.height,
-        frames=plan.total_frames,
-        fps=plan.fps,
-        bytes=(film / VIDEO).stat().st_size,
-        model=plan.model,
-        engine=plan.engine,
-        render_s=round(sum(stage_s.values()), 3),
-        stage_s=stage_s,
-        ran=_read_ran(work / RAN),
-    )
+    made = {"render_s": round(sum(stage_s.values()), 3), "stage_s": stage_s, "ran": _read_ran(work / RAN)}
+    artifact = Artifact.of(job.id, plan, (film / VIDEO).stat().st_size, **made)
     write_metadata(film, recipe | {"artifact": ARTIFACT.dump_python(artifact, mode="json")})
     expect = MediaInfo("video", plan.width, plan.height, plan.total_frames, float(plan.fps))
     publish(film, settings.outputs, job.id, expect=expect)

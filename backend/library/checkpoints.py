@@ -280,18 +280,32 @@ def _load(file: Path) -> Any:
 
 
 def _checked_bytes(file: Path) -> int:
-    """The size of a safetensors file, compared with what its header promises."""
+    """The size of a safetensors file, which is what its header promises."""
     _require_file(file)
+    try:
+        read_header(file)
+    except Damaged as error:
+        raise Damaged(f"{file.parent.name}/{file.name} {error}; download it again") from None
+    return file.stat().st_size
+
+
+def read_header(file: Path) -> dict[str, Any]:
+    """What a safetensors file says of its tensors, by their names. Raises Damaged where its length is another one."""
     size = file.stat().st_size
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
+        if 8 + length > size:
+            raise Damaged("is cut short or damaged")
         if length > HEADER_LIMIT:
-            raise Damaged(f"{file.parent.name}/{file.name} has a header of {length} bytes; {HEADER_LIMIT} are the most")
-        header = json.loads(stream.read(length)) if 8 + length <= size else {}
-    tensors = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-    if not tensors or 8 + length + max(tensors) != size:
-        raise Damaged(f"{file.parent.name}/{file.name} is cut short or damaged; download it again")
-    return size
+            raise Damaged(f"has a header of {length} bytes, and {HEADER_LIMIT} are the most")
+        try:
+            header = json.loads(stream.read(length))
+            ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            raise Damaged("is damaged: its header is no list of tensors") from None
+    if not ends or 8 + length + max(ends) != size:
+        raise Damaged("is cut short or damaged")
+    return dict(header)
 
 
 def read_json(file: Path) -> Mapping[str, Any]:

@@ -10,26 +10,24 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import json
 import logging
 import os
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from backend.core.config import MIB
 from backend.core.errors import Conflict, InvalidRequest, NotEnoughSpace, NotFound
 from backend.core.registry import ModelSpec
 from backend.durable import replace_file
+from backend.library.checkpoints import Damaged, read_header
 
 log = logging.getLogger(__name__)
 
 FOLDER = "loras"  # in models/
-HEADER_LIMIT = 8 * MIB
 TENSORS_MOST = 10_000  # the largest real ones have about 3,000
 RANK_MOST = 1024
 NAME = re.compile(r"[\w][\w.+ -]{0,99}")
@@ -136,6 +134,11 @@ class Lora:
             return f"it changes block {self.blocks}, {spec.title} has {shape.layers}"
         return None
 
+    def require(self, spec: ModelSpec) -> None:
+        """Raise InvalidRequest where it does not fit `spec`."""
+        if reason := self.misfit(spec):
+            raise InvalidRequest(f"The LoRA {self.name} does not fit: {reason};", hint="leave it out.", field="loras")
+
     def as_dict(self) -> dict[str, Any]:
         """As REST and `--json` show it."""
         told = ("name", "bytes", "style", "layers", "blocks", "width", "sees_pictures", "said")
@@ -170,6 +173,8 @@ def inspect(file: Path, name: str | None = None) -> Lora:
     stat = file.stat()
     try:
         return _inspected(file, name or file.stem, stat.st_size, stat.st_mtime_ns)
+    except Damaged as error:
+        raise Unusable(f"it {error}") from None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise Unusable(f"it is damaged ({type(error).__name__})") from None
 
@@ -184,14 +189,15 @@ def _inspected(file: Path, name: str, size: int, changed: int) -> Lora:
         raise Unusable("it is no file")
     if not NAME.fullmatch(name):
         raise Unusable("its name has other signs than letters, digits, spaces, dots, + and -")
-    header = _header(file)
+    with file.open("rb") as stream:
+        if stream.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+            raise Unusable("it is a pickle with another name, which can run code when it is read")
+    header = read_header(file)
     metadata = header.pop("__metadata__", None) or {}
     if len(header) > TENSORS_MOST:
         raise Unusable(f"it has {len(header)} tensors, and a LoRA has {TENSORS_MOST} at the most")
-    if not header:
-        raise Unusable("it is empty")
     kohya = any(key.startswith(("lora_unet_", "lora_transformer_")) for key in header)
-    tensors = [tensor for key, entry in header.items() if (tensor := _read(key, tuple(entry["shape"]), header))]
+    tensors = [tensor for key, entry in header.items() if (tensor := _read(key, tuple(entry["shape"])))]
     layers = _checked(tensors)
     blocks = [int(match[2]) + 1 for layer in layers if (match := BLOCK.fullmatch(layer)) and match[1] == "blocks"]
     original = any(".self_attn." in key or ".cross_attn." in key or ".ffn.0." in key for key in header)
@@ -204,39 +210,15 @@ def _inspected(file: Path, name: str, size: int, changed: int) -> Lora:
         layers=len(layers),
         ranks=tuple(sorted({tensor.shape[0] for tensor in tensors if tensor.role == "down"})),
         blocks=max(blocks, default=0),
-        width=_width(tensors, r"attn[12]\.to_(q|out\.0)|ffn\.net\.2", "up", 0),
-        ffn_width=_width(tensors, r"ffn\.net\.0\.proj", "up", 0),
+        width=_width(tensors, r"attn[12]\.to_(q|out\.0)|ffn\.net\.2"),
+        ffn_width=_width(tensors, r"ffn\.net\.0\.proj"),
         sees_pictures=any("add_k_proj" in layer for layer in layers),
         tensors=tuple(tensors),
         said=said.strip()[:80],
     )
 
 
-def _header(file: Path) -> dict[str, Any]:
-    """The header of a safetensors file, whose length must be what it promises."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        start = stream.read(8)
-        length = int.from_bytes(start, "little")
-        if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-            raise Unusable("it is a pickle with another name, which can run code when it is read")
-        if 8 + length > size:
-            raise Unusable("it is cut short or damaged, or no safetensors file at all")
-        if length > HEADER_LIMIT:
-            raise Unusable(f"its header has {length} bytes, and {HEADER_LIMIT} are the most")
-        try:
-            header = json.loads(stream.read(length))
-        except ValueError:
-            raise Unusable("it is damaged: its header is no JSON") from None
-    if not isinstance(header, dict):
-        raise Unusable("it is damaged: its header is no list of tensors")
-    ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-    if ends and 8 + length + max(ends) != size:
-        raise Unusable("it is cut short or damaged")
-    return header
-
-
-def _read(key: str, shape: tuple[int, ...], header: Mapping[str, Any]) -> Tensor | None:
+def _read(key: str, shape: tuple[int, ...]) -> Tensor | None:
     """What a tensor is; None for one that changes nothing here."""
     for sign, kind in OTHER_KINDS.items():
         if sign in key:
@@ -304,10 +286,10 @@ def _checked(tensors: Iterable[Tensor]) -> dict[str, dict[str, Tensor]]:
     return layers
 
 
-def _width(tensors: Iterable[Tensor], layer: str, role: str, side: int) -> int:
-    """How wide a layer of that name is on that side; 0 where it is not changed."""
+def _width(tensors: Iterable[Tensor], layer: str) -> int:
+    """How wide is what a layer of that name gives; 0 where it is not changed."""
     pattern = re.compile(rf"blocks\.\d+\.({layer})")
-    widths = {t.shape[side] for t in tensors if t.role == role and pattern.fullmatch(t.layer)}
+    widths = {t.shape[0] for t in tensors if t.role == "up" and pattern.fullmatch(t.layer)}
     if len(widths) > 1:
         raise Unusable(f"its layers are of different widths: {sorted(widths)}")
     return widths.pop() if widths else 0

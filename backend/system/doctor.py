@@ -248,8 +248,9 @@ def check_models(settings: Settings) -> Check:
     from backend.library.checkpoints import look_for_checkpoints
 
     found, left_out = look_for_checkpoints(settings.model_folders)
-    for folder, reason in left_out.items():
-        return Check("Models", "warning", f"{folder.name} cannot be used", reason)
+    if left_out:
+        names = ", ".join(folder.name for folder in left_out)
+        return Check("Models", "warning", f"{names} cannot be used", "; ".join(left_out.values()))
     titles = ", ".join(checkpoint.spec.title for checkpoint in found)
     if any(checkpoint.spec.repo_id for checkpoint in found):
         return Check("Models", "ok", titles)

@@ -46,6 +46,7 @@ class Sample:
     ram_used_gib: float
     ram_total_gib: float
     vram_used_gib: float | None
+    vram_others_gib: float | None  # of that, what other programs hold
     vram_total_gib: float | None
     gpu_percent: float | None
     disk_free_gib: float
@@ -102,8 +103,7 @@ class Monitor:
 
     def vram_of_others_gib(self) -> float:
         """What other programs hold of the GPU's memory, in whole GiB; 0 for the little that a desktop takes."""
-        used = self.sample().vram_used_gib or 0.0
-        others = used - own_vram_gib()
+        others = self.sample().vram_others_gib or 0.0
         return float(math.floor(others)) if others >= WORTH_A_WORD_GIB else 0.0
 
     def _watch(self) -> None:
@@ -128,6 +128,7 @@ class Monitor:
             ram_used_gib=ram_used,
             ram_total_gib=ram_total,
             vram_used_gib=memory[0] if memory else None,
+            vram_others_gib=max(memory[0] - own_vram_gib(), 0.0) if memory else None,
             vram_total_gib=memory[1] if memory else None,
             gpu_percent=self._gpu.percent() if self._gpu else None,
             disk_free_gib=disk.free / GIB,
@@ -182,10 +183,11 @@ class Gpu:
 
 def own_vram_gib() -> float:
     """What this process holds of the GPU's memory: nothing, unless a render has imported torch."""
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
+    cuda = sys.modules.get("torch.cuda")
+    initialised = getattr(cuda, "is_initialized", None)  # which is not there yet while a render imports torch
+    if cuda is None or initialised is None or not initialised():
         return 0.0
-    return float(torch.cuda.memory_reserved() / GIB + CONTEXT_GIB)
+    return float(cuda.memory_reserved() / GIB + CONTEXT_GIB)
 
 
 def torch_has_cuda() -> bool:

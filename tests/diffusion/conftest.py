@@ -21,15 +21,9 @@ REQUEST = parse_request({"prompt": "A boat", "negative_prompt": NEGATIVE, "seed"
 MACHINE = Machine(device="CPU, 2 cores", cores=2, ram_gib=8.0)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread():
-    """Threads of tiny tensors mostly wait for one another: on two busy cores two of them take twenty times as long."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread(one_thread):
+    """See there."""
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import os
 import shutil
@@ -263,22 +262,26 @@ def test_monitoring_takes_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("used", "own", "others"), [(1.5, 0.0, 0.0), (30.4, 0.0, 30.0), (30.4, 29.0, 0.0), (None, 0, 0)]
-)
+@pytest.mark.parametrize(("used", "own", "others"), [(1.5, 0.0, 0.0), (30.4, 0.0, 30.0), (30.4, 29.0, 0.0)])
 def test_what_others_hold_of_the_gpu_is_all_but_our_own(tmp_path, monkeypatch, used, own, others):
-    monitor = Monitor(tmp_path)
-    sample = dataclasses.replace(monitor.sample(), vram_used_gib=used)
-    monkeypatch.setattr(monitor, "sample", lambda: sample)
+    gpu = SimpleNamespace(memory=lambda: (used, 80.0), percent=lambda: 0.0)
+    monkeypatch.setattr(Gpu, "find", lambda: gpu)
     monkeypatch.setattr(monitoring, "own_vram_gib", lambda: own)
-    assert monitor.vram_of_others_gib() == others
+    assert Monitor(tmp_path).vram_of_others_gib() == others
+
+
+def test_without_a_gpu_others_hold_nothing_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(Gpu, "find", lambda: None)
+    assert Monitor(tmp_path).vram_of_others_gib() == 0.0
 
 
 def test_our_own_share_is_what_torch_has_reserved(monkeypatch):
-    reserved = SimpleNamespace(is_initialized=lambda: True, memory_reserved=lambda: 3 * GIB)
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=reserved))
+    cuda = SimpleNamespace(is_initialized=lambda: True, memory_reserved=lambda: 3 * GIB)
+    monkeypatch.setitem(sys.modules, "torch.cuda", cuda)
     assert monitoring.own_vram_gib() == 3.6
-    reserved.is_initialized = lambda: False
+    cuda.is_initialized = lambda: False
     assert monitoring.own_vram_gib() == 0.0
-    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setitem(sys.modules, "torch.cuda", SimpleNamespace())  # while it is imported
+    assert monitoring.own_vram_gib() == 0.0
+    monkeypatch.delitem(sys.modules, "torch.cuda")
     assert monitoring.own_vram_gib() == 0.0
