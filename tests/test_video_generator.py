@@ -14,9 +14,11 @@ from backend.core.planning import Machine, Stage
 from backend.core.registry import MODELS
 from backend.jobs.history import copies_in
 from backend.jobs.job import JobState
+from backend.jobs.store import DEATH, WITH_ALL
 from backend.media.probe import probe
 from backend.media.writer import read_recipe
 from backend.synthetic import SyntheticEngine
+from backend.system.supervisor import AGAIN, FIRST, SUPERVISED
 from backend.video_generator import VideoGenerator
 
 S = JobState
@@ -400,3 +402,20 @@ def test_what_other_programs_hold_of_the_gpu_is_not_planned_with(settings, engin
         assert studio.free_machine.vram_gib == 1.0
     finally:
         studio.stop()
+
+
+@pytest.mark.parametrize(("life", "death"), [(FIRST, WITH_ALL), (AGAIN, DEATH), (None, DEATH)])
+def test_what_a_death_counts_is_told_by_the_supervisor(settings, engine, a_request, monkeypatch, life, death):
+    """A first child of it finds what was killed together with the supervisor before."""
+    before = VideoGenerator(settings, {"synthetic": engine})
+    job = before.submit(a_request())
+    before.store.claim()
+    before.store.set_queue_paused(True)
+    before.stop()
+    monkeypatch.delenv(SUPERVISED, raising=False)
+    if life is not None:
+        monkeypatch.setenv(SUPERVISED, life)
+    after = VideoGenerator(settings, {"synthetic": engine})
+    after.start()
+    assert after.job(job.id).deaths == death
+    after.stop()
