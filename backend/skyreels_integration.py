@@ -193,14 +193,17 @@ class SkyReelsEngine:
             )
         memory = PromptMemory(self._cache / "prompts", folder, working_device()) if self._cache else None
         unknown = memory is None or not all(map(memory.knows, itertools.chain(*_texts(task))))
-        if self._components is None or self._folder != folder:
+        eight_bits = task.plan.eight_bits
+        if self._components is None or self._folder != folder or self._components.eight_bits != eight_bits:
             if self._components is not None:
                 self.unload()
 
             def loaded(part: float) -> None:
                 progress(Report(Stage.LOADING, READING * part))
 
-            self._components = load_components(folder, working_device(), loaded, text_encoder=unknown)
+            self._components = load_components(
+                folder, working_device(), loaded, text_encoder=unknown, eight_bits=eight_bits
+            )
             self._folder = folder
         elif unknown:
             self._components.read_text_encoder()
@@ -378,10 +381,17 @@ def _ran(components: Components, attention: str, kernels: str) -> dict[str, str]
     """By what a film is made, for its recipe."""
     import torch
 
+    from backend.diffusion.eight_bits import multiplies_eight_bits
+
     on_gpu, placement = components.device.type == "cuda", components.placement
+    precision = str(components.transformer.dtype).removeprefix("torch.")
+    matrices = precision
+    if components.eight_bits:
+        matrices = "float8" if multiplies_eight_bits(components.device) else "float8 weights"
     return {
         "device": torch.cuda.get_device_name(components.device) if on_gpu else "CPU",
-        "precision": str(components.transformer.dtype).removeprefix("torch."),
+        "precision": precision,
+        "matrices": matrices,
         "decoding": str(components.decoder.dtype).removeprefix("torch."),
         "attention": attention,
         "kernels": kernels,

@@ -137,6 +137,7 @@ def test_a_render_says_once_by_what_it_is_made(engine, task, fidelity, kernels):
     assert ran == {
         "device": "CPU",
         "precision": "float32",
+        "matrices": "float32",
         "decoding": "float32",
         "attention": "native",
         "kernels": kernels,
@@ -491,6 +492,24 @@ def test_after_a_lack_of_memory_the_next_attempt_keeps_less_on_the_gpu(task, gpu
     assert engine._safer_than(replace(plan, model="another")) is None
     assert "try again, which keeps fewer models" in str(_not_enough_memory(plan, Stage.DENOISING, safer=True))
     assert "try again" not in str(_not_enough_memory(plan, Stage.DENOISING, safer=False))
+
+
+@pytest.mark.parametrize("kind", ["df", "wan-t2v-experts"])
+def test_matrices_in_eight_bits_make_nearly_the_same_film_wherever_they_lie(tmp_path, kind):
+    build_checkpoint(tmp_path / "wide", kind, {"attention_head_dim": 24})
+    engine, job = SkyReelsEngine(), make_task(tmp_path, "wide")
+    eight, reports = replace(job, plan=replace(job.plan, eight_bits=True)), Reports()
+    wanted = render(engine, job).astype(int)
+    found = render(engine, eight, reports)
+    assert engine._components.eight_bits
+    assert [report.ran["matrices"] for report in reports if report.ran] == ["float8"]
+    apart = abs(found - wanted).mean()
+    assert 0 < apart < 3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("backend.skyreels_integration._place", lambda parts, *_: parts.put(Placement.STREAMED))
+        assert np.array_equal(render(engine, eight), found)
+    assert np.array_equal(render(engine, eight), found)
+    assert np.array_equal(render(engine, job), wanted)  # the weights are read again
 
 
 @pytest.mark.parametrize("kind", ["df", "t2v"])

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from backend.core.config import GIB
-from backend.core.registry import ModelSpec
+from backend.core.registry import ModelSpec, Transformer
 
 STREAM_GIB = 1.5  # the layer that works and the one that comes next, of 0.7 GiB at most
+EIGHT_BITS_FROM_GIB = 8.0  # of one transformer; what is smaller fits anyway, and gains next to nothing
 SPARE = 0.92  # of a GPU's memory: the allocator and the kernels keep some for themselves
 
 
@@ -78,18 +79,25 @@ def _ways(need: Need, half_decode: bool, safer_than: Placement | None) -> Iterat
                 yield Placed(placement, half, need.peak(placement, half))
 
 
-def need_of(spec: ModelSpec, tokens: int, batch: int, pixels: int, itemsize: int = 2) -> Need:
+def need_of(spec: ModelSpec, tokens: int, batch: int, pixels: int, itemsize: int = 2, eight_bits: bool = False) -> Need:
     """What a render with `spec` needs: `tokens` in its longest window, in `batch` forwards at a time, and `pixels` of a
-    frame that it draws; numbers of `itemsize` bytes, in the VAE of four.
+    frame that it draws; numbers of `itemsize` bytes, in the VAE of four, with `eight_bits` of one in large matrices.
     """
     wide = itemsize / 2  # weights are counted in half precision
     vae = min(spec.vae_gib, spec.other_gib / 2)
     working = spec.weights_gib * wide / spec.experts
     shape = spec.transformer
     denoise = denoise_gib(shape.dim, shape.ffn_dim, batch * tokens, itemsize) if shape else 0.0
+    if shape and eight_bits:
+        working -= (itemsize - 1) * matrices(shape) / GIB
     decode = decode_gib(spec.decode_elements * pixels)
     idle = (spec.experts - 1) * working
     return Need((spec.other_gib - vae) * wide, working, vae, denoise, decode, decode / 2, idle)
+
+
+def matrices(shape: Transformer) -> int:
+    """Numbers in the large matrices of a transformer: self- and cross-attention and the feed-forward of its layers."""
+    return shape.layers * (8 * shape.dim**2 + 2 * shape.dim * shape.ffn_dim)
 
 
 def denoise_gib(dim: int, ffn_dim: int, tokens: int, itemsize: int = 2) -> float:

@@ -14,7 +14,7 @@ from enum import Enum
 from types import MappingProxyType
 
 from backend.core.errors import InvalidRequest
-from backend.core.placement import SPARE, Placed, Placement, need_of, place
+from backend.core.placement import EIGHT_BITS_FROM_GIB, SPARE, Placed, Placement, need_of, place
 from backend.core.presets import TRADES, Work, work_of
 from backend.core.registry import PIXELS_720P, SYNTHETIC, TINY, ModelSpec, Transformer
 from backend.core.schedule import Schedule, make_schedule
@@ -132,6 +132,7 @@ class Plan:
     on_gpu: bool = False  # the forecast is that of a GPU
     placement: Placement = Placement.RESIDENT  # that the forecast counts with; what is free then decides
     half_decode: bool = False  # the VAE decodes in half precision
+    eight_bits: bool = False  # the large matrices of the transformer are kept in eight bits
     guidance_scale_2: float | None = None  # of the model's second expert; None: as the first's
     loras: tuple[PlannedLora, ...] = ()
 
@@ -364,6 +365,7 @@ def make_plan(
         preset=request.preset if denoised else Preset.EXACT,
         first_picture=request.image is not None,
         on_gpu=denoised and machine.has_gpu,
+        eight_bits=_in_eight_bits(request, spec, machine),
     )
     return _with_forecast(plan, spec, machine, calibration)
 
@@ -545,7 +547,14 @@ def _place(plan: Plan, spec: ModelSpec, machine: Machine) -> Placed:
     if not machine.has_gpu:
         need = need_of(spec, tokens, batch, pixels, itemsize=4)
         return Placed(Placement.RESIDENT, False, LIBRARIES_GIB + need.peak(Placement.RESIDENT, False))
-    return place(need_of(spec, tokens, batch, pixels), machine.vram_gib, TRADES[plan.preset].half_decode)
+    need = need_of(spec, tokens, batch, pixels, eight_bits=plan.eight_bits)
+    return place(need, machine.vram_gib, TRADES[plan.preset].half_decode)
+
+
+def _in_eight_bits(request: GenerationRequest, spec: ModelSpec, machine: Machine) -> bool:
+    """Whether the transformer's large matrices are: where the preset trades, on a GPU, and if they are large."""
+    large = spec.transformer is not None and spec.weights_gib / spec.experts >= EIGHT_BITS_FROM_GIB
+    return TRADES[request.preset].eight_bits and machine.has_gpu and large
 
 
 def _window_tokens(plan: Plan, spec: ModelSpec) -> list[int]:

@@ -19,12 +19,13 @@ from backend.core.schema import Preset
 class Trade:
     """`guided` is the part of the noise levels, from pure noise on, that get guidance. Of `asked`, each pair says below
     which part of the levels one step of how many asks the transformer. With `half_decode` a GPU decodes the film in
-    half precision.
+    half precision, and with `eight_bits` it multiplies the large matrices of a large transformer in eight bits.
     """
 
     guided: float = 1.0
     asked: tuple[tuple[float, int], ...] = ()
     half_decode: bool = False
+    eight_bits: bool = False
 
     def one_of(self, level: int, steps: int) -> int:
         """Of how many steps at `level`, of `steps`, one asks."""
@@ -33,8 +34,8 @@ class Trade:
 
 TRADES = {
     Preset.EXACT: Trade(),
-    Preset.BALANCED: Trade(guided=0.6, asked=((0.25, 3),), half_decode=True),
-    Preset.TURBO: Trade(guided=0.5, asked=((0.15, 2), (0.35, 5)), half_decode=True),
+    Preset.BALANCED: Trade(guided=0.6, asked=((0.25, 3),), half_decode=True, eight_bits=True),
+    Preset.TURBO: Trade(guided=0.5, asked=((0.15, 2), (0.35, 5)), half_decode=True, eight_bits=True),
 }
 
 

@@ -59,9 +59,10 @@ class Worn:
         self, file: Any, layer: str, module: torch.nn.Module, parts: dict[str, Tensor], device: torch.device
     ) -> None:
         weight = next(module.parameters())
+        dtype = getattr(module, "working_dtype", weight.dtype)  # of a matrix in eight bits, the one around it
 
         def read(role: str) -> torch.Tensor:
-            tensor: torch.Tensor = file.get_tensor(parts[role].key).to(device, weight.dtype)
+            tensor: torch.Tensor = file.get_tensor(parts[role].key).to(device, dtype)
             self.bytes += tensor.numel() * tensor.element_size()
             return tensor
 
@@ -97,6 +98,8 @@ def _constant(bias: torch.Tensor) -> Term:
 
 def _alone(module: torch.nn.Module, weight: torch.Tensor) -> Term:
     """What the layer would give with that weight alone: all that have one here are linear in it."""
+    if isinstance(module, torch.nn.Linear):
+        return lambda x: functional.linear(x.to(weight.dtype), weight)
     alone: Any = copy.copy(module)
     alone._parameters = OrderedDict(weight=torch.nn.Parameter(weight, requires_grad=False), bias=None)
     alone._forward_hooks, alone._forward_pre_hooks = OrderedDict(), OrderedDict()

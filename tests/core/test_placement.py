@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from backend.core.placement import Need, Placement, place
+from backend.core.placement import Need, Placement, need_of, place
 from backend.core.planning import Machine, make_plan
 from backend.core.registry import MODELS
 from backend.core.schema import Preset, parse_request
@@ -55,6 +55,25 @@ def test_released_models_fit_where_they_are_promised_to(model, size, gpu):
     assert plan.forecast.peak_gib < 0.92 * gpu
     if gpu == 80:
         assert (plan.placement, plan.half_decode) == (Placement.RESIDENT, False)
+
+
+@pytest.mark.parametrize("preset", list(Preset))
+def test_lossy_presets_keep_the_matrices_of_a_large_transformer_in_eight_bits(preset):
+    def planned(model, vram, **wish):
+        request = parse_request({"prompt": "a boat", "model": model, "preset": preset, "num_frames": 64} | wish)
+        return make_plan(request, MODELS[model], Machine("a GPU", cores=16, ram_gib=128, vram_gib=vram))
+
+    lossy = preset is not Preset.EXACT
+    large = planned("skyreels-v2-t2v-14b-720p", 80, resolution="1280x720")
+    assert large.eight_bits is lossy
+    assert not planned("skyreels-v2-df-1.3b-540p", 80).eight_bits
+    assert not planned("skyreels-v2-t2v-14b-720p", 0).eight_bits
+    # On a GPU of 24 GB it need not be streamed then.
+    small = planned("skyreels-v2-df-14b-540p", 24, resolution="960x540")
+    assert small.placement is (Placement.IN_TURNS if lossy else Placement.STREAMED)
+    if lossy:
+        alone = need_of(MODELS["skyreels-v2-t2v-14b-720p"], 61200, 1, 1280 * 720, eight_bits=True)
+        assert 20 < alone.peak(Placement.IN_TURNS, half_decode=True) < 25
 
 
 def test_lossy_presets_decode_in_half_precision_on_a_gpu():

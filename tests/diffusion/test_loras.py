@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from backend.core.errors import ModelUnavailable
 from backend.core.schema import LoraUse
 from backend.diffusion.cpu import hasten
+from backend.diffusion.eight_bits import to_eight_bits
 from backend.diffusion.loras import Worn, gib, wearing
 from backend.library.loras import inspect
 from tests.lora_files import DIM, STYLES, tensors, write_lora
@@ -187,3 +188,20 @@ def test_half_precision_stays_half_precision(components, tmp_path):
             return_dict=False,
         )[0]
     assert said.dtype == torch.bfloat16
+
+
+def test_on_matrices_in_eight_bits_it_adds_the_same(components, ask, tmp_path, monkeypatch):
+    monkeypatch.setattr("backend.diffusion.eight_bits.SIDE", 8)
+    small = tensors("diffusers", size=0.3)
+    small["transformer.blocks.0.ffn.net.0.proj.diff"] = 0.3 * torch.randn(32, DIM)
+    save_file(small, tmp_path / "grain.safetensors")
+    parts = replace(components["t2v"], transformer=copy.deepcopy(components["t2v"].transformer))
+    plain = ask()
+    with wearing([worn(components, tmp_path / "grain.safetensors")], lambda: 0):
+        added = ask() - plain
+    to_eight_bits(parts.transformer.blocks, torch.device("cpu"))
+    without = ask(parts.transformer)
+    with wearing([worn({"t2v": parts}, tmp_path / "grain.safetensors")], lambda: 0):
+        found = ask(parts.transformer)
+    assert not torch.equal(without, plain)
+    assert (found - without - added).norm() < 0.1 * added.norm()
