@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 3.0
+COMPILE_FROM_S = 60.0  # of denoising, as it was guessed; less would not pay for the wait
 # Whatever a checkpoint says, nothing is fetched while it is loaded and no code of it is run.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DIFFUSERS_DISABLE_REMOTE_CODE": "1"}
 READING = 0.8  # of the loading stage; the rest is encoding the prompt and the pictures
@@ -43,15 +44,17 @@ class SkyReelsEngine:
 
     The checkpoint of the last render stays loaded, so the next one with the same model starts at once. A render saves
     where it stands every `save_every_s` seconds, and when it is cancelled; the next attempt goes on from there. What
-    prompts became, and which attention kernel is the fastest on a GPU, is remembered in the folder `cache`, as is what
-    was compiled, with `compile_blocks`.
+    prompts became, and which way is the fastest on a GPU, is remembered in the folder `cache`, as is what was compiled.
+    Blocks of transformers are compiled with `compile_blocks`; None lets a trial on the GPU decide, for long films.
     """
 
-    def __init__(self, save_every_s: float = 30.0, cache: Path | None = None, compile_blocks: bool = False) -> None:
+    def __init__(
+        self, save_every_s: float = 30.0, cache: Path | None = None, compile_blocks: bool | None = None
+    ) -> None:
         self._save_every_s = save_every_s
         self._cache = cache
         self._compile_blocks = compile_blocks
-        if compile_blocks and cache is not None:
+        if cache is not None:
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "compiled"))
         self._folder: Path | None = None
         self._components: Components | None = None
@@ -106,28 +109,25 @@ class SkyReelsEngine:
         loras = [Worn(lora, use, components) for lora, use in zip(task.loras, task.request.loras, strict=True)]
         _place(components, task.plan, self._safer_than(task.plan), gib(loras))
         original = task.plan.fidelity is Fidelity.ORIGINAL
-        # What is compiled would not notice that a LoRA comes or goes.
-        fast = self._compile_blocks and original and components.placement is not Placement.STREAMED and not loras
-        quick = components.device.type == "cpu" and original and not fast
+        quick = components.device.type == "cpu" and original and not self._compile_blocks
         for model in (*components.transformers, components.vae):
             hasten(model, on=quick)
         name = self._attention(components, task.plan)
-        kernels = "compiled" if fast else "quick" if quick else "stock"
-        progress(Report(Stage.LOADING, READING, ran=_ran(components, name, kernels)))
+        progress(Report(Stage.LOADING, READING))
         with contextlib.ExitStack() as ways:
             for transformer in components.transformers:
                 ways.enter_context(attention_by(transformer, name))
-                if fast:
-                    ways.enter_context(compiled(transformer))
             ways.enter_context(interruptible(components, progress.again))
             if self._colours is None:
                 self._colours = fit_colours(components)
             looks = _Looks(self._colours)
             film = _begin(components, task, memory, progress)
             ways.enter_context(wearing(loras, lambda: film.sampler.window))
-            if fast:
-                with components.at_work(film.sampler.expert):
-                    film.sampler.warm_up()
+            fast = original and self._compiles(film, task.plan)
+            for transformer in components.transformers if fast else ():
+                ways.enter_context(compiled(transformer))
+            kernels = "compiled" if fast else "quick" if quick else "stock"
+            progress(Report(Stage.LOADING, 1.0, ran=_ran(components, name, kernels)))
             saves = _Saves(film, task.work, self._save_every_s, progress)
             try:
                 while True:
@@ -145,19 +145,35 @@ class SkyReelsEngine:
 
     def _attention(self, components: Components, plan: Plan) -> str:
         """The attention kernel of this render: the stock one unless a GPU has a better one for its size."""
-        from backend.diffusion.attention import STOCK, remembered
+        from backend.diffusion.attention import STOCK, remembered_kernel
 
         if components.device.type != "cuda" or plan.fidelity is not Fidelity.ORIGINAL:
             return STOCK
         config = components.transformer.config
-        return remembered(
-            self._cache / "kernels.json" if self._cache else None,
+        return remembered_kernel(
+            self._choices,
             plan.preset,
             components.tokens(plan),
             config.num_attention_heads,
             config.attention_head_dim,
             components.device,
         )
+
+    def _compiles(self, film: Film, plan: Plan) -> bool:
+        """Whether the blocks are to run compiled; if so, that is made ready."""
+        from backend.diffusion.compiled import compiles, first_block, pays
+
+        wish, sampler, components = self._compile_blocks, film.sampler, film.sampler.components
+        long = components.device.type == "cuda" and plan.forecast.guess[Stage.DENOISING] >= COMPILE_FROM_S
+        if components.placement is Placement.STREAMED or not (long if wish is None else wish):
+            return False
+        with components.at_work(sampler.expert):
+            plain, fast = first_block(components.transformers, sampler.warm_up)
+            return (wish or pays(self._choices, components, plain, fast)) and compiles(fast)
+
+    @property
+    def _choices(self) -> Path | None:
+        return self._cache / "kernels.json" if self._cache else None
 
     def _note_lack(self, plan: Plan) -> bool:
         """Remember that `plan` did not fit as it was placed; whether there is a safer way, which it then takes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import itertools
@@ -10,6 +11,7 @@ import weakref
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -145,11 +147,19 @@ def test_a_render_says_once_by_what_it_is_made(engine, task, fidelity, kernels):
     }
 
 
-def test_compiled_blocks_make_the_same_film_and_are_made_ready_while_it_loads(engine, task, monkeypatch):
+@pytest.fixture
+def compiler(monkeypatch):
+    """One that takes no time, and whose blocks are the same."""
     import torch
 
-    real, forwards = torch.compile, []
+    real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda run, **how: real(run, **how | {"backend": "eager"}))
+    yield
+    torch.compiler.reset()
+
+
+def test_compiled_blocks_make_the_same_film_and_are_made_ready_while_it_loads(engine, task, monkeypatch, compiler):
+    forwards = []
     job, reports = task("df"), Reports()
     wanted = render(engine, job).astype(int)
     fast = SkyReelsEngine(compile_blocks=True)
@@ -163,7 +173,62 @@ def test_compiled_blocks_make_the_same_film_and_are_made_ready_while_it_loads(en
     stock, reports = task("df", skyreels={"fidelity": "diffusers"}), Reports()
     render(fast, stock, reports)
     assert [report.ran["kernels"] for report in reports if report.ran] == ["stock"]
+
+
+def test_a_compiled_film_goes_on_from_any_step(task, tmp_path, compiler):
+    """From the last one, too, after which nothing is asked any more in the window."""
+    job = replace(task("df", **LONG), work=tmp_path)
+    fast = functools.partial(SkyReelsEngine, save_every_s=0.0, compile_blocks=True)
+    whole = render(fast(), replace(job, work=None))
+    with pytest.raises(JobCancelled):
+        render(fast(), job, Reports(lambda report: report.stage is Stage.DECODING))
+    assert np.array_equal(render(fast(), job), whole)
+
+
+def test_without_a_compiler_a_film_is_made_as_it_is(engine, task, monkeypatch):
+    import torch
+
+    def broken(graph, inputs):
+        raise RuntimeError("there is no compiler on this machine")
+
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda run, **how: real(run, **how | {"backend": broken}))
+    reports = Reports()
+    frames = render(SkyReelsEngine(compile_blocks=True), task("df"), reports).astype(int)
+    assert abs(frames - render(engine, task("df"))).max() <= 1
+    assert [report.ran["kernels"] for report in reports if report.ran] == ["stock"]
     torch.compiler.reset()
+
+
+@pytest.mark.parametrize(
+    ("wish", "seconds", "placement", "expected"),
+    [
+        (None, 100.0, Placement.RESIDENT, "a trial"),
+        (None, 100.0, Placement.IN_TURNS, "a trial"),
+        (None, 100.0, Placement.STREAMED, "no"),
+        (None, 10.0, Placement.RESIDENT, "no"),
+        (False, 100.0, Placement.RESIDENT, "no"),
+        (True, 10.0, Placement.RESIDENT, "yes"),
+    ],
+)
+def test_on_a_gpu_a_trial_decides_for_long_films(task, monkeypatch, wish, seconds, placement, expected):
+    import torch
+
+    job, tried = task("df"), []
+    components = SimpleNamespace(
+        placement=placement,
+        device=torch.device("cuda", 0),
+        at_work=lambda model: contextlib.nullcontext(),
+        transformers=["the transformer"],
+    )
+    sampler = SimpleNamespace(components=components, expert="the transformer", warm_up=lambda: None)
+    calls = "the plain block", "the compiled one"
+    monkeypatch.setattr("backend.diffusion.compiled.first_block", lambda *_: calls)
+    monkeypatch.setattr("backend.diffusion.compiled.pays", lambda file, parts, *two: tried.append(two) or True)
+    monkeypatch.setattr("backend.diffusion.compiled.compiles", lambda fast: fast == calls[1])
+    plan = replace(job.plan, forecast=replace(job.plan.forecast, guess={Stage.DENOISING: seconds}))
+    assert SkyReelsEngine(compile_blocks=wish)._compiles(SimpleNamespace(sampler=sampler), plan) is (expected != "no")
+    assert tried == ([calls] if expected == "a trial" else [])
 
 
 def test_the_seed_alone_decides(engine, task):

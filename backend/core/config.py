@@ -36,7 +36,7 @@ class Settings:
     hang_s: float = 120.0  # a render that reports nothing for so long, and for ten of its steps, hangs
     slow_hang_s: float = 1800.0  # the same while weights are read and while the film is joined, which report rarely
     offline: bool = False  # the hub is not to be asked for models
-    compile_blocks: bool = False  # of transformers: quicker steps, for a wait before the first film of a size
+    compile_blocks: bool | None = None  # of transformers; None: on a GPU, where it was tried once and is faster
     cancel_s: float = 10.0  # a render that does not heed its cancellation for so long is ended with the process
 
     @classmethod

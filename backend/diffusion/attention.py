@@ -1,13 +1,9 @@
-"""Which attention kernel a GPU runs fastest: each that is installed is tried once at a film's size, and the choice is
-remembered, so that a film that goes on tomorrow goes on with the same bits.
-"""
+"""Which attention kernel a GPU runs fastest: each that is installed is tried once at a film's size."""
 
 from __future__ import annotations
 
-import json
+import functools
 import logging
-import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,14 +14,13 @@ from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_a
 from torch.nn import functional
 
 from backend.core.schema import Preset
-from backend.durable import replace_file
+from backend.diffusion.choices import median_seconds, remembered, this_gpu
 
 log = logging.getLogger(__name__)
 
 STOCK = "native"
 EXACT = (STOCK, "_native_cudnn", "_native_flash", "_flash_3", "flash")
 QUANTISED = ("sage",)  # 8-bit products: for presets that trade
-ROUNDS = 5
 AS_EXACT = 1.1  # as the stock kernel, in error against float32
 ROUNDING = 1e-6  # of float32 itself
 CHECKED = 256  # queries of each head whose sums are taken in float32, too
@@ -60,7 +55,7 @@ def choose(kernels: Mapping[str, Kernel], tokens: int, heads: int, head_dim: int
     for name, run in kernels.items():
         try:
             found = run(query, key, value)[:, :CHECKED].float()
-            seconds[name] = statistics.median(_timed(run, (query, key, value), device) for _ in range(ROUNDS))
+            seconds[name] = median_seconds(functools.partial(run, query, key, value), device)
         except Exception as error:  # not installed, not for this GPU, not for this shape
             log.info("the attention kernel %s is left out: %s", name, str(error).split("\n")[0])
             continue
@@ -77,40 +72,19 @@ def _in_float32(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> 
     return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2)
 
 
-def _timed(run: Kernel, inputs: tuple[torch.Tensor, ...], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    began = time.perf_counter()
-    run(*inputs)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
-
-
-def remembered(file: Path | None, preset: Preset, tokens: int, heads: int, head_dim: int, device: torch.device) -> str:
+def remembered_kernel(
+    file: Path | None, preset: Preset, tokens: int, heads: int, head_dim: int, device: torch.device
+) -> str:
     """The kernel that was chosen on this GPU for films of about this size, or is chosen now; kept in `file`."""
-    known = _read(file)
     steps = max(1, round(tokens / STEP))
     lossy = "lossy" if preset is not Preset.EXACT else "exact"
-    name = f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, {heads}x{head_dim}, {steps}, {lossy}"
-    if name not in known:
-        known[name] = choose(candidates(preset), tokens, heads, head_dim, device)
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_suffix(".part")
-            part.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-            replace_file(part, file)
-    return known[name]
-
-
-def _read(file: Path | None) -> dict[str, str]:
-    """What `file` remembers; nothing where it is spoiled."""
-    try:
-        known = json.loads(file.read_text(encoding="utf-8")) if file else {}
-    except (OSError, ValueError):
-        return {}
-    names = {backend.value for backend in AttentionBackendName}
-    return {key: name for key, name in known.items() if name in names} if isinstance(known, dict) else {}
+    return remembered(
+        file,
+        f"{this_gpu(device)}, {heads}x{head_dim}, {steps}, {lossy}",
+        STOCK,
+        [backend.value for backend in AttentionBackendName],
+        lambda: choose(candidates(preset), tokens, heads, head_dim, device),
+    )
 
 
 def attend_by(model: Any, backend: str) -> None:

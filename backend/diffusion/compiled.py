@@ -4,20 +4,95 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch._dynamo.exc import TorchDynamoException
 
-from backend.diffusion.components import blocks_of
+from backend.diffusion.choices import median_seconds, remembered, this_gpu
+from backend.diffusion.components import Components, blocks_of
 
 log = logging.getLogger(__name__)
 
+COMPILED, STOCK = "compiled", "stock"
+WORTH = 0.97  # of the stock time, at most
+ALIKE = 0.02  # how far two roundings to bfloat16 are apart at most, of the whole
+Call = Callable[..., Any]
+
+
+class _Reached(Exception):
+    """A block would be called with this."""
+
+    def __init__(self, block: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.block, self.args_given, self.kwargs_given = block, args, kwargs
+
+
+def first_block(transformers: Sequence[Any], ask: Call) -> tuple[Call, Call]:
+    """A call of the first block that `ask` comes to, with what it is given there: as it is, and compiled."""
+
+    def stop(block: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        raise _Reached(block, args, kwargs)
+
+    hooks = [model.blocks[0].register_forward_pre_hook(stop, with_kwargs=True) for model in transformers]
+    try:
+        ask()
+    except _Reached as reached:
+        block, args, kwargs = reached.block, reached.args_given, reached.kwargs_given
+    finally:
+        for hook in hooks:
+            hook.remove()
+    calls = (functools.partial(forward, *args, **kwargs) for forward in (block.forward, _compiled(block.forward)))
+    plain, fast = (torch.no_grad()(call) for call in calls)
+    return plain, fast
+
+
+def faster(plain: Call, fast: Call, device: torch.device) -> str:
+    """COMPILED if `fast` takes less time than `plain` and gives the same but for rounding, else STOCK."""
+    try:
+        wanted, found = plain().float(), fast().float()
+        apart = float((found - wanted).norm() / wanted.norm())
+        seconds, fast_seconds = median_seconds(plain, device), median_seconds(fast, device)
+    except Exception as error:  # no compiler, not for this GPU, not enough memory
+        _log_refusal(error)
+        return STOCK
+    log.info("a block: %.1f ms, compiled %.1f ms, %.4f apart", 1000 * seconds, 1000 * fast_seconds, apart)
+    return COMPILED if apart <= ALIKE and fast_seconds <= WORTH * seconds else STOCK
+
+
+def pays(file: Path | None, components: Components, plain: Call, fast: Call) -> bool:
+    """Whether compiled blocks are the faster ones on this GPU: as was found for transformers of this size, or is found
+    now; kept in `file`.
+    """
+    config, device = components.transformer.config, components.device
+    kind = f"{type(components.transformer).__name__}{', eight bits' if components.eight_bits else ''}"
+    name = f"{this_gpu(device)}, {config.num_attention_heads}x{config.attention_head_dim}, {kind}, blocks"
+    return remembered(file, name, STOCK, (STOCK, COMPILED), lambda: faster(plain, fast, device)) == COMPILED
+
+
+def compiles(fast: Call) -> bool:
+    """Whether the compiled block can be had; then it is ready."""
+    try:
+        fast()
+    except TorchDynamoException as error:
+        _log_refusal(error)
+        return False
+    return True
+
+
+def _log_refusal(error: Exception) -> None:
+    log.warning("the blocks are not compiled: %s", " ".join(str(error).split())[:300])
+
+
+def _compiled(forward: Call, backend: str | Call = "inductor") -> Call:
+    found: Call = torch.compile(forward, dynamic=True, backend=backend)
+    return found
+
 
 @contextmanager
-def compiled(transformer: Any, backend: str = "inductor") -> Iterator[None]:
+def compiled(transformer: Any, backend: str | Call = "inductor") -> Iterator[None]:
     """While open, the blocks of `transformer` run compiled, once for all of them and for all sizes. What cannot be
     compiled here runs as it is, with a line in the log.
 
@@ -32,13 +107,12 @@ def compiled(transformer: Any, backend: str = "inductor") -> Iterator[None]:
                 return fast(*args, **kwargs)
             except TorchDynamoException as error:
                 failed = True
-                log.warning("the blocks are not compiled: %s", " ".join(str(error).split())[:300])
+                _log_refusal(error)
         return plain(*args, **kwargs)
 
     for block in blocks_of(transformer):
         # Not the module itself: the checks before each block stay outside of what is compiled.
-        fast = torch.compile(block.forward, dynamic=True, backend=backend)
-        block.forward = functools.partial(block_by, block.forward, fast)
+        block.forward = functools.partial(block_by, block.forward, _compiled(block.forward, backend))
     try:
         yield
     finally:

@@ -26,7 +26,7 @@ class QuickGELU(GELU):  # type: ignore[misc]
     """The stock projection and its activation, in one go by oneDNN."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if type(self.proj) is not QuickLinear or self.proj._forward_hooks:  # a LoRA adds to what it gives
+        if type(self.proj) is not QuickLinear:  # a LoRA adds to what it gives
             return super().forward(x)
         found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
             x, self.proj.weight, self.proj.bias, "gelu", [], self.approximate

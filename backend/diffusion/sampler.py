@@ -90,8 +90,8 @@ class Sampler:
 
     @property
     def expert(self) -> Any:
-        """The transformer that the next step asks."""
-        return self._experts[self.step_index]
+        """The transformer that the next step asks, or after the last step, that one did."""
+        return self._experts[min(self.step_index, len(self._experts) - 1)]
 
     @property
     def final(self) -> int:
@@ -182,8 +182,12 @@ class Sampler:
 
     def warm_up(self) -> None:
         """Ask the transformer what nobody wants to know: what must be made ready for its next call is made then."""
-        with torch.no_grad():
-            self._ask(guided=False)
+        here, self.step_index = self.step_index, min(self.step_index, len(self._schedule.levels) - 1)
+        try:
+            with torch.no_grad():
+                self._ask(guided=False)
+        finally:
+            self.step_index = here
 
     def open_window(self, known: torch.Tensor | None) -> None:
         """Go on to the next window: fresh noise, with the latents that are known written over its first frames."""

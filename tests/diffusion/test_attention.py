@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from backend.core.schema import Preset
 from backend.diffusion import attention
-from backend.diffusion.attention import choose, kernel, remembered
+from backend.diffusion.attention import choose, kernel, remembered_kernel
 
 CPU = torch.device("cpu")
 SIZE = (64, 2, 8)  # tokens, heads, channels of a head
@@ -69,9 +69,9 @@ def gpu(monkeypatch):
 def test_a_choice_is_made_once(gpu, tmp_path):
     file = tmp_path / "kernels.json"
     for tokens in (61_200, 61_000, 20_000):
-        assert remembered(file, Preset.EXACT, tokens, 12, 128, CPU) == "_native_cudnn"
+        assert remembered_kernel(file, Preset.EXACT, tokens, 12, 128, CPU) == "_native_cudnn"
     assert len(gpu) == 2
-    remembered(file, Preset.TURBO, 61_200, 12, 128, CPU)
+    remembered_kernel(file, Preset.TURBO, 61_200, 12, 128, CPU)
     assert len(gpu) == 3
     assert len(json.loads(file.read_text())) == 3
 
@@ -80,15 +80,15 @@ def test_a_choice_is_made_once(gpu, tmp_path):
 def test_a_spoiled_memory_is_no_error(gpu, tmp_path, spoiled):
     file = tmp_path / "kernels.json"
     file.write_text(spoiled)
-    assert remembered(file, Preset.EXACT, 100, 12, 128, CPU) == "_native_cudnn"
+    assert remembered_kernel(file, Preset.EXACT, 100, 12, 128, CPU) == "_native_cudnn"
     assert "_native_cudnn" in file.read_text()
 
 
 def test_a_name_that_is_no_kernel_is_forgotten(gpu, tmp_path):
     file = tmp_path / "kernels.json"
-    remembered(file, Preset.EXACT, 100, 12, 128, CPU)
+    remembered_kernel(file, Preset.EXACT, 100, 12, 128, CPU)
     file.write_text(file.read_text().replace("_native_cudnn", "no kernel"))
-    assert remembered(file, Preset.EXACT, 100, 12, 128, CPU) == "_native_cudnn"
+    assert remembered_kernel(file, Preset.EXACT, 100, 12, 128, CPU) == "_native_cudnn"
     assert len(gpu) == 2
 
 

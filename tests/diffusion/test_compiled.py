@@ -1,13 +1,20 @@
 """Compiled blocks: the same film, one compilation for all of them, and no harm where it fails."""
 
+import json
 import logging
+import time
 
 import pytest
 import torch
 from torch._dynamo.backends.debugging import eager
 
-from backend.diffusion.compiled import compiled
+from backend.core.schema import LoraUse
+from backend.diffusion.choices import BEGUN, remembered
+from backend.diffusion.compiled import COMPILED, STOCK, compiled, compiles, faster, first_block, pays
 from backend.diffusion.interrupt import interruptible
+from backend.diffusion.loras import Worn, wearing
+from backend.library.loras import inspect
+from tests.lora_files import write_lora
 
 TEXT = torch.randn(1, 8, 32, generator=torch.Generator().manual_seed(1))
 
@@ -76,3 +83,139 @@ def test_the_checks_before_each_block_stay(components):
     with compiled(components["df"].transformer, "eager"), interruptible(components["df"], lambda: checks.append(1)):
         predict(components["df"], 5)
     assert len(checks) == len(components["df"].transformer.blocks)
+
+
+CPU = torch.device("cpu")
+
+
+def test_a_lora_that_comes_or_goes_is_noticed_and_its_strength_needs_no_further_compiling(components, tmp_path):
+    made = []
+
+    def counting(graph, inputs):
+        made.append(graph)
+        return eager(graph, inputs)
+
+    use = LoraUse(name="a", strength=[0.7, -0.2])
+    lora = Worn(inspect(write_lora(tmp_path / "a.safetensors", size=0.3)), use, components["df"])
+    graphs = []
+    for loras, window in (([], 0), ([lora], 0), ([lora], 1), ([], 0), ([lora], 0)):
+        with wearing(loras, lambda window=window: window):
+            wanted = predict(components["df"], 5)
+            with compiled(components["df"].transformer, counting):
+                torch.testing.assert_close(predict(components["df"], 5), wanted, atol=1e-5, rtol=1e-5)
+        graphs.append(len(made))
+    assert graphs[0] < graphs[1] == graphs[4]
+
+
+def test_the_first_block_is_called_with_what_the_transformer_gives_it(components):
+    model, ran = components["df"].transformer, []
+    hooks = [block.register_forward_hook(lambda *seen: ran.append(seen[2])) for block in model.blocks]
+    wanted = predict(components["df"], 5)
+    after_first = ran[0]
+    ran.clear()
+    plain, fast = first_block([model], lambda: predict(components["df"], 5))
+    for hook in hooks:
+        hook.remove()
+    assert ran == []  # it was stopped before
+    assert torch.equal(plain(), after_first)
+    assert callable(fast)
+    assert torch.equal(predict(components["df"], 5), wanted)
+
+
+def slow(seconds: float, answer: torch.Tensor):
+    def call():
+        time.sleep(seconds)
+        return answer
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("plain_s", "fast_s", "change", "expected"),
+    [
+        (0.02, 0.0, 0.0, COMPILED),
+        (0.02, 0.0, 0.01, COMPILED),
+        (0.02, 0.0, 0.05, STOCK),
+        (0.02, 0.0, float("nan"), STOCK),
+        (0.0, 0.02, 0.0, STOCK),
+        (0.02, 0.02, 0.0, STOCK),
+    ],
+)
+def test_compiled_is_what_takes_less_time_and_gives_the_same(plain_s, fast_s, change, expected):
+    answer = torch.ones(100)
+    assert faster(slow(plain_s, answer), slow(fast_s, answer * (1 + change)), CPU) == expected
+
+
+def test_what_fails_in_the_trial_is_not_taken(caplog):
+    def broken():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with caplog.at_level(logging.WARNING):
+        assert faster(slow(0.0, torch.ones(3)), broken, CPU) == STOCK
+    assert "CUDA out of memory" in caplog.text
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+
+
+def test_a_trial_is_made_once_for_a_gpu_and_a_kind_of_transformer(components, tmp_path, gpu):
+    tries, file = [], tmp_path / "kernels.json"
+
+    def fast():
+        tries.append(1)
+        return torch.ones(3)
+
+    def pay(kind="df"):
+        return pays(file, components[kind], slow(0.02, torch.ones(3)), fast)
+
+    assert pay()
+    made = len(tries)
+    assert pay()
+    assert len(tries) == made
+    assert pay("wan-t2v")
+    assert len(tries) == 2 * made
+
+
+def test_a_trial_that_takes_the_process_with_it_twice_is_not_made_again(tmp_path):
+    file, tries = tmp_path / "choices.json", []
+
+    class Killed(BaseException):
+        pass
+
+    def choose():
+        tries.append(1)
+        raise Killed
+
+    for _ in range(2):
+        with pytest.raises(Killed):
+            remembered(file, "a GPU", "safe", ("safe", "fast"), choose)
+    assert remembered(file, "a GPU", "safe", ("safe", "fast"), choose) == "safe"
+    assert len(tries) == 2
+    assert remembered(file, "another", "safe", ("safe", "fast"), lambda: "fast") == "fast"
+
+
+def test_one_that_was_ended_once_is_made_again(tmp_path):
+    file, tries = tmp_path / "choices.json", []
+
+    def choose():
+        tries.append(1)
+        return "fast"
+
+    remembered(file, "a GPU", "safe", ("safe", "fast"), choose)
+    file.write_text(json.dumps({"a GPU": BEGUN}))
+    for _ in range(2):
+        assert remembered(file, "a GPU", "safe", ("safe", "fast"), choose) == "fast"
+    assert len(tries) == 2
+
+
+def test_whether_there_is_a_compiler_is_found_before_the_film(components):
+    def broken(graph, inputs):
+        raise RuntimeError("there is no compiler on this machine")
+
+    def call(backend):
+        return torch.compile(lambda x: x + 1, backend=backend)
+
+    assert compiles(lambda: call("eager")(torch.ones(3)))
+    assert not compiles(lambda: call(broken)(torch.ones(3)))

@@ -140,7 +140,7 @@ def test_one_for_pictures_is_worn_where_there_are_none(components, ask, tmp_path
         changed = ask()
     with wearing([worn(components, write_lora(tmp_path / "t2v.safetensors"))], lambda: 0):
         assert torch.equal(ask(), changed)
-    assert len(worn(components, tmp_path / "i2v.safetensors", kind="i2v").terms) == 21
+    assert len(worn(components, tmp_path / "i2v.safetensors", kind="i2v").added) == 21
 
 
 def test_one_expert_or_both(components, tmp_path):
@@ -148,7 +148,7 @@ def test_one_expert_or_both(components, tmp_path):
     for name in ("grain", "grain_high_noise", "grain_low_noise"):
         lora = worn(components, write_lora(tmp_path / f"{name}.safetensors"), kind="wan-t2v-experts")
         owners = [dict.fromkeys(map(id, expert.modules())) for expert in components["wan-t2v-experts"].transformers]
-        counts[name] = [sum(id(module) in owner for module, _ in lora.terms) for owner in owners]
+        counts[name] = [sum(id(module) in owner for module, _ in lora.added) for owner in owners]
     assert counts == {"grain": [20, 20], "grain_high_noise": [20, 0], "grain_low_noise": [0, 20]}
 
 
