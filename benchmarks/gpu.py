@@ -6,9 +6,10 @@ In one process, medians of three after a warm-up, with the peak of allocated mem
 the GPU reaches at all in bfloat16, which the others are to be compared with. `attention`:
 every kernel that is installed, and which one the studio takes. `forward`: one call of a transformer of four blocks (the
 released ones have 30 and 40 of the same), text to video and diffusion forcing, stock, ours with the kernel taken, that
-one compiled, and for the 14B also with 8-bit products (torchao, if it is installed); the error of each against float32
-on fewer frames, with a few strong channels in the weights, which is where half precision fails first. `decode`: the VAE
-in float32 and in half precision, a latent frame at a time. Times do not depend on weights, what a film looks like does:
+one compiled, for the 14B also with matrices in eight bits, ours and torchao's if it is installed; the error of each
+against float32 on fewer frames, of one call and after four steps, with a few strong channels in the weights, which is
+where half precision fails first. `decode`: the VAE as the stock class decodes, and ours in float32 and in half
+precision, a latent frame at a time. Times do not depend on weights, what a film looks like does:
 nothing is said about that here (see `benchmarks.presets`). Claims: `exact` needs at most 1 / 1.4 of the stock time for
 text to video and 1 / 1.5 for diffusion forcing, at 1.1 times the stock error at most; the forecast of memory is right
 within 10 percent.
@@ -37,13 +38,15 @@ from backend.core.schema import Preset
 from backend.diffusion.attention import attention_by, candidates, choose
 from backend.diffusion.components import halved, working_device
 from backend.diffusion.decode import Decoder
+from backend.diffusion.eight_bits import to_eight_bits
 from backend.diffusion.transformer import Transformer
 from benchmarks.record import record
 
 ROUNDS = 3
 MODELS = {"1.3b": (12, 128, 8960, 4), "14b": (40, 128, 13824, 4)}  # heads, head_dim, feed-forward width, blocks
 SHAPE = (17, 90, 160)  # latent frames, height, width: 65 frames of 1280x720
-SMALL_MODELS, SMALL_SHAPE = {"1.3b": (2, 24, 64, 2), "14b": (3, 24, 64, 2)}, (5, 4, 6)
+SMALL_MODELS, SMALL_SHAPE = {"1.3b": (2, 24, 64, 2), "14b": (4, 24, 64, 2)}, (5, 4, 6)
+STEPS = 4
 FEW = 5  # latent frames, for errors, and for the VAE, which takes them one by one
 TEXT = (1, 512, 4096)
 
@@ -136,7 +139,8 @@ def flop(size: tuple[int, ...], tokens: int) -> int:
 
 def ways(model: str) -> list[str]:
     """How the transformer is called, each way with what the one before has."""
-    eight_bits = ["eight bits"] if model == "14b" and importlib.util.find_spec("torchao") else []
+    torchao = ["torchao"] if importlib.util.find_spec("torchao") else []
+    eight_bits = ["eight bits", *torchao] if model == "14b" else []
     return ["stock", "ours", "compiled", *eight_bits]
 
 
@@ -183,7 +187,7 @@ def time_of(
     forcing: bool,
     kernel: str,
     inputs: tuple[dict[str, Any], dict[str, Any]],
-    wanted: torch.Tensor,
+    wanted: list[torch.Tensor],
     device: torch.device,
 ) -> dict[str, float]:
     """Time, memory and error of a transformer called in this way; the first call, which compiles, apart."""
@@ -192,27 +196,43 @@ def time_of(
     dtype = every["hidden_states"].dtype
     built = build(SkyReelsV2Transformer3DModel if stock else Transformer, size, forcing, device, dtype)
     if way == "eight bits":
+        to_eight_bits(built.blocks, device)
+    if way == "torchao":
         from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow, quantize_
 
         quantize_(built.blocks, Float8DynamicActivationFloat8WeightConfig(granularity=PerRow()))
     with attention_by(built, "native" if stock else kernel):
-        if way in ("compiled", "eight bits"):
+        if way not in ("stock", "ours"):
             torch.compiler.reset()
             built.compile_repeated_blocks(dynamic=True, backend="inductor" if device.type == "cuda" else "eager")
         began = time.perf_counter()
-        error = float((call(built, forcing, fewer).float() - wanted).norm() / wanted.norm())
+        errors = apart(walk(built, forcing, fewer), wanted)
         first = time.perf_counter() - began
         found = timed(lambda: call(built, forcing, every), device)
-    return found | {"first_seconds": round(first, 3), "error": error}
+    return found | {"first_seconds": round(first, 3), "error": errors[0], "error_after_steps": errors[-1]}
 
 
-def in_float32(size: tuple[int, ...], forcing: bool, inputs: dict[str, Any], device: torch.device) -> torch.Tensor:
-    """What the stock class answers in float32."""
+def walk(model: Any, forcing: bool, inputs: dict[str, Any]) -> list[torch.Tensor]:
+    """What the model answers at each of STEPS steps downwards, float32."""
+    latents = inputs["hidden_states"].float()
+    answers = []
+    for _ in range(STEPS):
+        given = inputs | {"hidden_states": latents.to(inputs["hidden_states"].dtype)}
+        answers.append(call(model, forcing, given).float())
+        latents = latents - answers[-1] / STEPS
+    return answers
+
+
+def apart(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> list[float]:
+    return [float((one - other).norm() / other.norm()) for one, other in zip(found, wanted, strict=True)]
+
+
+def in_float32(
+    size: tuple[int, ...], forcing: bool, inputs: dict[str, Any], device: torch.device
+) -> list[torch.Tensor]:
+    """What the stock class answers in float32, step by step."""
     exact = build(SkyReelsV2Transformer3DModel, size, forcing, device, torch.float32)
-    wanted: torch.Tensor = call(
-        exact, forcing, {name: x.float() if x.is_floating_point() else x for name, x in inputs.items()}
-    )
-    return wanted
+    return walk(exact, forcing, {name: x.float() if x.is_floating_point() else x for name, x in inputs.items()})
 
 
 def decode(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device: torch.device) -> dict[str, Any]:
@@ -221,7 +241,7 @@ def decode(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device: to
     torch.backends.cudnn.deterministic = True  # as in the studio
     with torch.device(device):
         vae = AutoencoderKLWan(base_dim=96 if shape == SHAPE else 16).eval().requires_grad_(False)
-    found = {}
+    found = {"stock": timed(lambda: vae.decode(latents.to(device), return_dict=False), device)}
     for name, model, part in (("float32", vae, 1.0), ("half", halved(vae), 0.5)):
 
         def run(model: Any = model) -> None:

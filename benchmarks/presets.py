@@ -1,33 +1,97 @@
-"""What the lossy presets cost on a trained model, beside what another seed changes.
+"""What the lossy presets cost on a trained model, beside what another seed changes, and beside cache-dit.
 
     python -m benchmarks.presets [--films 40]
 
-SkyReels V2 Tiny makes held-out films with every preset and the same seed, and once more with another seed. Each film is
-compared with that of `exact` (PSNR, SSIM) and judged (subject, colour, motion, time). Claim: a preset changes a film
-less than another seed does, and shows what was asked as often as `exact`.
+SkyReels V2 Tiny makes held-out films with every preset and the same seed, once more with another seed, and with its
+matrices in eight bits; the stock pipeline of diffusers makes them too, as it is and with cache-dit (`peers.py`). Each
+film is compared with that of `exact`, those of the stock pipeline with its own (PSNR, SSIM), and judged (subject,
+colour, motion, time). Claims: a preset changes a film less than another seed does, and shows what was asked as often as
+`exact`; with no more of the model worked out than cache-dit, more of the film stays.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+from diffusers import SkyReelsV2DiffusionForcingPipeline
 from skimage.metrics import structural_similarity
 
-from backend.core.planning import make_plan
+from backend.core.planning import Plan, make_plan
 from backend.core.registry import TINY
 from backend.core.schema import Preset, parse_request
 from backend.media.fitting import Frames
 from backend.skyreels_integration import SkyReelsEngine
+from benchmarks.peers import POLICIES, cached, mask_of, stock_frames
 from benchmarks.record import record
-from benchmarks.tiny import ANYWHERE, HELD_OUT, film, psnr, scene_of, told
+from benchmarks.tiny import ANYWHERE, HELD_OUT, SHORT, SIZE, film, psnr, scene_of, told
+from training.tiny.export import FOLDER
 from training.tiny.judge import load_judge, truth
 
 ASKED = ("kind", "colour", "motion", "time")
-ANOTHER_SEED = "exact, another seed"
+EXACT, STOCK = Preset.EXACT.value, "stock pipeline"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a film is made, by its number: in so many forwards, the first of `steps` steps that are not extrapolated. It
+    is compared with the film that `like` made.
+    """
+
+    make: Callable[[int], Frames]
+    steps: int
+    forwards: int
+    like: str = EXACT
+    timed: bool = True
+
+
+def all_ways(pipe: Any) -> dict[str, Way]:
+    engines = {eight_bits: SkyReelsEngine() for eight_bits in (False, True)}  # each keeps its weights
+
+    def studio(preset: Preset, eight_bits: bool = False, other_seed: int = 0) -> Way:
+        plan = plan_of(preset=preset.value)
+        return Way(
+            lambda number: film(
+                engines[eight_bits],
+                eight_bits=eight_bits,
+                prompt=told(number),
+                seed=number + other_seed,
+                preset=preset.value,
+            ),
+            plan.num_inference_steps,
+            plan.forwards,
+            timed=not eight_bits,  # a CPU only imitates them
+        )
+
+    def stock(policy: str | None) -> Way:
+        plan = plan_of()
+        steps = plan.num_inference_steps
+        worked_out = sum(mask_of(policy, steps)) if policy else steps
+
+        def make(number: int) -> Frames:
+            with cached(pipe, policy, steps) if policy else contextlib.nullcontext():
+                return stock_frames(pipe, plan, told(number), number)
+
+        return Way(make, steps, 2 * worked_out, like=STOCK)
+
+    return {
+        **{preset.value: studio(preset) for preset in Preset},
+        "exact, another seed": studio(Preset.EXACT, other_seed=10_000),
+        "exact, eight bits": studio(Preset.EXACT, eight_bits=True),
+        "balanced, eight bits": studio(Preset.BALANCED, eight_bits=True),
+        STOCK: stock(None),
+        **{f"cache-dit, {policy}": stock(policy) for policy in POLICIES},
+    }
+
+
+def plan_of(**wish: Any) -> Plan:
+    return make_plan(parse_request({"prompt": "x", "resolution": SIZE, "num_frames": SHORT} | wish), TINY, ANYWHERE)
 
 
 def ssim(one: Frames, other: Frames) -> float:
@@ -35,39 +99,40 @@ def ssim(one: Frames, other: Frames) -> float:
     return statistics.fmean(float(structural_similarity(a, b, channel_axis=2)) for a, b in zip(one, other, strict=True))
 
 
+def measure(ways: dict[str, Way], judge: Any, count: int) -> dict[str, Any]:
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in ways}
+    for number in range(count):
+        asked = truth(scene_of(HELD_OUT + number))
+        whole: dict[str, Frames] = {}
+        for name, way in ways.items():
+            began = time.perf_counter()
+            made = way.make(number)
+            facts = {"seconds": time.perf_counter() - began}
+            answers = judge.answers(made)
+            facts |= {question: float(answers[question] == asked[question]) for question in ASKED}
+            if way.like in whole:
+                facts |= {"psnr_db": psnr(made, whole[way.like]), "ssim": ssim(made, whole[way.like])}
+            whole.setdefault(way.like, made)
+            for fact, value in facts.items():
+                found[name].setdefault(fact, []).append(value)
+        print(f"film {number + 1} of {count}", file=sys.stderr)
+    results: dict[str, Any] = {"films": count}
+    for name, way in ways.items():
+        facts_of = found[name]
+        seconds = {"median_s": round(statistics.median(facts_of["seconds"]), 2)} if way.timed else {}
+        alike = {fact: round(statistics.median(facts_of[fact]), 3) for fact in ("psnr_db", "ssim") if fact in facts_of}
+        right = {question: round(statistics.fmean(facts_of[question]), 3) for question in ASKED}
+        results[name] = {"steps": way.steps, "calls": way.forwards} | seconds | alike | {"right": right}
+    return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--films", type=int, default=40)
-    count = parser.parse_args().films
-    engine, judge = SkyReelsEngine(), load_judge()
-    ways: dict[str, dict[str, Any]] = {preset.value: {"preset": preset.value} for preset in Preset}
-    ways[ANOTHER_SEED] = {}
-    found: dict[str, dict[str, list[float]]] = {way: {} for way in ways}
-    for number in range(count):
-        whole = None
-        for way, wish in ways.items():
-            began = time.perf_counter()
-            made = film(engine, prompt=told(number), seed=number + 10_000 * (way == ANOTHER_SEED), **wish)
-            facts = {"seconds": time.perf_counter() - began}
-            answers, asked = judge.answers(made), truth(scene_of(HELD_OUT + number))
-            facts |= {name: float(answers[name] == asked[name]) for name in ASKED}
-            if whole is None:
-                whole = made
-            else:
-                facts |= {"psnr_db": psnr(made, whole), "ssim": ssim(made, whole)}
-            for name, value in facts.items():
-                found[way].setdefault(name, []).append(value)
-        print(f"film {number + 1} of {count}", file=sys.stderr)
-    results: dict[str, Any] = {"films": count}
-    for way, facts_of in found.items():
-        plan = make_plan(parse_request({"prompt": "x", "num_frames": 33} | ways[way]), TINY, ANYWHERE)
-        median = {name: round(statistics.median(facts_of[name]), 3) for name in ("psnr_db", "ssim") if name in facts_of}
-        right = {name: round(statistics.fmean(facts_of[name]), 3) for name in ASKED}
-        seconds = round(statistics.median(facts_of["seconds"][1:]), 2)
-        results[way] = (
-            {"steps": plan.num_inference_steps, "calls": plan.forwards, "median_s": seconds} | median | {"right": right}
-        )
-    record("presets", results)
+    flags = parser.parse_args()
+    pipe = SkyReelsV2DiffusionForcingPipeline.from_pretrained(FOLDER, local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+    record("presets", measure(all_ways(pipe), load_judge(), flags.films))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,16 @@ def told(number: int) -> str:
     return caption(scene_of(HELD_OUT + number), np.random.default_rng(number), full=True)
 
 
-def film(engine: SkyReelsEngine, inputs: Inputs | None = None, source: Source | None = None, **wish: Any) -> Frames:
+def film(
+    engine: SkyReelsEngine,
+    inputs: Inputs | None = None,
+    source: Source | None = None,
+    eight_bits: bool = False,
+    **wish: Any,
+) -> Frames:
     """All frames that the model makes for a wish, at its own size."""
     request = parse_request({"model": TINY.id, "resolution": SIZE, "num_frames": SHORT, "seed": 1} | wish)
-    plan = make_plan(request, TINY, ANYWHERE, source)
+    plan = replace(make_plan(request, TINY, ANYWHERE, source), eight_bits=eight_bits)
     task = Task(request, plan, inputs or Inputs(), FOLDER)
     return np.concatenate(list(engine.render(task, lambda report: None)))[: plan.prefix_frames + plan.num_frames]
 

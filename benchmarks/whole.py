@@ -25,6 +25,7 @@ from backend.core.planning import Plan
 from backend.core.registry import TINY
 from backend.core.schema import parse_request
 from backend.video_generator import VideoGenerator
+from benchmarks.peers import stock_frames
 from benchmarks.record import record
 from training.tiny.export import FOLDER
 
@@ -47,25 +48,6 @@ def bare(pipe: Any, plan: Plan) -> None:
         pipe.vae.decode(latents)
 
 
-def stock(pipe: Any, plan: Plan) -> None:
-    # The stock pipeline takes a latent pixel for 4 x 4 pixels, since it does not count those that this VAE folds.
-    unfolded = pipe.vae_scale_factor_spatial / 8
-    frames = pipe(
-        WISH["prompt"],
-        negative_prompt="",
-        height=int(plan.render_height * unfolded),
-        width=int(plan.render_width * unfolded),
-        num_frames=plan.render_frames,
-        base_num_frames=plan.render_frames,
-        num_inference_steps=plan.num_inference_steps,
-        guidance_scale=plan.guidance_scale,
-        generator=torch.Generator().manual_seed(7),
-        max_sequence_length=pipe.tokenizer.model_max_length,
-        output_type="np",
-    ).frames
-    assert frames.shape == (1, plan.render_frames, plan.render_height, plan.render_width, 3), frames.shape
-
-
 def main() -> None:
     pipe = SkyReelsV2DiffusionForcingPipeline.from_pretrained(FOLDER, local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
@@ -82,7 +64,7 @@ def main() -> None:
         ways: dict[str, Callable[[], None]] = {
             "studio": studio,
             "bare": lambda: bare(pipe, plan),
-            "stock": lambda: stock(pipe, plan),
+            "stock": lambda: stock_frames(pipe, plan, WISH["prompt"], WISH["seed"]),
         }
         seconds: dict[str, list[float]] = {way: [] for way in ways}
         for number in range(ROUNDS + 1):

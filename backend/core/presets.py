@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from backend.core.schedule import Schedule
 from backend.core.schema import Preset
 
+SKIPS_FROM = 10  # steps; of fewer, which a LoRA made for them takes, every one counts
+
 
 @dataclass(frozen=True, slots=True)
 class Trade:
@@ -29,6 +31,8 @@ class Trade:
 
     def one_of(self, level: int, steps: int) -> int:
         """Of how many steps at `level`, of `steps`, one asks."""
+        if steps < SKIPS_FROM:
+            return 1
         return next((count for part, count in reversed(self.asked) if level > math.ceil(part * steps)), 1)
 
 

@@ -54,6 +54,14 @@ def test_what_decides_the_film_is_worked_out(preset, steps, block, ar_step, read
             assert all(work[before].predictions == 2 for guided in work[row].guided if guided)
 
 
+@pytest.mark.parametrize("preset", list(Preset))
+@pytest.mark.parametrize("steps", range(4, 10))
+def test_of_few_steps_every_one_is_worked_out(preset, steps):
+    """As many as a LoRA made for few steps takes."""
+    assert counts(preset, steps, guidance=False) == [1] * steps
+    assert 0 in counts(Preset.TURBO, 10, guidance=False)
+
+
 @pytest.mark.parametrize("preset", [Preset.BALANCED, Preset.TURBO])
 def test_presets_save_what_they_are_for(preset):
     assert sum(counts(Preset.EXACT)) >= 2.2 * sum(counts(preset))
