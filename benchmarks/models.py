@@ -12,7 +12,7 @@ from backend.core.config import ROOT
 from backend.core.placement import Placement
 from backend.core.planning import Machine, make_plan
 from backend.core.registry import I2V, MODELS, PIXELS_480P, PIXELS_540P, PIXELS_720P, TINY, ModelSpec
-from backend.core.schema import Mode, parse_request
+from backend.core.schema import Mode, Preset, parse_request
 from tests.tiny_checkpoints import PIPELINES, RELEASED
 
 PAGE = ROOT / "docs" / "models.md"
@@ -32,9 +32,10 @@ shift* are its defaults. Of two experts one takes the strong noise, the other th
 MEMORY = """
 ## What each takes of a GPU's memory
 
-Of 64 frames of 540p, as forecast: with all models on the GPU, with each there only while it works, and with a large
-one passing through layer by layer. The studio takes the first that fits; longer windows and larger frames take more,
-and the plan says how much. The weights alone are the last column, in GiB of bfloat16.
+Of 64 frames of 540p, as forecast: with all models on the GPU, with each there only while it works (of the text
+encoder, layer after layer), and with the transformer, too, passing through layer by layer. The studio takes the first
+that fits; longer windows and larger frames take more, and the plan says how much. `balanced` and `turbo` keep the
+matrices of a transformer of 8 GiB or more in eight bits. The weights alone are the last column, in GiB of bfloat16.
 """
 
 TESTED = """
@@ -73,7 +74,7 @@ def page() -> str:
     rows = [spec for spec in MODELS.values() if spec.engine == "skyreels"]
     released = [spec for spec in rows if spec.repo_id]
     able = ["name", "modes", "size", "window, fps", "steps, guidance, shift", "licence, from"]
-    memory = ["name", "all on the GPU", "in turns", "layer by layer", "weights"]
+    memory = ["name", "all on the GPU", "in turns", "layer by layer", "in turns, `balanced`", "weights"]
     tested = ["name", "stands in for it", "rendered in", "same bits as"]
     return (
         HEAD
@@ -108,10 +109,16 @@ def _memory(spec: ModelSpec) -> list[str]:
     wish = {"prompt": "-", "model": spec.id, "num_frames": 64}
     if I2V in spec.modes and len(spec.modes) == 1:
         wish |= {"mode": "image_to_video", "image": "0" * 20}
-    plans = [make_plan(parse_request(wish), spec, Machine("a GPU", 16, 128, vram)) for vram in range(6, 142)]
-    found = {plan.placement: f"{math.ceil(plan.forecast.peak_gib)} GiB" for plan in plans}  # of the largest GPU
+
+    def found(preset: Preset) -> dict[Placement, str]:
+        request = parse_request(wish | {"preset": preset})
+        plans = [make_plan(request, spec, Machine("a GPU", 16, 128, vram)) for vram in range(3, 142)]
+        return {plan.placement: f"{math.ceil(plan.forecast.peak_gib)} GiB" for plan in plans}  # of the largest GPU
+
+    exact, balanced = found(Preset.EXACT), found(Preset.BALANCED)
     experts = " in two experts" if spec.experts == 2 else ""
-    return [f"`{spec.id}`", *(found[way] for way in Placement), f"{spec.weights_gib:.1f}{experts}"]
+    ways = [exact[way] for way in Placement]
+    return [f"`{spec.id}`", *ways, balanced[Placement.IN_TURNS], f"{spec.weights_gib:.1f}{experts}"]
 
 
 def _tested(spec: ModelSpec) -> list[str]:

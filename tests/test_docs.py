@@ -50,17 +50,25 @@ def test_the_page_of_the_models_is_that_of_the_registry():
 
 def test_the_readme_says_from_which_memory_on_models_are_fastest_and_fit():
     said = re.search(
-        r"1\.3B models are fastest from (\d+) GB on, 14B models from (\d+) GB on; both fit into (\d+) GB",
+        r"1\.3B models are fastest from (\d+) GB on, 14B models from (\d+) GB on; from (\d+) GB on parts of 1\.3B "
+        r"models take turns, .*layer by layer, slowly; with `balanced` parts of 14B models take turns from (\d+) GB on",
         text("README.md"),
     )
-    for size, vram in zip(("1.3b", "14b"), said.groups()[:2], strict=True):
+    fastest = {"1.3b": int(said[1]), "14b": int(said[2])}
+    least, lossy = int(said[3]), int(said[4])
+    slowest = {"1.3b": Placement.IN_TURNS, "14b": Placement.STREAMED}
+    for size in fastest:
         for spec in MODELS.values():
             if size in spec.id and spec.family == "skyreels-v2":
                 wish = {"prompt": "-", "model": spec.id}
                 if "i2v" in spec.id:
                     wish |= {"mode": "image_to_video", "image": "0" * 20}
-                for gib, placement in ((int(vram), Placement.RESIDENT), (int(said[3]), Placement.STREAMED)):
-                    plan = make_plan(parse_request(wish), spec, Machine("a GPU", 16, 128, gib))
+                for gib, placement, preset in (
+                    (fastest[size], Placement.RESIDENT, "exact"),
+                    (least, slowest[size], "exact"),
+                    (lossy, Placement.IN_TURNS if size == "14b" else Placement.RESIDENT, "balanced"),
+                ):
+                    plan = make_plan(parse_request(wish | {"preset": preset}), spec, Machine("a GPU", 16, 128, gib))
                     assert plan.placement is placement
                     assert plan.forecast.peak_gib < gib
 

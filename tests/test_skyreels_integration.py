@@ -578,25 +578,41 @@ def test_matrices_in_eight_bits_make_nearly_the_same_film_wherever_they_lie(tmp_
 
 
 @pytest.mark.parametrize("kind", ["df", "t2v"])
-def test_models_that_are_streamed_make_the_same_film(engine, task, kind):
-    import numpy as np
-
+@pytest.mark.parametrize(
+    ("placement", "streamed"),
+    [(Placement.STREAMED, ["transformer", "text_encoder"]), (Placement.IN_TURNS, ["text_encoder"])],
+)
+def test_models_that_are_streamed_make_the_same_film(engine, task, kind, placement, streamed):
     wanted = render(engine, task(kind))
     parts = engine._components
     hooks = [name for name, module in parts.transformer.named_modules() if hasattr(module, "_diffusers_hook")]
     assert hooks == []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("backend.skyreels_integration._place", lambda parts, *_: parts.put(Placement.STREAMED))
+        patch.setattr("backend.skyreels_integration._place", lambda parts, *_: parts.put(placement))
         assert np.array_equal(render(engine, task(kind)), wanted)
-    hooked = [
-        m._diffusers_hook
-        for part in (parts.transformer, parts.text_encoder)
-        for m in part.modules()
-        if hasattr(m, "_diffusers_hook")
-    ]
-    assert any(registry.hooks for registry in hooked)
+    assert [name for name in ("transformer", "text_encoder") if hooks_of(getattr(parts, name))] == streamed
     assert np.array_equal(render(engine, task(kind)), wanted)
-    assert not any(registry.hooks for registry in hooked)
+    assert not any(hooks_of(part) for part in (parts.transformer, parts.text_encoder))
+
+
+def hooks_of(model) -> list[str]:
+    registries = (getattr(module, "_diffusers_hook", None) for module in model.modules())
+    return [name for registry in registries if registry is not None for name in registry.hooks]
+
+
+@pytest.mark.parametrize("placement", [Placement.STREAMED, Placement.IN_TURNS])
+def test_a_text_encoder_that_is_read_later_is_streamed_as_well(task, tmp_path, monkeypatch, placement):
+    wanted = render(SkyReelsEngine(), task("df", prompt="A fish"))
+    render(SkyReelsEngine(cache=tmp_path), task("df"))
+    monkeypatch.setattr("backend.skyreels_integration._place", lambda parts, *_: parts.put(placement))
+    engine = SkyReelsEngine(cache=tmp_path)
+    render(engine, task("df"))
+    assert engine._components.text_encoder is None
+    assert np.array_equal(render(engine, task("df", prompt="A fish")), wanted)
+    assert hooks_of(engine._components.text_encoder)
+    monkeypatch.undo()
+    assert np.array_equal(render(engine, task("df", prompt="A fish")), wanted)
+    assert not hooks_of(engine._components.text_encoder)
 
 
 def test_a_film_decoded_in_half_precision_looks_the_same():

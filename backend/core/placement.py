@@ -22,8 +22,8 @@ class Placement(str, Enum):
     """From the fastest to the safest."""
 
     RESIDENT = "resident"  # all models stay on the GPU
-    IN_TURNS = "in_turns"  # each is there while it works
-    STREAMED = "streamed"  # of the large ones, layer after layer is there while it works
+    IN_TURNS = "in_turns"  # each is there while it works; of the text encoder, whose turn is short, layer after layer
+    STREAMED = "streamed"  # of all large ones, layer after layer is there while it works
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Need:
         if placement is Placement.RESIDENT:
             return self.text + self.transformer + self.idle + self.vae + max(self.denoise, decode)
         if placement is Placement.IN_TURNS:
-            return max(self.text, self.transformer + self.denoise, self.vae + decode)
+            return max(STREAM_GIB, self.transformer + self.denoise, self.vae + decode)
         return max(STREAM_GIB + self.denoise, self.vae + decode)
 
 

@@ -248,7 +248,7 @@ def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machin
         and (spec.diffusion_forcing or not request.skyreels.needs_forcing)
         and spec.transformer is not None
         and machine.has_gpu
-        and max(spec.weights_gib / spec.experts, spec.other_gib) + 2 <= machine.vram_gib  # one after the other
+        and spec.weights_gib / spec.experts + 2 <= machine.vram_gib  # the others pass through
     ]
     if able:
         return max(able, key=lambda spec: _rank(spec, width * height))
@@ -260,6 +260,13 @@ def _rank(spec: ModelSpec, pixels: int) -> tuple[bool, int, bool, float, bool]:
     width = spec.transformer.dim if spec.transformer else 0
     full_size = (spec.max_pixels or 0) >= pixels * 0.98
     return full_size, width, spec.family == "skyreels-v2", spec.weights_gib, spec.diffusion_forcing
+
+
+WHERE_IT_LIES = {
+    Placement.RESIDENT: "all of it stays on the GPU",
+    Placement.IN_TURNS: "its parts take turns on the GPU",
+    Placement.STREAMED: "layer by layer through the GPU, slowly",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,11 +294,10 @@ def suitability(spec: ModelSpec, machine: Machine) -> Suitability:
         words = "on the processor, for want of a GPU"
     else:
         has, what = SPARE * machine.vram_gib, "on the GPU"
-        words = {
-            Placement.RESIDENT: "all of it stays on the GPU",
-            Placement.IN_TURNS: "its parts take turns on the GPU",
-            Placement.STREAMED: "layer by layer through the GPU, slowly",
-        }[plan.placement]
+        words = WHERE_IT_LIES[plan.placement]
+        lossy = make_plan(request.model_copy(update={"preset": Preset.BALANCED}), spec, machine, source).placement
+        if plan.placement is Placement.STREAMED and lossy is not plan.placement:
+            words += f"; with balanced {WHERE_IT_LIES[lossy]}"
     if peak > has:
         return Suitability(False, f"needs {peak:.0f} GiB {what}, {has:.0f} can be used", plan)
     return Suitability(True, words, plan)

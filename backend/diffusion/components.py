@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ class Components:
     transformer_2: Any = None
     boundary: float = 0.0
     eight_bits: bool = False  # the large matrices of the transformers are
+    _streamed: list[Any] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def decoder(self) -> Any:
@@ -123,32 +124,31 @@ class Components:
             return
         with _explained(self.folder, "text_encoder"):
             self.text_encoder = _load_model(UMT5EncoderModel, self.folder / "text_encoder", self.transformer.dtype)
-        if self.placement is Placement.STREAMED:
+        if self.placement in (Placement.IN_TURNS, Placement.STREAMED):
             _stream(self.text_encoder, self.device)
+            self._streamed.append(self.text_encoder)
         else:
             self.placement = None  # so that `put` finds a place for it
-
-    @property
-    def _layered(self) -> list[Any]:
-        """The large models, whose layers can be streamed."""
-        return [*self.transformers, *([] if self.text_encoder is None else [self.text_encoder])]
 
     def put(self, placement: Placement) -> None:
         """Have the models lie where `placement` says from now on."""
         if placement is self.placement:
             return
-        layered = self._layered
-        if self.placement is Placement.STREAMED:
-            for model in layered:
-                _stream_no_more(model)
+        for model in self._streamed:
+            _stream_no_more(model)
         home = self.device if placement is Placement.RESIDENT else torch.device("cpu")
-        for model in (*layered, self.image_encoder, self.vae, self.half_vae):
+        for model in (*self.transformers, self.text_encoder, self.image_encoder, self.vae, self.half_vae):
             if model is not None:
                 model.to(home)
         self.placement = placement
-        if placement is Placement.STREAMED:
-            for model in layered:
-                _stream(model, self.device)
+        layered = {
+            Placement.RESIDENT: [],
+            Placement.IN_TURNS: [self.text_encoder],
+            Placement.STREAMED: [*self.transformers, self.text_encoder],
+        }[placement]
+        self._streamed = [model for model in layered if model is not None]
+        for model in self._streamed:
+            _stream(model, self.device)
 
     def decode_in_half(self, half: bool) -> None:
         """Let a copy of the VAE in half precision decode, or the VAE itself."""
@@ -160,7 +160,7 @@ class Components:
     @contextmanager
     def at_work(self, model: Any) -> Iterator[None]:
         """Have `model` on the working device for a while, then back where it was."""
-        if self.placement is Placement.STREAMED and any(model is layered for layered in self._layered):
+        if any(model is streamed for streamed in self._streamed):
             yield
             return
         home = model.device

@@ -48,6 +48,7 @@ class EightBitLinear(torch.nn.Linear):  # type: ignore[misc]
             ScalingType.RowWise,
             bias=self.bias,
             output_dtype=tokens.dtype,
+            use_fast_accum=True,
         )
         return found
 

@@ -13,6 +13,8 @@ NEED = Need(text=11, transformer=27, vae=0.5, denoise=8, decode=17, half_decode=
 def test_each_way_takes_less_than_the_one_before():
     peaks = [NEED.peak(placement, half_decode=True) for placement in Placement]
     assert peaks == [11 + 27 + 0.5 + 9, 27 + 8, 1.5 + 8]
+    small = Need(text=11, transformer=3, vae=0.5, denoise=3, decode=5, half_decode=3)
+    assert small.peak(Placement.IN_TURNS, half_decode=False) == 6  # the text encoder passes through
     assert NEED.peak(Placement.RESIDENT, half_decode=False) == 11 + 27 + 0.5 + 17
 
 
@@ -53,6 +55,8 @@ def test_released_models_fit_where_they_are_promised_to(model, size, gpu):
     request = parse_request({"prompt": "a boat", "model": model, "resolution": size, "num_frames": 64})
     plan = make_plan(request, MODELS[model], Machine("H100", cores=16, ram_gib=128, vram_gib=gpu))
     assert plan.forecast.peak_gib < 0.92 * gpu
+    if gpu == 8:
+        assert plan.placement is Placement.IN_TURNS
     if gpu == 80:
         assert (plan.placement, plan.half_decode) == (Placement.RESIDENT, False)
 

@@ -1,5 +1,6 @@
 import itertools
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -24,6 +25,7 @@ from backend.core.windows import Window, latent_frames, plan_windows
 
 H100 = Machine("NVIDIA H100 80GB HBM3", cores=16, ram_gib=128, vram_gib=79)
 CARD_16 = Machine("NVIDIA RTX A4000", cores=8, ram_gib=32, vram_gib=16)
+CARD_24 = Machine("NVIDIA GeForce RTX 4090", cores=16, ram_gib=64, vram_gib=24)
 CARD_8 = Machine("NVIDIA GeForce RTX 4060", cores=8, ram_gib=32, vram_gib=8)
 CPU = Machine("CPU, 2 cores", cores=2, ram_gib=16)
 DF_SMALL = MODELS["skyreels-v2-df-1.3b-540p"]
@@ -362,7 +364,8 @@ def test_auto_takes_the_largest_that_fits_then_what_came_with_the_studio():
     assert choose_model(ask(), models, CARD_16).id == "wan2.2-ti2v-5b"
     own = [spec for spec in models if spec.family == "skyreels-v2"]
     assert choose_model(ask(), own, CARD_16).id == "skyreels-v2-df-1.3b-540p"
-    assert choose_model(ask(), models, CARD_8) is TINY  # the others' text encoder alone needs more
+    assert choose_model(ask(), models, CARD_8).id == "skyreels-v2-df-1.3b-540p"  # its text encoder passes through
+    assert choose_model(ask(), models, replace(CARD_8, vram_gib=4.0)) is TINY
     assert choose_model(ask(), models, CPU) is TINY
     assert choose_model(ask(), [SYNTHETIC], H100) is SYNTHETIC
 
@@ -444,7 +447,9 @@ def test_a_plan_knows_whether_it_counts_on_a_gpu():
     [
         ("skyreels-v2-df-14b-720p", H100, True, "all of it stays on the GPU"),
         ("skyreels-v2-df-1.3b-540p", CARD_16, True, "its parts take turns on the GPU"),
-        ("skyreels-v2-t2v-14b-540p", CARD_8, True, "layer by layer"),
+        ("skyreels-v2-t2v-14b-540p", CARD_8, True, "layer by layer through the GPU, slowly"),
+        ("skyreels-v2-df-14b-540p", CARD_24, True, "slowly; with balanced its parts take turns on the GPU"),
+        ("skyreels-v2-df-1.3b-540p", CARD_8, True, "its parts take turns on the GPU"),
         ("skyreels-v2-i2v-14b-720p", CARD_8, False, "needs 9 GiB on the GPU, 7 can be used"),
         ("skyreels-v2-df-14b-540p", CPU, False, "GiB memory, 16 can be used"),
         ("skyreels-v2-tiny", CPU, True, "on the processor"),
