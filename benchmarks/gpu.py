@@ -96,10 +96,11 @@ def attention(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device:
 
 
 def build(kind: type, size: tuple[int, ...], forcing: bool, device: torch.device, dtype: torch.dtype) -> Any:
-    """A transformer of random weights; a few channels are fifty times as strong, as in trained ones."""
+    """A transformer of random weights, which bfloat16 can hold whatever `dtype` it works in; a few channels are fifty
+    times as strong as others, as in trained ones.
+    """
     heads, head_dim, ffn_dim, layers = size
     torch.manual_seed(0)
-    torch.set_default_dtype(dtype)
     with torch.device(device):
         model = kind(
             num_attention_heads=heads,
@@ -109,16 +110,14 @@ def build(kind: type, size: tuple[int, ...], forcing: bool, device: torch.device
             text_dim=TEXT[2],
             inject_sample_info=forcing,
         )
-    torch.set_default_dtype(torch.float32)
-    for name, module in model.named_modules():
-        if name in (model._keep_in_fp32_modules or ()):
-            module.float()
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.ndim == 2:
-                weight.normal_(0, 0.02)
-                weight[:: max(1, len(weight) // 4)] *= 50 if name.endswith("ffn.net.2.weight") else 1
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    for name, weight in model.named_parameters():
+        if weight.ndim == 2:
+            weight.normal_(0, 0.02)
+            weight[:: max(1, len(weight) // 4)] *= 50 if name.endswith("ffn.net.2.weight") else 1
+        if not set(name.split(".")) & set(model._keep_in_fp32_modules or ()):
+            weight.data = weight.data.bfloat16().to(dtype)
+    return model
 
 
 def call(model: Any, forcing: bool, inputs: dict[str, Any]) -> Any:

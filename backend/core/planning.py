@@ -295,9 +295,10 @@ def suitability(spec: ModelSpec, machine: Machine) -> Suitability:
     else:
         has, what = SPARE * machine.vram_gib, "on the GPU"
         words = WHERE_IT_LIES[plan.placement]
-        lossy = make_plan(request.model_copy(update={"preset": Preset.BALANCED}), spec, machine, source).placement
-        if plan.placement is Placement.STREAMED and lossy is not plan.placement:
-            words += f"; with balanced {WHERE_IT_LIES[lossy]}"
+        if plan.placement is Placement.STREAMED:
+            balanced = request.model_copy(update={"preset": Preset.BALANCED})
+            lossy = make_plan(balanced, spec, machine, source).placement
+            words += f"; with balanced {WHERE_IT_LIES[lossy]}" if lossy is not plan.placement else ""
     if peak > has:
         return Suitability(False, f"needs {peak:.0f} GiB {what}, {has:.0f} can be used", plan)
     return Suitability(True, words, plan)

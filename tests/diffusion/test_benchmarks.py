@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import films, gpu, page
+from benchmarks import errors, films, gpu, page
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,17 @@ def test_the_work_of_a_forward_is_that_of_the_released_model():
 def test_the_vae_decodes_in_both_precisions(measured):
     assert set(measured["decode"]) == {"stock", "float32", "half"}
     assert all(found["seconds"] > 0 for found in measured["decode"].values())
+
+
+def test_what_counts_as_exact_is_as_near_to_float32_as_the_stock_class():
+    found = errors.measure({"14b": gpu.SMALL_MODELS["14b"]}, errors.SMALL_SHAPE, backend="eager")
+    assert list(found) == ["14b, text to video", "14b, diffusion forcing"]
+    for ways in found.values():
+        assert 0 < ways["stock"]["one_call"] < 0.02  # bfloat16's own, not that of other weights
+        assert ways["ours"]["of_stock"] == ways["stock"]["of_stock"] == 1
+        assert ways["compiled"]["of_stock"] <= 1.1
+        assert 1 < ways["eight bits"]["of_stock"] < 3
+    assert "| 14b, text to video | eight bits |" in page.errors(found)
 
 
 @pytest.fixture(scope="module")
