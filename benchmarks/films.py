@@ -7,7 +7,8 @@ Random weights of the released shapes, written as a checkpoint, its text encoder
 each film from submit to the published MP4; the stock pipelines of diffusers end with frames in memory: as they are,
 with their blocks compiled, and with cache-dit (`peers.py`). "text" is text to video; "sync", "async" and "long" are
 diffusion forcing with all frames at once, block after block, and in two windows. `turbo, LoRA` stands for a model
-distilled to 4 steps without guidance. All in turns in one process, after a short film each that warms up.
+distilled to 4 steps without guidance. All in turns in one process, after a short film each that warms up; the studio
+runs its blocks compiled.
 
 A transformer of `--layers` blocks stands for the whole one, whose blocks are all alike: `whole_s` and `whole_gib` are
 reckoned for its 30 or 40, and `--layers 0` runs all of them, to confirm that. Claims, of `whole_s` beside the stock
@@ -43,6 +44,7 @@ from backend.core.planning import Plan, Stage
 from backend.core.schema import Preset, parse_request
 from backend.diffusion.components import working_device
 from backend.jobs.job import Job
+from backend.skyreels_integration import SkyReelsEngine
 from backend.video_generator import VideoGenerator
 from benchmarks.gpu import MODELS, build
 from benchmarks.peers import POLICIES, cached, mask_of, stock_frames
@@ -189,6 +191,9 @@ def films(case: Case, generator: VideoGenerator, size: tuple[int, ...], device: 
     """(way, what was found) of each way to make the film of the case."""
     folder = generator.settings.models / case.checkpoint
     exact = generator.plan(parse_request(case.wish()))
+    engine = generator.engines["skyreels"]
+    assert isinstance(engine, SkyReelsEngine)
+    engine.unload()  # the stock pipelines find the GPU empty, and the first film of the studio loads its weights
     for way in stock_ways(case):
         yield way, on_stock(way, folder, case.kind, exact, device)
     wishes = {preset.value: case.wish(preset=preset.value) for preset in Preset}
@@ -252,7 +257,8 @@ def measure(cases: list[Case], layers: int, small: bool) -> Iterator[dict[str, A
     device = working_device()
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as data:
-        settings = Settings(data=Path(data), shared_models=Path(data) / "models", disk_reserve_bytes=0)
+        models = Path(data) / "models"
+        settings = Settings(Path(data), models, disk_reserve_bytes=0, compile_blocks=not small)
         for case in cases:
             *width, _ = SMALL if small else MODELS[case.model]
             size = (*width, layers or LAYERS[case.model])
