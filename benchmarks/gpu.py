@@ -1,18 +1,18 @@
 """How fast a GPU runs the released shapes, beside the stock classes of diffusers: random weights, real sizes.
 
-    python -m benchmarks.gpu [--only matmul attention decode forward] [--models 1.3b 14b] [--small]
+    python -m benchmarks.gpu [--only matmul attention text decode forward] [--models 1.3b 14b] [--small]
 
 In one process, medians of three after a warm-up, with the peak of allocated memory beside the forecast. `matmul`: what
-the GPU reaches at all in bfloat16, which the others are to be compared with. `attention`:
-every kernel that is installed, and which one the studio takes. `forward`: one call of a transformer of four blocks (the
-released ones have 30 and 40 of the same), text to video and diffusion forcing, stock, ours with the kernel taken, that
-one compiled, for the 14B also with matrices in eight bits, ours and torchao's if it is installed; the error of each
-against float32 on fewer frames, of one call and after four steps, with a few strong channels in the weights, which is
-where half precision fails first. `decode`: the VAE as the stock class decodes, and ours in float32 and in half
-precision, a latent frame at a time. Times do not depend on weights, what a film looks like does:
-nothing is said about that here (see `benchmarks.presets`). Claims: `exact` needs at most 1 / 1.4 of the stock time for
-text to video and 1 / 1.5 for diffusion forcing, at 1.1 times the stock error at most; the forecast of memory is right
-within 10 percent.
+the GPU reaches at all in bfloat16, which the others are to be compared with. `attention`: every kernel that is
+installed, and which one the studio takes. `text`: the text encoder, one prompt. `forward`: one call of a transformer of
+four blocks (the released ones have 30 and 40 of the same), text to video and diffusion forcing, stock, ours with the
+kernel taken, that one compiled, for the 14B also with matrices in eight bits, ours and torchao's if it is installed;
+the error of each against float32 on fewer frames, of one call and after four steps, with a few strong channels in the
+weights, which is where half precision fails first. `decode`: the VAE as the stock class decodes, and ours in float32
+and in half precision, a latent frame at a time. Times do not depend on weights, what a
+film looks like does: nothing is said about that here (see `benchmarks.presets`). Claims: `exact` needs at most 1 / 1.4
+of the stock time for text to video and 1 / 1.5 for diffusion forcing, at 1.1 times the stock error at most; the
+forecast of memory is right within 10 percent.
 
 `--small` runs all of it in seconds on a CPU, to see that it runs.
 """
@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib.util
+import math
 import statistics
 import sys
 import time
@@ -30,6 +31,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, SkyReelsV2Transformer3DModel
+from transformers import UMT5Config, UMT5EncoderModel
 
 from backend.core.config import GIB
 from backend.core.placement import decode_gib, denoise_gib
@@ -208,6 +210,8 @@ def time_of(
         errors = apart(walk(built, forcing, fewer), wanted)
         first = time.perf_counter() - began
         found = timed(lambda: call(built, forcing, every), device)
+    tokens = math.prod(every["hidden_states"].shape[2:]) // 4
+    found["tflops"] = round(flop(size, tokens) / found["seconds"] / 1e12, 1) if found["seconds"] else 0.0
     return found | {"first_seconds": round(first, 3), "error": errors[0], "error_after_steps": errors[-1]}
 
 
@@ -252,7 +256,22 @@ def decode(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device: to
     return found
 
 
-PARTS = {part.__name__: part for part in (matmul, attention, decode, forward)}
+def text(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device: torch.device) -> dict[str, Any]:
+    wide = (4096, 10240, 24, 64) if shape == SHAPE else (64, 96, 2, 4)  # model, feed-forward, layers, heads
+    d_model, d_ff, num_layers, num_heads = wide
+    config = UMT5Config(d_model=d_model, d_kv=64, d_ff=d_ff, num_layers=num_layers, num_heads=num_heads)
+    with torch.device(device):
+        encoder = UMT5EncoderModel(config).to(torch.bfloat16 if device.type == "cuda" else torch.float32).eval()
+    tokens = torch.ones(1, TEXT[1], dtype=torch.long, device=device)
+
+    def run() -> None:
+        with torch.no_grad():
+            encoder(tokens, torch.ones_like(tokens))
+
+    return timed(run, device) | {"weights_gib": round(sum(p.nbytes for p in encoder.parameters()) / GIB, 2)}
+
+
+PARTS = {part.__name__: part for part in (matmul, attention, text, decode, forward)}
 
 
 def measure(only: list[str], models: list[str], small: bool) -> Iterator[dict[str, Any]]:

@@ -35,8 +35,8 @@ def row(spec: ModelSpec) -> None:
     else:
         how = suitability(spec, studio().free_machine)
         icon = "" if how.fits else ":material/block: "
-        film = f", a film in about {duration(how.plan.forecast.total_s)}" if how.fits else ""
-        facts += [f"{size(spec.memory_gib * GIB)} of weights", f"{how.words}{film}"]
+        film = f"a film in about {duration(how.plan.forecast.total_s)}, " if how.fits else ""
+        facts += [f"{size(spec.memory_gib * GIB)} of weights", f"{film}{how.words}"]
     if spec.licence:
         facts.append(spec.licence)
     st.caption(icon + plain(" · ".join(facts)))

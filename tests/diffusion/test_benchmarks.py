@@ -38,6 +38,11 @@ def test_the_work_of_a_forward_is_that_of_the_released_model():
     assert gpu.flop((heads, head_dim, ffn_dim, 40), 61200) / 1e15 == pytest.approx(4.5594, rel=1e-3)
 
 
+def test_the_text_encoder_is_timed(measured):
+    assert measured["text"]["seconds"] > 0
+    assert measured["text"]["weights_gib"] > 0
+
+
 def test_the_vae_decodes_in_both_precisions(measured):
     assert set(measured["decode"]) == {"stock", "float32", "half"}
     assert all(found["seconds"] > 0 for found in measured["decode"].values())
