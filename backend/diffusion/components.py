@@ -197,7 +197,8 @@ def _stream(model: Any, device: torch.device) -> None:
     on_gpu = device.type == "cuda"
     # A list of blocks that is no child of the model itself is not found as such.
     blocks = {"offload_type": "block_level", "num_blocks_per_group": 1} if hasattr(model, "blocks") else {}
-    groups = blocks or {"offload_type": "leaf_level"}
+    # What passes once a prompt need not lie in pinned memory beside the copy that it is read from.
+    groups = blocks or {"offload_type": "leaf_level", "low_cpu_mem_usage": on_gpu}
     apply_group_offloading(model, onload_device=device, use_stream=on_gpu, record_stream=on_gpu, **groups)
 
 
