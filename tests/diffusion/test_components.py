@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from backend.core.errors import ModelUnavailable
+from backend.core.placement import Placement
 from backend.diffusion.components import is_out_of_memory, load_components
 
 CPU = torch.device("cpu")
@@ -102,3 +103,19 @@ def test_out_of_memory_is_told_from_other_errors():
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
+
+
+@pytest.mark.parametrize("placement", list(Placement))
+def test_a_text_encoder_that_is_read_amid_a_render_lies_where_it_should(checkpoints, placement):
+    parts = load_components(checkpoints["df"], CPU, lambda part: None, text_encoder=False)
+    parts.put(placement)
+    parts.read_text_encoder()
+    streamed = any(
+        registry.hooks
+        for module in parts.text_encoder.modules()
+        if (registry := getattr(module, "_diffusers_hook", None))
+    )
+    assert streamed is (placement is not Placement.RESIDENT)
+    parts.put(Placement.RESIDENT)
+    with parts.at_work(parts.text_encoder):
+        assert parts.text_encoder.device == parts.device
