@@ -70,6 +70,7 @@ def test_it_gives_what_the_merged_model_gives_and_leaves_nothing(components, ask
     assert not torch.allclose(changed, before, atol=1e-2)
     torch.testing.assert_close(between, before, atol=2e-5, rtol=1e-4)
     assert torch.equal(ask(), before)
+    assert not model._forward_pre_hooks
     assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
     assert gib([lora]) > 0
 
