@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from backend.diffusion.transformer import Transformer
 from benchmarks import errors, films, gpu, page
 
 
@@ -46,6 +48,16 @@ def test_the_text_encoder_is_timed(measured):
 def test_the_vae_decodes_in_both_precisions(measured):
     assert set(measured["decode"]) == {"stock", "float32", "half"}
     assert all(found["seconds"] > 0 for found in measured["decode"].values())
+
+
+def test_both_precisions_have_the_same_weights():
+    """So that an error is one of the arithmetic."""
+    size, device = gpu.SMALL_MODELS["14b"], torch.device("cpu")
+    one, other = (gpu.build(Transformer, size, True, device, dtype) for dtype in (torch.float32, torch.bfloat16))
+    for name, weight in one.named_parameters():
+        assert torch.equal(weight, other.get_parameter(name).float()), name
+    assert other.blocks[0].attn1.to_q.weight.dtype is torch.bfloat16
+    assert other.blocks[0].scale_shift_table.dtype is torch.float32
 
 
 def test_what_counts_as_exact_is_as_near_to_float32_as_the_stock_class():
