@@ -162,6 +162,7 @@ class SkyReelsEngine:
     def _compiles(self, film: Film, plan: Plan) -> bool:
         """Whether the blocks are to run compiled; if so, that is made ready."""
         from backend.diffusion.compiled import compiles, first_block, pays
+        from backend.diffusion.components import is_out_of_memory
 
         wish, sampler, components = self._compile_blocks, film.sampler, film.sampler.components
         long = components.device.type == "cuda" and plan.forecast.guess[Stage.DENOISING] >= COMPILE_FROM_S
@@ -169,7 +170,13 @@ class SkyReelsEngine:
             return False
         with components.at_work(sampler.expert):
             plain, fast = first_block(components.transformers, sampler.warm_up)
-            return (wish or pays(self._choices, components, plain, fast)) and compiles(fast)
+            try:
+                return (wish or pays(self._choices, components, plain, fast)) and compiles(fast)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                log.warning("no memory to compile blocks: %s", error)
+                return False
 
     @property
     def _choices(self) -> Path | None:
@@ -350,7 +357,7 @@ def _decode(film: Film, progress: _Progress) -> Iterator[Frames]:
     sampler = film.sampler
     progress(Report(Stage.DENOISING, sampler.part, sampler.window + 1, sampler.step_index))
     progress(Report(Stage.DECODING, film.part, sampler.window + 1))
-    with sampler.components.at_work(sampler.components.vae):
+    with sampler.components.at_work(sampler.components.decoder):
         for frames in film.frames():
             progress(Report(Stage.DECODING, film.part, sampler.window + 1))
             yield frames

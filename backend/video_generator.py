@@ -37,7 +37,7 @@ from backend.core.errors import (
     StudioBusy,
     StudioError,
 )
-from backend.core.planning import Machine, Plan, PlannedLora, choose_model, make_plan
+from backend.core.planning import Machine, Plan, PlannedLora, Stage, choose_model, make_plan
 from backend.core.prompts import Expansion, expand
 from backend.core.registry import MODELS, SYNTHETIC, ModelSpec
 from backend.core.schema import GenerationRequest, parse_request
@@ -575,9 +575,11 @@ class VideoGenerator:
             if render is None or render.holding:
                 continue
             silent = time.monotonic() - render.heard
-            if render.cancelled and time.monotonic() - render.cancelled_at > self.settings.cancel_s:
+            loading = render.stage is Stage.LOADING
+            patience = self.settings.slow_cancel_s if loading else self.settings.cancel_s
+            if render.cancelled and time.monotonic() - render.cancelled_at > patience:
                 if self._insist(functools.partial(self.store.finish, render.job, JobState.CANCELLED)):
-                    self._start_afresh(render.job, f"cancelled {self.settings.cancel_s:g} s ago, it does not end")
+                    self._start_afresh(render.job, f"cancelled {patience:g} s ago, it does not end")
             elif silent > render.patience_s(self.settings.hang_s, self.settings.slow_hang_s):
                 self._start_afresh(render.job, f"nothing was heard of it for {silent:.0f} s")
 

@@ -615,6 +615,49 @@ def test_a_text_encoder_that_is_read_later_is_streamed_as_well(task, tmp_path, m
     assert not hooks_of(engine._components.text_encoder)
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_what_decodes_is_on_the_working_device_while_it_does(engine, task, monkeypatch, half):
+    from backend.diffusion.components import Components
+
+    at_work, there = Components.at_work, []
+
+    @contextlib.contextmanager
+    def watched(components, model):
+        there.append(model)
+        with at_work(components, model):
+            yield
+        there.pop()
+
+    def place(components, plan, *_):
+        components.put(Placement.RESIDENT)
+        components.decode_in_half(half)
+        decode = components.decoder.decoder.forward
+        monkeypatch.setattr(
+            components.decoder.decoder,
+            "forward",
+            lambda *args, **kwargs: (decoded.append(there[-1] is components.decoder), decode(*args, **kwargs))[1],
+        )
+
+    decoded: list[bool] = []
+    monkeypatch.setattr("backend.skyreels_integration._place", place)
+    monkeypatch.setattr(Components, "at_work", watched)
+    render(SkyReelsEngine(), task("df"))
+    assert decoded
+    assert all(decoded)
+
+
+def test_without_memory_for_a_trial_the_film_is_made_as_it_is(task, monkeypatch, compiler):
+    import torch
+
+    def no_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("backend.diffusion.compiled.compiles", no_memory)
+    reports = Reports()
+    assert len(render(SkyReelsEngine(compile_blocks=True), task("df"), reports)) == 17
+    assert [report.ran["kernels"] for report in reports if report.ran] == ["stock"]
+
+
 def test_a_film_decoded_in_half_precision_looks_the_same():
     import torch
     from diffusers import AutoencoderKLWan

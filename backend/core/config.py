@@ -38,6 +38,7 @@ class Settings:
     offline: bool = False  # the hub is not to be asked for models
     compile_blocks: bool | None = None  # of transformers; None: on a GPU, where it was tried once and is faster
     cancel_s: float = 10.0  # a render that does not heed its cancellation for so long is ended with the process
+    slow_cancel_s: float = 180.0  # the same while weights are read and blocks compiled, which nothing interrupts
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:

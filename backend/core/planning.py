@@ -220,7 +220,8 @@ def steps_in_words(window_steps: Sequence[int], worked_out: int | None = None) -
 
 def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machine: Machine) -> ModelSpec:
     """The model that `request` names, or for `auto` the best present: the largest released checkpoint that the GPU
-    holds (drawing at the asked size if one does), else the one that came with the studio, else the sketch.
+    holds for this film (drawing at the asked size if one does), else the one that came with the studio, else the
+    sketch.
 
     Raises InvalidRequest for a name that is not present or a mode that the model does not have.
     """
@@ -248,11 +249,20 @@ def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machin
         and (spec.diffusion_forcing or not request.skyreels.needs_forcing)
         and spec.transformer is not None
         and machine.has_gpu
-        and spec.weights_gib / spec.experts + 2 <= machine.vram_gib  # the others pass through
+        and _holds(spec, request, machine)
     ]
     if able:
         return max(able, key=lambda spec: _rank(spec, width * height))
     return present.get(TINY.id, SYNTHETIC)
+
+
+def _holds(spec: ModelSpec, request: GenerationRequest, machine: Machine) -> bool:
+    """Whether the GPU holds the transformer while it makes this film."""
+    try:
+        plan = make_plan(request, spec, machine)
+    except InvalidRequest:  # which it will say when it is planned
+        return True
+    return plan.placement is not Placement.STREAMED and plan.forecast.peak_gib <= SPARE * machine.vram_gib
 
 
 def _rank(spec: ModelSpec, pixels: int) -> tuple[bool, int, bool, float, bool]:

@@ -5,6 +5,7 @@ that goes on tomorrow goes on with the same bits.
 from __future__ import annotations
 
 import json
+import logging
 import statistics
 import time
 from collections.abc import Callable, Collection
@@ -14,6 +15,8 @@ from typing import Any
 import torch
 
 from backend.durable import replace_file
+
+log = logging.getLogger(__name__)
 
 ROUNDS = 5
 BEGUN, BEGUN_TWICE = "a trial was begun", "a second trial was begun"
@@ -44,11 +47,15 @@ def _read(file: Path | None) -> dict[str, str]:
 
 
 def _write(file: Path | None, known: dict[str, str]) -> None:
-    if file is not None:
+    if file is None:
+        return
+    part = file.with_suffix(".part")
+    try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part")
         part.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
         replace_file(part, file)
+    except OSError as error:
+        log.warning("%s cannot be written (%s); the choice is made again next time", file.name, error.strerror)
 
 
 def this_gpu(device: torch.device) -> str:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch._dynamo.exc import TorchDynamoException
 
 from backend.diffusion.choices import median_seconds, remembered, this_gpu
-from backend.diffusion.components import Components, blocks_of
+from backend.diffusion.components import Components, blocks_of, is_device_lost, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +20,11 @@ COMPILED, STOCK = "compiled", "stock"
 WORTH = 0.97  # of the stock time, at most
 ALIKE = 0.02  # how far two roundings to bfloat16 are apart at most, of the whole
 Call = Callable[..., Any]
+
+# A kind of film (with a mask or without, with these LoRAs or those) is compiled apart from the others, twice. Past the
+# limit torch would go on uncompiled and say nothing.
+torch._dynamo.config.recompile_limit = 64
+torch._dynamo.config.fail_on_recompile_limit_hit = True
 
 
 class _Reached(Exception):
@@ -52,11 +56,12 @@ def first_block(transformers: Sequence[Any], ask: Call) -> tuple[Call, Call]:
 def faster(plain: Call, fast: Call, device: torch.device) -> str:
     """COMPILED if `fast` takes less time than `plain` and gives the same but for rounding, else STOCK."""
     try:
-        wanted, found = plain().float(), fast().float()
-        apart = float((found - wanted).norm() / wanted.norm())
+        wanted, found = plain(), fast()
+        size = functools.partial(torch.linalg.vector_norm, dtype=torch.float32)  # makes no copy of that
+        apart = float(size(found - wanted) / size(wanted))
         seconds, fast_seconds = median_seconds(plain, device), median_seconds(fast, device)
-    except Exception as error:  # no compiler, not for this GPU, not enough memory
-        _log_refusal(error)
+    except Exception as error:  # no compiler, or not for this GPU
+        _refuse(error)
         return STOCK
     log.info("a block: %.1f ms, compiled %.1f ms, %.4f apart", 1000 * seconds, 1000 * fast_seconds, apart)
     return COMPILED if apart <= ALIKE and fast_seconds <= WORTH * seconds else STOCK
@@ -76,13 +81,16 @@ def compiles(fast: Call) -> bool:
     """Whether the compiled block can be had; then it is ready."""
     try:
         fast()
-    except TorchDynamoException as error:
-        _log_refusal(error)
+    except Exception as error:
+        _refuse(error)
         return False
     return True
 
 
-def _log_refusal(error: Exception) -> None:
+def _refuse(error: Exception) -> None:
+    """Say why nothing is compiled. Raises `error` again if that is not a matter of compiling."""
+    if is_out_of_memory(error) or is_device_lost(error):
+        raise error
     log.warning("the blocks are not compiled: %s", " ".join(str(error).split())[:300])
 
 
@@ -105,9 +113,9 @@ def compiled(transformer: Any, backend: str | Call = "inductor") -> Iterator[Non
         if not failed:
             try:
                 return fast(*args, **kwargs)
-            except TorchDynamoException as error:
+            except Exception as error:
+                _refuse(error)
                 failed = True
-                _log_refusal(error)
         return plain(*args, **kwargs)
 
     for block in blocks_of(transformer):

@@ -159,18 +159,26 @@ class Components:
 
     @contextmanager
     def at_work(self, model: Any) -> Iterator[None]:
-        """Have `model` on the working device for a while, then back where it was."""
-        if any(model is streamed for streamed in self._streamed):
+        """Have `model` on the working device for a while, then where it was: its weights have not changed, and are not
+        copied back.
+        """
+        if model.device == self.device or any(model is streamed for streamed in self._streamed):
             yield
             return
-        home = model.device
-        model.to(self.device)
+        home = [
+            (owned, name, tensor, tensor.data)
+            for module in model.modules()
+            for owned in (module._parameters, module._buffers)
+            for name, tensor in owned.items()
+            if tensor is not None
+        ]
         try:
+            model.to(self.device)
             yield
         finally:
-            if home != self.device:
-                model.to(home)
-                torch.cuda.empty_cache()
+            for owned, name, tensor, data in home:
+                owned[name], tensor.data = tensor, data
+            torch.cuda.empty_cache()
 
 
 def blocks_of(transformer: Any) -> list[Any]:

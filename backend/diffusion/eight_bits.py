@@ -28,16 +28,17 @@ class EightBitLinear(torch.nn.Linear):  # type: ignore[misc]
     multiplies: bool  # the device multiplies such numbers by itself
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        answer = self._by_product if self.multiplies else self._by_weight
+        if not self.multiplies:
+            return functional.linear(x, (self.weight.float() * self.scale).to(x.dtype), self.bias)
         tokens = x.reshape(-1, self.in_features)
         if len(tokens) <= PART or torch.compiler.is_compiling():  # a compiler leaves nothing lying between
-            return answer(tokens).view(*x.shape[:-1], self.out_features)
+            return self._product(tokens).view(*x.shape[:-1], self.out_features)
         found = x.new_empty(len(tokens), self.out_features)
         for start in range(0, len(tokens), PART):
-            found[start : start + PART] = answer(tokens[start : start + PART])
+            found[start : start + PART] = self._product(tokens[start : start + PART])
         return found.view(*x.shape[:-1], self.out_features)
 
-    def _by_product(self, tokens: torch.Tensor) -> torch.Tensor:
+    def _product(self, tokens: torch.Tensor) -> torch.Tensor:
         rounded, scale = rounded_rows(tokens)
         found: torch.Tensor = functional.scaled_mm(
             rounded,
@@ -51,9 +52,6 @@ class EightBitLinear(torch.nn.Linear):  # type: ignore[misc]
             use_fast_accum=True,
         )
         return found
-
-    def _by_weight(self, tokens: torch.Tensor) -> torch.Tensor:
-        return functional.linear(tokens, (self.weight.float() * self.scale).to(tokens.dtype), self.bias)
 
 
 def rounded_rows(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,6 +71,8 @@ def multiplies_eight_bits(device: torch.device) -> bool:
         found = functional.scaled_mm(
             rounded, rounded.t(), scale, ScalingType.RowWise, scale.t(), ScalingType.RowWise, output_dtype=dtype
         )
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, ValueError):
         return False
     return bool(torch.allclose(found.float(), ones @ ones, rtol=0.01))

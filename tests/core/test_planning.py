@@ -366,6 +366,10 @@ def test_auto_takes_the_largest_that_fits_then_what_came_with_the_studio():
     assert choose_model(ask(), own, CARD_16).id == "skyreels-v2-df-1.3b-540p"
     assert choose_model(ask(), models, CARD_8).id == "skyreels-v2-df-1.3b-540p"  # its text encoder passes through
     assert choose_model(ask(), models, replace(CARD_8, vram_gib=4.0)) is TINY
+    # What would have to be streamed is not held, and in eight bits it is.
+    assert choose_model(ask(), own, CARD_24).id == "skyreels-v2-df-1.3b-540p"
+    assert choose_model(ask(), own, replace(CARD_24, vram_gib=31.4)).id == "skyreels-v2-df-1.3b-540p"
+    assert choose_model(ask(preset="balanced"), own, CARD_24).id == "skyreels-v2-df-14b-540p"
     assert choose_model(ask(), models, CPU) is TINY
     assert choose_model(ask(), [SYNTHETIC], H100) is SYNTHETIC
 

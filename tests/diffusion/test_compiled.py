@@ -1,5 +1,6 @@
 """Compiled blocks: the same film, one compilation for all of them, and no harm where it fails."""
 
+import functools
 import json
 import logging
 import time
@@ -51,6 +52,19 @@ def test_blocks_are_compiled_once_for_all_of_them_and_for_all_sizes(components):
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(wanted, found, strict=True))
     assert 1 <= graphs <= 2  # of two blocks and three sizes
     assert len(made) == graphs
+
+
+def test_past_the_limit_of_torch_blocks_run_as_they_are_and_the_log_says_so(components, caplog):
+    assert torch._dynamo.config.recompile_limit >= 64
+    wanted = [predict(components["df"], frames) for frames in (5, 1)]
+    with (
+        torch._dynamo.config.patch(recompile_limit=1),
+        caplog.at_level(logging.WARNING),
+        compiled(components["df"].transformer, "eager"),
+    ):
+        found = [predict(components["df"], frames) for frames in (5, 1)]
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(wanted, found, strict=True))
+    assert "not compiled" in caplog.text
 
 
 def test_afterwards_the_blocks_are_as_they_were(components):
@@ -148,11 +162,21 @@ def test_compiled_is_what_takes_less_time_and_gives_the_same(plain_s, fast_s, ch
 
 def test_what_fails_in_the_trial_is_not_taken(caplog):
     def broken():
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise OSError("the cache cannot be written")
 
     with caplog.at_level(logging.WARNING):
         assert faster(slow(0.0, torch.ones(3)), broken, CPU) == STOCK
-    assert "CUDA out of memory" in caplog.text
+        assert not compiles(broken)
+    assert "the cache cannot be written" in caplog.text
+
+
+def test_a_lack_of_memory_is_no_answer():
+    def broken():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for call in (functools.partial(faster, slow(0.0, torch.ones(3)), broken, CPU), functools.partial(compiles, broken)):
+        with pytest.raises(torch.OutOfMemoryError):
+            call()
 
 
 @pytest.fixture
@@ -194,6 +218,14 @@ def test_a_trial_that_takes_the_process_with_it_twice_is_not_made_again(tmp_path
     assert remembered(file, "a GPU", "safe", ("safe", "fast"), choose) == "safe"
     assert len(tries) == 2
     assert remembered(file, "another", "safe", ("safe", "fast"), lambda: "fast") == "fast"
+
+
+def test_where_nothing_can_be_written_the_trial_is_made_each_time(tmp_path, caplog):
+    (tmp_path / "choices.json").mkdir()
+    (tmp_path / "file").touch()
+    for file in (tmp_path / "choices.json", tmp_path / "file" / "choices.json"):
+        assert remembered(file, "a GPU", "safe", ("safe", "fast"), lambda: "fast") == "fast"
+    assert "cannot be written" in caplog.text
 
 
 def test_one_that_was_ended_once_is_made_again(tmp_path):

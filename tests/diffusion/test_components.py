@@ -119,3 +119,12 @@ def test_a_text_encoder_that_is_read_amid_a_render_lies_where_it_should(checkpoi
     parts.put(Placement.RESIDENT)
     with parts.at_work(parts.text_encoder):
         assert parts.text_encoder.device == parts.device
+
+
+def test_weights_that_were_at_work_are_where_they_were_and_were_not_copied_back(checkpoints):
+    parts = load_components(checkpoints["df"], torch.device("meta"), lambda part: None, text_encoder=False)
+    weights = {name: weight.data_ptr() for name, weight in parts.transformer.named_parameters()}
+    with parts.at_work(parts.transformer):
+        assert parts.transformer.device.type == "meta"
+    assert {name: weight.data_ptr() for name, weight in parts.transformer.named_parameters()} == weights
+    assert parts.transformer.device.type == "cpu"

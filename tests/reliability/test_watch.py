@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from backend.core.errors import DeviceLost
-from backend.core.planning import Machine
+from backend.core.planning import Machine, Stage
 from backend.core.schema import parse_request
 from backend.jobs.job import JobState
 from backend.jobs.store import DEATH
@@ -118,6 +118,20 @@ def test_a_cancellation_that_is_not_heeded_ends_the_process_and_the_job(studio):
     wait_for(lambda: ends)
     assert ends[0] - began < 3 * 10 / SCALE + within(0.5)
     assert generator.job(job.id).state is JobState.CANCELLED
+
+
+def test_a_cancellation_while_weights_are_read_or_blocks_compiled_is_waited_for(studio):
+    generator, engine, ends = studio
+    engine.hold_at(1)
+    job = generator.submit(parse_request(SMALL))
+    assert engine.reached.wait(20)
+    generator._render.stage = Stage.LOADING
+    generator.cancel(job.id)
+    time.sleep(5 * 10 / SCALE)
+    assert ends == []
+    engine.release()
+    assert generator.wait(job.id, 20).state is JobState.CANCELLED
+    assert ends == []
 
 
 def test_a_lost_gpu_ends_the_process_and_the_job_goes_on(studio):
