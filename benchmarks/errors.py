@@ -7,7 +7,7 @@ as strong as the others, where half precision fails first: the stock class, ours
 eight bits; of one call, and after four steps downwards. It runs on a CPU: what is rounded is the same on a GPU, the
 order of sums is not. Claim: what counts as exact is at most 1.1 times as far from float32 as the stock class.
 
-`--small` runs all of it in seconds, to see that it runs.
+`--small` runs all of it in a minute or two, to see that it runs.
 """
 
 from __future__ import annotations

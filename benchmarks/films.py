@@ -17,7 +17,7 @@ forcing and 2.5 times block after block; `balanced` 3.5 times; 14B in 4 steps wi
 beside denoising 5 percent of `exact`; `balanced` with 14B within 25 GB. Times do not depend on weights; what a film
 looks like does, and nothing is said about that here (see `benchmarks.presets`).
 
-`--small` runs all of it in seconds on a CPU, to see that it runs.
+`--small` runs all of it in a minute or two on a CPU, to see that it runs.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ film looks like does: nothing is said about that here (see `benchmarks.presets`)
 of the stock time for text to video and 1 / 1.5 for diffusion forcing, at 1.1 times the stock error at most; the
 forecast of memory is right within 10 percent.
 
-`--small` runs all of it in seconds on a CPU, to see that it runs.
+`--small` runs all of it in a minute or two on a CPU, to see that it runs.
 """
 
 from __future__ import annotations

@@ -5,11 +5,10 @@ python -m benchmarks.models
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 from backend.core.config import ROOT
-from backend.core.placement import Placement
+from backend.core.placement import SPARE, Placement
 from backend.core.planning import Machine, make_plan
 from backend.core.registry import I2V, MODELS, PIXELS_480P, PIXELS_540P, PIXELS_720P, TINY, ModelSpec
 from backend.core.schema import Mode, Preset, parse_request
@@ -30,12 +29,14 @@ shift* are its defaults. Of two experts one takes the strong noise, the other th
 """
 
 MEMORY = """
-## What each takes of a GPU's memory
+## From how much memory of a GPU on
 
-Of 64 frames of 540p, as forecast: with all models on the GPU, with each there only while it works (of the text
-encoder, layer after layer), and with the transformer, too, passing through layer by layer. The studio takes the first
-that fits; longer windows and larger frames take more, and the plan says how much. `balanced` and `turbo` keep the
-matrices of a transformer of 8 GiB or more in eight bits. The weights alone are the last column, in GiB of bfloat16.
+For 64 frames of 540p, as forecast, by what is free on the GPU (a card of 24 GB has about 23.5 GiB): with all models on
+it, with each there only while it works (of the text encoder, layer after layer), and with the transformer, too, passing
+through layer by layer. The studio takes the first that fits, decoding in half precision where it must; longer windows
+and larger frames take more, and the plan says how much. `balanced` and `turbo` keep the matrices of a transformer of
+8 GiB or more in eight bits. Whatever is not on the GPU lies in main memory: the weights, in GiB of bfloat16 in the last
+column, and 12 of the text encoder.
 """
 
 TESTED = """
@@ -110,14 +111,19 @@ def _memory(spec: ModelSpec) -> list[str]:
     if I2V in spec.modes and len(spec.modes) == 1:
         wish |= {"mode": "image_to_video", "image": "0" * 20}
 
-    def found(preset: Preset) -> dict[Placement, str]:
+    def least(preset: Preset) -> dict[Placement, str]:
+        """The smallest GPU for each way."""
+        found: dict[Placement, str] = {}
         request = parse_request(wish | {"preset": preset})
-        plans = [make_plan(request, spec, Machine("a GPU", 16, 128, vram)) for vram in range(3, 142)]
-        return {plan.placement: f"{math.ceil(plan.forecast.peak_gib)} GiB" for plan in plans}  # of the largest GPU
+        for vram in (half / 2 for half in range(6, 284)):
+            plan = make_plan(request, spec, Machine("a GPU", 16, 128, vram))
+            if plan.forecast.peak_gib <= SPARE * vram:
+                found.setdefault(plan.placement, f"{vram:g} GiB")
+        return found
 
-    exact, balanced = found(Preset.EXACT), found(Preset.BALANCED)
+    exact, balanced = least(Preset.EXACT), least(Preset.BALANCED)
     experts = " in two experts" if spec.experts == 2 else ""
-    ways = [exact[way] for way in Placement]
+    ways = [exact.get(way, "") for way in Placement]
     return [f"`{spec.id}`", *ways, balanced[Placement.IN_TURNS], f"{spec.weights_gib:.1f}{experts}"]
 
 

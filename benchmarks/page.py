@@ -16,9 +16,10 @@ PAGE = ROOT / "docs" / "performance.md"
 
 HEAD = """# Performance
 
-Every figure here was measured by a script in `benchmarks/` and stands in `benchmarks/results/` with machine, versions
-and command; this page is made from those files (`python -m benchmarks.page`). Seconds are of the machine named; what
-carries over to another one are the ratios, each of two things measured in turns in one process.
+Every figure here was measured, or where it says so counted, by a script in `benchmarks/` and stands in
+`benchmarks/results/` with machine, versions and command; this page is made from those files
+(`python -m benchmarks.page`). Seconds are of the machine named; what carries over to another one are the ratios, each
+of two things measured in turns in one process.
 """
 
 PRESETS = """## Presets, on the trained Tiny model
@@ -32,8 +33,9 @@ What a film shows is said by the judge of [SkyReels V2 Tiny](tiny.md).
 
 Beside them the stock pipeline makes the same films, and makes them with cache-dit, by the fixed masks *medium* and
 *fast* of its authors with their extrapolation (TaylorSeer); pictures are compared with those of the stock pipeline
-alone. The forwards that cache-dit spares still run one block of six. What all this does to films of the released
-models was not measured: there are no weights here.
+alone. The forwards that cache-dit spares still run one block of six. With more of the model worked out than `balanced`,
+*medium* keeps more of the film; with as much, *fast* keeps far less. What all this does to films of the released models
+was not measured: there are no weights here.
 """
 
 WHOLE = """## A whole job, on a CPU
@@ -82,14 +84,16 @@ What the studio, in a process of its own, takes to answer on this machine: a job
 of 10,000 jobs, and pages that are open on Create while a film of the sketch renders: up to four look every second,
 more of them less often, so that all together ask four times a second. The pages are clients that speak Streamlit's
 protocol; what a browser itself needs is not in it. Asked were 50 ms a submit, 100 ms a list, and a tenth for 25 pages.
+On the shared machine that this ran on a film alone takes now more, now less by more than a tenth, as the last row
+shows, so the tenth is not proven by it.
 """
 
 GPU = """## Parts, on an H100 or H200
 
 `python -m benchmarks.gpu` measures in minutes, with random weights of the released shapes at 65 frames of 1280x720:
 the matrix product and every attention kernel that is installed, the VAE, and forwards of the stock class, ours, ours
-compiled, and with matrices in eight bits, with memory and error of each. `--small` runs the same on a CPU in seconds,
-and the test suite does.
+compiled, and with matrices in eight bits, with memory and error of each. `--small` runs the same on a CPU in a
+minute, and the test suite does.
 """
 
 FILMS = """## Whole films, on an H100 or H200
