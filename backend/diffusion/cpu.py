@@ -1,17 +1,22 @@
 """Quicker kernels for models that work on a CPU in float32. The sums are the same, in another order.
 
 torch's matrix product is MKL's, which on other makers' processors leaves half of the machine unused; oneDNN does not,
-and it takes the activation with it, which by itself is a quarter of a small model's time.
+and it takes the activation with it, which by itself is a quarter of a small model's time. Most of the rest goes through
+memory a few numbers at a time: norms, modulation and position embedding take fewer passes here.
 Its convolution of three dimensions takes up to eight times as long as those of two for the few frames that a VAE sees
 at once. (`benchmarks/kernels.py` measures both.)
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers.models.activations import GELU
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 from torch.nn import functional
+
+from backend.diffusion.transformer import Block, Processor
 
 
 class QuickLinear(torch.nn.Linear):  # type: ignore[misc]
@@ -47,7 +52,50 @@ class PlaneConv(WanCausalConv3d):  # type: ignore[misc]
         return total.unflatten(0, (-1, frames)).transpose(1, 2)
 
 
-QUICK: dict[type[torch.nn.Module], type[torch.nn.Module]] = {WanCausalConv3d: PlaneConv}
+class QuickRMSNorm(torch.nn.RMSNorm):  # type: ignore[misc]
+    """The stock layer, in three passes."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        eps = torch.finfo(x.dtype).eps if self.eps is None else self.eps
+        normed = x * torch.rsqrt(size.square() / x.shape[-1] + eps)
+        return normed if self.weight is None else normed.mul_(self.weight)
+
+
+class QuickProcessor(Processor):
+    """The attention of ours, which turns pairs of channels as complex numbers."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | int | None = None,
+        rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        if attention_mask is None and rotary_emb is not None:
+            attention_mask = hidden_states.shape[1]  # all are one block
+        return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
+
+    @staticmethod
+    def rotated(tokens: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        turn = torch.complex(cos[..., 0::2].contiguous(), sin[..., 1::2].contiguous())
+        return torch.view_as_real(torch.view_as_complex(tokens.unflatten(-1, (-1, 2))) * turn).flatten(-2)
+
+
+class QuickBlock(Block):
+    """The block of ours, whose modulation takes one pass."""
+
+    modulated = staticmethod(lambda tokens, scale, shift: torch.addcmul(shift, tokens, 1 + scale))
+    added = staticmethod(torch.addcmul)
+
+
+PROCESSORS = {Processor: QuickProcessor, QuickProcessor: Processor}
+QUICK: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
+    WanCausalConv3d: PlaneConv,
+    torch.nn.RMSNorm: QuickRMSNorm,
+    Block: QuickBlock,
+}
 if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
     QUICK |= {torch.nn.Linear: QuickLinear, GELU: QuickGELU}
 STOCK = {quick: stock for stock, quick in QUICK.items()}
@@ -60,3 +108,6 @@ def hasten(model: torch.nn.Module, on: bool) -> None:
         stride = getattr(module, "stride", (1, 1, 1))
         if type(module) in classes and stride == (1, 1, 1):
             module.__class__ = classes[type(module)]
+        processor = getattr(module, "processor", None)
+        if type(processor) is (Processor if on else QuickProcessor):
+            processor.__class__ = PROCESSORS[type(processor)]

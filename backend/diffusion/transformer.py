@@ -23,8 +23,17 @@ from diffusers.utils import apply_lora_scale
 from backend.diffusion.attention import attend_by
 
 
+def rotate(tokens: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary position embedding of (batch, tokens, heads, head_dim): pairs of channels, turned by their angles."""
+    x, y = tokens.unflatten(-1, (-1, 2)).unbind(-1)
+    cos, sin = cos[..., 0::2], sin[..., 1::2]
+    return torch.stack([x * cos - y * sin, x * sin + y * cos], dim=-1).flatten(-2).type_as(tokens)
+
+
 class Processor(SkyReelsV2AttnProcessor):  # type: ignore[misc]
     """The stock attention; where the mask is a number, blocks of as many tokens see themselves and what is before."""
+
+    rotated = staticmethod(rotate)
 
     def __call__(
         self,
@@ -48,7 +57,7 @@ class Processor(SkyReelsV2AttnProcessor):  # type: ignore[misc]
                 attn.to_v(hidden_states),
             )
         )
-        query, key = rotate(query, *rotary_emb), rotate(key, *rotary_emb)
+        query, key = self.rotated(query, *rotary_emb), self.rotated(key, *rotary_emb)
         blocks = [
             dispatch_attention_fn(
                 query[:, end - attention_mask : end],
@@ -61,13 +70,6 @@ class Processor(SkyReelsV2AttnProcessor):  # type: ignore[misc]
         ]
         mixed: torch.Tensor = attn.to_out[0](torch.cat(blocks, dim=1).flatten(2, 3).type_as(query))
         return mixed
-
-
-def rotate(tokens: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding of (batch, tokens, heads, head_dim): pairs of channels, turned by their angles."""
-    x, y = tokens.unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = cos[..., 0::2], sin[..., 1::2]
-    return torch.stack([x * cos - y * sin, x * sin + y * cos], dim=-1).flatten(-2).type_as(tokens)
 
 
 class Block(SkyReelsV2TransformerBlock):  # type: ignore[misc]
@@ -93,17 +95,26 @@ class Block(SkyReelsV2TransformerBlock):  # type: ignore[misc]
         def per_frame(tokens: torch.Tensor) -> torch.Tensor:
             return tokens.unflatten(1, (frames, -1))
 
-        normed = per_frame(self.norm1(hidden_states.float())) * (1 + scale) + shift
+        normed = self.modulated(per_frame(self.norm1(hidden_states.float())), scale, shift)
         attended = self.attn1(normed.flatten(1, 2).type_as(hidden_states), None, attention_mask, rotary_emb)
-        hidden_states = (per_frame(hidden_states.float()) + per_frame(attended) * gate).flatten(1, 2).type_as(attended)
+        hidden_states = self.added(per_frame(hidden_states.float()), per_frame(attended), gate)
+        hidden_states = hidden_states.flatten(1, 2).type_as(attended)
 
         normed = self.norm2(hidden_states.float()).type_as(hidden_states)
         hidden_states = hidden_states + self.attn2(normed, encoder_hidden_states, None, None)
 
-        normed = per_frame(self.norm3(hidden_states.float())) * (1 + c_scale) + c_shift
+        normed = self.modulated(per_frame(self.norm3(hidden_states.float())), c_scale, c_shift)
         fed = self.ffn(normed.flatten(1, 2).type_as(hidden_states))
-        changed = per_frame(hidden_states.float()) + per_frame(fed.float()) * c_gate
+        changed = self.added(per_frame(hidden_states.float()), per_frame(fed.float()), c_gate)
         return changed.flatten(1, 2).type_as(hidden_states)
+
+    @staticmethod
+    def modulated(tokens: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        return tokens * (1 + scale) + shift
+
+    @staticmethod
+    def added(tokens: torch.Tensor, change: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        return tokens + change * gate
 
 
 class Transformer(SkyReelsV2Transformer3DModel):  # type: ignore[misc]

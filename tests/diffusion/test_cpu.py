@@ -5,7 +5,16 @@ import torch
 from diffusers.models.activations import GELU
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 
-from backend.diffusion.cpu import PlaneConv, QuickGELU, QuickLinear, hasten
+from backend.diffusion.cpu import (
+    PlaneConv,
+    QuickBlock,
+    QuickGELU,
+    QuickLinear,
+    QuickProcessor,
+    QuickRMSNorm,
+    hasten,
+)
+from backend.diffusion.transformer import rotate
 from tests.tiny_checkpoints import new_vae
 
 
@@ -82,3 +91,51 @@ def test_a_vae_works_either_way_and_back_in_the_same_bits():
     assert not torch.equal(quick, stock)  # or it was not switched on
     torch.testing.assert_close(quick, stock, rtol=1e-4, atol=1e-5)
     assert torch.equal(there_and_back(), stock)
+
+
+@pytest.mark.parametrize("eps", [1e-6, None, 0.1])
+@pytest.mark.parametrize("weighed", [True, False])
+def test_a_norm_is_the_same(eps, weighed):
+    torch.manual_seed(0)
+    layer = torch.nn.RMSNorm(24, eps=eps, elementwise_affine=weighed)
+    if weighed:
+        torch.nn.init.normal_(layer.weight)
+    x = torch.randn(2, 7, 24) * torch.tensor([1e-3, 1.0])[:, None, None]
+    x[0, 0] = 0
+    with torch.no_grad():
+        wanted = layer(x)
+        hasten(layer, True)
+        assert type(layer) is QuickRMSNorm
+        torch.testing.assert_close(layer(x), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("causal", [None, 1, 2])
+def test_a_transformer_is_the_same_and_goes_back_to_the_same_bits(components, causal):
+    transformer = components["df"].transformer
+    random = torch.Generator().manual_seed(3)
+    latents, text = (torch.randn(shape, generator=random) for shape in ((2, 16, 4, 8, 6), (2, 8, 32)))
+    levels = torch.tensor([[900, 900, 400, 0], [300, 200, 100, 0]])
+
+    def ask():
+        with torch.no_grad():
+            return transformer(
+                latents, levels, text, enable_diffusion_forcing=True, fps=[1], causal_block_size=causal
+            ).sample
+
+    stock = ask()
+    hasten(transformer, True)
+    try:
+        assert {type(block) for block in transformer.blocks} == {QuickBlock}
+        assert type(transformer.blocks[0].attn1.processor) is QuickProcessor
+        quick = ask()
+    finally:
+        hasten(transformer, False)
+    assert not torch.equal(quick, stock)
+    torch.testing.assert_close(quick, stock, rtol=1e-4, atol=1e-5)
+    assert torch.equal(ask(), stock)
+
+
+def test_pairs_of_channels_are_turned_as_complex_numbers():
+    random = torch.Generator().manual_seed(3)
+    tokens, cos, sin = (torch.randn(shape, generator=random) for shape in ((2, 9, 3, 8), (1, 9, 1, 8), (1, 9, 1, 8)))
+    torch.testing.assert_close(QuickProcessor.rotated(tokens, cos, sin), rotate(tokens, cos, sin))
