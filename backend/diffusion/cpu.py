@@ -90,11 +90,11 @@ class QuickBlock(Block):
     added = staticmethod(torch.addcmul)
 
 
-PROCESSORS = {Processor: QuickProcessor, QuickProcessor: Processor}
-QUICK: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
+QUICK: dict[type, type] = {
     WanCausalConv3d: PlaneConv,
     torch.nn.RMSNorm: QuickRMSNorm,
     Block: QuickBlock,
+    Processor: QuickProcessor,
 }
 if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
     QUICK |= {torch.nn.Linear: QuickLinear, GELU: QuickGELU}
@@ -106,8 +106,6 @@ def hasten(model: torch.nn.Module, on: bool) -> None:
     classes = QUICK if on else STOCK
     for module in model.modules():
         stride = getattr(module, "stride", (1, 1, 1))
-        if type(module) in classes and stride == (1, 1, 1):
-            module.__class__ = classes[type(module)]
-        processor = getattr(module, "processor", None)
-        if type(processor) is (Processor if on else QuickProcessor):
-            processor.__class__ = PROCESSORS[type(processor)]
+        for part in (module, getattr(module, "processor", None)):
+            if type(part) in classes and stride == (1, 1, 1):
+                part.__class__ = classes[type(part)]
