@@ -577,9 +577,10 @@ class VideoGenerator:
             silent = time.monotonic() - render.heard
             loading = render.stage is Stage.LOADING
             patience = self.settings.slow_cancel_s if loading else self.settings.cancel_s
-            if render.cancelled and time.monotonic() - render.cancelled_at > patience:
+            # What was heard of it since, as when weights are read at last, is its way to the end.
+            if render.cancelled and min(silent, time.monotonic() - render.cancelled_at) > patience:
                 if self._insist(functools.partial(self.store.finish, render.job, JobState.CANCELLED)):
-                    self._start_afresh(render.job, f"cancelled {patience:g} s ago, it does not end")
+                    self._start_afresh(render.job, f"cancelled, it does not end within {patience:g} s")
             elif silent > render.patience_s(self.settings.hang_s, self.settings.slow_hang_s):
                 self._start_afresh(render.job, f"nothing was heard of it for {silent:.0f} s")
 
