@@ -230,7 +230,7 @@ TEXT_FLAGS: dict[str, tuple[type, str]] = {
     "num_frames": (int, "New frames, delivered exactly."),
     "seconds": (float, "The length instead of --num-frames."),
     "fps": (int, "Frames per second, 8 to 30."),
-    "num_inference_steps": (int, "Denoising steps, 10 to 50."),
+    "num_inference_steps": (int, "Denoising steps, 10 to 50, or from 4 on with a LoRA made for few."),
     "guidance_scale": (float, "How closely it follows the prompt, 1 to 20."),
     "seed": (int, "The same seed gives the same film."),
     "preset": (Preset, "What may be traded for speed."),

@@ -214,7 +214,7 @@ def test_a_film_with_a_lora_that_went_away_or_changed_fails_in_a_sentence(model_
         ({"loras": [{}]}, 'send objects such as {"name"'),
         ({"loras": [{"name": f"{n}"} for n in range(9)]}, "use at most 8"),
         ({"num_inference_steps": 4}, "use 10 to 50"),
-        ({"num_inference_steps": 3, "loras": [{"name": "grain"}]}, "use 10 to 50"),
+        ({"num_inference_steps": 3, "loras": [{"name": "grain"}]}, "or from 4 on with a LoRA"),
     ],
 )
 def test_a_wish_for_loras_that_cannot_be_is_refused_in_words(model_studio, a_request, tmp_path, wish, words):

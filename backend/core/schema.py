@@ -430,12 +430,10 @@ def explain(errors: Sequence[Any]) -> InvalidRequest:
             f"{field} is no LoRA;", hint='send objects such as {"name": "grain", "strength": 0.8}.', field=field
         )
     if bounds and kind in ("greater_than_equal", "less_than_equal"):
-        side = "below the least" if kind == "greater_than_equal" else "above the most"
-        return InvalidRequest(
-            f"{field}={shown} is {side} that is possible;",
-            hint=f"use {bounds}.",
-            field=field,
-        )
+        too_few = kind == "greater_than_equal"
+        side = "below the least" if too_few else "above the most"
+        fewer = f", or from {FEWEST_STEPS} on with a LoRA made for few steps" if too_few and bounds == STEPS else ""
+        return InvalidRequest(f"{field}={shown} is {side} that is possible;", hint=f"use {bounds}{fewer}.", field=field)
     if bounds and kind == "number_type":
         plainly = ", without quotes" if isinstance(value, str) else ""
         return InvalidRequest(f"{field}={shown} is no number;", hint=f"use {bounds}{plainly}.", field=field)
