@@ -256,12 +256,12 @@ def measure(cases: list[Case], layers: int, small: bool) -> Iterator[dict[str, A
     """The results so far, after each film."""
     device = working_device()
     results: dict[str, Any] = {}
+    models = {"tiny": SMALL} if small else MODELS
+    sizes = {model: (*width, layers or LAYERS[model]) for model, (*width, _) in models.items()}
     with tempfile.TemporaryDirectory() as data:
-        models = Path(data) / "models"
-        settings = Settings(Path(data), models, disk_reserve_bytes=0, compile_blocks=not small)
+        settings = Settings(Path(data), Path(data) / "models", disk_reserve_bytes=0, compile_blocks=not small)
         for case in cases:
-            *width, _ = SMALL if small else MODELS[case.model]
-            size = (*width, layers or LAYERS[case.model])
+            size = sizes[case.model]
             folder = settings.models / case.checkpoint
             if not folder.exists():
                 write_checkpoint(folder, case.kind, size, SMALL_VAE if small else {}, device)
@@ -270,15 +270,13 @@ def measure(cases: list[Case], layers: int, small: bool) -> Iterator[dict[str, A
         generator.start()
         try:
             for case in cases:
-                *width, _ = SMALL if small else MODELS[case.model]
-                size = (*width, layers or LAYERS[case.model])
-                heads, head_dim, ffn_dim, _ = size
+                heads, head_dim, ffn_dim, blocks = size = sizes[case.model]
                 dim = heads * head_dim
                 blocks_gib = 2 * (8 * dim**2 + 2 * dim * ffn_dim) / GIB
                 name = f"{case.model}, {case.mode}, {case.shape}"
                 found = results.setdefault(name, {})
                 for way, one in films(case, generator, size, device):
-                    found[way] = one if isinstance(one, str) else reckoned(one, case, size[-1], blocks_gib)
+                    found[way] = one if isinstance(one, str) else reckoned(one, case, blocks, blocks_gib)
                     print(name, way, found[way], file=sys.stderr)
                     stock = found["stock"]
                     if not isinstance(one, str) and not isinstance(stock, str):
