@@ -565,11 +565,11 @@ def test_matrices_in_eight_bits_make_nearly_the_same_film_wherever_they_lie(tmp_
     engine, job = SkyReelsEngine(), make_task(tmp_path, "wide")
     eight, reports = replace(job, plan=replace(job.plan, eight_bits=True)), Reports()
     wanted = render(engine, job).astype(int)
+    another_seed = abs(render(engine, make_task(tmp_path, "wide", seed=8)) - wanted).mean()
     found = render(engine, eight, reports)
     assert engine._components.eight_bits
     assert [report.ran["matrices"] for report in reports if report.ran] == ["float8"]
-    apart = abs(found - wanted).mean()
-    assert 0 < apart < 3
+    assert 0 < abs(found - wanted).mean() < another_seed / 2  # how far they are depends on the processor's rounding
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("backend.skyreels_integration._place", lambda parts, *_: parts.put(Placement.STREAMED))
         assert np.array_equal(render(engine, eight), found)
