@@ -43,16 +43,15 @@ WHOLE = """## A whole job, on a CPU
 From submit to the published MP4 of 64 frames, enlarged to 960x540, with Tiny: beside the calls of the stock text
 encoder, transformer and VAE that this takes and nothing else, and beside the stock diffusion-forcing pipeline, which
 neither enlarges nor writes its frames. Asked were at most 1.10 of the bare calls and 0.8 of the stock pipeline. How
-much there is to gain depends on how well the stock libraries suit the processor: before norms, modulation and position
-embedding were made quicker, it was 0.85 and 0.85 on this one, 0.81 and 0.79 on an Intel Xeon (2026-11-27), and 0.71 and
-0.72 on another AMD EPYC (2026-11-26).
+much there is to gain depends on how well the stock libraries suit the processor: before decoding was made quicker
+again, it was 0.80 and 0.80 on an AMD EPYC (2026-11-29), and 0.81 and 0.79 on another Intel Xeon (2026-11-27).
 """
 
 KERNELS = """## Kernels on a CPU
 
-What the kernels of `backend/diffusion/cpu.py` gain beside those of torch: matrices by oneDNN, convolutions by planes,
-fewer passes for norms, modulation and position embedding.
-The last column is how far the two answers are apart, of the largest number in them.
+What the kernels of `backend/diffusion/cpu.py` gain beside those of torch: matrices by oneDNN, convolutions by planes
+with the channels of a pixel together, fewer passes for norms, modulation and position embedding. The last column is
+how far the two answers are apart, of the largest number in them.
 """
 
 OVERHEAD = """## Beside the transformer

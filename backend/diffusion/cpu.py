@@ -3,8 +3,10 @@
 torch's matrix product is MKL's, which on other makers' processors leaves half of the machine unused; oneDNN does not,
 and it takes the activation with it, which by itself is a quarter of a small model's time. Most of the rest goes through
 memory a few numbers at a time: norms, modulation and position embedding take fewer passes here.
+
 Its convolution of three dimensions takes up to eight times as long as those of two for the few frames that a VAE sees
-at once. (`benchmarks/kernels.py` measures both.)
+at once, and these are quickest where the channels of a pixel lie together, which all layers between them keep.
+(`benchmarks/kernels.py` measures both.)
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 
 import torch
 from diffusers.models.activations import GELU
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanRMS_norm, WanUpsample
 from torch.nn import functional
 
 from backend.diffusion.transformer import Block, Processor
@@ -42,14 +44,49 @@ class QuickGELU(GELU):  # type: ignore[misc]
 class PlaneConv(WanCausalConv3d):  # type: ignore[misc]
     """The stock layer, by one convolution of two dimensions for each of its frames in time."""
 
-    def _conv_forward(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        taps = weight.shape[2]
+    def forward(self, x: torch.Tensor, cache_x: torch.Tensor | None = None) -> torch.Tensor:
+        across, _, down, _, missing, _ = self._padding
+        if cache_x is not None and missing:
+            x = torch.cat([cache_x, x], dim=2)
+            missing -= cache_x.shape[2]
+        if missing:
+            x = functional.pad(x, (0, 0, 0, 0, missing, 0))
+        taps = self.weight.shape[2]
         frames = x.shape[2] - taps + 1
         planes = x.transpose(1, 2)  # (batch, frames, channels, height, width)
-        total = functional.conv2d(planes[:, :frames].flatten(0, 1), weight[:, :, 0], bias)
-        for tap in range(1, taps):
-            total += functional.conv2d(planes[:, tap : tap + frames].flatten(0, 1), weight[:, :, tap])
+        total: torch.Tensor | None = None
+        for tap, weight in enumerate(self.weight.unbind(2)):
+            seen = planes[:, tap : tap + frames].flatten(0, 1).contiguous(memory_format=torch.channels_last)
+            if total is None:
+                total = functional.conv2d(seen, weight, self.bias, padding=(down, across))
+            else:
+                total += functional.conv2d(seen, weight, padding=(down, across))
+        assert total is not None
         return total.unflatten(0, (-1, frames)).transpose(1, 2)
+
+
+class QuickChannelNorm(WanRMS_norm):  # type: ignore[misc]
+    """The stock layer, whose lengths are sums of squares: torch's norm along channels goes number by number."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.dtype is not torch.float32:
+            return super().forward(x)
+        squares = x.square().sum(1 if self.channel_first else -1, keepdim=True)
+        normed = x * (squares.clamp_(min=1e-24).rsqrt_() * self.scale) * self.gamma
+        return normed + self.bias if isinstance(self.bias, torch.Tensor) else normed
+
+
+class QuickUpsample(WanUpsample):  # type: ignore[misc]
+    """The stock layer, which leaves the channels of a pixel together."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        down, across = self.scale_factor
+        if not (down == across == 2):
+            return super().forward(x)
+        batch, channels, height, width = x.shape
+        pixels = x.permute(0, 2, 3, 1)[:, :, None, :, None]
+        larger = pixels.expand(batch, height, 2, width, 2, channels).reshape(batch, 2 * height, 2 * width, channels)
+        return larger.permute(0, 3, 1, 2)
 
 
 class QuickRMSNorm(torch.nn.RMSNorm):  # type: ignore[misc]
@@ -92,6 +129,8 @@ class QuickBlock(Block):
 
 QUICK: dict[type, type] = {
     WanCausalConv3d: PlaneConv,
+    WanRMS_norm: QuickChannelNorm,
+    WanUpsample: QuickUpsample,
     torch.nn.RMSNorm: QuickRMSNorm,
     Block: QuickBlock,
     Processor: QuickProcessor,

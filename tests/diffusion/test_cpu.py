@@ -3,15 +3,17 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers.models.activations import GELU
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanRMS_norm, WanUpsample
 
 from backend.diffusion.cpu import (
     PlaneConv,
     QuickBlock,
+    QuickChannelNorm,
     QuickGELU,
     QuickLinear,
     QuickProcessor,
     QuickRMSNorm,
+    QuickUpsample,
     hasten,
 )
 from backend.diffusion.transformer import rotate
@@ -31,6 +33,48 @@ def test_a_convolution_frame_by_frame_is_the_same(kernel, padding, batch, frames
         found = [layer(video), layer(video, past)]
     for one, other in zip(wanted, found, strict=True):
         torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5)
+
+
+def test_a_convolution_keeps_the_channels_of_a_pixel_together():
+    layer = WanCausalConv3d(6, 10, 3, padding=1)
+    hasten(layer, True)
+    with torch.no_grad():
+        once = layer(torch.randn(2, 6, 4, 9, 7))
+        twice = WanRMS_norm(10, images=False)(once)
+    assert once.is_contiguous(memory_format=torch.channels_last_3d)
+    assert twice.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("images", [True, False])
+@pytest.mark.parametrize("channel_first", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_norm_along_channels_is_the_same(channel_first, images, bias, dtype):
+    random = torch.Generator().manual_seed(0)
+    layer = WanRMS_norm(6, channel_first, images, bias).to(dtype)
+    for weight in layer.parameters():
+        torch.nn.init.normal_(weight, generator=random)
+    shape = (2, 6, 9, 7) if images else (2, 6, 3, 9, 7)
+    x = torch.randn(shape, generator=random).to(dtype)
+    x[0, :, 0] = 0
+    x[1] *= 1e-13  # shorter than what the stock layer divides by at least
+    x = x if channel_first else x.movedim(1, -1)
+    with torch.no_grad():
+        wanted = layer(x)
+        hasten(layer, True)
+        assert type(layer) is QuickChannelNorm
+        torch.testing.assert_close(layer(x), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [(2.0, 2.0), (1.0, 3.0)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_an_enlargement_has_the_same_bits(scale, layout):
+    layer = WanUpsample(scale_factor=scale, mode="nearest-exact")
+    x = torch.randn(2, 6, 3, 5).contiguous(memory_format=layout)
+    wanted = layer(x)
+    hasten(layer, True)
+    assert type(layer) is QuickUpsample
+    assert torch.equal(layer(x), wanted)
 
 
 @pytest.mark.parametrize("bias", [True, False])
