@@ -54,14 +54,14 @@ class PlaneConv(WanCausalConv3d):  # type: ignore[misc]
         taps = self.weight.shape[2]
         frames = x.shape[2] - taps + 1
         planes = x.transpose(1, 2)  # (batch, frames, channels, height, width)
-        total: torch.Tensor | None = None
-        for tap, weight in enumerate(self.weight.unbind(2)):
+
+        def convolved(tap: int, bias: torch.Tensor | None = None) -> torch.Tensor:
             seen = planes[:, tap : tap + frames].flatten(0, 1).contiguous(memory_format=torch.channels_last)
-            if total is None:
-                total = functional.conv2d(seen, weight, self.bias, padding=(down, across))
-            else:
-                total += functional.conv2d(seen, weight, padding=(down, across))
-        assert total is not None
+            return functional.conv2d(seen, self.weight[:, :, tap], bias, padding=(down, across))
+
+        total = convolved(0, self.bias)
+        for tap in range(1, taps):
+            total += convolved(tap)
         return total.unflatten(0, (-1, frames)).transpose(1, 2)
 
 
