@@ -19,6 +19,7 @@ import setup
 from backend.utils import python_of, works
 
 ROOT = Path(__file__).resolve().parent
+PYTEST = ("-m", "pytest", "-n", "2", "--dist", "loadfile")  # half of the tests wait most of the time
 SYSTEM_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -67,12 +68,15 @@ def run_suite(pytest_arguments: list[str]) -> int:
     else:
         print("No Chromium is here and none could be installed: the browser tests will be skipped.", flush=True)
     run_python(["tests/fetch_media.py"], environ)  # says itself what it could not get
-    return run_python(["-m", "pytest", *pytest_arguments], environ)
+    return run_python([*PYTEST, *pytest_arguments], environ)
 
 
 def test_environ() -> dict[str, str]:
-    """The environment for the tests: without the user's own studio, which they must not touch."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("STUDIO_")}
+    """The environment for the tests: without the user's own studio, which they must not touch. Each of those that run
+    side by side keeps to one processor.
+    """
+    own = {name: value for name, value in os.environ.items() if not name.startswith("STUDIO_")}
+    return own | {"OMP_NUM_THREADS": "1"}
 
 
 def run_python(arguments: list[str], environ: dict[str, str]) -> int:

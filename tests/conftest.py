@@ -1,5 +1,6 @@
 """What every test may ask for: a data folder of its own, a studio in it that draws small sketches, and its doors."""
 
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from backend.core.config import Settings
 from backend.core.schema import parse_request
 from backend.synthetic import Faults, SyntheticEngine
 from backend.video_generator import VideoGenerator
+from tests import pace
 from tests.studio import CHROMIUM_FLAGS, chromium
 
 # A test that wants the weights which came with the studio says so; the others draw sketches, which is quick.
@@ -30,6 +32,28 @@ SMALL = {
     "num_inference_steps": 10,
     "seed": 1,
 }
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """While a test that measures time runs, those that run side by side with it wait."""
+    alone = item.get_closest_marker("alone") is not None
+    with open(__file__) as door, open(pace.__file__) as room:
+        fcntl.flock(door, fcntl.LOCK_EX)  # who waits for an empty room keeps the next ones out
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        try:
+            return (yield)
+        finally:
+            fcntl.flock(room, fcntl.LOCK_UN)  # closing it would not do, were it open in a process that the test left
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """What a test logged may hold what no process can send to another."""
+    report = yield
+    report.sections = [(name, text.encode(errors="replace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture(scope="module")

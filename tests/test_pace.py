@@ -1,3 +1,7 @@
+import fcntl
+
+import pytest
+
 from tests import pace
 from tests.pace import within
 
@@ -7,3 +11,21 @@ def test_a_bound_is_as_much_longer_as_the_machine_is_slower(monkeypatch):
     assert within(3) == 3
     monkeypatch.setattr(pace, "ROUND_S", 1e-9)
     assert within(3) > 3000
+
+
+def can_run(kind: int) -> bool:
+    with open(pace.__file__) as room:
+        try:
+            fcntl.flock(room, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+@pytest.mark.alone
+def test_nothing_runs_beside_a_test_that_measures_time():
+    assert not can_run(fcntl.LOCK_SH)
+
+
+def test_a_test_that_measures_time_waits_for_the_others():
+    assert not can_run(fcntl.LOCK_EX)

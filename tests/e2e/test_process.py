@@ -24,6 +24,7 @@ def wait_until_running(studio: LiveStudio, job_id: str) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.alone
 def test_submitting_answers_in_a_tenth_of_a_second_while_a_job_runs(live):
     running = live.api.post("/jobs", json=LONG).json()["id"]
     wait_until_running(live, running)
@@ -148,6 +149,7 @@ def test_kill_9_costs_a_skyreels_film_a_step_and_no_picture(data, skyreels):
     assert again.stop() == 0
 
 
+@pytest.mark.alone
 def test_ctrl_c_ends_it_cleanly_with_a_job_and_an_event_stream_open(data):
     studio = LiveStudio(data)
     job_id = studio.api.post("/jobs", json=LONG).json()["id"]

@@ -208,6 +208,7 @@ def test_by_what_a_film_was_made_is_kept_with_it(job, settings, run):
     assert run(wish).ran == {}
 
 
+@pytest.mark.alone
 def test_a_pause_does_not_count(job, run):
     held = []
 

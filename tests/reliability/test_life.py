@@ -18,6 +18,8 @@ from tests.conftest import SMALL
 from tests.pace import within
 from tests.studio import LiveStudio
 
+pytestmark = pytest.mark.alone
+
 LONG = SMALL | {"num_frames": 600, "resolution": "640x360"}
 
 

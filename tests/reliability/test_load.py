@@ -15,6 +15,8 @@ from backend.jobs.store import Filter
 from tests.conftest import SMALL
 from tests.pace import within
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def held(client, generator):

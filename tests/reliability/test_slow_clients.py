@@ -20,6 +20,8 @@ from tests.pace import within
 from tests.studio import free_port
 from tests.web.test_api import png
 
+pytestmark = pytest.mark.alone
+
 HEADERS_S, IDLE_S = 1.5, 1.0
 
 

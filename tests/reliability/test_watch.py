@@ -186,6 +186,8 @@ from backend.synthetic import Faults, SyntheticEngine
 from backend.system.supervisor import RESTART
 from backend.video_generator import VideoGenerator
 
+pytestmark = pytest.mark.alone
+
 class Deadly(SyntheticEngine):
     def render(self, task, report):
         word = task.request.prompt.split()[0]

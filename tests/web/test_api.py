@@ -434,6 +434,7 @@ def test_the_page_and_the_api_answer_on_one_port(client):
     assert client.get("/healthz").json() == {"status": "ok"}
 
 
+@pytest.mark.alone
 def test_submitting_is_quick_while_a_job_runs(client, generator, engine):
     engine.hold_at(step=2)
     submit(client)
