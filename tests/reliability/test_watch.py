@@ -28,6 +28,8 @@ from tests.conftest import SMALL
 from tests.pace import within
 from tests.studio import ROOT
 
+pytestmark = pytest.mark.alone
+
 SCALE = 100  # the limits of these tests are those of the studio divided by this
 
 
@@ -185,8 +187,6 @@ from backend.core.errors import DeviceLost
 from backend.synthetic import Faults, SyntheticEngine
 from backend.system.supervisor import RESTART
 from backend.video_generator import VideoGenerator
-
-pytestmark = pytest.mark.alone
 
 class Deadly(SyntheticEngine):
     def render(self, task, report):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
+import types
 
 import pytest
 import torch
@@ -83,7 +85,9 @@ def learn_together(rank, folder):
     os._exit(0)  # the threads of the group may outlive it, and an interpreter that is torn down under them aborts
 
 
-def test_two_processes_learn_as_one_from_the_clips_of_both(tmp_path):
+def test_two_processes_learn_as_one_from_the_clips_of_both(tmp_path, monkeypatch):
+    # New processes begin with the main module, and a page that ran in this one leaves its script as that.
+    monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
     multiprocessing.spawn(learn_together, (tmp_path,), nprocs=2)
     one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert all(torch.equal(one[name], other[name]) for name in one)
