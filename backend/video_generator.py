@@ -302,7 +302,8 @@ class VideoGenerator:
         """End a job that has not ended. A running one stops at its next report."""
         with self._changed:
             if self._render and self._render.job.id == job_id:
-                self._render.cancelled_at = time.monotonic()
+                if not self._render.cancelled:  # asking again does not put off its end
+                    self._render.cancelled_at = time.monotonic()
                 self._render.cancelled = True
                 self._changed.notify_all()
                 return self.job(job_id)

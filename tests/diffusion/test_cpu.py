@@ -20,7 +20,7 @@ from backend.diffusion.transformer import rotate
 from tests.tiny_checkpoints import new_vae
 
 
-@pytest.mark.parametrize(("kernel", "padding"), [((3, 3, 3), 1), ((3, 1, 1), (1, 0, 0)), (1, 0)])
+@pytest.mark.parametrize(("kernel", "padding"), [((3, 3, 3), 1), ((3, 1, 1), (1, 0, 0)), (1, 0), (3, (1, 0, 2))])
 @pytest.mark.parametrize(("batch", "frames"), [(1, 1), (1, 4), (2, 3)])
 def test_a_convolution_frame_by_frame_is_the_same(kernel, padding, batch, frames):
     torch.manual_seed(0)
@@ -35,14 +35,17 @@ def test_a_convolution_frame_by_frame_is_the_same(kernel, padding, batch, frames
         torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5)
 
 
-def test_a_convolution_keeps_the_channels_of_a_pixel_together():
-    layer = WanCausalConv3d(6, 10, 3, padding=1)
-    hasten(layer, True)
+def test_the_layers_of_a_vae_keep_the_channels_of_a_pixel_together():
+    layers = torch.nn.Sequential(WanCausalConv3d(6, 10, 3, padding=1), WanRMS_norm(10, images=False))
+    larger = WanUpsample(scale_factor=(2.0, 2.0), mode="nearest-exact")
+    hasten(layers, True)
+    hasten(larger, True)
     with torch.no_grad():
-        once = layer(torch.randn(2, 6, 4, 9, 7))
-        twice = WanRMS_norm(10, images=False)(once)
-    assert once.is_contiguous(memory_format=torch.channels_last_3d)
-    assert twice.is_contiguous(memory_format=torch.channels_last_3d)
+        video = torch.randn(2, 6, 4, 9, 7)
+        for layer in layers:
+            video = layer(video)
+            assert video.is_contiguous(memory_format=torch.channels_last_3d)
+        assert larger(video[:, :, 0]).is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -22,6 +22,7 @@ from backend.jobs.store import Filter, StoreDamaged
 from backend.synthetic import SyntheticEngine
 from backend.video_generator import VideoGenerator
 from tests.conftest import SMALL
+from tests.pace import within
 
 MUTANTS = 100
 
@@ -60,7 +61,7 @@ def check(data: Path) -> str | None:
     """Open the history; every film must be there, and the store must work. What it says of itself."""
     began = time.monotonic()
     store, news = open_history(settings_of(data))
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < within(10)
     try:
         films = store.find(Filter(states=(JobState.SUCCEEDED,)))
         trashed = store.find(Filter(states=(JobState.SUCCEEDED,), trashed=True))
