@@ -432,7 +432,8 @@ def explain(errors: Sequence[Any]) -> InvalidRequest:
     if bounds and kind in ("greater_than_equal", "less_than_equal"):
         too_few = kind == "greater_than_equal"
         side = "below the least" if too_few else "above the most"
-        fewer = f", or from {FEWEST_STEPS} on with a LoRA made for few steps" if too_few and bounds == STEPS else ""
+        few_steps = too_few and path[-1] == "num_inference_steps"
+        fewer = f", or from {FEWEST_STEPS} on with a LoRA made for few steps" if few_steps else ""
         return InvalidRequest(f"{field}={shown} is {side} that is possible;", hint=f"use {bounds}{fewer}.", field=field)
     if bounds and kind == "number_type":
         plainly = ", without quotes" if isinstance(value, str) else ""
