@@ -442,9 +442,10 @@ class VideoGenerator:
                 if not self._room.is_there():
                     self._changed.wait(timeout=room.CHECK_S)
                     continue
-                job = self._insist(self.store.claim)
+                job = self._insist(lambda: None if self._stopping else self.store.claim())
                 if job is None:
-                    self._changed.wait(timeout=tidying.EVERY_S)
+                    if not self._stopping:  # it may have come while the claim was tried again
+                        self._changed.wait(timeout=tidying.EVERY_S)
                     continue
                 self._render = Render(job)
                 self._changed.notify_all()

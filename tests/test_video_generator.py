@@ -256,6 +256,30 @@ def test_a_stop_at_any_moment_of_the_start_is_quick(settings, monkeypatch):
         assert not generator.alive
 
 
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_a_stop_while_the_store_refuses_jobs_is_quick_and_takes_none(settings, a_request, monkeypatch, waiting):
+    generator = VideoGenerator(settings, {"synthetic": SyntheticEngine()})
+    claim, refused = generator.store.claim, threading.Event()
+
+    def full_until_the_stop():
+        if generator.stopping:
+            return claim()
+        refused.set()
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(generator.store, "claim", full_until_the_stop)
+    generator.start()
+    assert refused.wait(within(10))
+    jobs = [generator.submit(a_request()) for _ in range(waiting)]
+    start = time.monotonic()
+    generator.stop()
+    assert time.monotonic() - start < within(5)
+    assert not generator.alive
+    again = VideoGenerator(settings, {})
+    assert [(again.job(job.id).state, again.job(job.id).attempts) for job in jobs] == [(S.QUEUED, 0)] * waiting
+    again.stop()
+
+
 def test_stopping_gives_a_running_job_back_and_the_next_start_finishes_it(settings, engine, a_request):
     first = VideoGenerator(settings, {"synthetic": engine})
     first.start()

@@ -20,21 +20,29 @@ from backend.core.errors import UploadRefused
 
 log = logging.getLogger(__name__)
 
-ANSWER_S = (
-    60.0  # for a whole answer; decoder.py bounds the CPU time, so this is for a busy machine, or a child that hangs
-)
+# For a whole answer; decoder.py bounds the CPU time, so this is for a busy machine, or a child that hangs.
+ANSWER_S = 60.0
+RENDER_ANSWER_S = 600.0  # at the end of a render: what took minutes to make is not thrown away for a busy machine
 STALL_S = 60.0  # for the next frames of a film, while somebody waits for them
 
 
-def ask(job: str, path: Path, *arguments: object, name: str = "", output: IO[bytes] | None = None) -> bytes:
+def ask(
+    job: str,
+    path: Path,
+    *arguments: object,
+    name: str = "",
+    output: IO[bytes] | None = None,
+    patience_s: float = ANSWER_S,
+) -> bytes:
     """The whole answer of one job, or nothing if it goes to the file `output`.
 
-    Raises UploadRefused, which calls the file `name` (its own name by default).
+    Raises UploadRefused, which calls the file `name` (its own name by default); also if there is no answer after
+    `patience_s` seconds.
     """
     name = name or path.name
     with _child(job, path, arguments, output or subprocess.PIPE) as child:
         try:
-            answer, errors = child.communicate(timeout=ANSWER_S)
+            answer, errors = child.communicate(timeout=patience_s)
         except subprocess.TimeoutExpired:
             raise _too_slow(name) from None
         if child.returncode:

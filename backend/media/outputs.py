@@ -14,6 +14,7 @@ from typing import Any
 from backend.core.errors import Conflict, NotFound, RenderFailed, UploadRefused
 from backend.core.ids import is_id
 from backend.durable import move_folder
+from backend.media.guard import RENDER_ANSWER_S
 from backend.media.probe import FILM_SECONDS, MediaInfo, probe
 
 VIDEO = "video.mp4"
@@ -33,7 +34,7 @@ def publish(work: Path, outputs: Path, name: str, *, expect: MediaInfo) -> Path:
     from PIL import Image
 
     try:
-        found = probe(work / VIDEO, longest_s=FILM_SECONDS)
+        found = probe(work / VIDEO, longest_s=FILM_SECONDS, patience_s=RENDER_ANSWER_S)
     except UploadRefused as error:
         raise RenderFailed(f"The finished video cannot be read back: {error.message}", hint="try again.") from error
     if replace(found, fps=expect.fps) != expect or abs(found.fps - expect.fps) > 0.001 * expect.fps:

@@ -30,13 +30,15 @@ class MediaInfo:
         return Source(self.width, self.height, self.frames, self.fps)
 
 
-def probe(path: Path, name: str = "", *, longest_s: float = VIDEO_SECONDS) -> MediaInfo:
+def probe(
+    path: Path, name: str = "", *, longest_s: float = VIDEO_SECONDS, patience_s: float = guard.ANSWER_S
+) -> MediaInfo:
     """What is in the file; UploadRefused, which calls it `name`, unless it is a picture or video within the limits."""
-    found = facts(path, name, longest_s)
+    found = facts(path, name, longest_s, patience_s)
     return MediaInfo(found["kind"], found["width"], found["height"], found["frames"], found["fps"])
 
 
-def facts(path: Path, name: str, longest_s: float) -> dict[str, Any]:
+def facts(path: Path, name: str, longest_s: float, patience_s: float = guard.ANSWER_S) -> dict[str, Any]:
     """All that the child says: what MediaInfo holds, and `comment`, the video's tag of that name."""
-    answer: dict[str, Any] = json.loads(guard.ask("probe", path, longest_s, name=name))
+    answer: dict[str, Any] = json.loads(guard.ask("probe", path, longest_s, name=name, patience_s=patience_s))
     return answer

@@ -13,6 +13,7 @@ import pytest
 from backend import durable
 from backend.core.errors import Conflict, NotFound, RenderFailed, UploadRefused
 from backend.core.ids import new_id
+from backend.media import guard
 from backend.media.outputs import (
     METADATA,
     THUMBNAIL,
@@ -91,6 +92,19 @@ def test_a_torn_film_is_not_published(work: Path, outputs: Path):
     with pytest.raises(RenderFailed, match=r"cannot be read back: video\.mp4"):
         publish(work, outputs, new_id(), expect=EXPECTED)
     assert list(outputs.iterdir()) == []
+
+
+def test_a_finished_film_is_waited_for_longer_than_an_upload(work: Path, outputs: Path, tmp_path: Path, monkeypatch):
+    """On a machine that is busy, or starved: the render took minutes."""
+    child = tmp_path / "python"
+    child.write_text("#!/bin/sh\nexec sleep 30\n")
+    child.chmod(0o755)
+    monkeypatch.setattr(guard.sys, "executable", str(child))
+    monkeypatch.setattr("backend.media.outputs.RENDER_ANSWER_S", 0.2)
+    with pytest.raises(RenderFailed, match=r"video\.mp4 takes too long"):
+        publish(work, outputs, new_id(), expect=EXPECTED)
+    assert (work / VIDEO).exists()
+    assert guard.RENDER_ANSWER_S >= 10 * guard.ANSWER_S
 
 
 @pytest.mark.parametrize("left", [None, b"", b"half"])

@@ -1,39 +1,42 @@
-"""A disk that is full at the k-th thing that is written to it, as SQLite's own tests have one."""
+"""A disk that is full when one certain thing is written to it, as SQLite's own tests have one."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import sqlite3
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 
 WRITING = os.O_WRONLY | os.O_RDWR
+JOB_ID = re.compile(r"\b[a-z0-9]{20}\b")
 STATEMENTS = ("INSERT", "UPDATE", "DELETE", "BEGIN", "VACUUM")
 
 
 class FaultyDisk:
-    """While `armed`, counts every file opened for writing, renamed, synced or made below `folder`, and every statement
-    that writes to a store; the one of the number `fails_at` is refused, once.
+    """While `armed`, counts by name every file opened for writing, renamed, synced or made below `folder`, and every
+    statement that writes to a store. `fails_at` names one, (what, how many of them so far), which is refused.
     """
 
-    def __init__(self, folder: Path, fails_at: int) -> None:
+    def __init__(self, folder: Path, fails_at: tuple[str, int] | None = None) -> None:
         self.folder = os.fsencode(str(folder)).decode()
         self.fails_at = fails_at
-        self.count = 0
+        self.seen: Counter[str] = Counter()
         self.armed = False
-        self.hit = ""
+        self.failed = False
         self._lock = threading.Lock()
 
     def point(self, what: str) -> bool:
         with self._lock:
             if not self.armed:
                 return False
-            self.count += 1
-            if self.count != self.fails_at:
+            self.seen[what] += 1
+            if (what, self.seen[what]) != self.fails_at:
                 return False
-            self.hit = what
+            self.failed = True
             return True
 
     def touch(self, what: str) -> None:
@@ -50,7 +53,7 @@ class FaultyDisk:
         if isinstance(path, str | bytes | os.PathLike):
             name = os.fsdecode(path)
             if name.startswith(self.folder):
-                self.touch(f"{what} {name.removeprefix(self.folder)}")
+                self.touch(f"{what} {JOB_ID.sub('*', name.removeprefix(self.folder))}")
 
 
 _current: FaultyDisk | None = None
@@ -76,7 +79,7 @@ class FullDatabase:
         self._real, self._disk = real, disk
 
     def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
-        if sql.startswith(STATEMENTS) and self._disk.point(sql[:30]):
+        if sql.startswith(STATEMENTS) and self._disk.point(sql[:36]):
             full = sqlite3.OperationalError("database or disk is full")
             full.sqlite_errorcode = sqlite3.SQLITE_FULL
             raise full
