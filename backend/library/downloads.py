@@ -340,7 +340,7 @@ class Downloads:
             except Exception:
                 log.exception("the download of %s stopped; it is tried again", name)
                 with self._changed:
-                    self._changed.wait(RETRY_S)
+                    self._changed.wait_for(lambda: self._stopping, RETRY_S)
             finally:
                 with self._changed:
                     self._running = None

@@ -9,6 +9,7 @@ import random
 import re
 import shutil
 import signal
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -287,6 +288,24 @@ def test_a_disk_that_becomes_full_is_said_and_what_is_there_is_kept(hub, setting
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         lane.stop()
+
+
+def test_a_stop_right_after_a_failure_is_quick(hub, settings, monkeypatch):
+    """Before the lane has begun to wait for its next try."""
+    lane, fetching, stopped = Downloads(settings), threading.Event(), threading.Event()
+
+    def fetch(name: str) -> None:
+        fetching.set()
+        stopped.wait()
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr("backend.library.downloads.RETRY_S", 300)
+    monkeypatch.setattr(lane, "_fetch", fetch)
+    monkeypatch.setattr(lane, "_kill", stopped.set)
+    lane.add(MODEL)
+    assert fetching.wait(within(10))
+    lane.stop(timeout=within(10))
+    assert not lane._thread.is_alive()
 
 
 def test_a_commit_is_resolved_once(hub, downloads, settings):
