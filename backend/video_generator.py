@@ -37,7 +37,7 @@ from backend.core.errors import (
     StudioBusy,
     StudioError,
 )
-from backend.core.planning import Machine, Plan, PlannedLora, Stage, choose_model, make_plan
+from backend.core.planning import Machine, Plan, PlannedLora, choose_model, make_plan
 from backend.core.prompts import Expansion, expand
 from backend.core.registry import MODELS, SYNTHETIC, ModelSpec
 from backend.core.schema import GenerationRequest, parse_request
@@ -302,9 +302,7 @@ class VideoGenerator:
         """End a job that has not ended. A running one stops at its next report."""
         with self._changed:
             if self._render and self._render.job.id == job_id:
-                if not self._render.cancelled:  # asking again does not put off its end
-                    self._render.cancelled_at = time.monotonic()
-                self._render.cancelled = True
+                self._render.cancel()
                 self._changed.notify_all()
                 return self.job(job_id)
             job = self.store.move_to_state(job_id, JobState.CANCELLED)
@@ -576,15 +574,14 @@ class VideoGenerator:
             render = self._render
             if render is None or render.holding:
                 continue
-            silent = time.monotonic() - render.heard
-            loading = render.stage is Stage.LOADING
-            patience = self.settings.slow_cancel_s if loading else self.settings.cancel_s
-            # What was heard of it since, as when weights are read at last, is its way to the end.
-            if render.cancelled and min(silent, time.monotonic() - render.cancelled_at) > patience:
-                if self._insist(functools.partial(self.store.finish, render.job, JobState.CANCELLED)):
-                    self._start_afresh(render.job, f"cancelled, it does not end within {patience:g} s")
-            elif silent > render.patience_s(self.settings.hang_s, self.settings.slow_hang_s):
-                self._start_afresh(render.job, f"nothing was heard of it for {silent:.0f} s")
+            # In this order: of one that is cancelled just now, little patience is compared with little silence.
+            patience_s, silent_s = render.patience_s(self.settings), render.silent_s
+            if silent_s <= patience_s:
+                continue
+            if not render.cancelled:
+                self._start_afresh(render.job, f"nothing was heard of it for {silent_s:.0f} s")
+            elif self._insist(functools.partial(self.store.finish, render.job, JobState.CANCELLED)):
+                self._start_afresh(render.job, f"cancelled, it does not end within {patience_s:g} s")
 
     def _keep_history(self) -> None:
         """See that what was acknowledged still stands on the disk, and that the folder is still this studio's."""

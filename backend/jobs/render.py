@@ -7,6 +7,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
+from backend.core.config import Settings
 from backend.core.planning import Progress, Stage, fraction_done
 from backend.jobs.engine import Report
 from backend.jobs.job import Job
@@ -18,10 +19,9 @@ class Render:
 
     job: Job
     # What the doors want of it.
-    cancelled: bool = False
+    cancelled_at: float | None = None
     stopping: bool = False
     paused: bool = False
-    cancelled_at: float = 0.0
     # What it said last.
     holding: bool = False  # stands still because it is paused
     heard: float = field(default_factory=time.monotonic)
@@ -36,6 +36,15 @@ class Render:
     taken_up: float = 0.0  # of the whole job, done by an earlier attempt
     written: float = 0.0  # when its progress was written last
     saved_at: float | None = None  # the save that was written last
+
+    @property
+    def cancelled(self) -> bool:
+        return self.cancelled_at is not None
+
+    def cancel(self) -> None:
+        """Ask it to end; asking again does not put off the end of one that heeds nothing."""
+        if self.cancelled_at is None:
+            self.cancelled_at = time.monotonic()
 
     def hear(self, at: Report) -> None:
         """Note that it is alive."""
@@ -87,8 +96,17 @@ class Render:
             saved_at=at.saved_at,
         )
 
-    def patience_s(self, hang_s: float, slow_hang_s: float) -> float:
-        """How long it may say nothing: `slow_hang_s` while loading or saving, else `hang_s` or ten usual steps."""
+    @property
+    def silent_s(self) -> float:
+        """For how long it has said nothing, or not ended: what it said after its cancellation is its way to the end, as
+        when weights are read at last.
+        """
+        return time.monotonic() - max(self.heard, self.cancelled_at or 0.0)
+
+    def patience_s(self, limits: Settings) -> float:
+        """How long it may be silent: ten usual steps, longer while loading or saving; less when it is cancelled."""
+        if self.cancelled:
+            return limits.slow_cancel_s if self.stage is Stage.LOADING else limits.cancel_s
         if self.stage in (Stage.LOADING, Stage.SAVING):
-            return slow_hang_s
-        return max(hang_s, 10 * statistics.median(self.step_s) if self.step_s else 0.0)
+            return limits.slow_hang_s
+        return max(limits.hang_s, 10 * statistics.median(self.step_s) if self.step_s else 0.0)

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from backend.core.config import Settings
 from backend.core.ids import new_id
 from backend.core.planning import Machine, Progress, Stage, make_plan
 from backend.core.registry import SYNTHETIC
@@ -45,18 +46,35 @@ def denoise(render: Render, step: int) -> Report:
     return at
 
 
+LIMITS = Settings(hang_s=120, slow_hang_s=1800, cancel_s=10, slow_cancel_s=180)
+
+
 def test_it_may_be_silent_for_ten_of_its_usual_steps_and_longer_while_it_loads(render, clock):
-    assert render.patience_s(120, 1800) == 1800
+    assert render.patience_s(LIMITS) == 1800
     for step in range(1, 8):
         clock.now += 3
         denoise(render, step)
-    assert render.patience_s(120, 1800) == 120
+    assert render.patience_s(LIMITS) == 120
     for step in range(8, 60):
         clock.now += 50
         denoise(render, step)
-    assert render.patience_s(120, 1800) == 500
+    assert render.patience_s(LIMITS) == 500
     render.hear(Report(Stage.SAVING, 0.1))
-    assert render.patience_s(120, 1800) == 1800
+    assert render.patience_s(LIMITS) == 1800
+
+
+def test_a_cancelled_one_has_its_seconds_since_then_or_since_its_last_word(render, clock):
+    clock.now += 60
+    assert render.silent_s == 60
+    render.cancel()
+    assert (render.silent_s, render.patience_s(LIMITS)) == (0, 180)  # nothing interrupts the reading of weights
+    clock.now += 8
+    render.cancel()
+    assert render.silent_s == 8  # asking again does not put it off
+    denoise(render, 1)
+    assert (render.silent_s, render.patience_s(LIMITS)) == (0, 10)
+    clock.now += 4
+    assert render.silent_s == 4
 
 
 def test_it_is_written_now_and_then_and_a_save_at_once(render, clock):

@@ -93,7 +93,7 @@ def test_ten_times_the_usual_step_is_waited_for(studio):
     generator.submit(parse_request(SMALL))
     assert engine.reached.wait(20)
     render = generator._render
-    assert 1.9 < render.patience_s(generator.settings.hang_s, generator.settings.slow_hang_s) < 3.5
+    assert 1.9 < render.patience_s(generator.settings) < 3.5
 
 
 def test_a_paused_render_is_no_hang(studio):
