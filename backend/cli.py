@@ -27,7 +27,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from backend.core.config import Settings
-from backend.core.errors import InvalidRequest, StudioBusy, StudioError
+from backend.core.errors import InvalidRequest, StudioBusy, StudioError, in_words
 from backend.core.planning import steps_in_words
 from backend.core.schema import Fit, Mode, Orientation, Preset, SkyReelsOptions, parse_request
 from backend.core.text import harmless
@@ -167,19 +167,20 @@ class LocalStudio:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Turns errors into a sentence and an exit code."""
+def explained(flags: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Turns errors into a sentence, with `flags` for the fields of a request, and an exit code."""
     try:
         yield
     except StudioError as error:
-        fail(str(error), BAD_REQUEST if error.status in (404, 409, 422) else FAILED)
+        words = in_words(error, flags) if flags else str(error)
+        fail(words, BAD_REQUEST if error.status in (404, 409, 422) else FAILED)
 
 
 @contextmanager
-def open_studio() -> Iterator[Studio]:
-    """The studio that runs on the data folder, else one of our own. Turns errors into a sentence and an exit code."""
+def open_studio(flags: Mapping[str, str] | None = None) -> Iterator[Studio]:
+    """The studio that runs on the data folder, else one of our own; errors are `explained`."""
     studio: Studio
-    with explained():
+    with explained(flags):
         settings = Settings.from_env()
         try:
             studio = LocalStudio(settings)
@@ -236,7 +237,8 @@ TEXT_FLAGS: dict[str, tuple[type, str]] = {
     "preset": (Preset, "What may be traded for speed."),
     "loras": (list[str], "A LoRA: its name, or NAME:0.8, or NAME:0.8,0.4 for windows; give it once for each."),
 }
-FLAG_NAMES = {"num_inference_steps": "--steps", "loras": "--lora"}
+FLAGS = {name: f"--{name.replace('_', '-')}" for name in (*TEXT_FLAGS, *SkyReelsOptions.model_fields)}
+FLAGS |= {"num_inference_steps": "--steps", "loras": "--lora"}
 FILES = ("image", "end_image", "video")
 
 
@@ -281,7 +283,7 @@ def request_flags(command: Callable[..., None]) -> Callable[..., None]:
             default=None,
             annotation=Annotated[
                 kind | None,
-                typer.Option(FLAG_NAMES.get(name, "--" + name.replace("_", "-")), help=words, show_default=False),
+                typer.Option(FLAGS[name], help=words, show_default=False),
             ],
         )
         for name, (kind, words) in fields.items()
@@ -323,9 +325,7 @@ def send_files(studio: Studio, wish: dict[str, Any]) -> dict[str, Any]:
         if name in ready:
             path = Path(ready[name])
             if not path.is_file():
-                raise InvalidRequest(
-                    f"--{name.replace('_', '-')} {path}: there is no such file;", hint="check the path."
-                )
+                raise InvalidRequest(f"{FLAGS[name]} {path}: there is no such file;", hint="check the path.")
             ready[name] = studio.upload(path)
     return ready
 
@@ -379,7 +379,7 @@ def generate(
     """Render one film: by the running studio if there is one, else by this process."""
     if out_file is not None and not can_write(out_file):
         fail(f"--out {out_file} cannot be written; name a file in a folder of yours.", BAD_REQUEST)
-    with open_studio() as studio:
+    with open_studio(FLAGS) as studio:
         if studio.queue_paused():
             fail("The queue is paused, so the film would wait; resume it first: queue resume.", FAILED)
         job = studio.submit(send_files(studio, wish))
@@ -456,7 +456,7 @@ def plan(
     wish: dict[str, Any], as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False
 ) -> None:
     """What a render would be and cost; nothing is queued. The same flags as generate."""
-    with open_studio() as studio:
+    with open_studio(FLAGS) as studio:
         found = studio.plan(send_files(studio, wish))
     if as_json:
         print(json.dumps(found))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from typing import Any
 
 import streamlit as st
 
+from backend.core import errors
 from backend.core.errors import StudioError
 from backend.core.planning import Plan
 from backend.core.registry import ModelSpec
@@ -65,7 +65,6 @@ LABELS = {
     "end_image": "The last frame",
     "loras": "LoRAs",
 }
-NAMED = re.compile(rf"\b({'|'.join(LABELS)})(=)|\b({'|'.join(name for name in LABELS if '_' in name)}|storyboard)\b")
 FILES = {"image": {Mode.IMAGE_TO_VIDEO}, "end_image": {Mode.IMAGE_TO_VIDEO}, "video": {Mode.VIDEO_EXTENSION}}
 
 
@@ -94,8 +93,8 @@ def put(field: str, value: Any) -> None:
 
 
 def in_words(error: StudioError) -> str:
-    """What `error` says, with the page's names for the settings instead of those of a request."""
-    return NAMED.sub(lambda found: f'"{LABELS[found[1] or found[3]]}"' + (" " if found[2] else ""), str(error))
+    """What `error` says, with the page's names for the settings."""
+    return errors.in_words(error, {name: f'"{label}"' for name, label in LABELS.items()}, " ")
 
 
 def prepare() -> None:

@@ -19,6 +19,9 @@ JobCancelled                somebody asked for it: not an error
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
 
 class StudioError(Exception):
     """A failure that can be explained: value and reason in `message`, the way out in `hint`, the place in `field`."""
@@ -38,6 +41,19 @@ class StudioError(Exception):
     def as_dict(self) -> dict[str, str | None]:
         """The body that REST answers with, and that a failed job keeps."""
         return {"code": self.code, "message": str(self), "hint": self.hint, "field": self.field}
+
+
+def in_words(error: StudioError, names: Mapping[str, str], equals: str = "=") -> str:
+    """What `error` says, with a door's own `names` for the fields of a request: where one has a value (`equals` stands
+    before it then), and wherever it can be no word of the sentence.
+
+    >>> error = InvalidRequest("skyreels.ar_step=99 of this seed is too much;", hint="use fewer, or other num_frames.")
+    >>> in_words(error, {"ar_step": "--ar-step", "seed": "--seed", "num_frames": "--num-frames"})
+    '--ar-step=99 of this seed is too much; use fewer, or other --num-frames.'
+    """
+    no_words = [name for name in names if "_" in name or name == "storyboard"]
+    named = rf"\b(?:skyreels\.)?(?:({'|'.join(names)})(=)|({'|'.join(no_words)})\b)"
+    return re.sub(named, lambda found: names[found[1] or found[3]] + (equals if found[2] else ""), str(error))
 
 
 class InvalidRequest(StudioError):

@@ -426,13 +426,16 @@ def test_a_button_that_is_refused_says_why(app, history, generator, monkeypatch)
     [
         ({"num_inference_steps": 500}, '"Steps" 500 is above the most that is possible; use 10 to 50.'),
         ({"skyreels": {"overlap_history": 18}}, '"Overlap, frames": 18 is not 4k+1'),
+        ({"skyreels": {"flow_shift": 99}}, '"Flow shift" 99 is above the most that is possible; use 1 to 20.'),
         ({"seconds": 100, "fps": 30}, "at 30 fps"),
     ],
 )
 def test_an_error_calls_settings_as_the_page_does(generator, wish, said):
     with pytest.raises(InvalidRequest) as caught:
         generator.plan(parse_request({"prompt": "-"} | wish))
-    assert said in form.in_words(caught.value)
+    words = form.in_words(caught.value)
+    assert said in words
+    assert "skyreels." not in words
 
 
 def test_every_setting_of_the_page_has_a_label():
