@@ -23,6 +23,12 @@ def plays(video) -> bool:
     return True
 
 
+def press(target) -> None:
+    """Click what is there once: while the page is drawn anew it may be there twice, and be gone under the click."""
+    expect(target).to_have_count(1)
+    target.click()
+
+
 def write_prompt(tab, text: str) -> None:
     field = tab.get_by_role("textbox", name="Prompt", exact=True)
     field.fill(text)
@@ -44,10 +50,10 @@ def film_named(tab, title: str):
 
 def test_create_then_queue_then_gallery(live, open_tab):
     tab = open_tab()
-    tab.get_by_role("radio", name="A red boat drifts left on a calm sea at sunset").click()
+    press(tab.get_by_role("radio", name="A red boat drifts left on a calm sea at sunset"))
     expect(tab.get_by_role("textbox", name="Prompt", exact=True)).to_have_value(re.compile("A red boat"))
     expect(tab.get_by_text("65 frames made, 64 kept")).to_be_visible()
-    tab.get_by_role("button", name="Generate").click()
+    press(tab.get_by_role("button", name="Generate"))
 
     queue = open_tab("queue")  # a second tab, while the first one's film is made
     expect(tab.locator(".st-key-band")).to_contain_text("1 in the queue")
@@ -68,22 +74,22 @@ def test_create_then_queue_then_gallery(live, open_tab):
     gallery.get_by_role("img", name="A red boat").click(force=True)  # its name's button lies over the whole card
     assert plays(gallery.get_by_role("dialog").locator("video"))
     with gallery.expect_download() as download:
-        gallery.get_by_role("dialog").get_by_text("Download").click()
+        press(gallery.get_by_role("dialog").get_by_text("Download"))
     assert download.value.path().stat().st_size == job["artifact"]["bytes"]
-    gallery.get_by_role("button", name="Use these settings").click()
+    press(gallery.get_by_role("button", name="Use these settings"))
     expect(gallery.get_by_role("textbox", name="Prompt", exact=True)).to_have_value(re.compile("A red boat"))
-    gallery.get_by_text("Details: steps").click()
+    press(gallery.get_by_text("Details: steps"))
     expect(gallery.get_by_label("Seed", exact=True)).to_have_value(str(job["request"]["seed"]))
 
 
 def test_a_picture_becomes_a_film_that_begins_with_it(live, open_tab, tmp_path, photo):
     tab = open_tab()
-    tab.get_by_role("radio", name="Image to video").click()
+    press(tab.get_by_role("radio", name="Image to video"))
     tab.get_by_label("The first frame").first.set_input_files(photo)
     expect(tab.get_by_text("Shown as it will be used.")).to_be_visible()
     set_length(tab, 40)
     before = len(live.jobs())
-    tab.get_by_role("button", name="Generate").click()
+    press(tab.get_by_role("button", name="Generate"))
     expect(tab.get_by_text("Started").or_(tab.get_by_text("Queued")).first).to_be_visible()
     [job, *rest] = live.jobs()
     assert len(rest) == before
@@ -95,11 +101,11 @@ def test_a_picture_becomes_a_film_that_begins_with_it(live, open_tab, tmp_path, 
 
 def test_a_clip_is_continued(live, open_tab, clip):
     tab = open_tab()
-    tab.get_by_role("radio", name="Extend a video").click()
+    press(tab.get_by_role("radio", name="Extend a video"))
     tab.get_by_label("The video to continue").first.set_input_files(clip)
     expect(tab.get_by_text("Shown as it will be used.")).to_be_visible()
     set_length(tab, 50)
-    tab.get_by_role("button", name="Generate").click()
+    press(tab.get_by_role("button", name="Generate"))
     expect(tab.get_by_text("Started").or_(tab.get_by_text("Queued")).first).to_be_visible()
     done = live.wait_for(live.jobs()[0]["id"])
     assert done["artifact"]["frames"] == 30 + 50
@@ -111,7 +117,7 @@ def test_a_file_that_is_no_picture_is_refused_where_it_was_dropped(live, open_ta
     fake = tmp_path / "holiday.png"
     fake.write_text("not a picture")
     tab = open_tab()
-    tab.get_by_role("radio", name="Image to video").click()
+    press(tab.get_by_role("radio", name="Image to video"))
     zone = tab.get_by_label("The first frame").first
     zone.set_input_files(clip)
     expect(tab.locator(".refused .hint")).to_contain_text("is a video; drop a JPG, PNG or WebP.")
@@ -124,7 +130,7 @@ def test_a_file_that_is_no_picture_is_refused_where_it_was_dropped(live, open_ta
 def test_a_missing_prompt_is_said_and_nothing_is_queued(live, open_tab):
     before = len(live.jobs(limit=500))
     tab = open_tab()
-    tab.get_by_role("button", name="Generate").click()
+    press(tab.get_by_role("button", name="Generate"))
     expect(tab.get_by_text("Write a prompt first.")).to_be_visible()
     assert len(live.jobs(limit=500)) == before
 
@@ -164,15 +170,15 @@ def test_the_queue_is_paused_reordered_and_emptied(live, open_tab):
     expect(tab.get_by_text("Paused: the current film finishes")).to_be_visible()
     rows = tab.locator('[class*="st-key-job_"]')
     expect(rows.nth(0)).to_contain_text("film one")
-    tab.locator(f".st-key-job_{second}").get_by_role("button", name="Up").click()
+    press(tab.locator(f".st-key-job_{second}").get_by_role("button", name="Up"))
     expect(rows.nth(0)).to_contain_text("film two")
-    tab.locator(f".st-key-job_{first}").get_by_role("button", name="Remove").click()
+    press(tab.locator(f".st-key-job_{first}").get_by_role("button", name="Remove"))
     expect(tab.get_by_text("Cancelled today")).to_be_visible()
-    tab.get_by_role("button", name="Resume the queue").click()
+    press(tab.get_by_role("button", name="Resume the queue"))
     assert live.wait_for(second)["state"] == "succeeded"
     assert live.api.get(f"/jobs/{first}").json()["state"] == "cancelled"
     retry = tab.locator(f".st-key-job_{first}").get_by_role("button", name="Retry")
-    retry.click()
+    press(retry)
     expect(retry).to_be_hidden()  # the click has reached the studio; before that the job is still the cancelled one
     assert live.wait_for(first)["state"] == "succeeded"
 
@@ -183,12 +189,12 @@ def test_a_running_job_is_paused_resumed_and_cancelled(live, open_tab):
     tab = open_tab("queue")
     card = tab.locator(f".st-key-job_{job_id}")
     expect(card).to_contain_text(re.compile(r"step \d+ of \d+"))
-    card.get_by_role("button", name="Pause").click()
+    press(card.get_by_role("button", name="Pause"))
     expect(card).to_contain_text("Paused")
     assert live.api.get(f"/jobs/{job_id}").json()["state"] == "paused"
-    card.get_by_role("button", name="Resume").click()
+    press(card.get_by_role("button", name="Resume"))
     expect(card.get_by_role("button", name="Pause")).to_be_visible()
-    card.get_by_role("button", name="Cancel").click()
+    press(card.get_by_role("button", name="Cancel"))
     assert live.wait_for(job_id, timeout_s=15)["state"] == "cancelled"
     expect(tab.get_by_text("Cancelled today")).to_be_visible()
 
@@ -198,19 +204,19 @@ def test_the_gallery_searches_stars_deletes_and_undoes(live, open_tab):
         live.wait_for(live.api.post("/jobs", json={"prompt": prompt, "num_frames": 16}).json()["id"])
     tab = open_tab("gallery?search=purple")
     expect(tab.get_by_text("1 film", exact=True)).to_be_visible()
-    film_named(tab, "a purple balloon").click()
-    tab.get_by_role("dialog").get_by_role("button", name="Favourite").click()
+    press(film_named(tab, "a purple balloon"))
+    press(tab.get_by_role("dialog").get_by_role("button", name="Favourite"))
     expect(tab.get_by_role("button", name="Unstar")).to_be_visible()
-    tab.get_by_role("button", name="Delete").click()
+    press(tab.get_by_role("button", name="Delete"))
     expect(tab.get_by_text("No film matches")).to_be_visible()
-    tab.get_by_role("button", name="Undo").click()
+    press(tab.get_by_role("button", name="Undo"))
     expect(tab.get_by_text("1 film", exact=True)).to_be_visible()
-    film_named(tab, "a purple balloon").click()
-    tab.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    tab.get_by_text("Trash", exact=True).click()
+    press(film_named(tab, "a purple balloon"))
+    press(tab.get_by_role("dialog").get_by_role("button", name="Delete"))
+    press(tab.get_by_text("Trash", exact=True))
     expect(tab.get_by_text("kept for a week")).to_be_visible()
-    tab.get_by_role("button", name="Empty the trash").click()
-    tab.get_by_role("button", name="Remove for good").click()
+    press(tab.get_by_role("button", name="Empty the trash"))
+    press(tab.get_by_role("button", name="Remove for good"))
     expect(tab.get_by_text("The trash is empty")).to_be_visible()
     assert [job["request"]["prompt"] for job in live.jobs(search="purple")] == []
     expect(tab.get_by_role("button", name="Undo")).to_have_count(0)
@@ -242,7 +248,7 @@ def test_the_system_page_shows_this_machine(open_tab):
     tab = open_tab("system")
     for word in ("CPU", "Memory", "Disk free", "Success rate"):
         expect(tab.get_by_text(word, exact=True).first).to_be_visible()
-    tab.get_by_role("button", name="Run the checks").click()
+    press(tab.get_by_role("button", name="Run the checks"))
     expect(tab.get_by_text("FFmpeg")).to_be_visible()
 
 
@@ -278,9 +284,9 @@ def test_somebody_new_gets_a_real_film_of_the_tiny_model(browser, tmp_path):
         tab = browser.new_page(viewport={"width": 1440, "height": 960})
         tab.goto(studio.url)
         expect(tab.get_by_text("Films are made by SkyReels V2 Tiny")).to_contain_text("The Models page fetches them")
-        tab.get_by_role("radio", name="A red boat drifts left on a calm sea at sunset").click()
+        press(tab.get_by_role("radio", name="A red boat drifts left on a calm sea at sunset"))
         set_length(tab, 16)
-        tab.get_by_role("button", name="Generate").click()
+        press(tab.get_by_role("button", name="Generate"))
         tab.locator("video").wait_for(timeout=300_000)
         assert plays(tab.locator("video"))
         [job] = studio.jobs()
