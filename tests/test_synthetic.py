@@ -237,7 +237,7 @@ def test_hold_and_cancel_stop_at_the_step(held: SyntheticEngine) -> None:
     held.hold_at(step=3)
     thread = threading.Thread(target=work)
     thread.start()
-    assert held.reached.wait(timeout=10)
+    assert held.reached.wait(timeout=60)
     assert [r.step for r in reports] == [1, 2]
     cancelled.set()
     held.release()
@@ -251,7 +251,7 @@ def test_a_hold_waits_once_and_the_render_goes_on(held: SyntheticEngine) -> None
     frames: list[Frames] = []
     thread = threading.Thread(target=lambda: frames.append(render(a_task(), held)))
     thread.start()
-    assert held.reached.wait(timeout=10)
+    assert held.reached.wait(timeout=60)
     assert not frames
     held.release()
     thread.join(timeout=20)

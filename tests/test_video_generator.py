@@ -59,11 +59,11 @@ def test_jobs_run_in_order_one_at_a_time(generator, a_request):
 def test_cancel_stops_at_the_next_step(generator, engine, settings, a_request):
     engine.hold_at(step=3)
     job = generator.submit(a_request())
-    assert engine.reached.wait(timeout=10)
+    assert engine.reached.wait(timeout=60)
     assert generator.cancel(job.id).state is S.RUNNING
     assert generator.is_cancelling(job.id)
     engine.release()
-    assert generator.wait(job.id, timeout=10).state is S.CANCELLED
+    assert generator.wait(job.id, timeout=60).state is S.CANCELLED
     assert not (settings.outputs / job.id).exists()
     assert not list(settings.temp.rglob("*.part"))
     generator.delete(job.id)
@@ -73,7 +73,7 @@ def test_cancel_stops_at_the_next_step(generator, engine, settings, a_request):
 def test_cancelling_a_waiting_job_leaves_the_running_one_alone(generator, engine, a_request):
     engine.hold_at(step=2)
     running, waiting = generator.submit(a_request()), generator.submit(a_request())
-    assert engine.reached.wait(timeout=10)
+    assert engine.reached.wait(timeout=60)
     assert generator.cancel(waiting.id).state is S.CANCELLED
     engine.release()
     assert generator.wait(running.id, timeout=30).state is S.SUCCEEDED
@@ -82,7 +82,7 @@ def test_cancelling_a_waiting_job_leaves_the_running_one_alone(generator, engine
 def test_pause_holds_a_running_job_and_resume_lets_it_go_on(generator, engine, a_request):
     engine.hold_at(step=3)
     job = generator.submit(a_request())
-    assert engine.reached.wait(timeout=10)
+    assert engine.reached.wait(timeout=60)
     assert generator.pause(job.id).state is S.PAUSED
     engine.release()
     with pytest.raises(TimeoutError):
@@ -95,11 +95,11 @@ def test_pause_holds_a_running_job_and_resume_lets_it_go_on(generator, engine, a
 def test_a_paused_running_job_can_be_cancelled(generator, engine, a_request):
     engine.hold_at(step=3)
     job = generator.submit(a_request())
-    assert engine.reached.wait(timeout=10)
+    assert engine.reached.wait(timeout=60)
     generator.pause(job.id)
     engine.release()
     generator.cancel(job.id)
-    assert generator.wait(job.id, timeout=10).state is S.CANCELLED
+    assert generator.wait(job.id, timeout=60).state is S.CANCELLED
 
 
 def test_only_a_paused_job_resumes_and_only_an_ended_one_is_retried(generator, a_request):
@@ -285,7 +285,7 @@ def test_stopping_gives_a_running_job_back_and_the_next_start_finishes_it(settin
     first.start()
     engine.hold_at(step=2)
     job = first.submit(a_request())
-    assert engine.reached.wait(timeout=10)
+    assert engine.reached.wait(timeout=60)
     stopper = threading.Thread(target=first.stop)
     stopper.start()
     while not first.stopping:

@@ -171,7 +171,7 @@ def test_cpu_percent_is_the_work_since_the_sample_before(tmp_path: Path, monkeyp
 
 def test_cpu_seconds_grow_with_work() -> None:
     busy, everything = monitoring.busy_and_all_seconds()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while monitoring.busy_and_all_seconds()[0] <= busy and time.monotonic() < deadline:
         sum(range(100_000))
     assert monitoring.busy_and_all_seconds()[0] > busy
@@ -194,9 +194,9 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Monitor
 
 
 def wait_until(happened: Any) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not happened():
-        assert time.monotonic() < deadline, "it did not happen within 10 s"
+        assert time.monotonic() < deadline, "it did not happen within a minute"
         time.sleep(0.005)
 
 

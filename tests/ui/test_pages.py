@@ -117,7 +117,7 @@ def making(generator, engine, a_request, settings, monkeypatch):
     monkeypatch.setattr("backend.web.serving", True)
     engine.hold_at(step=5)
     job = generator.submit(a_request(prompt="a film in the making", num_frames=48))
-    assert engine.reached.wait(timeout=10)
+    assert engine.reached.wait(timeout=60)
     job = generator.job(job.id)
 
     def progress(**changes):
@@ -184,7 +184,7 @@ def test_the_latest_film_waits_below_while_another_one_is_played(history, app, g
     engine.hold_at(step=5)
     making = generator.submit(a_request(prompt="a film in the making"))
     generator.pause_queue(False)
-    assert engine.reached.wait(timeout=10)
+    assert engine.reached.wait(timeout=60)
     text = shown(visit(app, "ui/create.py"))
     assert (text.count("a starred film"), text.count("a finished film")) == (1, 1)
     (settings.temp / making.id / "preview.mp4").write_bytes(b"the first second")
