@@ -389,7 +389,7 @@ def generate(
             studio.act(job["id"], "cancel")
             job = wait_for_end(studio, job)
         if job["state"] == "succeeded" and out_file is not None:
-            studio.save_video(job["id"], out_file)
+            copy_film(studio, job["id"], out_file)
     if as_json:
         print(json.dumps(job))
     else:
@@ -404,6 +404,21 @@ def can_write(file: Path) -> bool:
         return not file.is_dir() and os.access(file if file.exists() else file.parent, os.W_OK)
     except OSError:
         return False
+
+
+def copy_film(studio: Studio, job_id: str, to: Path) -> None:
+    """Put the film there whole, or not at all."""
+    part = to.with_name(f"{to.name}.part")
+    try:
+        studio.save_video(job_id, part)
+        part.replace(to)
+    except OSError as error:
+        raise StudioError(
+            f"--out {to} cannot be written ({error.strerror or error});",
+            hint=f"the film is outputs/{job_id}/video.mp4.",
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def follow(studio: Studio, job: dict[str, Any]) -> dict[str, Any]:
@@ -487,7 +502,7 @@ def expand_prompt(
     by_rules: Annotated[bool, typer.Option("--by-rules", help="Not by a language model, even if one is here.")] = False,
 ) -> None:
     """Make a short prompt longer, for generate --prompt; the film is not made."""
-    with open_studio() as studio:
+    with open_studio({"model": FLAGS["model"]}) as studio:
         found = studio.expand(prompt, model, take, by_rules)
     say(found["prompt"])
 

@@ -312,6 +312,7 @@ class VideoGenerator:
     def pause(self, job_id: str) -> Job:
         """Hold a job: a waiting one is passed over, a running one stands still at its next report."""
         with self._changed:
+            self._check_not_cancelled(job_id)
             job = self.store.move_to_state(job_id, JobState.PAUSED)
             if self._render and self._render.job.id == job_id:
                 self._render.paused = True
@@ -321,6 +322,7 @@ class VideoGenerator:
     def resume(self, job_id: str) -> Job:
         """Let a paused job go on where it stood, or wait again if the process that held it has ended."""
         with self._changed:
+            self._check_not_cancelled(job_id)
             held = self._render is not None and self._render.job.id == job_id
             if self.job(job_id).state is not JobState.PAUSED:
                 raise Conflict(f"Job {job_id} is {self.job(job_id).state.value};", hint="only a paused job can go on.")
@@ -329,6 +331,10 @@ class VideoGenerator:
                 self._render.paused = False
             self._announce()
             return job
+
+    def _check_not_cancelled(self, job_id: str) -> None:
+        if self.is_cancelling(job_id):
+            raise Conflict(f"Job {job_id} is being cancelled;", hint="retry it when that is done.")
 
     def retry(self, job_id: str) -> Job:
         """Queue a failed, cancelled or quarantined job again, last in line."""
@@ -450,7 +456,8 @@ class VideoGenerator:
             try:
                 self._run(job)
             finally:
-                self._render = None
+                with self._changed:
+                    self._render = None
                 logs.current_job.set(None)
                 self._announce()
 
@@ -459,24 +466,16 @@ class VideoGenerator:
         logs.current_job.set(job.id)
         log.info("job %s: attempt %d with %s", job.id, job.attempts, job.plan.model)
         try:
-            self._room.check(job.plan)
-            self._check_device(job.plan)
-            engine = self.engines[job.plan.engine]
-            checkpoint = self._folder(job.plan)
-            loras = tuple(self._planned_lora(planned) for planned in job.plan.loras)
-            artifact = run_job(job, engine, checkpoint, self.uploads, self.settings, self._reporter(), loras)
+            artifact = self._rendered(job)
         except JobCancelled:
-            if self._render and self._render.cancelled:
-                log.info("job %s: cancelled", job.id)
-                self._insist(lambda: self.store.finish(job, JobState.CANCELLED))
-            else:
-                log.info("job %s: the studio stops; it waits again", job.id)
-                self.store.give_back(job)
+            self._put_back(job)
         except NoDevice as missing:
             log.warning("job %s: %s", job.id, missing)
             self._insist(lambda: self.store.set_queue_paused(True))
             self._put_back(job, missing)
         except DeviceLost as lost:
+            if self._render and self._render.cancelled:
+                self._insist(lambda: self.store.finish(job, JobState.CANCELLED))
             self._start_afresh(job, str(lost))
         except Exception as error:
             if is_disk_full(error):
@@ -488,9 +487,34 @@ class VideoGenerator:
         else:
             self._succeed(job, artifact)
 
-    def _put_back(self, job: Job, why: StudioError) -> None:
-        """Queue it again where it was in the line; `why` tells what it waits for."""
-        self._insist(lambda: self.store.give_back(job, JobError.of(why.code, why.message, why.hint)))
+    def _rendered(self, job: Job) -> Artifact:
+        assert self._render is not None
+        try:
+            self._room.check(job.plan)
+            self._check_device(job.plan)
+            engine = self.engines[job.plan.engine]
+            checkpoint = self._folder(job.plan)
+            loras = tuple(self._planned_lora(planned) for planned in job.plan.loras)
+            return run_job(job, engine, checkpoint, self.uploads, self.settings, self._reporter(), loras)
+        finally:
+            self._render.holding = True  # what follows waits for the disk at most
+
+    def _put_back(self, job: Job, why: StudioError | None = None) -> None:
+        """Queue it again where it was in the line; `why` tells what it waits for. If it was cancelled, also while this
+        could not be written, it has ended.
+        """
+        with self._changed:  # a cancellation comes before this is written, or finds the job in the queue
+            render = self._render
+            assert render is not None
+
+            def write() -> bool:
+                if render.cancelled:
+                    return self.store.finish(job, JobState.CANCELLED)
+                return self.store.give_back(job, JobError.of(why.code, why.message, why.hint) if why else None)
+
+            self._insist(write)
+            self._render = None
+        log.info("job %s: %s", job.id, "cancelled" if render.cancelled else "it waits again")
 
     def _check_device(self, plan: Plan) -> None:
         """Raise NoDevice if the GPU that `plan` counts on is gone: the forecast would not hold by far."""
@@ -562,8 +586,7 @@ class VideoGenerator:
         with self._changed:
             while render.paused and not render.cancelled and not render.stopping:
                 self._changed.wait()
-        render.holding = False
-        render.paused_s += time.monotonic() - since
+        render.go_on(since)
 
     # --- a render that answers nothing ---
 

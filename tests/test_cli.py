@@ -1,3 +1,4 @@
+import errno
 import json
 import re
 import threading
@@ -6,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from backend import cli
+from backend.core.errors import StudioError
 from backend.core.prompts import expand
 from backend.media.probe import probe
 from tests.library.hub import Hub
@@ -51,8 +53,13 @@ def test_generate_makes_the_film_and_prints_the_job_last(run, tmp_path):
         (("--prompt", "x", "--overlap-history", "18"), r"^--overlap-history: 18 is not 4k\+1 .* 17 or 21"),
         (("--prompt", "x", "--model", "nope"), r"^--model='nope' is not here; use auto"),
         (("--image", "nowhere.png"), r"--image nowhere.png: there is no such file"),
-        ((), r"prompt is missing"),
-        (("--prompt", "x", "--mode", "video_extension"), r"video is missing"),
+        ((), r"^--prompt is missing"),
+        (("--prompt", "x", "--mode", "video_extension"), r"^--video is missing"),
+        (("--prompt", "x", "--lora", "a:9"), r"^--lora=9.0 is above"),
+        (("--prompt", "x", "--lora", ":0.5"), r"^--lora is empty"),
+        (("--prompt", "x", "--storyboard", ""), r"^--storyboard is empty"),
+        (("--prompt", "x", "--model", "num_frames"), r"^--model='num_frames' is not here"),
+        (("--image", "no/storyboard.png"), r"^--image no/storyboard.png: there is"),
     ],
 )
 @pytest.mark.parametrize("command", ["generate", "plan"])
@@ -70,6 +77,17 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_render(run, tmp_pa
         code, _, err = run("generate", "--prompt", "x", *SMALL, "--out", place)
         assert (code, "cannot be written" in err) == (2, True)
     assert json.loads(run("jobs", "list", "--json")[1]) == []
+
+
+def test_a_film_that_cannot_be_copied_whole_is_not_there_and_where_it_is_is_said(tmp_path):
+    class Full:
+        def save_video(self, job_id, to):
+            to.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StudioError, match=r"film\.mp4 cannot be written \(No space.*outputs/some-id/video\.mp4"):
+        cli.copy_film(Full(), "some-id", tmp_path / "film.mp4")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_paused_queue_is_said_instead_of_waited_for(run):

@@ -9,7 +9,16 @@ import time
 
 import pytest
 
-from backend.core.errors import Conflict, NotEnoughMemory, NotFound, RenderFailed, StudioBusy, StudioError
+from backend.core.errors import (
+    Conflict,
+    DeviceLost,
+    NotEnoughMemory,
+    NotEnoughSpace,
+    NotFound,
+    RenderFailed,
+    StudioBusy,
+    StudioError,
+)
 from backend.core.planning import Machine, Stage
 from backend.core.registry import MODELS
 from backend.jobs.history import copies_in
@@ -176,6 +185,63 @@ def test_a_store_that_cannot_be_written_for_a_while_ends_no_worker(generator, a_
     assert job.state is S.SUCCEEDED
     assert failures == []
     assert generator.alive
+
+
+def test_what_is_being_cancelled_is_neither_paused_nor_resumed(generator, engine, a_request):
+    engine.hold_at(step=3)
+    job = generator.submit(a_request())
+    assert engine.reached.wait(timeout=60)
+    generator.cancel(job.id)
+    for act in (generator.pause, generator.resume):
+        with pytest.raises(Conflict, match="is being cancelled; retry it"):
+            act(job.id)
+    engine.release()
+    assert generator.wait(job.id, timeout=60).state is S.CANCELLED
+
+
+def test_what_is_cancelled_while_a_full_disk_keeps_its_row_from_being_written_has_ended(
+    generator, a_request, monkeypatch
+):
+    """It had met the disk itself, and was to wait in the queue for room."""
+    monkeypatch.setattr("backend.video_generator.STORE_RETRY_S", 0.05)
+    give_back, finish = generator.store.give_back, generator.store.finish
+    refused, room = threading.Event(), threading.Event()
+
+    def once_there_is_room(write):
+        def tried(*arguments, **named):
+            if not room.is_set():
+                refused.set()
+                raise NotEnoughSpace("The disk is full;")
+            return write(*arguments, **named)
+
+        return tried
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(generator.store, "give_back", once_there_is_room(give_back))
+    monkeypatch.setattr(generator.store, "finish", once_there_is_room(finish))
+    monkeypatch.setattr("backend.video_generator.run_job", full)
+    job = generator.submit(a_request())
+    assert refused.wait(60)
+    generator.cancel(job.id)
+    room.set()
+    ended = generator.wait(job.id, timeout=60)
+    assert (ended.state, ended.attempts) == (S.CANCELLED, 1)
+
+
+def test_what_is_cancelled_when_the_gpu_is_lost_is_not_begun_again(generator, a_request, monkeypatch):
+    ended = threading.Event()
+
+    def lost(job, *_):
+        generator.cancel(job.id)
+        raise DeviceLost("The GPU stopped;")
+
+    monkeypatch.setattr("backend.video_generator.end_process", ended.set)
+    monkeypatch.setattr("backend.video_generator.run_job", lost)
+    job = generator.submit(a_request())
+    assert ended.wait(60)
+    assert generator.job(job.id).state is S.CANCELLED
 
 
 def test_too_few_frames_are_a_failure_not_a_short_film(generator, faults, settings, a_request):

@@ -45,15 +45,28 @@ class StudioError(Exception):
 
 def in_words(error: StudioError, names: Mapping[str, str], equals: str = "=") -> str:
     """What `error` says, with a door's own `names` for the fields of a request: where one has a value (`equals` stands
-    before it then), and wherever it can be no word of the sentence.
+    before it then), where the sentence is about one, and wherever it can be no word. What was typed is left as it is.
 
     >>> error = InvalidRequest("skyreels.ar_step=99 of this seed is too much;", hint="use fewer, or other num_frames.")
     >>> in_words(error, {"ar_step": "--ar-step", "seed": "--seed", "num_frames": "--num-frames"})
     '--ar-step=99 of this seed is too much; use fewer, or other --num-frames.'
     """
-    no_words = [name for name in names if "_" in name or name == "storyboard"]
-    named = rf"\b(?:skyreels\.)?(?:({'|'.join(names)})(=)|({'|'.join(no_words)})\b)"
-    return re.sub(named, lambda found: names[found[1] or found[3]] + (equals if found[2] else ""), str(error))
+    if error.code == UploadRefused.code:  # begins with the name of a file
+        return str(error)
+    place = (error.field or "").split(".")[-1]
+    typed = r"""'[^']*'|"[^"]*"|\S*/\S*"""
+    named = re.compile(rf"{typed}|\b(?:skyreels\.)?({'|'.join(names)})((?:\.\d[\w.]*)?=|\.\d[\w.]*|\b)")
+
+    def rename(found: re.Match[str]) -> str:
+        name, after = found.groups()
+        if name is None:
+            return found[0]
+        ordinary = not after and "_" not in name and name != "storyboard"
+        if ordinary and not (name == place and found.start() == 0):
+            return found[0]
+        return names[name] + (equals if after.endswith("=") else "")
+
+    return named.sub(rename, str(error))
 
 
 class InvalidRequest(StudioError):

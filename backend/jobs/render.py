@@ -23,7 +23,7 @@ class Render:
     stopping: bool = False
     paused: bool = False
     # What it said last.
-    holding: bool = False  # stands still because it is paused
+    holding: bool = False  # stands still because it is paused, or is over
     heard: float = field(default_factory=time.monotonic)
     stage: Stage = Stage.LOADING
     step: tuple[int, int] = (0, 0)  # window and step
@@ -45,6 +45,14 @@ class Render:
         """Ask it to end; asking again does not put off the end of one that heeds nothing."""
         if self.cancelled_at is None:
             self.cancelled_at = time.monotonic()
+
+    def go_on(self, since: float) -> None:
+        """It stood still since then: that was no silence and no step."""
+        now = time.monotonic()
+        self.paused_s += now - since
+        self.step_began += now - since
+        self.heard = now
+        self.holding = False
 
     def hear(self, at: Report) -> None:
         """Note that it is alive."""

@@ -376,7 +376,8 @@ class Downloads:
         environ = os.environ | MANNERS | {"HF_HUB_OFFLINE": "1" if self._settings.offline else "0"}
         command = [sys.executable, "-m", "backend.library.fetch", str(folder)]
         with self._changed:
-            if self._stopping:
+            wish = dict(self._wishes()).get(name)
+            if self._stopping or wish is None or wish.get("paused"):  # since it was this one's turn
                 return None
             self._child = child = subprocess.Popen(
                 [*command, str(self._settings.disk_reserve_bytes)],
@@ -415,5 +416,6 @@ class Downloads:
         self._seen[name] = [*seen, (now, done, total)]
 
     def _kill(self) -> None:
-        if self._child is not None:
-            self._child.kill()
+        child = self._child
+        if child is not None:
+            child.kill()

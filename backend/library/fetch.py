@@ -340,7 +340,10 @@ def main() -> None:
     target = folder.parents[1] / folder.name
 
     def say(told: dict[str, Any]) -> None:
-        print(json.dumps(told), flush=True)
+        try:
+            print(json.dumps(told), flush=True)
+        except BrokenPipeError:  # the studio is gone; what is here is kept for the next one
+            os._exit(1)
 
     class ToParent(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

@@ -49,6 +49,8 @@ def supervise(command: Sequence[str]) -> int:
         child = subprocess.Popen(
             command, env=os.environ | {SUPERVISED: life}, start_new_session=True, preexec_fn=_end_with_parent
         )
+        if told:  # before there was a child that could be told
+            child.send_signal(told[-1])
         status, life = _wait(child), AGAIN
         if told or (status >= 0 and status != RESTART):
             return status if status >= 0 else 128 - status

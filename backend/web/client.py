@@ -107,17 +107,22 @@ class RemoteStudio:
         self._call("POST", f"/queue/{'pause' if paused else 'resume'}")
 
     def save_video(self, job_id: str, to: Path) -> None:
-        with self._http.stream("GET", f"/jobs/{job_id}/video") as answer:
-            answer.raise_for_status()
-            with to.open("wb") as file:
+        try:
+            with self._http.stream("GET", f"/jobs/{job_id}/video") as answer, to.open("wb") as file:
+                answer.raise_for_status()
                 for chunk in answer.iter_bytes(2**20):
                     file.write(chunk)
+        except httpx.HTTPError as error:
+            raise self._no_answer(error) from None
+
+    def _no_answer(self, error: httpx.HTTPError) -> StudioBusy:
+        return StudioBusy(f"The studio at {self.url} does not answer ({error});", hint="start it again.")
 
     def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         try:
             answer = self._http.request(method, path, **arguments)
         except httpx.HTTPError as error:
-            raise StudioBusy(f"The studio at {self.url} does not answer ({error});", hint="start it again.") from None
+            raise self._no_answer(error) from None
         body: dict[str, Any] = answer.json()
         if answer.is_success:
             return body

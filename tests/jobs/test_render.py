@@ -77,6 +77,20 @@ def test_a_cancelled_one_has_its_seconds_since_then_or_since_its_last_word(rende
     assert render.silent_s == 4
 
 
+def test_a_pause_is_neither_silence_nor_a_step(render, clock):
+    for step in range(1, 4):
+        clock.now += 3
+        denoise(render, step)
+    render.holding = True
+    since = clock.now
+    clock.now += 3600
+    render.go_on(since)
+    assert (render.holding, render.silent_s, render.paused_s) == (False, 0, 3600)
+    clock.now += 3
+    denoise(render, 4)
+    assert list(render.step_s) == [3, 3, 3]
+
+
 def test_it_is_written_now_and_then_and_a_save_at_once(render, clock):
     at = Report(Stage.DENOISING, 0.1, step=1)
     assert render.is_due(at, 0.5)

@@ -9,6 +9,8 @@ import random
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -16,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.core.config import MIB, Settings
+from backend.core.config import MIB, ROOT, Settings
 from backend.core.errors import Conflict, InvalidRequest, ModelUnavailable, NotEnoughSpace, NotFound
 from backend.library import fetch
 from backend.library.checkpoints import find_checkpoints
@@ -288,6 +290,35 @@ def test_a_disk_that_becomes_full_is_said_and_what_is_there_is_kept(hub, setting
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         lane.stop()
+
+
+def test_a_pause_just_before_its_child_starts_is_heeded(hub, downloads, monkeypatch):
+    run_child, asked = downloads._run_child, threading.Event()
+
+    def paused_first(name: str) -> str | None:
+        downloads.pause(MODEL)
+        try:
+            return run_child(name)
+        finally:
+            asked.set()
+
+    monkeypatch.setattr(downloads, "_run_child", paused_first)
+    downloads.add(MODEL)
+    assert asked.wait(60)
+    assert downloads.current()[0].state is DownloadState.PAUSED
+    assert hub.asked == []
+
+
+def test_a_child_whose_studio_is_gone_ends_without_a_word(hub, settings):
+    hub.stop()
+    folder = settings.downloads / NAME
+    folder.mkdir(parents=True)
+    (folder / fetch.WISH).write_text(json.dumps({"model": MODEL, "repo_id": f"Skywork/{NAME}", "revision": COMMIT}))
+    command = [sys.executable, "-m", "backend.library.fetch", str(folder), "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        child.stdout.close()
+        assert child.stderr.read() == ""
+        assert child.wait(60) == 1
 
 
 def test_a_stop_right_after_a_failure_is_quick(hub, settings, monkeypatch):

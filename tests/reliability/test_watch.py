@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from backend.core.errors import DeviceLost
+from backend.core.errors import DeviceLost, NotEnoughSpace
 from backend.core.planning import Machine, Stage
 from backend.core.schema import parse_request
 from backend.jobs.job import JobState
@@ -128,6 +128,27 @@ def test_a_cancellation_that_is_not_heeded_ends_the_process_and_the_job(studio):
     assert generator.job(job.id).state is JobState.CANCELLED
 
 
+def test_a_render_that_is_over_and_waits_for_the_disk_is_not_ended_with_the_process(studio, monkeypatch):
+    generator, _, ends = studio
+    monkeypatch.setattr("backend.video_generator.STORE_RETRY_S", 0.05)
+    finish, refused, room = generator.store.finish, threading.Event(), threading.Event()
+
+    def full(job, state, **named):
+        if state is JobState.SUCCEEDED and not room.is_set():
+            refused.set()
+            raise NotEnoughSpace("The disk is full;")
+        return finish(job, state, **named)
+
+    monkeypatch.setattr(generator.store, "finish", full)
+    job = generator.submit(parse_request(SMALL))
+    assert refused.wait(60)
+    generator.cancel(job.id)
+    time.sleep(3 * 10 / SCALE)
+    room.set()
+    assert generator.wait(job.id, 60).state is JobState.SUCCEEDED
+    assert ends == []
+
+
 def test_a_cancellation_while_weights_are_read_or_blocks_compiled_is_waited_for(studio, monkeypatch):
     generator, engine, ends = studio
     limit = within(1)
@@ -232,6 +253,26 @@ def run_supervised(data: Path, tmp_path: Path) -> subprocess.CompletedProcess[st
     command = [*SUPERVISE, sys.executable, str(script), str(data)]
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+TOLD_BEFORE_THERE_IS_A_CHILD = """
+import os, signal, subprocess, sys
+from backend.system import supervisor
+
+start = subprocess.Popen
+
+def told_first(*arguments, **named):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return start(*arguments, **named)
+
+supervisor.subprocess.Popen = told_first
+sys.exit(supervisor.supervise([sys.executable, "-c", "import time; time.sleep(300)"]))
+"""
+
+
+def test_a_signal_while_the_child_is_started_reaches_it():
+    done = subprocess.run([sys.executable, "-c", TOLD_BEFORE_THERE_IS_A_CHILD], cwd=ROOT, timeout=100)
+    assert done.returncode == 128 + signal.SIGTERM
 
 
 def queue(settings, *prompts: str) -> list[str]:
