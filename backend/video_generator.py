@@ -142,9 +142,9 @@ class VideoGenerator:
                 log.warning("job %s: was running when the studio ended; now %s", job.id, job.state.value)
             self.monitor.start()
             self.downloads.start()
-            threading.Thread(target=self._watch, name="studio-watch", daemon=True).start()
             self._thread = threading.Thread(target=self._work, name="studio-worker", daemon=True)
             self._thread.start()
+            threading.Thread(target=self._watch, name="studio-watch", daemon=True).start()
 
     def stop(self, timeout: float = 15.0) -> None:
         """End the worker at its next report; the job that it was rendering waits again. Then release the folder."""
@@ -594,6 +594,9 @@ class VideoGenerator:
         """Look after the worker, which cannot be interrupted: what does not answer is left with the process."""
         while not self._ended.wait(WATCH_EVERY_S):
             self._keep_history()
+            if not self.alive and not self._stopping:  # what nobody thought of; its traceback is in the log
+                log.error("the worker has died; the studio starts afresh")
+                end_process()
             render = self._render
             if render is None or render.holding:
                 continue

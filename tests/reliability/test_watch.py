@@ -128,6 +128,19 @@ def test_a_cancellation_that_is_not_heeded_ends_the_process_and_the_job(studio):
     assert generator.job(job.id).state is JobState.CANCELLED
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_that_dies_is_replaced_with_the_process(studio, monkeypatch):
+    generator, _, ends = studio
+
+    def gone() -> bool:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(generator._room, "is_there", gone)
+    generator.submit(parse_request(SMALL))
+    wait_for(lambda: ends)
+    assert "the worker has died" in generator.settings.log.read_text()
+
+
 def test_a_render_that_is_over_and_waits_for_the_disk_is_not_ended_with_the_process(studio, monkeypatch):
     generator, _, ends = studio
     monkeypatch.setattr("backend.video_generator.STORE_RETRY_S", 0.05)
