@@ -302,7 +302,10 @@ class VideoGenerator:
         """End a job that has not ended. A running one stops at its next report."""
         with self._changed:
             if self._render and self._render.job.id == job_id:
-                self._render.cancel()
+                if not self._render.cancelled:
+                    self._render.cancel()
+                    with contextlib.suppress(OSError, sqlite3.Error, StudioError):  # a full disk: it is heeded still
+                        self.store.note_cancelled(self._render.job)
                 self._changed.notify_all()
                 return self.job(job_id)
             job = self.store.move_to_state(job_id, JobState.CANCELLED)

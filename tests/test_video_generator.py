@@ -187,6 +187,28 @@ def test_a_store_that_cannot_be_written_for_a_while_ends_no_worker(generator, a_
     assert generator.alive
 
 
+def test_what_is_cancelled_stays_so_if_the_studio_ends_before_it_could_be_written(
+    settings, engine, a_request, monkeypatch
+):
+    first = VideoGenerator(settings, {"synthetic": engine})
+
+    def full(*_, **__):
+        raise NotEnoughSpace("The disk is full;")
+
+    monkeypatch.setattr(first.store, "finish", full)
+    first.start()
+    engine.hold_at(step=3)
+    job = first.submit(a_request())
+    assert engine.reached.wait(timeout=60)
+    first.cancel(job.id)
+    engine.release()
+    first.stop()
+    second = VideoGenerator(settings, {"synthetic": SyntheticEngine()})
+    second.start()
+    assert (second.job(job.id).state, second.job(job.id).attempts) == (S.CANCELLED, 1)
+    second.stop()
+
+
 def test_what_is_being_cancelled_is_neither_paused_nor_resumed(generator, engine, a_request):
     engine.hold_at(step=3)
     job = generator.submit(a_request())

@@ -291,6 +291,10 @@ class Store:
         text = PROGRESS.dump_json(progress).decode()
         self._change("UPDATE jobs SET progress = ? WHERE id = ? AND attempts = ?", text, job.id, job.attempts)
 
+    def note_cancelled(self, job: Job) -> None:
+        """Keep that this attempt is to end, should the process die before it has."""
+        self._change("INSERT OR REPLACE INTO settings VALUES ('cancelled', ?)", f"{job.id} {job.attempts}")
+
     def finish(
         self, job: Job, state: JobState, *, error: JobError | None = None, artifact: Artifact | None = None
     ) -> bool:
@@ -313,12 +317,17 @@ class Store:
         )
 
     def recover(self, last_words: Callable[[str], tuple[str, ...]] = lambda _: (), *, death: int = DEATH) -> list[Job]:
-        """Queue again what a dead process left RUNNING; the third death of a job quarantines it, with `last_words`, the
-        end of the log about it. `death` is what this one counts.
+        """Queue again what a dead process left RUNNING, unless it was being cancelled; the third death of a job
+        quarantines it, with `last_words`, the end of the log about it. `death` is what this one counts.
 
         An attempt that saved where it stood got further than the one before, so its death counts as the first.
         """
         with self._lock:
+            self._change(
+                "UPDATE jobs SET state = 'cancelled', finished_at = ? WHERE state IN ('running', 'paused')"
+                " AND id || ' ' || attempts = (SELECT value FROM settings WHERE name = 'cancelled')",
+                time.time(),
+            )
             rows = self._all(
                 "UPDATE jobs SET deaths = CASE WHEN json_extract(progress, '$.saved_at') IS NULL THEN deaths + ?"
                 " ELSE ? END WHERE state = 'running' RETURNING *",

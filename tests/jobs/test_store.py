@@ -123,6 +123,21 @@ def test_recovery_queues_again_and_the_third_death_quarantines(store):
     assert store.move_to_state(job.id, JobState.QUEUED).deaths == 0
 
 
+@pytest.mark.parametrize("state", [JobState.RUNNING, JobState.PAUSED])
+def test_an_attempt_that_was_being_cancelled_is_so_after_a_death_and_a_later_one_is_not(store, state):
+    job = add(store)
+    first = store.claim()
+    if state is JobState.PAUSED:
+        store.move_to_state(job.id, state)
+    store.note_cancelled(first)
+    assert store.recover() == []
+    assert store.get(job.id).state is JobState.CANCELLED
+    assert store.get(job.id).finished_at is not None
+    store.move_to_state(job.id, JobState.QUEUED)
+    store.claim()
+    assert store.recover()[0].state is JobState.QUEUED
+
+
 def test_deaths_between_which_work_was_saved_set_no_job_aside(store):
     add(store)
     for _ in range(6):
