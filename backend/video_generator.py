@@ -477,8 +477,6 @@ class VideoGenerator:
             self._insist(lambda: self.store.set_queue_paused(True))
             self._put_back(job, missing)
         except DeviceLost as lost:
-            if self._render and self._render.cancelled:
-                self._insist(lambda: self.store.finish(job, JobState.CANCELLED))
             self._start_afresh(job, str(lost))
         except Exception as error:
             if is_disk_full(error):

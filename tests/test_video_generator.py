@@ -263,6 +263,7 @@ def test_what_is_cancelled_when_the_gpu_is_lost_is_not_begun_again(generator, a_
     monkeypatch.setattr("backend.video_generator.run_job", lost)
     job = generator.submit(a_request())
     assert ended.wait(60)
+    generator.store.recover()  # as the next process does
     assert generator.job(job.id).state is S.CANCELLED
 
 
