@@ -7,9 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from backend import cli
-from backend.core.errors import StudioError
+from backend.core.errors import StudioBusy, StudioError
 from backend.core.prompts import expand
 from backend.media.probe import probe
+from backend.web.client import RemoteStudio
 from tests.library.hub import Hub
 from tests.lora_files import write_lora
 from tests.tiny_checkpoints import build_checkpoint
@@ -77,6 +78,19 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_render(run, tmp_pa
         code, _, err = run("generate", "--prompt", "x", *SMALL, "--out", place)
         assert (code, "cannot be written" in err) == (2, True)
     assert json.loads(run("jobs", "list", "--json")[1]) == []
+
+
+def test_a_file_that_is_called_like_a_setting_keeps_its_name(run, tmp_path):
+    (tmp_path / "seed=5.png").write_text("no picture")
+    code, _, err = run("plan", "--image", tmp_path / "seed=5.png")
+    assert code == 2
+    assert err.startswith("seed=5.png ")
+
+
+def test_a_studio_that_goes_away_before_the_film_is_copied_is_a_sentence(tmp_path):
+    with pytest.raises(StudioBusy, match="does not answer"):
+        cli.copy_film(RemoteStudio("http://localhost:1"), "some-id", tmp_path / "film.mp4")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_film_that_cannot_be_copied_whole_is_not_there_and_where_it_is_is_said(tmp_path):
@@ -348,6 +362,7 @@ def test_a_short_prompt_is_made_longer(run):
     code, out, _ = run("expand", "A boat", "--model", "synthetic")
     assert (code, out) == (0, f"{expand('A boat', painted=True).prompt}\n")
     assert run("expand", "A boat", "--model", "synthetic", "--take", "3")[1] != out
+    assert run("expand", "A boat", "--model", "nope")[2].startswith("--model='nope' is not here")
     code, _, err = run("expand", " ", "--model", "synthetic")
     assert (code, "prompt is missing" in err) == (2, True)
 
