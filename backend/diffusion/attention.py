@@ -14,7 +14,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_a
 from torch.nn import functional
 
 from backend.core.schema import Preset
-from backend.diffusion.choices import median_seconds, remembered, this_gpu
+from backend.diffusion.choices import remembered, seconds_in_turn, this_gpu
 
 log = logging.getLogger(__name__)
 
@@ -50,18 +50,16 @@ def choose(kernels: Mapping[str, Kernel], tokens: int, heads: int, head_dim: int
     query, key, value = (torch.randn(shape, generator=random).to(device, dtype) for _ in range(3))
     wanted = _in_float32(query[:, :CHECKED], key, value)
     stock, *_ = kernels
-    seconds: dict[str, float] = {}
     errors: dict[str, float] = {}
     for name, run in kernels.items():
         try:
             found = run(query, key, value)[:, :CHECKED].float()
-            seconds[name] = median_seconds(functools.partial(run, query, key, value), device)
+            errors[name] = float((found - wanted).norm() / wanted.norm())
         except Exception as error:  # not installed, not for this GPU, not for this shape
             log.info("the attention kernel %s is left out: %s", name, str(error).split("\n")[0])
-            continue
-        errors[name] = float((found - wanted).norm() / wanted.norm())
     quantised = any(name in QUANTISED for name in kernels)
-    good = [name for name in seconds if quantised or errors[name] <= AS_EXACT * errors.get(stock, 0.0) + ROUNDING]
+    good = [name for name in errors if quantised or errors[name] <= AS_EXACT * errors.get(stock, 0.0) + ROUNDING]
+    seconds = seconds_in_turn({name: functools.partial(kernels[name], query, key, value) for name in good}, device)
     chosen = min(good, key=seconds.__getitem__, default=stock)
     log.info("attention of %d tokens: %s", tokens, {name: f"{s * 1000:.1f} ms" for name, s in seconds.items()})
     return chosen

@@ -7,9 +7,9 @@ from __future__ import annotations
 import json
 import logging
 import statistics
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -63,16 +63,17 @@ def this_gpu(device: torch.device) -> str:
     return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
 
 
-def median_seconds(run: Callable[[], Any], device: torch.device) -> float:
-    """How long `run` takes, of ROUNDS."""
-    return statistics.median(_seconds(run, device) for _ in range(ROUNDS))
+def seconds_in_turn(runs: Mapping[str, Callable[[], Any]], device: torch.device) -> dict[str, float]:
+    """How long each of `runs` takes: the median of ROUNDS, in turn: a slow moment of the machine falls on all."""
+    rounds = [{name: _seconds(run, device) for name, run in runs.items()} for _ in range(ROUNDS)]
+    return {name: statistics.median(seconds[name] for seconds in rounds) for name in runs}
 
 
 def _seconds(run: Callable[[], Any], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    began = time.perf_counter()
+    began = perf_counter()
     run()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - began
+    return perf_counter() - began

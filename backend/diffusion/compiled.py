@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from backend.diffusion.choices import median_seconds, remembered, this_gpu
+from backend.diffusion.choices import remembered, seconds_in_turn, this_gpu
 from backend.diffusion.components import Components, blocks_of, is_device_lost, is_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -59,12 +59,12 @@ def faster(plain: Call, fast: Call, device: torch.device) -> str:
         wanted, found = plain(), fast()
         size = functools.partial(torch.linalg.vector_norm, dtype=torch.float32)  # makes no copy of that
         apart = float(size(found - wanted) / size(wanted))
-        seconds, fast_seconds = median_seconds(plain, device), median_seconds(fast, device)
+        seconds = seconds_in_turn({STOCK: plain, COMPILED: fast}, device)
     except Exception as error:  # no compiler, or not for this GPU
         _refuse(error)
         return STOCK
-    log.info("a block: %.1f ms, compiled %.1f ms, %.4f apart", 1000 * seconds, 1000 * fast_seconds, apart)
-    return COMPILED if apart <= ALIKE and fast_seconds <= WORTH * seconds else STOCK
+    log.info("a block: %.1f ms, compiled %.1f ms, %.4f apart", 1000 * seconds[STOCK], 1000 * seconds[COMPILED], apart)
+    return COMPILED if apart <= ALIKE and seconds[COMPILED] <= WORTH * seconds[STOCK] else STOCK
 
 
 def pays(file: Path | None, components: Components, plain: Call, fast: Call) -> bool:

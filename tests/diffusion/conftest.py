@@ -45,6 +45,31 @@ def components(checkpoints) -> dict[str, Any]:
     }
 
 
+class Clock:
+    """What time the trials of kernels and compiled blocks read, so that no machine is too slow for their tests."""
+
+    now = 0.0
+    slow_until = 0.0  # everything takes ten times as long before
+
+    def taking(self, seconds: float, run: Callable[..., Any]) -> Callable[..., Any]:
+        """`run`, which takes that long."""
+
+        def call(*args: Any) -> Any:
+            self.now += seconds * (10 if self.now < self.slow_until else 1)
+            return run(*args)
+
+        return call
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    from backend.diffusion import choices
+
+    found = Clock()
+    monkeypatch.setattr(choices, "perf_counter", lambda: found.now)
+    return found
+
+
 def in_dtype(parts: Any, dtype: Any) -> Any:
     """Components whose transformer is loaded anew in `dtype`; None leaves all as they are."""
     if dtype is None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 import torch
@@ -13,15 +12,6 @@ from backend.diffusion.attention import choose, kernel, remembered_kernel
 
 CPU = torch.device("cpu")
 SIZE = (64, 2, 8)  # tokens, heads, channels of a head
-
-
-def slow(query, key, value):
-    time.sleep(0.01)
-    return kernel("native")(query, key, value)
-
-
-def quick(query, key, value):
-    return kernel("_native_math")(query, key, value)
 
 
 def wrong(query, key, value):
@@ -41,14 +31,17 @@ def test_kernels_of_diffusers_are_called_by_name():
         torch.testing.assert_close(kernel(name)(query, key, value), wanted)
 
 
-def test_the_fastest_is_chosen_and_what_fails_is_left_out():
+def test_the_fastest_is_chosen_and_what_fails_is_left_out(clock):
+    slow, quick = clock.taking(0.02, kernel("native")), clock.taking(0.01, kernel("_native_math"))
     assert choose({"native": slow, "quick": quick, "broken": broken}, *SIZE, CPU) == "quick"
+    assert choose({"native": quick, "slow": slow}, *SIZE, CPU) == "native"
     assert choose({"native": broken, "other": broken}, *SIZE, CPU) == "native"
 
 
-def test_what_is_less_exact_than_the_stock_kernel_is_for_lossy_presets():
-    assert choose({"native": slow, "wrong": wrong}, *SIZE, CPU) == "native"
-    assert choose({"native": slow, "sage": wrong}, *SIZE, CPU) == "sage"
+def test_what_is_less_exact_than_the_stock_kernel_is_for_lossy_presets(clock):
+    slow, quick = clock.taking(0.02, kernel("native")), clock.taking(0.01, wrong)
+    assert choose({"native": slow, "wrong": quick}, *SIZE, CPU) == "native"
+    assert choose({"native": slow, "sage": quick}, *SIZE, CPU) == "sage"
     assert "sage" not in attention.candidates(Preset.EXACT)
     assert "sage" in attention.candidates(Preset.TURBO)
 

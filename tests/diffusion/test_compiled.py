@@ -3,7 +3,6 @@
 import functools
 import json
 import logging
-import time
 
 import pytest
 import torch
@@ -136,14 +135,6 @@ def test_the_first_block_is_called_with_what_the_transformer_gives_it(components
     assert torch.equal(predict(components["df"], 5), wanted)
 
 
-def slow(seconds: float, answer: torch.Tensor):
-    def call():
-        time.sleep(seconds)
-        return answer
-
-    return call
-
-
 @pytest.mark.parametrize(
     ("plain_s", "fast_s", "change", "expected"),
     [
@@ -155,26 +146,36 @@ def slow(seconds: float, answer: torch.Tensor):
         (0.02, 0.02, 0.0, STOCK),
     ],
 )
-def test_compiled_is_what_takes_less_time_and_gives_the_same(plain_s, fast_s, change, expected):
+def test_compiled_is_what_takes_less_time_and_gives_the_same(clock, plain_s, fast_s, change, expected):
     answer = torch.ones(100)
-    assert faster(slow(plain_s, answer), slow(fast_s, answer * (1 + change)), CPU) == expected
+    assert (
+        faster(clock.taking(plain_s, lambda: answer), clock.taking(fast_s, lambda: answer * (1 + change)), CPU)
+        == expected
+    )
 
 
-def test_what_fails_in_the_trial_is_not_taken(caplog):
+def test_a_slow_moment_of_the_machine_falls_on_both(clock):
+    plain, fast = (clock.taking(seconds, lambda: torch.ones(3)) for seconds in (0.02, 0.03))
+    clock.slow_until = 1.2  # of five rounds of plain alone it would be most
+    assert faster(plain, fast, CPU) == STOCK
+
+
+def test_what_fails_in_the_trial_is_not_taken(clock, caplog):
     def broken():
         raise OSError("the cache cannot be written")
 
     with caplog.at_level(logging.WARNING):
-        assert faster(slow(0.0, torch.ones(3)), broken, CPU) == STOCK
+        assert faster(clock.taking(0.0, lambda: torch.ones(3)), broken, CPU) == STOCK
         assert not compiles(broken)
     assert "the cache cannot be written" in caplog.text
 
 
-def test_a_lack_of_memory_is_no_answer():
+def test_a_lack_of_memory_is_no_answer(clock):
     def broken():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    for call in (functools.partial(faster, slow(0.0, torch.ones(3)), broken, CPU), functools.partial(compiles, broken)):
+    plain = clock.taking(0.0, lambda: torch.ones(3))
+    for call in (functools.partial(faster, plain, broken, CPU), functools.partial(compiles, broken)):
         with pytest.raises(torch.OutOfMemoryError):
             call()
 
@@ -184,7 +185,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
 
 
-def test_a_trial_is_made_once_for_a_gpu_and_a_kind_of_transformer(components, tmp_path, gpu):
+def test_a_trial_is_made_once_for_a_gpu_and_a_kind_of_transformer(components, tmp_path, gpu, clock):
     tries, file = [], tmp_path / "kernels.json"
 
     def fast():
@@ -192,7 +193,7 @@ def test_a_trial_is_made_once_for_a_gpu_and_a_kind_of_transformer(components, tm
         return torch.ones(3)
 
     def pay(kind="df"):
-        return pays(file, components[kind], slow(0.02, torch.ones(3)), fast)
+        return pays(file, components[kind], clock.taking(0.02, lambda: torch.ones(3)), fast)
 
     assert pay()
     made = len(tries)
