@@ -498,7 +498,7 @@ class VideoGenerator:
             loras = tuple(self._planned_lora(planned) for planned in job.plan.loras)
             return run_job(job, engine, checkpoint, self.uploads, self.settings, self._reporter(), loras)
         finally:
-            self._render.holding = True  # what follows waits for the disk at most
+            self._render.hold()  # what follows waits for the disk at most
 
     def _put_back(self, job: Job, why: StudioError | None = None) -> None:
         """Queue it again where it was in the line; `why` tells what it waits for. If it was cancelled, also while this
@@ -582,12 +582,11 @@ class VideoGenerator:
     def _hold_while_paused(self, render: Render) -> None:
         if not render.paused:
             return
-        since = time.monotonic()
-        render.holding = True
+        render.hold()
         with self._changed:
             while render.paused and not render.cancelled and not render.stopping:
                 self._changed.wait()
-        render.go_on(since)
+        render.go_on()
 
     # --- a render that answers nothing ---
 

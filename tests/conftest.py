@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +91,24 @@ def generator(settings: Settings, engine: SyntheticEngine) -> Iterator[VideoGene
     yield generator
     engine.release()
     generator.stop()
+
+
+class Clock:
+    """A monotonic clock that the test sets, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def render_clock(monkeypatch) -> Clock:
+    """What tells a render, and who watches it, how late it is."""
+    clock = Clock()
+    monkeypatch.setattr("backend.jobs.render.time", clock)
+    return clock
 
 
 @pytest.fixture

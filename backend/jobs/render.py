@@ -24,6 +24,7 @@ class Render:
     paused: bool = False
     # What it said last.
     holding: bool = False  # stands still because it is paused, or is over
+    held_at: float = 0.0
     heard: float = field(default_factory=time.monotonic)
     stage: Stage = Stage.LOADING
     step: tuple[int, int] = (0, 0)  # window and step
@@ -46,12 +47,16 @@ class Render:
         if self.cancelled_at is None:
             self.cancelled_at = time.monotonic()
 
-    def go_on(self, since: float) -> None:
-        """It stood still since then: that was no silence and no step."""
-        now = time.monotonic()
-        self.paused_s += now - since
-        self.step_began += now - since
-        self.heard = now
+    def hold(self) -> None:
+        """It stands still from now on."""
+        self.holding, self.held_at = True, time.monotonic()
+
+    def go_on(self) -> None:
+        """It stood still until now: that was no silence and no step."""
+        self.heard = time.monotonic()
+        still_s = self.heard - self.held_at
+        self.paused_s += still_s
+        self.step_began += still_s
         self.holding = False
 
     def hear(self, at: Report) -> None:

@@ -19,24 +19,11 @@ STEPS = 10
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    class Clock:
-        now = 100.0
-
-        def monotonic(self) -> float:
-            return self.now
-
-    clock = Clock()
-    monkeypatch.setattr("backend.jobs.render.time", clock)
-    return clock
-
-
-@pytest.fixture
-def render(clock) -> Render:
+def render(render_clock) -> Render:
     request = parse_request({"prompt": "x", "seed": 1, "num_inference_steps": STEPS})
     plan = make_plan(request, SYNTHETIC, Machine("CPU", 2, 8))
     job = Job(new_id(), JobState.RUNNING, request, plan, created_at=0.0, position=1.0, attempts=1, finished_at=None)
-    return Render(job, heard=clock.now, step_began=clock.now, began=clock.now)
+    return Render(job, heard=render_clock.now, step_began=render_clock.now, began=render_clock.now)
 
 
 def denoise(render: Render, step: int) -> Report:
@@ -49,66 +36,66 @@ def denoise(render: Render, step: int) -> Report:
 LIMITS = Settings(hang_s=120, slow_hang_s=1800, cancel_s=10, slow_cancel_s=180)
 
 
-def test_it_may_be_silent_for_ten_of_its_usual_steps_and_longer_while_it_loads(render, clock):
+def test_it_may_be_silent_for_ten_of_its_usual_steps_and_longer_while_it_loads(render, render_clock):
     assert render.patience_s(LIMITS) == 1800
     for step in range(1, 8):
-        clock.now += 3
+        render_clock.now += 3
         denoise(render, step)
     assert render.patience_s(LIMITS) == 120
     for step in range(8, 60):
-        clock.now += 50
+        render_clock.now += 50
         denoise(render, step)
     assert render.patience_s(LIMITS) == 500
     render.hear(Report(Stage.SAVING, 0.1))
     assert render.patience_s(LIMITS) == 1800
 
 
-def test_a_cancelled_one_has_its_seconds_since_then_or_since_its_last_word(render, clock):
-    clock.now += 60
+def test_a_cancelled_one_has_its_seconds_since_then_or_since_its_last_word(render, render_clock):
+    render_clock.now += 60
     assert render.silent_s == 60
     render.cancel()
     assert (render.silent_s, render.patience_s(LIMITS)) == (0, 180)  # nothing interrupts the reading of weights
-    clock.now += 8
+    render_clock.now += 8
     render.cancel()
     assert render.silent_s == 8  # asking again does not put it off
     denoise(render, 1)
     assert (render.silent_s, render.patience_s(LIMITS)) == (0, 10)
-    clock.now += 4
+    render_clock.now += 4
     assert render.silent_s == 4
 
 
-def test_a_pause_is_neither_silence_nor_a_step(render, clock):
+def test_a_pause_is_neither_silence_nor_a_step(render, render_clock):
     for step in range(1, 4):
-        clock.now += 3
+        render_clock.now += 3
         denoise(render, step)
-    render.holding = True
-    since = clock.now
-    clock.now += 3600
-    render.go_on(since)
+    render.hold()
+    assert render.holding
+    render_clock.now += 3600
+    render.go_on()
     assert (render.holding, render.silent_s, render.paused_s) == (False, 0, 3600)
-    clock.now += 3
+    render_clock.now += 3
     denoise(render, 4)
     assert list(render.step_s) == [3, 3, 3]
 
 
-def test_it_is_written_now_and_then_and_a_save_at_once(render, clock):
+def test_it_is_written_now_and_then_and_a_save_at_once(render, render_clock):
     at = Report(Stage.DENOISING, 0.1, step=1)
     assert render.is_due(at, 0.5)
-    clock.now += 0.4
+    render_clock.now += 0.4
     assert not render.is_due(at, 0.5)
     saved = Report(Stage.DENOISING, 0.1, step=1, saved_at=5.0)
     assert render.is_due(saved, 0.5)
     assert not render.is_due(saved, 0.5)
-    clock.now += 0.5
+    render_clock.now += 0.5
     assert render.is_due(saved, 0.5)
 
 
-def test_the_time_left_follows_what_was_measured_without_the_pauses(render, clock):
+def test_the_time_left_follows_what_was_measured_without_the_pauses(render, render_clock):
     for step in range(STEPS + 1):
-        clock.now += 10 if step else 0
+        render_clock.now += 10 if step else 0
         at = denoise(render, step)
         if step == 5:
-            clock.now += 1000
+            render_clock.now += 1000
             render.paused_s += 1000
     told = render.progress(at)
     left = 100 / told.fraction - 100  # ten steps took ten seconds each
@@ -116,9 +103,9 @@ def test_the_time_left_follows_what_was_measured_without_the_pauses(render, cloc
     assert (told.stage, told.step, told.steps) == (Stage.DENOISING, STEPS, STEPS)
 
 
-def test_what_an_earlier_attempt_did_is_not_taken_for_speed(render, clock):
+def test_what_an_earlier_attempt_did_is_not_taken_for_speed(render, render_clock):
     denoise(render, 8)
-    clock.now += 10
+    render_clock.now += 10
     at = denoise(render, 9)
     told = render.progress(at)
     forecast = render.job.plan.forecast

@@ -25,126 +25,136 @@ from backend.system import logs
 from backend.system.supervisor import RESTART
 from backend.video_generator import VideoGenerator
 from tests.conftest import SMALL
-from tests.pace import within
 from tests.studio import ROOT
 
 pytestmark = pytest.mark.alone
 
-SCALE = 100  # the limits of these tests are those of the studio divided by this
 
+class Watched(VideoGenerator):
+    """A studio that is looked after a hundred times a second, by a clock that the test sets; `ended` when it would have
+    ended its process.
+    """
 
-class Ended(BaseException):
-    """Stands for the end of the process."""
+    rounds = 0
+
+    def _keep_history(self) -> None:
+        self.rounds += 1
+        super()._keep_history()
+
+    @property
+    def ended(self) -> bool:
+        return self._ended.is_set()
+
+    def is_looked_at(self) -> None:
+        """Wait until the watch has gone round."""
+        seen = self.rounds
+        wait_for(lambda: self.rounds >= seen + 2)
 
 
 @pytest.fixture
-def studio(settings, monkeypatch):
-    """A studio with scaled limits whose engine can hang; `ends` collects when it would have ended its process."""
-    ends: list[float] = []
-    monkeypatch.setattr("backend.video_generator.WATCH_EVERY_S", 0.02)
-    settings = dataclasses.replace(settings, hang_s=120 / SCALE, slow_hang_s=1800 / SCALE, cancel_s=10 / SCALE)
-    engine = SyntheticEngine()
-    generator = VideoGenerator(settings, {"synthetic": engine})
-
-    def end() -> None:
-        ends.append(time.monotonic())
-        generator._ended.set()
-
-    monkeypatch.setattr("backend.video_generator.end_process", end)
-    generator.start()
-    yield generator, engine, ends
+def studio(settings, engine, monkeypatch, render_clock):
+    monkeypatch.setattr("backend.video_generator.WATCH_EVERY_S", 0.01)
+    settings = dataclasses.replace(settings, hang_s=120, slow_hang_s=1800, cancel_s=10, slow_cancel_s=180)
+    studio = Watched(settings, {"synthetic": engine})
+    monkeypatch.setattr("backend.video_generator.end_process", lambda: studio._ended.set())
+    studio.start()
+    yield studio
     engine.release()
-    generator.stop()
+    studio.stop()
 
 
-def wait_for(condition, timeout_s=20):
+def wait_for(condition, timeout_s=60):
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def test_a_render_that_hangs_is_found_in_time_and_the_log_says_where(studio):
-    generator, engine, ends = studio
-    engine.hold_at(5)
-    job = generator.submit(parse_request(SMALL))
+@pytest.fixture
+def steps_take(engine, render_clock, monkeypatch):
+    """Set how many seconds the render's steps take."""
+    suffer = engine._suffer
+
+    def set_to(seconds: float) -> None:
+        def take(step: int) -> None:
+            render_clock.now += seconds
+            suffer(step)
+
+        monkeypatch.setattr(engine, "_suffer", take)
+
+    return set_to
+
+
+def held_at(studio, engine, step: int):
+    """A job of `studio` that stands still in that step."""
+    engine.hold_at(step)
+    job = studio.submit(parse_request(SMALL))
     assert engine.reached.wait(60)
-    began = time.monotonic()
-    wait_for(lambda: ends)
-    assert 0.8 * 120 / SCALE < ends[0] - began < 2 * 120 / SCALE
-    assert generator.job(job.id).state is JobState.RUNNING  # the next process counts a death and goes on
-    said = logs.last_lines(generator.settings.log, job.id)
-    assert "nothing was heard of it" in said[-1]
+    return job
+
+
+def test_a_render_that_hangs_is_found_in_time_and_the_log_says_where(studio, engine, render_clock):
+    job = held_at(studio, engine, 5)
+    render_clock.now += 119
+    studio.is_looked_at()
+    assert not studio.ended
+    render_clock.now += 2
+    wait_for(lambda: studio.ended)
+    assert studio.job(job.id).state is JobState.RUNNING  # the next process counts a death and goes on
+    said = logs.last_lines(studio.settings.log, job.id)
+    assert "nothing was heard of it for 121 s" in said[-1]
     assert "_suffer" in said[-1]
 
 
-def test_slow_steps_are_no_hang(studio):
-    generator, engine, ends = studio
-    engine.faults.seconds_per_step = 0.4  # longer than a third of the limit
-    job = generator.wait(generator.submit(parse_request(SMALL)).id, 60)
-    assert job.state is JobState.SUCCEEDED
-    assert ends == []
+def test_ten_times_the_usual_step_is_waited_for(studio, engine, render_clock, steps_take):
+    steps_take(100)  # which is no hang, nor are ten of them
+    held_at(studio, engine, 8)
+    render_clock.now += 890
+    studio.is_looked_at()
+    assert not studio.ended
+    render_clock.now += 20
+    wait_for(lambda: studio.ended)
 
 
-def test_ten_times_the_usual_step_is_waited_for(studio):
-    generator, engine, _ = studio
-    engine.hold_at(8)
-    engine.faults.seconds_per_step = 0.2
-    generator.submit(parse_request(SMALL))
-    assert engine.reached.wait(60)
-    render = generator._render
-    assert 1.9 < render.patience_s(generator.settings) < 3.5
-
-
-def test_a_paused_render_is_no_hang(studio):
-    generator, engine, ends = studio
-    engine.hold_at(3)
-    job = generator.submit(parse_request(SMALL))
-    assert engine.reached.wait(60)
-    generator.pause(job.id)
+def test_a_paused_render_is_no_hang(studio, engine, render_clock):
+    job = held_at(studio, engine, 3)
+    studio.pause(job.id)
     engine.release()
-    wait_for(lambda: generator._render.holding)
-    time.sleep(3 * 120 / SCALE)
-    assert ends == []
-    generator.resume(job.id)
-    assert generator.wait(job.id, 20).state is JobState.SUCCEEDED
+    wait_for(lambda: studio._render.holding)
+    render_clock.now += 3600
+    studio.is_looked_at()
+    assert not studio.ended
+    studio.resume(job.id)
+    assert studio.wait(job.id, 60).state is JobState.SUCCEEDED
+    assert not studio.ended
 
 
-def test_a_cancellation_that_is_not_heeded_ends_the_process_and_the_job(studio):
-    generator, engine, ends = studio
-    engine.hold_at(5)
-    job = generator.submit(parse_request(SMALL))
-    assert engine.reached.wait(60)
-    began = time.monotonic()
-    generator.cancel(job.id)
-    assert time.monotonic() - began < within(0.3)
-
-    def ended():
-        generator.cancel(job.id)  # asking again and again does not put it off
-        return ends
-
-    wait_for(ended, 5)
-    assert ends[0] - began < 3 * 10 / SCALE + within(0.5)
-    assert generator.job(job.id).state is JobState.CANCELLED
+def test_a_cancellation_that_is_not_heeded_ends_the_process_and_the_job(studio, engine, render_clock):
+    job = held_at(studio, engine, 5)
+    studio.cancel(job.id)
+    render_clock.now += 9
+    studio.cancel(job.id)  # asking again does not put it off
+    studio.is_looked_at()
+    assert not studio.ended
+    render_clock.now += 2
+    wait_for(lambda: studio.ended)
+    assert studio.job(job.id).state is JobState.CANCELLED
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_worker_that_dies_is_replaced_with_the_process(studio, monkeypatch):
-    generator, _, ends = studio
-
     def gone() -> bool:
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(generator._room, "is_there", gone)
-    generator.submit(parse_request(SMALL))
-    wait_for(lambda: ends)
-    assert "the worker has died" in generator.settings.log.read_text()
+    monkeypatch.setattr(studio._room, "is_there", gone)
+    studio.submit(parse_request(SMALL))
+    wait_for(lambda: studio.ended)
+    assert "the worker has died" in studio.settings.log.read_text()
 
 
-def test_a_render_that_is_over_and_waits_for_the_disk_is_not_ended_with_the_process(studio, monkeypatch):
-    generator, _, ends = studio
+def test_a_render_that_is_over_and_waits_for_the_disk_is_not_ended_with_the_process(studio, monkeypatch, render_clock):
     monkeypatch.setattr("backend.video_generator.STORE_RETRY_S", 0.05)
-    finish, refused, room = generator.store.finish, threading.Event(), threading.Event()
+    finish, refused, room = studio.store.finish, threading.Event(), threading.Event()
 
     def full(job, state, **named):
         if state is JobState.SUCCEEDED and not room.is_set():
@@ -152,47 +162,34 @@ def test_a_render_that_is_over_and_waits_for_the_disk_is_not_ended_with_the_proc
             raise NotEnoughSpace("The disk is full;")
         return finish(job, state, **named)
 
-    monkeypatch.setattr(generator.store, "finish", full)
-    job = generator.submit(parse_request(SMALL))
+    monkeypatch.setattr(studio.store, "finish", full)
+    job = studio.submit(parse_request(SMALL))
     assert refused.wait(60)
-    generator.cancel(job.id)
-    time.sleep(3 * 10 / SCALE)
+    studio.cancel(job.id)
+    render_clock.now += 3600
+    studio.is_looked_at()
     room.set()
-    assert generator.wait(job.id, 60).state is JobState.SUCCEEDED
-    assert ends == []
+    assert studio.wait(job.id, 60).state is JobState.SUCCEEDED
+    assert not studio.ended
 
 
-def test_a_cancellation_while_weights_are_read_or_blocks_compiled_is_waited_for(studio, monkeypatch):
-    generator, engine, ends = studio
-    limit = within(1)
-    generator.settings = dataclasses.replace(generator.settings, cancel_s=limit, hang_s=100 * limit)
-    engine.hold_at(1)
-    job = generator.submit(parse_request(SMALL))
-    assert engine.reached.wait(60)
-    generator._render.stage = Stage.LOADING
-    generator.cancel(job.id)
-    time.sleep(1.5 * limit)
-    assert ends == []
-    finish = generator.store.finish
-
-    def late(*args, **kwargs):
-        if threading.current_thread() is generator._thread:
-            time.sleep(limit / 4)  # the watch looks at it on its way to the end, many times
-        return finish(*args, **kwargs)
-
-    monkeypatch.setattr(generator.store, "finish", late)
+def test_a_cancellation_while_weights_are_read_is_waited_for(studio, engine, render_clock):
+    job = held_at(studio, engine, 1)
+    studio._render.stage = Stage.LOADING
+    studio.cancel(job.id)
+    render_clock.now += 179
+    studio.is_looked_at()
+    assert not studio.ended
     engine.release()
-    assert generator.wait(job.id, 20).state is JobState.CANCELLED
-    wait_for(lambda: generator._render is None)
-    assert ends == []
+    assert studio.wait(job.id, 60).state is JobState.CANCELLED
+    assert not studio.ended
 
 
-def test_a_lost_gpu_ends_the_process_and_the_job_goes_on(studio):
-    generator, engine, ends = studio
+def test_a_lost_gpu_ends_the_process_and_the_job_goes_on(studio, engine):
     engine.faults.raise_at = {5: DeviceLost("The GPU stopped with 'CUDA error: unspecified launch failure';")}
-    job = generator.submit(parse_request(SMALL))
-    wait_for(lambda: ends)
-    assert generator.job(job.id).state is JobState.RUNNING
+    job = studio.submit(parse_request(SMALL))
+    wait_for(lambda: studio.ended)
+    assert studio.job(job.id).state is JobState.RUNNING
 
 
 def test_without_the_gpu_that_a_job_was_planned_for_the_queue_pauses_and_nothing_fails(settings):
