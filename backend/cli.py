@@ -11,7 +11,6 @@ import functools
 import inspect
 import json
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Protocol, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 from rich.console import Console
@@ -27,11 +26,12 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from backend.core.config import Settings
-from backend.core.errors import InvalidRequest, StudioBusy, StudioError, in_words
+from backend.core.errors import InvalidRequest, StudioError, in_words
 from backend.core.planning import steps_in_words
 from backend.core.schema import Fit, Mode, Orientation, Preset, SkyReelsOptions, parse_request
 from backend.core.text import harmless
 from backend.jobs.room import is_disk_full
+from backend.studios import Studio, reach
 from backend.system.supervisor import RESTART, SUPERVISED, supervise
 from backend.web.network import check_host
 
@@ -54,118 +54,6 @@ class QueueAction(str, Enum):
     RESUME = "resume"
 
 
-# --- a studio, here or running elsewhere: the same calls, the same JSON ---
-
-
-class Studio(Protocol):
-    def upload(self, path: Path) -> str: ...
-    def plan(self, wish: Mapping[str, Any]) -> dict[str, Any]: ...
-    def submit(self, wish: Mapping[str, Any]) -> dict[str, Any]: ...
-    def expand(self, prompt: str, model: str, take: int, by_rules: bool) -> dict[str, Any]: ...
-    def job(self, job_id: str) -> dict[str, Any]: ...
-    def jobs(self, states: list[str], limit: int) -> list[dict[str, Any]]: ...
-    def act(self, job_id: str, action: str) -> dict[str, Any]: ...
-    def models(self, all: bool = False) -> list[dict[str, Any]]: ...
-    def download(self, model_id: str) -> dict[str, Any]: ...
-    def downloads(self) -> list[dict[str, Any]]: ...
-    def act_on_download(self, model_id: str, action: str) -> dict[str, Any]: ...
-    def remove_model(self, model_id: str, for_good: bool) -> None: ...
-    def restore_model(self, model_id: str) -> None: ...
-    def loras(self) -> dict[str, Any]: ...
-    def add_lora(self, path: Path) -> dict[str, Any]: ...
-    def remove_lora(self, name: str, for_good: bool) -> None: ...
-    def restore_lora(self, name: str) -> None: ...
-    def queue_paused(self) -> bool: ...
-    def pause_queue(self, paused: bool) -> None: ...
-    def save_video(self, job_id: str, to: Path) -> None: ...
-    def close(self) -> None: ...
-
-
-class LocalStudio:
-    """A VideoGenerator of our own; its worker starts with the first submit."""
-
-    def __init__(self, settings: Settings) -> None:
-        from backend.video_generator import VideoGenerator
-
-        self._generator = VideoGenerator(settings)
-
-    def close(self) -> None:
-        self._generator.stop()
-
-    def upload(self, path: Path) -> str:
-        with self._generator.uploads.receive(path.name) as incoming, path.open("rb") as file:
-            while chunk := file.read(2**20):
-                incoming.write(chunk)
-            return incoming.accept().id
-
-    def plan(self, wish: Mapping[str, Any]) -> dict[str, Any]:
-        from backend.jobs.job import plan_as_dict
-
-        return plan_as_dict(self._generator.plan(parse_request(wish)))
-
-    def expand(self, prompt: str, model: str, take: int, by_rules: bool) -> dict[str, Any]:
-        return dataclasses.asdict(self._generator.expand(prompt, model, take=take, by_rules=by_rules))
-
-    def submit(self, wish: Mapping[str, Any]) -> dict[str, Any]:
-        job = self._generator.submit(parse_request(wish))
-        self._generator.start()
-        return job.as_dict()
-
-    def job(self, job_id: str) -> dict[str, Any]:
-        return self._generator.job(job_id).as_dict()
-
-    def jobs(self, states: list[str], limit: int) -> list[dict[str, Any]]:
-        from backend.jobs.job import JobState
-        from backend.jobs.store import Filter
-
-        wanted = Filter(states=tuple(JobState(state) for state in states))
-        return [job.as_dict() for job in self._generator.store.find(wanted, limit=limit)]
-
-    def act(self, job_id: str, action: str) -> dict[str, Any]:
-        job = getattr(self._generator, action)(job_id)
-        return dict(job.as_dict())
-
-    def models(self, all: bool = False) -> list[dict[str, Any]]:
-        return [spec.as_dict() | {"present": present} for spec, present in self._generator.catalog(all)]
-
-    def download(self, model_id: str) -> dict[str, Any]:
-        return self._generator.downloads.add(model_id).as_dict()
-
-    def downloads(self) -> list[dict[str, Any]]:
-        return [download.as_dict() for download in self._generator.downloads.current()]
-
-    def act_on_download(self, model_id: str, action: str) -> dict[str, Any]:
-        return dict(getattr(self._generator.downloads, action)(model_id).as_dict())
-
-    def remove_model(self, model_id: str, for_good: bool) -> None:
-        self._generator.remove_model(model_id, for_good=for_good)
-
-    def restore_model(self, model_id: str) -> None:
-        self._generator.restore_model(model_id)
-
-    def loras(self) -> dict[str, Any]:
-        found, refused = self._generator.loras.all()
-        return {"loras": [lora.as_dict() for lora in found], "refused": refused}
-
-    def add_lora(self, path: Path) -> dict[str, Any]:
-        return self._generator.loras.add(path).as_dict()
-
-    def remove_lora(self, name: str, for_good: bool) -> None:
-        self._generator.remove_lora(name, for_good=for_good)
-
-    def restore_lora(self, name: str) -> None:
-        self._generator.loras.restore(name)
-
-    def queue_paused(self) -> bool:
-        return self._generator.store.queue_paused
-
-    def pause_queue(self, paused: bool) -> None:
-        self._generator.pause_queue(paused)
-
-    def save_video(self, job_id: str, to: Path) -> None:
-        shutil.copyfile(self._generator.file(job_id, "video.mp4"), to)
-
-
 @contextmanager
 def explained(flags: Mapping[str, str] | None = None) -> Iterator[None]:
     """Turns errors into a sentence, with `flags` for the fields of a request, and an exit code."""
@@ -179,18 +67,8 @@ def explained(flags: Mapping[str, str] | None = None) -> Iterator[None]:
 @contextmanager
 def open_studio(flags: Mapping[str, str] | None = None) -> Iterator[Studio]:
     """The studio that runs on the data folder, else one of our own; errors are `explained`."""
-    studio: Studio
     with explained(flags):
-        settings = Settings.from_env()
-        try:
-            studio = LocalStudio(settings)
-        except StudioBusy as busy:
-            from backend.web.client import RemoteStudio, key, running_studio
-
-            url = running_studio(settings)
-            if url is None:
-                raise busy
-            studio = RemoteStudio(url, key(settings))
+        studio = reach(Settings.from_env())
         try:
             yield studio
         finally:

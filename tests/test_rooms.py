@@ -21,6 +21,7 @@ ORDER = [
     {"backend.skyreels_integration", "backend.synthetic", "backend.trial"},
     {"backend.video_generator"},
     {"backend.web"},
+    {"backend.studios"},
     {"backend.cli", "ui", "app"},
 ]
 TORCH = {"torch", "diffusers", "transformers", "accelerate", "safetensors"}

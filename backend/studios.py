@@ -1,0 +1,135 @@
+"""A studio of our own or one that runs elsewhere: the same calls, the same JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from backend.core.config import Settings
+from backend.core.errors import StudioBusy
+from backend.core.schema import parse_request
+
+
+class Studio(Protocol):
+    def upload(self, path: Path) -> str: ...
+    def plan(self, wish: Mapping[str, Any]) -> dict[str, Any]: ...
+    def submit(self, wish: Mapping[str, Any]) -> dict[str, Any]: ...
+    def expand(self, prompt: str, model: str, take: int, by_rules: bool) -> dict[str, Any]: ...
+    def job(self, job_id: str) -> dict[str, Any]: ...
+    def jobs(self, states: list[str], limit: int) -> list[dict[str, Any]]: ...
+    def act(self, job_id: str, action: str) -> dict[str, Any]: ...
+    def models(self, all: bool = False) -> list[dict[str, Any]]: ...
+    def download(self, model_id: str) -> dict[str, Any]: ...
+    def downloads(self) -> list[dict[str, Any]]: ...
+    def act_on_download(self, model_id: str, action: str) -> dict[str, Any]: ...
+    def remove_model(self, model_id: str, for_good: bool) -> None: ...
+    def restore_model(self, model_id: str) -> None: ...
+    def loras(self) -> dict[str, Any]: ...
+    def add_lora(self, path: Path) -> dict[str, Any]: ...
+    def remove_lora(self, name: str, for_good: bool) -> None: ...
+    def restore_lora(self, name: str) -> None: ...
+    def queue_paused(self) -> bool: ...
+    def pause_queue(self, paused: bool) -> None: ...
+    def save_video(self, job_id: str, to: Path) -> None: ...
+    def close(self) -> None: ...
+
+
+class LocalStudio:
+    """A VideoGenerator of our own; its worker starts with the first submit."""
+
+    def __init__(self, settings: Settings) -> None:
+        from backend.video_generator import VideoGenerator
+
+        self._generator = VideoGenerator(settings)
+
+    def close(self) -> None:
+        self._generator.stop()
+
+    def upload(self, path: Path) -> str:
+        with self._generator.uploads.receive(path.name) as incoming, path.open("rb") as file:
+            while chunk := file.read(2**20):
+                incoming.write(chunk)
+            return incoming.accept().id
+
+    def plan(self, wish: Mapping[str, Any]) -> dict[str, Any]:
+        from backend.jobs.job import plan_as_dict
+
+        return plan_as_dict(self._generator.plan(parse_request(wish)))
+
+    def expand(self, prompt: str, model: str, take: int, by_rules: bool) -> dict[str, Any]:
+        return dataclasses.asdict(self._generator.expand(prompt, model, take=take, by_rules=by_rules))
+
+    def submit(self, wish: Mapping[str, Any]) -> dict[str, Any]:
+        job = self._generator.submit(parse_request(wish))
+        self._generator.start()
+        return job.as_dict()
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        return self._generator.job(job_id).as_dict()
+
+    def jobs(self, states: list[str], limit: int) -> list[dict[str, Any]]:
+        from backend.jobs.job import JobState
+        from backend.jobs.store import Filter
+
+        wanted = Filter(states=tuple(JobState(state) for state in states))
+        return [job.as_dict() for job in self._generator.store.find(wanted, limit=limit)]
+
+    def act(self, job_id: str, action: str) -> dict[str, Any]:
+        job = getattr(self._generator, action)(job_id)
+        return dict(job.as_dict())
+
+    def models(self, all: bool = False) -> list[dict[str, Any]]:
+        return [spec.as_dict() | {"present": present} for spec, present in self._generator.catalog(all)]
+
+    def download(self, model_id: str) -> dict[str, Any]:
+        return self._generator.downloads.add(model_id).as_dict()
+
+    def downloads(self) -> list[dict[str, Any]]:
+        return [download.as_dict() for download in self._generator.downloads.current()]
+
+    def act_on_download(self, model_id: str, action: str) -> dict[str, Any]:
+        return dict(getattr(self._generator.downloads, action)(model_id).as_dict())
+
+    def remove_model(self, model_id: str, for_good: bool) -> None:
+        self._generator.remove_model(model_id, for_good=for_good)
+
+    def restore_model(self, model_id: str) -> None:
+        self._generator.restore_model(model_id)
+
+    def loras(self) -> dict[str, Any]:
+        found, refused = self._generator.loras.all()
+        return {"loras": [lora.as_dict() for lora in found], "refused": refused}
+
+    def add_lora(self, path: Path) -> dict[str, Any]:
+        return self._generator.loras.add(path).as_dict()
+
+    def remove_lora(self, name: str, for_good: bool) -> None:
+        self._generator.remove_lora(name, for_good=for_good)
+
+    def restore_lora(self, name: str) -> None:
+        self._generator.loras.restore(name)
+
+    def queue_paused(self) -> bool:
+        return self._generator.store.queue_paused
+
+    def pause_queue(self, paused: bool) -> None:
+        self._generator.pause_queue(paused)
+
+    def save_video(self, job_id: str, to: Path) -> None:
+        shutil.copyfile(self._generator.file(job_id, "video.mp4"), to)
+
+
+def reach(settings: Settings) -> Studio:
+    """The studio that runs on the data folder, else one of our own. Raises StudioBusy if it does not answer."""
+    try:
+        return LocalStudio(settings)
+    except StudioBusy as busy:
+        from backend.web.client import RemoteStudio, key, running_studio
+
+        url = running_studio(settings)
+        if url is None:
+            raise busy
+        return RemoteStudio(url, key(settings))
