@@ -21,8 +21,8 @@ from backend.core.schema import (
     FLOW_SHIFT,
     FPS,
     GUIDANCE_SCALE,
+    NUM_FRAMES,
     OVERLAP_FRAMES,
-    PAGE_FRAMES,
     SEED,
     SIZES,
     STEPS,
@@ -137,14 +137,7 @@ def wish_column(spec: ModelSpec) -> None:
         choice({"540p": "540p", "720p": "720p"}, "resolution")
     if spec.engine == "skyreels":
         speed(spec)
-    st.slider(
-        "Length",
-        int(PAGE_FRAMES.least),
-        max(int(PAGE_FRAMES.most), form.get("num_frames")),  # a longer film of the API may have been taken over
-        key=form.key("num_frames"),
-        format="%d frames",
-        persist_state="session",
-    )
+    length(spec)
     length_caption(mode, spec)
     details(spec)
     loras(spec)
@@ -256,6 +249,21 @@ def take_example() -> None:
     if st.session_state.example:
         form.put("prompt", st.session_state.example)
         st.session_state.example = None
+
+
+def length(spec: ModelSpec) -> None:
+    most = form.longest(spec)
+    if st.session_state.get("longest") != most:  # a slider of another range forgets what it was set to
+        form.put("num_frames", form.get("num_frames"))
+        st.session_state["longest"] = most
+    st.slider(
+        "Length",
+        int(NUM_FRAMES.least),
+        most,
+        key=form.key("num_frames"),
+        format="%d frames",
+        persist_state="session",
+    )
 
 
 def length_caption(mode: Mode, spec: ModelSpec) -> None:

@@ -11,7 +11,7 @@ from backend.core import errors
 from backend.core.errors import StudioError
 from backend.core.planning import Plan
 from backend.core.registry import ModelSpec
-from backend.core.schema import DEFAULT_FRAMES, SEED, Fidelity, GenerationRequest, Mode, Preset
+from backend.core.schema import DEFAULT_FRAMES, NUM_FRAMES, PAGE_FRAMES, SEED, Fidelity, GenerationRequest, Mode, Preset
 
 DEFAULTS: dict[str, Any] = {
     "mode": Mode.TEXT_TO_VIDEO.value,
@@ -115,6 +115,17 @@ def controls_of(spec: ModelSpec) -> list[str]:
     return ["flow_shift", "batch_guidance", "fidelity"]
 
 
+def story() -> list[str]:
+    """What the windows after the first show, a line each."""
+    return [line for line in get("storyboard").splitlines() if line.strip()]
+
+
+def longest(spec: ModelSpec) -> int:
+    """Frames that can be asked for: as many again for each line of a story, and what an earlier film took over has."""
+    lines = story() if "storyboard" in controls_of(spec) else []
+    return max(int(min(PAGE_FRAMES.most * (1 + len(lines)), NUM_FRAMES.most)), get("num_frames"))
+
+
 def wish(spec: ModelSpec) -> dict[str, Any]:
     """The form as the fields of a request; files count only in the mode that uses them, SkyReels settings only where
     they are shown.
@@ -127,8 +138,8 @@ def wish(spec: ModelSpec) -> dict[str, Any]:
         found["loras"] = [{"name": name, "strength": each if own else each[:1]} for name, each in uses.items()]
     found |= {name: get(name) for name, modes in FILES.items() if mode in modes and get(name)}
     options = {name: get(name) for name in controls_of(spec) if get(name) != SKYREELS[name]}
-    if story := options.pop("storyboard", ""):
-        options["storyboard"] = [line for line in story.splitlines() if line.strip()]
+    if options.pop("storyboard", ""):
+        options["storyboard"] = story()
     return found | ({"skyreels": options} if options else {})
 
 

@@ -32,7 +32,7 @@ DF, T2V = "skyreels-v2-df-1.3b-540p", "skyreels-v2-t2v-14b-540p"
 @pytest.fixture
 def app(generator, monkeypatch):
     monkeypatch.setattr(video_generator, "_shared", generator)
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=100)
     app.run()
     return app
 
@@ -52,11 +52,11 @@ def visit(app, page: str):
 @pytest.fixture
 def history(generator, faults, a_request):
     """One job of every kind: done, favourite, failed, cancelled, waiting."""
-    done = generator.wait(generator.submit(a_request(prompt="a finished film")).id, timeout=30)
-    starred = generator.wait(generator.submit(a_request(prompt="a starred film")).id, timeout=30)
+    done = generator.wait(generator.submit(a_request(prompt="a finished film")).id, timeout=100)
+    starred = generator.wait(generator.submit(a_request(prompt="a starred film")).id, timeout=100)
     generator.store.set_favourite(starred.id, True)
     faults.raise_at = {1: RenderFailed("The pencil broke;", hint="sharpen it.")}
-    failed = generator.wait(generator.submit(a_request(prompt="a failed film")).id, timeout=30)
+    failed = generator.wait(generator.submit(a_request(prompt="a failed film")).id, timeout=100)
     faults.raise_at = {}
     generator.pause_queue(True)
     cancelled = generator.cancel(generator.submit(a_request(prompt="a cancelled film")).id)
@@ -292,7 +292,7 @@ def test_every_skyreels_setting_goes_into_the_request_and_comes_back(forcing, ge
     [job] = generator.active()
     told = {"storyboard": ("noon", "dusk")} if "storyboard" in wish else {}
     assert job.request.skyreels.model_dump(exclude_defaults=True) == wish | told
-    elsewhere = visit(AppTest.from_file(str(ROOT / "app.py"), default_timeout=30).run(), "ui/queue.py")
+    elsewhere = visit(AppTest.from_file(str(ROOT / "app.py"), default_timeout=100).run(), "ui/queue.py")
     elsewhere.button(key=f"edit_{job.id}").click().run()
     visit(elsewhere, "ui/create.py").button(key="generate").click().run()
     [again] = generator.active()
@@ -366,6 +366,22 @@ def test_the_window_that_the_plan_names_can_be_chosen(forcing):
     assert widget(forcing, "base_num_frames").options[0] == "17"
 
 
+def test_the_length_that_the_plan_names_for_a_story_can_be_chosen(forcing):
+    def length():
+        return forcing.slider(key="form_num_frames")
+
+    assert length().max == 128
+    widget(forcing, "storyboard").set_value("noon\n\ndusk\nnight").run()
+    assert words.plain('take "Length" 258 or more') in shown(forcing)
+    assert length().max == 512
+    length().set_value(258).run()
+    assert "The film has 4 windows" in shown(forcing)
+    widget(forcing, "storyboard").set_value("").run()
+    assert (length().value, length().max) == (258, 258)
+    length().set_value(200).run()
+    assert (length().value, length().max) == (200, 200)
+
+
 def test_an_extension_leaves_the_story_behind(generator, a_request, monkeypatch):
     import streamlit as st
 
@@ -375,7 +391,7 @@ def test_an_extension_leaves_the_story_behind(generator, a_request, monkeypatch)
     monkeypatch.setattr(st, "switch_page", lambda page: None)
     monkeypatch.setattr(st, "session_state", {})
     story = {"base_num_frames": 17, "overlap_history": 5, "storyboard": ["dusk"]}
-    job = generator.wait(generator.submit(a_request(num_frames=24, skyreels=story)).id, timeout=30)
+    job = generator.wait(generator.submit(a_request(num_frames=24, skyreels=story)).id, timeout=100)
     film.extend(job)
     restored = st.session_state["form_to_restore"]
     assert (restored["mode"], restored["storyboard"], restored["base_num_frames"]) == ("video_extension", "", 17)
@@ -456,7 +472,7 @@ def test_a_second_studio_is_explained_on_the_page(generator, settings, monkeypat
         raise StudioBusy("Another studio already uses the data folder;", hint="use that one.")
 
     monkeypatch.setattr("ui.studio.shared_generator", refuse)
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30).run()
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=100).run()
     assert "use that one" in app.error[0].value
 
 
