@@ -50,7 +50,7 @@ class LiveStudio:
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.1)
-        self.api = httpx.Client(base_url=f"{self.url}/api/v1", timeout=30)
+        self.api = httpx.Client(base_url=f"{self.url}/api/v1", timeout=100)
 
     def answers(self) -> bool:
         with contextlib.suppress(httpx.HTTPError):

@@ -278,7 +278,7 @@ def test_commands_go_to_the_studio_that_runs(run, generator, settings, tmp_path,
         assert code == 0, err
     finally:
         server.should_exit = True
-        thread.join(timeout=10)
+        thread.join(timeout=100)
 
 
 def _picture(folder):

@@ -243,7 +243,7 @@ def launch(tmp_path: Path) -> Callable[..., tuple[int, str, str, int]]:
             stderr=subprocess.PIPE,
             text=True,
         ) as child:
-            out, err = child.communicate(timeout=30)
+            out, err = child.communicate(timeout=100)
         return child.returncode, out, err, child.pid
 
     return run

@@ -241,7 +241,7 @@ def test_hold_and_cancel_stop_at_the_step(held: SyntheticEngine) -> None:
     assert [r.step for r in reports] == [1, 2]
     cancelled.set()
     held.release()
-    thread.join(timeout=10)
+    thread.join(timeout=100)
     assert ended
     assert len(reports) == 2
 
@@ -254,7 +254,7 @@ def test_a_hold_waits_once_and_the_render_goes_on(held: SyntheticEngine) -> None
     assert held.reached.wait(timeout=60)
     assert not frames
     held.release()
-    thread.join(timeout=20)
+    thread.join(timeout=100)
     assert (frames[0] == render(a_task())).all()
 
 

@@ -35,7 +35,7 @@ S = JobState
 
 
 def test_a_job_becomes_a_film_with_its_recipe(generator, settings, a_request):
-    job = generator.wait(generator.submit(a_request()).id, timeout=30)
+    job = generator.wait(generator.submit(a_request()).id, timeout=100)
     assert job.state is S.SUCCEEDED, job.error
     film = settings.data / job.artifact.video
     info = probe(film)
@@ -50,7 +50,7 @@ def test_a_job_becomes_a_film_with_its_recipe(generator, settings, a_request):
 
 def test_a_film_like_the_last_one_is_forecast_to_take_as_long(generator, a_request):
     request = a_request(num_frames=48)
-    film = generator.wait(generator.submit(request).id, timeout=30).artifact
+    film = generator.wait(generator.submit(request).id, timeout=100).artifact
     forecast = generator.plan(request).forecast.seconds
     for stage in (Stage.DENOISING, Stage.SAVING):
         assert film.stage_s[stage] > 0
@@ -85,7 +85,7 @@ def test_cancelling_a_waiting_job_leaves_the_running_one_alone(generator, engine
     assert engine.reached.wait(timeout=60)
     assert generator.cancel(waiting.id).state is S.CANCELLED
     engine.release()
-    assert generator.wait(running.id, timeout=30).state is S.SUCCEEDED
+    assert generator.wait(running.id, timeout=100).state is S.SUCCEEDED
 
 
 def test_pause_holds_a_running_job_and_resume_lets_it_go_on(generator, engine, a_request):
@@ -97,7 +97,7 @@ def test_pause_holds_a_running_job_and_resume_lets_it_go_on(generator, engine, a
     with pytest.raises(TimeoutError):
         generator.wait(job.id, timeout=0.5)
     assert generator.resume(job.id).state is S.RUNNING
-    assert generator.wait(job.id, timeout=30).state is S.SUCCEEDED
+    assert generator.wait(job.id, timeout=100).state is S.SUCCEEDED
     assert generator.job(job.id).attempts == 1
 
 
@@ -127,7 +127,7 @@ def test_a_paused_queue_starts_nothing_until_it_goes_on(generator, a_request):
         generator.wait(job.id, timeout=0.5)
     assert generator.job(job.id).state is S.QUEUED
     generator.pause_queue(False)
-    assert generator.wait(job.id, timeout=30).state is S.SUCCEEDED
+    assert generator.wait(job.id, timeout=100).state is S.SUCCEEDED
 
 
 @pytest.mark.parametrize(
@@ -142,13 +142,13 @@ def test_a_failing_job_says_why_keeps_its_row_and_the_next_one_runs(generator, f
     faults.raise_at = {12: failure}
     failed = generator.submit(a_request(num_inference_steps=12))
     good = generator.submit(a_request(num_inference_steps=10))
-    job = generator.wait(failed.id, timeout=30)
+    job = generator.wait(failed.id, timeout=100)
     assert (job.state, job.error.code) == (S.FAILED, code)
     assert words in job.error.message + job.error.hint
-    assert generator.wait(good.id, timeout=30).state is S.SUCCEEDED
+    assert generator.wait(good.id, timeout=100).state is S.SUCCEEDED
     assert generator.job(failed.id) == job
     faults.raise_at = {}
-    assert generator.wait(generator.retry(failed.id).id, timeout=30).state is S.SUCCEEDED
+    assert generator.wait(generator.retry(failed.id).id, timeout=100).state is S.SUCCEEDED
 
 
 def test_a_film_whose_process_died_before_the_row_was_written_is_taken_over(settings, engine, a_request, monkeypatch):
@@ -164,7 +164,7 @@ def test_a_film_whose_process_died_before_the_row_was_written_is_taken_over(sett
     second = VideoGenerator(settings, {})  # no engine: it must not render again
     monkeypatch.setattr(second, "engines", {"synthetic": None})
     second.start()
-    ended = second.wait(job.id, timeout=30)
+    ended = second.wait(job.id, timeout=100)
     assert ended.state is S.SUCCEEDED, ended.error
     assert ended.artifact.frames == 16
     assert second.file(job.id, "video.mp4").read_bytes() == film
@@ -181,7 +181,7 @@ def test_a_store_that_cannot_be_written_for_a_while_ends_no_worker(generator, a_
         return finish(*arguments, **named)
 
     monkeypatch.setattr(generator.store, "finish", flaky)
-    job = generator.wait(generator.submit(a_request()).id, timeout=30)
+    job = generator.wait(generator.submit(a_request()).id, timeout=100)
     assert job.state is S.SUCCEEDED
     assert failures == []
     assert generator.alive
@@ -269,7 +269,7 @@ def test_what_is_cancelled_when_the_gpu_is_lost_is_not_begun_again(generator, a_
 
 def test_too_few_frames_are_a_failure_not_a_short_film(generator, faults, settings, a_request):
     faults.extra_frames = -4
-    job = generator.wait(generator.submit(a_request()).id, timeout=30)
+    job = generator.wait(generator.submit(a_request()).id, timeout=100)
     assert job.state is S.FAILED
     assert not (settings.outputs / job.id).exists()
 
@@ -283,10 +283,10 @@ def test_what_is_removed_under_a_running_studio_is_put_back(generator, settings,
     """`rm outputs/studio.*`: the jobs are written anew, and the folder is still taken."""
     ended = []
     monkeypatch.setattr("backend.video_generator.end_process", lambda: ended.append(1))
-    job = generator.wait(generator.submit(a_request()).id, timeout=30)
+    job = generator.wait(generator.submit(a_request()).id, timeout=100)
     for file in settings.outputs.glob("studio.*"):
         file.unlink()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 100
     while not (settings.database.exists() and settings.lock.exists()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -312,17 +312,17 @@ def test_a_lock_that_another_studio_took_ends_the_process(generator, settings, m
     with subprocess.Popen([sys.executable, "-u", "-c", holder, theirs], **pipes) as holding:
         assert holding.stdout.readline() == b"held\n"
         theirs.replace(settings.lock)
-        assert ended.wait(20)
+        assert ended.wait(100)
 
 
 def test_a_history_that_was_cut_under_a_running_studio_ends_the_process(generator, settings, a_request, monkeypatch):
     ended = threading.Event()
     monkeypatch.setattr("backend.video_generator.end_process", ended.set)
-    generator.wait(generator.submit(a_request()).id, timeout=30)
+    generator.wait(generator.submit(a_request()).id, timeout=100)
     generator.store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     generator.store._db.execute("PRAGMA cache_size = 0")
     os.truncate(settings.database, 4096)
-    assert ended.wait(20)
+    assert ended.wait(100)
 
 
 @pytest.mark.parametrize("name", ["studio.lock", "studio.db"])
@@ -358,7 +358,7 @@ def test_a_stop_while_the_store_refuses_jobs_is_quick_and_takes_none(settings, a
 
     monkeypatch.setattr(generator.store, "claim", full_until_the_stop)
     generator.start()
-    assert refused.wait(within(10))
+    assert refused.wait(100)
     jobs = [generator.submit(a_request()) for _ in range(waiting)]
     start = time.monotonic()
     generator.stop()
@@ -378,13 +378,13 @@ def test_stopping_gives_a_running_job_back_and_the_next_start_finishes_it(settin
     stopper = threading.Thread(target=first.stop)
     stopper.start()
     while not first.stopping:
-        pass
+        time.sleep(0.001)
     engine.release()
-    stopper.join(timeout=15)
+    stopper.join(timeout=100)
     second = VideoGenerator(settings, {"synthetic": SyntheticEngine()})
     assert (second.job(job.id).state, second.job(job.id).deaths) == (S.QUEUED, 0)
     second.start()
-    assert second.wait(job.id, timeout=30).state is S.SUCCEEDED
+    assert second.wait(job.id, timeout=100).state is S.SUCCEEDED
     second.stop()
 
 
@@ -405,7 +405,7 @@ def test_progress_is_told_and_never_goes_back(generator, faults, a_request):
 
 def test_the_same_seed_gives_the_same_frames_and_another_does_not(generator, settings, a_request):
     def frames(seed):
-        job = generator.wait(generator.submit(a_request(seed=seed)).id, timeout=30)
+        job = generator.wait(generator.submit(a_request(seed=seed)).id, timeout=100)
         return (settings.data / job.artifact.video).parent, job
 
     import av
@@ -420,7 +420,7 @@ def test_the_same_seed_gives_the_same_frames_and_another_does_not(generator, set
 
 
 def test_a_deleted_film_goes_to_the_trash_and_comes_back(generator, settings, a_request):
-    job = generator.wait(generator.submit(a_request()).id, timeout=30)
+    job = generator.wait(generator.submit(a_request()).id, timeout=100)
     generator.delete(job.id)
     assert not (settings.outputs / job.id).exists()
     assert (settings.trash / job.id / "video.mp4").exists()
@@ -434,7 +434,7 @@ def test_an_emptied_trash_is_gone_for_good_from_the_copies_too(generator, settin
     kept, gone, cancelled = (generator.submit(a_request(prompt=f"film {number}")) for number in range(3))
     generator.cancel(cancelled.id)
     for job in (kept, gone):
-        generator.wait(job.id, timeout=30)
+        generator.wait(job.id, timeout=100)
     for job in (gone, cancelled):
         generator.delete(job.id)
     assert generator.empty_trash() == 2
@@ -449,7 +449,7 @@ def test_an_emptied_trash_is_gone_for_good_from_the_copies_too(generator, settin
 
 
 def test_a_film_that_cannot_go_to_the_trash_stays_in_the_gallery(generator, settings, a_request, monkeypatch):
-    job = generator.wait(generator.submit(a_request()).id, timeout=30)
+    job = generator.wait(generator.submit(a_request()).id, timeout=100)
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -474,8 +474,8 @@ def test_tidying_takes_old_uploads_and_the_old_trash_but_never_an_output(setting
         loose = incoming.accept().id
     waiting = generator.submit(a_request(mode="image_to_video", image=used))
     generator.start()
-    film = generator.wait(waiting.id, timeout=30)
-    gone = generator.wait(generator.submit(a_request()).id, timeout=30)
+    film = generator.wait(waiting.id, timeout=100)
+    gone = generator.wait(generator.submit(a_request()).id, timeout=100)
     generator.delete(gone.id)
     (settings.outputs / "notes.txt").write_text("mine")
     settings.cache.mkdir()

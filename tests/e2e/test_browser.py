@@ -195,7 +195,7 @@ def test_a_running_job_is_paused_resumed_and_cancelled(live, open_tab):
     press(card.get_by_role("button", name="Resume"))
     expect(card.get_by_role("button", name="Pause")).to_be_visible()
     press(card.get_by_role("button", name="Cancel"))
-    assert live.wait_for(job_id, timeout_s=15)["state"] == "cancelled"
+    assert live.wait_for(job_id, timeout_s=100)["state"] == "cancelled"
     expect(tab.get_by_text("Cancelled today")).to_be_visible()
 
 

@@ -235,4 +235,4 @@ def test_streamlit_run_app_alone_shows_the_pages(tmp_path, browser):
         tab.close()
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=100)

@@ -334,8 +334,8 @@ def test_a_stop_right_after_a_failure_is_quick(hub, settings, monkeypatch):
     monkeypatch.setattr(lane, "_fetch", fetch)
     monkeypatch.setattr(lane, "_kill", stopped.set)
     lane.add(MODEL)
-    assert fetching.wait(within(10))
-    lane.stop(timeout=within(10))
+    assert fetching.wait(100)
+    lane.stop(timeout=within(30))
     assert not lane._thread.is_alive()
 
 

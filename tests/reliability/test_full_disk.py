@@ -233,7 +233,7 @@ def test_a_real_disk_that_is_full_lets_the_film_wait(data, spare_kib):
         generator = VideoGenerator(settings_of(data), {"synthetic": engine})
         generator.start()
         job = generator.submit(parse_request(TWO_SEGMENTS))
-        assert engine.reached.wait(30)
+        assert engine.reached.wait(100)
         ballast = fill(data, spare_kib)
         engine.release()
         time.sleep(2)

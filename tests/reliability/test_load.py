@@ -13,7 +13,7 @@ import pytest
 from backend.jobs.job import JobState
 from backend.jobs.store import Filter
 from tests.conftest import SMALL
-from tests.pace import within
+from tests.pace import nearly_all, within
 
 pytestmark = pytest.mark.alone
 
@@ -27,14 +27,14 @@ def held(client, generator):
 
 
 def test_five_hundred_submits_at_once(held, generator):
-    slowest_page = [0.0]
+    pages: list[float] = []
     over = threading.Event()
 
     def look() -> None:
         while not over.is_set():
             began = time.monotonic()
             assert held.get("/api/v1/jobs?limit=20").status_code == 200
-            slowest_page[0] = max(slowest_page[0], time.monotonic() - began)
+            pages.append(time.monotonic() - began)
 
     def submit(number: int) -> tuple[int, float, str | None]:
         began = time.monotonic()
@@ -50,10 +50,10 @@ def test_five_hundred_submits_at_once(held, generator):
     assert Counter(status for status, _, _ in answers) == {202: 300, 429: 200}
     assert all(after is not None for status, _, after in answers if status == 429)
     assert generator.store.count(Filter()) == 300
-    slowest = max(seconds for _, seconds, _ in answers)
-    print(f"slowest answer {slowest:.2f} s, slowest list meanwhile {slowest_page[0]:.2f} s")
-    assert slowest < within(5)
-    assert slowest_page[0] < within(1)
+    submits = [seconds for _, seconds, _ in answers]
+    print(f"slowest answer {max(submits):.2f} s, slowest list meanwhile {max(pages):.2f} s")
+    assert nearly_all(submits) < within(5)
+    assert nearly_all(pages) < within(1)
 
 
 def test_a_hundred_with_one_key_are_one_job(held, generator):
@@ -90,7 +90,7 @@ def test_twenty_who_submit_cancel_and_look_see_whole_jobs(client, generator):
     with ThreadPoolExecutor(20) as pool:
         list(pool.map(somebody, range(20)))
     assert failures == []
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 100
     while generator.store.queue():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -355,7 +355,7 @@ def test_a_killed_studio_starts_again(sleeper):
 def test_a_signal_to_the_supervisor_ends_both(sleeper, number):
     process, started = sleeper
     process.send_signal(number)
-    assert process.wait(10) in (1, 128 + number)
+    assert process.wait(100) in (1, 128 + number)
     assert not psutil.pid_exists(started()[-1])
 
 
@@ -369,7 +369,7 @@ def test_who_kills_the_supervisor_kills_the_studio(sleeper):
 
 def test_a_process_that_ends_by_itself_is_not_started_again():
     command = [*SUPERVISE, sys.executable, "-c", "exit(3)"]
-    assert subprocess.run(command, cwd=ROOT, timeout=20).returncode == 3
+    assert subprocess.run(command, cwd=ROOT, timeout=100).returncode == 3
     assert RESTART != 3
 
 

@@ -248,7 +248,7 @@ def test_a_disk_that_went_away_does_not_end_the_watch(running: Monitor, monkeypa
     with monkeypatch.context() as broken:
         broken.setattr(shutil, "disk_usage", fail)
         running.start()
-        assert failed.wait(timeout=10)
+        assert failed.wait(timeout=100)
     wait_until(lambda: running.history())
 
 

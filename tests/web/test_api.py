@@ -31,7 +31,7 @@ def submit(client, **wish):
 
 def finished(client, generator, **wish):
     job = submit(client, **wish)
-    generator.wait(job["id"], timeout=30)
+    generator.wait(job["id"], timeout=100)
     return client.get(f"/api/v1/jobs/{job['id']}").json()
 
 
@@ -45,7 +45,7 @@ def test_a_job_from_submit_to_film(client, generator):
     job = submit(client)
     assert job["state"] == "queued"
     assert job["plan"]["total_frames"] == 16
-    generator.wait(job["id"], timeout=30)
+    generator.wait(job["id"], timeout=100)
     done = client.get(f"/api/v1/jobs/{job['id']}").json()
     assert done["state"] == "succeeded"
     assert done["artifact"]["frames"] == 16
@@ -104,7 +104,7 @@ def test_a_film_is_seen_while_it_is_made(client, generator, engine, settings):
     assert client.head(PREVIEW_DOORS[0].format(job_id)).status_code == 200
     assert client.head(LIVE_DOORS[0].format(job_id)).status_code == 200
     engine.release()
-    generator.wait(job_id, timeout=30)
+    generator.wait(job_id, timeout=100)
     film = client.get(f"/api/v1/jobs/{job_id}/video").content
     assert [client.get(door.format(job_id)).content for door in PREVIEW_DOORS] == [film, film]
     assert [client.get(door.format(job_id)).status_code for door in LIVE_DOORS] == [404, 404]
@@ -113,7 +113,7 @@ def test_a_film_is_seen_while_it_is_made(client, generator, engine, settings):
 
 
 def test_the_trash_can_be_emptied(client, generator, a_request):
-    job = generator.wait(generator.submit(a_request()).id, timeout=30)
+    job = generator.wait(generator.submit(a_request()).id, timeout=100)
     client.delete(f"/api/v1/jobs/{job.id}")
     assert client.delete("/api/v1/trash").json() == {"removed": 1}
     assert client.get(f"/api/v1/jobs/{job.id}").status_code == 404
@@ -379,7 +379,7 @@ def test_acting_on_jobs(client, generator):
     assert client.post(f"{url}/retry").json()["state"] == "queued"
     assert client.post(f"{url}/explode").status_code == 404
     assert client.post("/api/v1/queue/resume").json()["paused"] is False
-    assert generator.wait(job["id"], timeout=30).state.value == "succeeded"
+    assert generator.wait(job["id"], timeout=100).state.value == "succeeded"
     assert client.delete(url).status_code == 200
     assert client.get(f"{url}/video").status_code == 404
     assert client.post(f"{url}/restore").status_code == 200

@@ -257,7 +257,7 @@ def test_a_studio_whose_address_cannot_be_written_says_so_and_opens(tmp_path):
     (tmp_path / "data" / "outputs" / "studio.json").mkdir(parents=True)
     studio = LiveStudio(tmp_path / "data")
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 100
         while "The studio is open" not in studio.log.read_text() and time.monotonic() < deadline:
             time.sleep(0.05)
     finally:
