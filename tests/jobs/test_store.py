@@ -10,6 +10,7 @@ from backend.core.registry import SYNTHETIC
 from backend.core.schema import parse_request
 from backend.jobs.job import Artifact, JobError, JobState
 from backend.jobs.store import WITH_ALL, Filter, Store, StoreDamaged
+from tests.pace import within
 
 CPU = Machine("CPU", cores=2, ram_gib=8)
 
@@ -389,7 +390,7 @@ def test_five_thousand_films_are_searched_and_paged_quickly(store):
     assert len(store.find(done, limit=24, offset=4900)) == 24
     assert store.find(Filter(search="film 4321"), limit=24)[0].title == "film 4321"
     assert store.queue() == []
-    assert time.process_time() - start < 0.3
+    assert time.process_time() - start < within(0.3)
 
 
 def test_the_version_grows_with_every_change(store):
