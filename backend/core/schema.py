@@ -373,77 +373,85 @@ def explain(errors: Sequence[Any]) -> InvalidRequest:
     """One sentence from pydantic's error list (its first entry): value, reason, way out."""
     error = errors[0]
     path = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
-    field, value, context = ".".join(path) or None, error.get("input"), error.get("ctx", {})
+    field = ".".join(path) or None
+    if (error["type"] == "json_invalid" or not path) and (said := _of_the_body(error)):
+        return InvalidRequest(said[0], hint=said[1])
+    if error["type"] == "value_error":
+        return _in_its_own_words(error, field)
+    reason, way_out = _of_a_field(error, path)
+    return InvalidRequest(reason, hint=way_out, field=field)
+
+
+def _of_the_body(error: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Reason and way out where there is no request at all."""
+    match error["type"]:
+        case "json_invalid":
+            reason = error.get("ctx", {}).get("error", "it cannot be read")
+            return f"The body is not JSON ({reason});", "send a JSON object with the request's fields."
+        case "model_attributes_type" if isinstance(error.get("input"), str | bytes):
+            return "The body is not said to be JSON;", "send it with the header Content-Type: application/json."
+        case "missing" | "model_attributes_type" | "model_type":
+            return "The body is no JSON object;", 'send the request\'s fields, such as {"prompt": ...}.'
+    return None
+
+
+def _in_its_own_words(error: Mapping[str, Any], field: str | None) -> InvalidRequest:
+    """What a validator of ours said: `reason; way out`, of `field` or of one that it begins with."""
+    message = str(error.get("ctx", {}).get("error", error["msg"]))
+    first = message.split(" ", 1)[0].split("=")[0]
+    if field is None and first in GenerationRequest.model_fields:
+        field = first
+    elif field == "skyreels" and first in SkyReelsOptions.model_fields:
+        field = f"skyreels.{first}"
+    elif field:
+        message = f"{field}: {message}"
+    reason, _, way_out = message.rpartition("; ")
+    return InvalidRequest(f"{reason};", hint=f"{way_out}.", field=field)
+
+
+def _of_a_field(error: Mapping[str, Any], path: Sequence[str]) -> tuple[str, str]:
+    """Reason and way out where pydantic found a field wrong, or the whole."""
+    value, context, bounds = error.get("input"), error.get("ctx", {}), _bounds_of(path)
+    field, lora = ".".join(path) or "the request", path[:1] == ["loras"]
     shown = f"{value!r}"[:80] if isinstance(value, str | list | dict) else f"{value}"
     shown = shown.lower() if isinstance(value, bool) else "null" if value is None else shown  # as JSON has it
-    kind = error["type"]
-    if kind == "json_invalid":
-        reason = context.get("error", "it cannot be read")
-        return InvalidRequest(f"The body is not JSON ({reason});", hint="send a JSON object with the request's fields.")
-    if not path and kind == "model_attributes_type" and isinstance(value, str | bytes):
-        return InvalidRequest(
-            "The body is not said to be JSON;", hint="send it with the header Content-Type: application/json."
-        )
-    if not path and kind in ("missing", "model_attributes_type", "model_type"):
-        return InvalidRequest(
-            "The body is no JSON object;", hint='send the request\'s fields, such as {"prompt": ...}.'
-        )
-    bounds = _bounds_of(path)
-    if kind == "missing" and path[0] != "loras":
-        return InvalidRequest(f"{field} is missing;", hint="send it.", field=field)
-    if kind in ("model_type", "model_attributes_type") and path[0] != "loras":
-        return InvalidRequest(f"{field}={shown} is no object;", hint="send {...}, or leave it out.", field=field)
-    if kind == "extra_forbidden":
-        known = _part_at(path).model_fields
-        near = difflib.get_close_matches(path[-1], known, n=1)
-        way_out = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(known)}."
-        return InvalidRequest(f"{field} is not a field of a request;", hint=way_out, field=field)
-    if kind == "value_error":
-        message = str(context.get("error", error["msg"]))
-        first = message.split(" ", 1)[0].split("=")[0]
-        if field is None and first in GenerationRequest.model_fields:
-            field = first
-        elif field == "skyreels" and first in SkyReelsOptions.model_fields:
-            field = f"skyreels.{first}"
-        elif field:
-            message = f"{field}: {message}"
-        reason, _, way_out = message.rpartition("; ")
-        return InvalidRequest(f"{reason};", hint=f"{way_out}.", field=field)
-    if kind in ("enum", "literal_error"):
-        return InvalidRequest(f"{field}={shown} is not a choice;", hint=f"use {context.get('expected')}.", field=field)
-    if kind == "string_too_long":
-        most = context["max_length"]
-        return InvalidRequest(f"{field} has {len(value)} characters;", hint=f"use at most {most}.", field=field)
-    if kind == "string_too_short":
-        return InvalidRequest(f"{field} is empty;", hint="fill it in, or leave it out.", field=field)
-    if kind == "tuple_type":
-        what = "LoRAs" if field == "loras" else "prompts"
-        return InvalidRequest(f"{field}={shown} is no list;", hint=f"send a list of {what}.", field=field)
-    if kind == "too_long":
-        most = context["max_length"]
-        what = "LoRAs" if field == "loras" else "numbers" if "strength" in path else "prompts"
-        return InvalidRequest(
-            f"{field} has {context['actual_length']} {what};", hint=f"use at most {most}.", field=field
-        )
-    if path[:1] == ["loras"] and kind in ("model_type", "model_attributes_type", "missing"):
-        return InvalidRequest(
-            f"{field} is no LoRA;", hint='send objects such as {"name": "grain", "strength": 0.8}.', field=field
-        )
-    if bounds and kind in ("greater_than_equal", "less_than_equal"):
-        too_few = kind == "greater_than_equal"
-        side = "below the least" if too_few else "above the most"
-        few_steps = too_few and path[-1] == "num_inference_steps"
-        fewer = f", or from {FEWEST_STEPS} on with a LoRA made for few steps" if few_steps else ""
-        return InvalidRequest(f"{field}={shown} is {side} that is possible;", hint=f"use {bounds}{fewer}.", field=field)
-    if bounds and kind == "number_type":
-        plainly = ", without quotes" if isinstance(value, str) else ""
-        return InvalidRequest(f"{field}={shown} is no number;", hint=f"use {bounds}{plainly}.", field=field)
-    if bounds:
-        return InvalidRequest(f"{field}={shown} is not a number that fits;", hint=f"use {bounds}.", field=field)
-    if kind == "bool_type":
-        return InvalidRequest(f"{field}={shown} is not a choice;", hint="use true or false.", field=field)
-    reason = error["msg"][0].lower() + error["msg"][1:]
-    return InvalidRequest(f"{field or 'the request'}={shown} does not fit;", hint=f"{reason}.", field=field)
+    entries = "numbers" if "strength" in path else "LoRAs" if lora else "prompts"
+    match error["type"]:
+        case "missing" | "model_type" | "model_attributes_type" if lora:
+            return f"{field} is no LoRA;", 'send objects such as {"name": "grain", "strength": 0.8}.'
+        case "missing":
+            return f"{field} is missing;", "send it."
+        case "model_type" | "model_attributes_type":
+            return f"{field}={shown} is no object;", "send {...}, or leave it out."
+        case "extra_forbidden":
+            known = _part_at(path).model_fields
+            near = difflib.get_close_matches(path[-1], known, n=1)
+            way_out = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(known)}."
+            return f"{field} is not a field of a request;", way_out
+        case "enum" | "literal_error":
+            return f"{field}={shown} is not a choice;", f"use {context.get('expected')}."
+        case "string_too_long":
+            return f"{field} has {len(str(value))} characters;", f"use at most {context['max_length']}."
+        case "string_too_short":
+            return f"{field} is empty;", "fill it in, or leave it out."
+        case "tuple_type":
+            return f"{field}={shown} is no list;", f"send a list of {entries}."
+        case "too_long":
+            return f"{field} has {context['actual_length']} {entries};", f"use at most {context['max_length']}."
+        case "greater_than_equal" if bounds:
+            few_steps = path[-1] == "num_inference_steps"
+            fewer = f", or from {FEWEST_STEPS} on with a LoRA made for few steps" if few_steps else ""
+            return f"{field}={shown} is below the least that is possible;", f"use {bounds}{fewer}."
+        case "less_than_equal" if bounds:
+            return f"{field}={shown} is above the most that is possible;", f"use {bounds}."
+        case "number_type" if bounds:
+            plainly = ", without quotes" if isinstance(value, str) else ""
+            return f"{field}={shown} is no number;", f"use {bounds}{plainly}."
+        case _ if bounds:
+            return f"{field}={shown} is not a number that fits;", f"use {bounds}."
+        case "bool_type":
+            return f"{field}={shown} is not a choice;", "use true or false."
+    return f"{field}={shown} does not fit;", f"{error['msg'][0].lower()}{error['msg'][1:]}."
 
 
 def _part_at(path: Sequence[str]) -> type[BaseModel]:
