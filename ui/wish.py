@@ -1,0 +1,439 @@
+"""The left side of Create: what a film is wished to be, field by field, as the chosen model heeds it."""
+
+from __future__ import annotations
+
+import contextlib
+
+import streamlit as st
+
+from backend.core.errors import StudioError
+from backend.core.prompts import Expansion
+from backend.core.registry import ModelSpec
+from backend.core.schema import (
+    ADDNOISE,
+    AR_STEP,
+    BLOCK,
+    DEFAULT_BLOCK,
+    FLOW_SHIFT,
+    FPS,
+    GUIDANCE_SCALE,
+    NUM_FRAMES,
+    OVERLAP_FRAMES,
+    SEED,
+    SIZES,
+    STEPS,
+    WINDOW_FRAMES,
+    Bounds,
+    Mode,
+    Orientation,
+    SkyReelsOptions,
+    parse_request,
+)
+from backend.core.text import is_blank
+from backend.core.windows import latent_frames, pixel_frames
+from ui import form
+from ui.components.dropzone import dropzone
+from ui.studio import preview_url, studio
+from ui.words import duration, plain, shortened
+
+MODES = {
+    "text_to_video": "Text to video",
+    "image_to_video": "Image to video",
+    "video_extension": "Extend a video",
+}
+SHAPES = {"landscape": "16:9", "portrait": "9:16", "square": "1:1"}
+FITS = {"crop": "Fill the frame (crop)", "letterbox": "Show all of it (bars)"}
+ARITHMETIC = {"original": "the original", "diffusers": "diffusers"}
+SPEEDS = {
+    "exact": ("Exact", "works out every step."),
+    "balanced": ("Balanced", "works out less than half; nearly the same film."),
+    "turbo": ("Turbo", "works out a third, for drafts."),
+}
+
+
+def wish_column(spec: ModelSpec) -> None:
+    st.segmented_control(
+        "Mode",
+        list(MODES),
+        format_func=MODES.get,
+        key=form.key("mode"),
+        required=True,
+        width="stretch",
+        label_visibility="collapsed",
+        persist_state="session",
+    )
+    mode = Mode(form.get("mode"))
+    if mode is Mode.IMAGE_TO_VIDEO:
+        file_field("image", "image", "The first frame")
+        file_field("end_image", "image", "The last frame (optional)")
+    if mode is Mode.VIDEO_EXTENSION:
+        file_field("video", "video", "The video to continue")
+    st.text_area(
+        "Prompt",
+        key=form.key("prompt"),
+        height=100,
+        placeholder="What should the film show?" if mode is Mode.TEXT_TO_VIDEO else "What should happen? (optional)",
+        persist_state="session",
+    )
+    longer_prompt(spec)
+    with st.container(key="examples"):
+        st.pills(
+            "Prompts to try",
+            spec.prompts,
+            key="example",
+            on_change=take_example,
+            label_visibility="collapsed",
+            wrap=False,
+        )
+    shape, how_large = st.columns([3, 2])
+    with shape:
+        choice(SHAPES, "orientation")
+    with how_large:
+        choice({"540p": "540p", "720p": "720p"}, "resolution")
+    if spec.engine == "skyreels":
+        speed(spec)
+    length(spec)
+    length_caption(mode, spec)
+    details(spec)
+    loras(spec)
+    skyreels_controls(spec)
+
+
+def loras(spec: ModelSpec) -> None:
+    """What changes the model's films, and how strongly; nothing where there is none."""
+    found, _ = studio().loras.all()
+    fitting = [lora.name for lora in found if lora.misfit(spec) is None]
+    names = list(dict.fromkeys([*fitting, *form.get("loras")]))
+    if not names:
+        return
+    with st.expander("LoRAs: a style, a subject, fewer steps"):
+        st.multiselect(
+            "LoRAs",
+            names,
+            key=form.key("loras"),
+            placeholder=f"Those that fit {spec.title}",
+            label_visibility="collapsed",
+            persist_state="session",
+        )
+        windows = lora_windows(spec) if form.get("loras") and spec.diffusion_forcing else 1
+        if windows > 1:
+            st.toggle("Each window has its own strength", key=form.key("lora_windows"), persist_state="session")
+        for name in form.get("loras"):
+            for window in range(windows if form.get("lora_windows") else 1):
+                key = form.strength_key(name, window)
+                st.session_state.setdefault(key, 1.0)
+                label = name if windows == 1 or not form.get("lora_windows") else f"{name}, window {window + 1}"
+                least, most = min(-1.0, st.session_state[key]), max(2.0, st.session_state[key])
+                st.slider(plain(label), least, most, step=0.05, key=key, persist_state="session")
+
+
+def lora_windows(spec: ModelSpec) -> int:
+    """How many windows the film has."""
+    try:
+        return len(studio().plan(parse_request(form.wish(spec) | {"loras": []})).windows)
+    except StudioError:
+        return 1
+
+
+def longer_prompt(spec: ModelSpec) -> None:
+    """Say more than the person did, at the press of a button, and the way back: the prompt stays theirs to edit."""
+    prompt, made = form.get("prompt"), st.session_state.get("expanded")
+    made = made if made and made["prompt"] == prompt else None
+    with st.container(horizontal=True, vertical_alignment="center", key="longer_prompt"):
+        label = "Say it another way" if made else "Say more"
+        pressed = st.button(
+            label,
+            icon=":material/notes:",
+            type="tertiary",
+            key="expand_prompt",
+            disabled=is_blank(prompt),
+            help="Fills in what the prompt leaves open: motion, place, light, camera, style. You can edit it.",
+        )
+        if made:
+            st.caption(f"Added by {plain(made['by'])}.", width="content")
+            if st.button("Back to mine", type="tertiary", key="my_prompt"):
+                st.session_state["form_to_restore"] = {"prompt": made["mine"]}
+                st.rerun()
+    if pressed:
+        mine, take = (made["mine"], made["take"] + 1) if made else (prompt, 0)
+        found = expansion(mine, spec, take)
+        if found.prompt == mine:
+            st.toast("It says all of it already", icon=":material/notes:")
+            return
+        st.session_state["expanded"] = {"mine": mine, "prompt": found.prompt, "by": found.by, "take": take}
+        st.session_state["form_to_restore"] = {"prompt": found.prompt}
+        st.rerun()
+
+
+def expansion(prompt: str, spec: ModelSpec, take: int) -> Expansion:
+    """By a language model if one is here; by rules, with a word about it, where it gives nothing."""
+    with st.spinner("Looking for words"):
+        try:
+            return studio().expand(prompt, spec.id, take=take)
+        except StudioError as error:
+            st.toast(plain(str(error)), icon=":material/error:")
+            return studio().expand(prompt, spec.id, take=take, by_rules=True)
+
+
+def choice(options: dict[str, str], field: str, words: str | None = None) -> None:
+    st.segmented_control(
+        form.LABELS[field],
+        list(options),
+        format_func=options.get,
+        key=form.key(field),
+        required=True,
+        width="stretch",
+        help=words,
+        persist_state="session",
+    )
+
+
+def speed(spec: ModelSpec) -> None:
+    """The presets, each with its forecast for the form as it stands."""
+    labels = {preset: words for preset, (words, _) in SPEEDS.items()}
+    wish = form.wish(spec)
+    for preset in labels:
+        with contextlib.suppress(StudioError):
+            forecast = studio().plan(parse_request(wish | {"preset": preset})).forecast
+            labels[preset] += f" · {duration(forecast.total_s)}"
+    words = "  \n".join(f"**{name}** {what}" for name, what in SPEEDS.values())
+    choice(labels, "preset", words)
+
+
+def take_example() -> None:
+    if st.session_state.example:
+        form.put("prompt", st.session_state.example)
+        st.session_state.example = None
+
+
+def length(spec: ModelSpec) -> None:
+    most = form.longest(spec)
+    if st.session_state.get("longest") != most:  # a slider of another range forgets what it was set to
+        form.put("num_frames", form.get("num_frames"))
+        st.session_state["longest"] = most
+    st.slider(
+        "Length",
+        int(NUM_FRAMES.least),
+        most,
+        key=form.key("num_frames"),
+        format="%d frames",
+        persist_state="session",
+    )
+
+
+def length_caption(mode: Mode, spec: ModelSpec) -> None:
+    frames = form.get("num_frames")
+    fps = form.get("fps")
+    if fps is None and mode is Mode.VIDEO_EXTENSION:
+        st.caption(f"{frames} new frames, at the rate of the video")
+        return
+    fps = fps or spec.fps
+    new = "new " if mode is Mode.VIDEO_EXTENSION else ""
+    st.caption(f"{frames} {new}frames at {fps} fps = {duration(frames / fps)}")
+
+
+def file_field(field: str, kind: str, label: str) -> None:
+    """A drop zone, or what was dropped there as the model will see it."""
+    upload_id = form.get(field)
+    upload = None
+    if upload_id:
+        try:
+            upload = studio().uploads.get(upload_id)
+        except StudioError:
+            form.put(field, None)  # cleaned up meanwhile
+    if upload is None:
+        made = dropzone(label, kind, key=f"drop_{field}")
+        if made:
+            form.put(field, made)
+            st.rerun()
+        return
+    width, height = SIZES[form.get("resolution"), Orientation(form.get("orientation"))]
+    with st.container(border=True, key=f"file_{field}"):
+        picture, words = st.columns([2, 3], vertical_alignment="center")
+        picture.image(
+            preview_url(upload, width // 2, height // 2, form.get("fit")),
+            width="stretch",
+            alt=f"{label}, as the model will see it",
+        )
+        what = f"{upload.width}x{upload.height}"
+        if upload.kind == "video":
+            what += f", {upload.frames} frames at {upload.fps:g} fps, without its sound"
+        words.markdown(f"**{label}**  \n{plain(shortened(upload.filename, 40))}")
+        words.caption(f"{what}. Shown as it will be used.")
+        if words.button("Remove", key=f"remove_{field}", icon=":material/close:", type="tertiary"):
+            form.put(field, None)
+            st.rerun()
+
+
+def details(spec: ModelSpec) -> None:
+    with st.expander("Details: steps, guidance, seed, negative prompt, model"):
+        st.text_area(
+            "Negative prompt",
+            key=form.key("negative_prompt"),
+            height=68,
+            placeholder="What should not be in the film",
+            persist_state="session",
+        )
+        left, right = st.columns(2)
+        with left:
+            number("num_inference_steps", STEPS, spec.num_inference_steps, "More steps: finer, slower.")
+            rate = "the clip's" if form.get("mode") == Mode.VIDEO_EXTENSION.value else spec.fps
+            number("fps", FPS, rate, "The speed of the finished film.")
+        with right:
+            number("guidance_scale", GUIDANCE_SCALE, spec.guidance_scale, "Higher: closer to the prompt.")
+            with st.container(horizontal=True, vertical_alignment="bottom"):
+                number("seed", SEED, "a new one", "The same seed makes the same film again.")
+                st.button(
+                    "Roll a seed",
+                    icon=":material/casino:",
+                    on_click=form.roll_the_dice,
+                    help="Draw a seed and keep it",
+                    key="dice",
+                )
+        models = {"auto": "Automatic"} | {s.id: s.title for s in studio().models()}
+        if form.get("model") not in models:
+            form.put("model", "auto")
+        st.selectbox("Model", list(models), format_func=models.get, key=form.key("model"), persist_state="session")
+        if form.get("mode") != Mode.TEXT_TO_VIDEO.value:
+            st.radio(
+                "An input of another shape",
+                list(FITS),
+                format_func=FITS.get,
+                key=form.key("fit"),
+                horizontal=True,
+                persist_state="session",
+            )
+
+
+def number(field: str, bounds: Bounds, default: object, words: str) -> None:
+    """A number that may stay empty: then the model's own default counts, shown as the placeholder."""
+    # Without bounds of its own: the page would keep a value outside of them to itself, and render with another one.
+    whole = isinstance(bounds.least, int)
+    st.number_input(
+        form.LABELS[field],
+        value=None,
+        step=1 if whole else 0.5,
+        key=form.key(field),
+        placeholder=f"{default:g}" if isinstance(default, int | float) else str(default),
+        help=f"{words} {bounds}.",
+        persist_state="session",
+    )
+
+
+def skyreels_controls(spec: ModelSpec) -> None:
+    """What only this model's kind has: story and windows, and for a real model the settings of its denoising."""
+    if spec.engine != "skyreels":
+        with st.expander("Story and windows"):
+            story(spec)
+            window_sizes(spec)
+        return
+    parts = "story, windows, blocks, arithmetic" if spec.diffusion_forcing else "shift, guidance, arithmetic"
+    family = "Wan" if spec.family == "wan" else "SkyReels"
+    with st.expander(f"{family} controls: {parts}"):
+        if spec.diffusion_forcing:
+            story(spec)
+            window_sizes(spec)
+        left, right = st.columns(2)
+        with left:
+            number("flow_shift", FLOW_SHIFT, spec.flow_shift, "Higher: more time on layout and motion.")
+        if not spec.diffusion_forcing:
+            arithmetic()
+            return
+        with right:
+            number("addnoise_condition", ADDNOISE, 0, "About 20 lets long films drift less.")
+        with st.expander("Blocks and arithmetic, rarely needed"):
+            blocks()
+            arithmetic()
+
+
+def story(spec: ModelSpec) -> None:
+    st.text_area(
+        "Story, a line for each further window",
+        key=form.key("storyboard"),
+        height=100,
+        placeholder="What happens next?",
+        help="The prompt is what the first window shows. Windows without a line go on with the last one.",
+        persist_state="session",
+    )
+    st.caption(story_words(spec))
+
+
+def story_words(spec: ModelSpec) -> str:
+    """How many lines the film has windows for."""
+    wish = form.wish(spec)
+    wish.get("skyreels", {}).pop("storyboard", None)  # too long a story has no plan
+    try:
+        windows = len(studio().plan(parse_request(wish)).windows)
+    except StudioError:
+        return "The plan says how many windows the film has."
+    if windows == 1:
+        return "The film has one window: the prompt tells all of it. A longer film or a smaller window makes more."
+    return f"The film has {windows} windows: the prompt and up to {windows - 1} line{'s' if windows > 2 else ''} here."
+
+
+def window_sizes(spec: ModelSpec) -> None:
+    """Menus of all that fits the blocks and one another, so that what the plan names as a way out can be chosen."""
+    options = SkyReelsOptions.model_construct(
+        ar_step=form.get("ar_step") or 0,
+        causal_attention=form.get("causal_attention"),
+        causal_block_size=form.get("causal_block_size"),
+    )
+    block = max(options.block, 1) if spec.engine == "skyreels" else 1
+    overlap = form.get("overlap_history") or (spec.overlap_history if block == 1 else pixel_frames(block))
+    window = form.get("base_num_frames") or spec.base_num_frames
+    whole = [pixel_frames(n) for n in range(block, latent_frames(spec.base_num_frames) + 1, block)]
+    left, right = st.columns(2)
+    with left:
+        frames(
+            "base_num_frames",
+            [n for n in whole if n >= WINDOW_FRAMES.least and n > overlap],
+            spec.base_num_frames,
+            "What the model sees at once. Smaller: less memory; motion may forget what came before.",
+        )
+    with right:
+        frames(
+            "overlap_history",
+            [n for n in whole if OVERLAP_FRAMES.least <= n <= min(OVERLAP_FRAMES.most, window - 4 * block)],
+            spec.overlap_history,
+            "What a window repeats of the one before. Larger: smoother joins, more work.",
+        )
+
+
+def frames(field: str, choices: list[int], default: int, words: str) -> None:
+    """A choice of frame counts; one that a film was made with stays a choice."""
+    st.selectbox(
+        form.LABELS[field],
+        sorted({*choices, form.get(field)} - {None}),
+        index=None,
+        placeholder=str(default),
+        key=form.key(field),
+        help=words,
+        persist_state="session",
+    )
+
+
+def blocks() -> None:
+    left, right = st.columns(2)
+    with left:
+        words = "Frames come in blocks, each this many steps behind the one before: steadier motion, more steps."
+        number("ar_step", AR_STEP, 0, words)
+    with right:
+        words = "Latent frames of four frames each that are made together."
+        number("causal_block_size", BLOCK, DEFAULT_BLOCK, words)
+    switch(
+        "causal_attention",
+        "For weights that were trained so; the released ones draw a worse picture.",
+    )
+
+
+def arithmetic() -> None:
+    switch(
+        "batch_guidance",
+        "Often a little faster; takes more memory. The same picture but for the last bits.",
+    )
+    words = "SkyReels V2 as its authors run it, or a film that the diffusers pipelines would make, bit for bit."
+    choice(ARITHMETIC, "fidelity", words)
+
+
+def switch(field: str, words: str) -> None:
+    st.toggle(form.LABELS[field], key=form.key(field), help=words, persist_state="session")
