@@ -6,6 +6,11 @@ If a studio already runs on the data folder, commands go to it; otherwise they d
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while libraries are read: an end at once, without a traceback
+
 import dataclasses
 import functools
 import inspect
@@ -26,13 +31,13 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from backend.core.config import Settings
-from backend.core.errors import InvalidRequest, StudioError, in_words
+from backend.core.errors import InvalidRequest, StudioBusy, StudioError, in_words
 from backend.core.planning import steps_in_words
 from backend.core.schema import Fit, Mode, Orientation, Preset, SkyReelsOptions, parse_request
 from backend.core.text import harmless
 from backend.jobs.room import is_disk_full
 from backend.studios import Studio, reach
-from backend.system.supervisor import RESTART, SUPERVISED, supervise
+from backend.system.supervisor import AGAIN, RESTART, SUPERVISED, supervise
 from backend.web.network import check_host
 
 DONE, FAILED, BAD_REQUEST, CANCELLED = 0, 1, 2, 130
@@ -244,7 +249,9 @@ def serve(host: str | None, port: int, lan: bool, browser: bool) -> None:
             fail(f"The studio cannot start ({error}) It tries again until there is room.", RESTART)
         if isinstance(error, OSError):
             raise
-        fail(str(error), FAILED)
+        # One that was open tries again when a command has taken the data folder meanwhile.
+        again = isinstance(error, StudioBusy) and os.environ.get(SUPERVISED) == AGAIN
+        fail(str(error), RESTART if again else FAILED)
 
 
 @app.command()
@@ -266,6 +273,8 @@ def generate(
         except KeyboardInterrupt:
             studio.act(job["id"], "cancel")
             job = wait_for_end(studio, job)
+        except StudioBusy as gone:
+            raise StudioBusy(gone.message, hint=f"start it again, and job {job['id']} goes on.") from gone
         if job["state"] == "succeeded" and out_file is not None:
             copy_film(studio, job["id"], out_file)
     if as_json:
@@ -341,6 +350,8 @@ def report_end(job: dict[str, Any], out_file: Path | None) -> None:
         )
     elif job["error"]:
         complain(job["error"]["message"])
+    else:
+        complain(f"Job {job['id']} is {job['state']}.")
 
 
 @app.command()
@@ -423,7 +434,8 @@ def _job_command(action: str, words: str) -> None:
     def command(job_id: str) -> None:
         with open_studio() as studio:
             job = studio.act(job_id, action)
-        say(f"{job['id']} {job['state']}")
+        ending = action == "cancel" and job["state"] != "cancelled"  # at its next step
+        say(f"{job['id']} {'is being cancelled' if ending else job['state']}")
 
 
 for _action, _words in {
@@ -672,6 +684,8 @@ def mend_data_folder() -> None:
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         app(prog_name=os.environ.get("STUDIO_COMMAND", "python -m backend.cli"))
     except KeyboardInterrupt:

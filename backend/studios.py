@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +12,12 @@ from typing import Any, Protocol
 from backend.core.config import Settings
 from backend.core.errors import StudioBusy
 from backend.core.schema import parse_request
+
+START_S = 5.0  # a studio that has taken the folder serves after about two
+SHARE = (
+    "a command may be rendering there: wait for it, or end it. Commands work side by side where a studio serves, and"
+    " --data names another folder."
+)
 
 
 class Studio(Protocol):
@@ -123,13 +130,18 @@ class LocalStudio:
 
 
 def reach(settings: Settings) -> Studio:
-    """The studio that runs on the data folder, else one of our own. Raises StudioBusy if it does not answer."""
-    try:
-        return LocalStudio(settings)
-    except StudioBusy as busy:
-        from backend.web.client import RemoteStudio, key, running_studio
+    """The studio that runs on the data folder, else one of our own. Raises StudioBusy if what holds it answers nobody,
+    also not after START_S.
+    """
+    until = time.monotonic() + START_S
+    while True:
+        try:
+            return LocalStudio(settings)
+        except StudioBusy as busy:
+            from backend.web.client import RemoteStudio, key, running_studio
 
-        url = running_studio(settings)
-        if url is None:
-            raise busy
-        return RemoteStudio(url, key(settings))
+            if url := running_studio(settings):
+                return RemoteStudio(url, key(settings))
+            if time.monotonic() >= until:
+                raise StudioBusy(busy.message, hint=SHARE) from busy
+        time.sleep(0.3)

@@ -1,6 +1,10 @@
 import errno
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -10,9 +14,11 @@ from backend import cli
 from backend.core.errors import StudioBusy, StudioError
 from backend.core.prompts import expand
 from backend.media.probe import probe
+from backend.system.supervisor import AGAIN, FIRST, RESTART, SUPERVISED
 from backend.web.client import RemoteStudio
 from tests.library.hub import Hub
 from tests.lora_files import write_lora
+from tests.studio import ROOT
 from tests.tiny_checkpoints import build_checkpoint
 
 SMALL = ["--resolution", "128x96", "--num-frames", "16", "--steps", "10", "--seed", "1"]
@@ -89,7 +95,7 @@ def test_a_file_that_is_called_like_a_setting_keeps_its_name(run, tmp_path):
 
 def test_a_studio_that_goes_away_before_the_film_is_copied_is_a_sentence(tmp_path):
     with pytest.raises(StudioBusy, match="does not answer"):
-        cli.copy_film(RemoteStudio("http://localhost:1"), "some-id", tmp_path / "film.mp4")
+        cli.copy_film(RemoteStudio("http://localhost:1"), "0" * 20, tmp_path / "film.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -237,10 +243,74 @@ def test_doctor_checks_this_machine(run):
     assert code in (0, 1)
 
 
-def test_a_busy_folder_without_a_studio_to_ask_is_one_sentence(run, generator):
+def test_a_busy_folder_without_a_studio_to_ask_is_one_sentence(run, generator, monkeypatch):
+    monkeypatch.setattr("backend.studios.START_S", 0.0)
     code, _, err = run("jobs", "list")
     assert code == 1
     assert "already uses the data folder" in err
+    assert "a command may be rendering there" in err
+
+
+class Elsewhere:
+    """A studio that runs, and a job of it that ends in `state`, or is lost sight of."""
+
+    def __init__(self, state: str) -> None:
+        self.state = state
+
+    def queue_paused(self):
+        return False
+
+    def submit(self, wish):
+        return {"id": "0" * 20, "state": "queued", "progress": None, "error": None}
+
+    def job(self, job_id):
+        if self.state == "gone":
+            raise StudioBusy("The studio does not answer;", hint="start it again.")
+        return self.submit({}) | {"state": self.state}
+
+    def act(self, job_id, action):
+        return self.submit({}) | {"state": "running"}
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("state", "exit_code", "words"),
+    [
+        ("gone", 1, f"does not answer; start it again, and job {'0' * 20} goes on."),
+        ("cancelled", 130, f"Job {'0' * 20} is cancelled."),
+        ("quarantined", 1, f"Job {'0' * 20} is quarantined."),
+    ],
+)
+def test_how_a_film_ended_that_another_studio_makes_is_said(run, monkeypatch, state, exit_code, words):
+    monkeypatch.setattr(cli, "reach", lambda settings: Elsewhere(state))
+    code, _, err = run("generate", "--prompt", "x")
+    assert (code, words in err) == (exit_code, True), err
+
+
+def test_a_cancellation_that_takes_a_step_is_told_as_such(run, monkeypatch):
+    monkeypatch.setattr(cli, "reach", lambda settings: Elsewhere("running"))
+    assert run("jobs", "cancel", "0" * 20)[1] == f"{'0' * 20} is being cancelled\n"
+
+
+@pytest.mark.parametrize(("life", "exit_code"), [(FIRST, 1), (AGAIN, RESTART)])
+def test_a_studio_that_was_open_tries_again_when_a_command_has_its_folder(run, monkeypatch, life, exit_code):
+    def busy(*_, **__):
+        raise StudioBusy("Another studio already uses the data folder;")
+
+    monkeypatch.setattr("backend.web.run.run_server", busy)
+    monkeypatch.setenv(SUPERVISED, life)
+    code, _, err = run("--no-browser")
+    assert (code, err) == (exit_code, "Another studio already uses the data folder;\n")
+
+
+def test_ctrl_c_while_libraries_are_read_leaves_no_traceback(tmp_path):
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    environ = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    command = [sys.executable, "-m", "backend.cli", "jobs", "list"]
+    done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, timeout=100)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
 
 
 def test_commands_go_to_the_studio_that_runs(run, generator, settings, tmp_path, monkeypatch):

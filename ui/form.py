@@ -102,6 +102,9 @@ def prepare() -> None:
     waiting: dict[str, Any] | None = st.session_state.pop("form_to_restore", None)
     for field, value in (waiting or {}).items():
         put(field, value)
+    if waiting and "storyboard" in waiting:  # a whole film
+        st.session_state.pop("longest", None)
+        st.session_state["story_open"] = bool(waiting["storyboard"])
     for field, value in (DEFAULTS | SKYREELS).items():
         st.session_state.setdefault(key(field), value)
 
@@ -121,9 +124,17 @@ def story() -> list[str]:
 
 
 def longest(spec: ModelSpec) -> int:
-    """Frames that can be asked for: as many again for each line of a story, and what an earlier film took over has."""
+    """Frames at which the slider ends: as many again for each line of a story, or what a film taken over has. The end
+    stays while the story does; a slider with another one is a new one, which is told its value.
+    """
     lines = story() if "storyboard" in controls_of(spec) else []
-    return max(int(min(PAGE_FRAMES.most * (1 + len(lines)), NUM_FRAMES.most)), get("num_frames"))
+    most, frames = int(min(PAGE_FRAMES.most * (1 + len(lines)), NUM_FRAMES.most)), get("num_frames")
+    known, end = st.session_state.get("longest", (0, 0))
+    if most != known or frames > end:
+        end = max(most, frames)
+        st.session_state["longest"] = (most, end)
+        put("num_frames", frames)
+    return end
 
 
 def wish(spec: ModelSpec) -> dict[str, Any]:

@@ -207,14 +207,10 @@ def take_example() -> None:
 
 
 def length(spec: ModelSpec) -> None:
-    most = form.longest(spec)
-    if st.session_state.get("longest") != most:  # a slider of another range forgets what it was set to
-        form.put("num_frames", form.get("num_frames"))
-        st.session_state["longest"] = most
     st.slider(
         "Length",
         int(NUM_FRAMES.least),
-        most,
+        form.longest(spec),
         key=form.key("num_frames"),
         format="%d frames",
         persist_state="session",
@@ -322,14 +318,15 @@ def number(field: str, bounds: Bounds, default: object, words: str) -> None:
 
 def skyreels_controls(spec: ModelSpec) -> None:
     """What only this model's kind has: story and windows, and for a real model the settings of its denoising."""
+    opened = st.session_state.get("story_open", False)  # a story that came with a film is seen
     if spec.engine != "skyreels":
-        with st.expander("Story and windows"):
+        with st.expander("Story and windows", expanded=opened):
             story(spec)
             window_sizes(spec)
         return
     parts = "story, windows, blocks, arithmetic" if spec.diffusion_forcing else "shift, guidance, arithmetic"
     family = "Wan" if spec.family == "wan" else "SkyReels"
-    with st.expander(f"{family} controls: {parts}"):
+    with st.expander(f"{family} controls: {parts}", expanded=opened and spec.diffusion_forcing):
         if spec.diffusion_forcing:
             story(spec)
             window_sizes(spec)

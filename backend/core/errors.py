@@ -83,6 +83,10 @@ class NotFound(StudioError):
     status = 404
 
 
+def no_such_job(job_id: str) -> NotFound:
+    return NotFound(f"There is no job {job_id[:40]!r};", hint="`jobs list` shows those there are.")
+
+
 class Conflict(StudioError):
     code = "conflict"
     status = 409

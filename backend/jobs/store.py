@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from backend.core.errors import Conflict, NotEnoughSpace, NotFound, QueueFull, StudioBusy, StudioError
+from backend.core.errors import Conflict, NotEnoughSpace, NotFound, QueueFull, StudioBusy, StudioError, no_such_job
 from backend.core.ids import is_id, new_id
 from backend.core.planning import Plan, Progress, Stage
 from backend.core.schema import GenerationRequest
@@ -424,7 +424,7 @@ class Store:
     def get(self, job_id: str) -> Job:
         row = self._one("SELECT * FROM jobs WHERE id = ?", job_id)
         if row is None:
-            raise NotFound(f"There is no job {job_id[:40]!r};", hint="`jobs list` shows those there are.")
+            raise no_such_job(job_id)
         return _job(row)
 
     def find(self, wanted: Filter = Filter(), *, limit: int = 50, offset: int = 0) -> list[Job]:

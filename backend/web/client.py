@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from urllib.parse import quote
 import httpx
 
 from backend.core.config import Settings
-from backend.core.errors import StudioBusy, StudioError
+from backend.core.errors import StudioBusy, StudioError, no_such_job
+from backend.core.ids import is_id
 from backend.web.network import read_token
 
 UPLOAD_TIMEOUT_S = 600.0
 WRITER_TIMEOUT_S = 300.0
+RESTART_S = 60.0  # a studio that ended starts again by itself; what only looks waits for it
 
 
 def running_studio(settings: Settings) -> str | None:
@@ -31,6 +34,13 @@ def key(settings: Settings) -> dict[str, str]:
     """The header that opens a studio which asks for a token."""
     token = read_token(settings.token)
     return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _of_job(job_id: str) -> str:
+    """The path of a job; what is no id must not become part of one."""
+    if not is_id(job_id):
+        raise no_such_job(job_id)
+    return f"/jobs/{job_id}"
 
 
 class RemoteStudio:
@@ -61,13 +71,13 @@ class RemoteStudio:
         return self._call("POST", "/jobs", json=dict(wish))
 
     def job(self, job_id: str) -> dict[str, Any]:
-        return self._call("GET", f"/jobs/{job_id}")
+        return self._call("GET", _of_job(job_id))
 
     def jobs(self, states: list[str], limit: int) -> list[dict[str, Any]]:
         return list(self._call("GET", "/jobs", params={"state": states, "limit": limit})["jobs"])
 
     def act(self, job_id: str, action: str) -> dict[str, Any]:
-        return self._call("POST", f"/jobs/{job_id}/{action}")
+        return self._call("POST", f"{_of_job(job_id)}/{action}")
 
     def models(self, all: bool = False) -> list[dict[str, Any]]:
         return list(self._call("GET", "/models", params={"all": all})["models"])
@@ -108,7 +118,7 @@ class RemoteStudio:
 
     def save_video(self, job_id: str, to: Path) -> None:
         try:
-            with self._http.stream("GET", f"/jobs/{job_id}/video") as answer, to.open("wb") as file:
+            with self._http.stream("GET", f"{_of_job(job_id)}/video") as answer, to.open("wb") as file:
                 answer.raise_for_status()
                 for chunk in answer.iter_bytes(2**20):
                     file.write(chunk)
@@ -119,10 +129,15 @@ class RemoteStudio:
         return StudioBusy(f"The studio at {self.url} does not answer ({error});", hint="start it again.")
 
     def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
-        try:
-            answer = self._http.request(method, path, **arguments)
-        except httpx.HTTPError as error:
-            raise self._no_answer(error) from None
+        until = time.monotonic() + (RESTART_S if method == "GET" else 0.0)
+        while True:
+            try:
+                answer = self._http.request(method, path, **arguments)
+                break
+            except httpx.HTTPError as error:
+                if time.monotonic() >= until:
+                    raise self._no_answer(error) from None
+                time.sleep(0.5)
         body: dict[str, Any] = answer.json()
         if answer.is_success:
             return body

@@ -379,7 +379,27 @@ def test_the_length_that_the_plan_names_for_a_story_can_be_chosen(forcing):
     widget(forcing, "storyboard").set_value("").run()
     assert (length().value, length().max) == (258, 258)
     length().set_value(200).run()
+    assert (length().value, length().max) == (200, 258)  # the same slider, under the finger or the arrow key
+    widget(forcing, "storyboard").set_value("noon").run()
+    widget(forcing, "storyboard").set_value("").run()
     assert (length().value, length().max) == (200, 200)
+
+
+def test_a_film_that_is_taken_over_brings_its_length_and_shows_its_story(forcing):
+    def drawer():
+        return next(one for one in forcing.expander if one.label.startswith("SkyReels controls"))
+
+    def take_over(**film):
+        forcing.session_state["form_to_restore"] = {"storyboard": ""} | film
+        return forcing.run().slider(key="form_num_frames")
+
+    assert not drawer().proto.expanded
+    length = take_over(num_frames=300, storyboard="noon")
+    assert (length.value, length.max) == (300, 300)
+    assert drawer().proto.expanded
+    length = take_over(num_frames=100)
+    assert (length.value, length.max) == (100, 128)
+    assert not drawer().proto.expanded
 
 
 def test_an_extension_leaves_the_story_behind(generator, a_request, monkeypatch):
