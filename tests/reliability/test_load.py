@@ -53,7 +53,7 @@ def test_five_hundred_submits_at_once(held, generator):
     submits = [seconds for _, seconds, _ in answers]
     print(f"slowest answer {max(submits):.2f} s, slowest list meanwhile {max(pages):.2f} s")
     assert nearly_all(submits) < within(5)
-    assert nearly_all(pages) < within(1)
+    assert nearly_all(pages) < within(5)
 
 
 def test_a_hundred_with_one_key_are_one_job(held, generator):
