@@ -84,6 +84,7 @@ class NotFound(StudioError):
 
 
 def no_such_job(job_id: str) -> NotFound:
+    """For an id that is of no job here, or no id at all."""
     return NotFound(f"There is no job {job_id[:40]!r};", hint="`jobs list` shows those there are.")
 
 

@@ -38,6 +38,17 @@ def test_the_fastest_is_chosen_and_what_fails_is_left_out(clock):
     assert choose({"native": broken, "other": broken}, *SIZE, CPU) == "native"
 
 
+def test_where_one_fails_that_had_worked_the_stock_kernel_is_chosen(clock):
+    calls = []
+
+    def fails_later(query, key, value):
+        calls.append(1)
+        return broken(query, key, value) if len(calls) > 1 else kernel("native")(query, key, value)
+
+    slow = clock.taking(0.02, kernel("native"))
+    assert choose({"native": slow, "other": fails_later}, *SIZE, CPU) == "native"
+
+
 def test_what_is_less_exact_than_the_stock_kernel_is_for_lossy_presets(clock):
     slow, quick = clock.taking(0.02, kernel("native")), clock.taking(0.01, wrong)
     assert choose({"native": slow, "wrong": quick}, *SIZE, CPU) == "native"
