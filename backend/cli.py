@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
 from rich.console import Console
@@ -31,16 +31,18 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from backend.core.config import Settings
-from backend.core.errors import InvalidRequest, StudioBusy, StudioError, in_words
+from backend.core.errors import FolderTaken, InvalidRequest, NoAnswer, StudioError, in_words
 from backend.core.planning import steps_in_words
 from backend.core.schema import Fit, Mode, Orientation, Preset, SkyReelsOptions, parse_request
 from backend.core.text import harmless
 from backend.jobs.room import is_disk_full
 from backend.studios import Studio, reach
-from backend.system.supervisor import AGAIN, RESTART, SUPERVISED, supervise
+from backend.system.supervisor import AGAIN, LONGEST_WAIT_S, RESTART, SUPERVISED, supervise
 from backend.web.network import check_host
 
+T = TypeVar("T")
 DONE, FAILED, BAD_REQUEST, CANCELLED = 0, 1, 2, 130
+RESTART_S = LONGEST_WAIT_S + 30.0  # for which a studio that starts again may be away
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 jobs_app = typer.Typer(help="Look after jobs: list, show, cancel, pause, resume, retry.", rich_markup_mode=None)
@@ -249,9 +251,15 @@ def serve(host: str | None, port: int, lan: bool, browser: bool) -> None:
             fail(f"The studio cannot start ({error}) It tries again until there is room.", RESTART)
         if isinstance(error, OSError):
             raise
-        # One that was open tries again when a command has taken the data folder meanwhile.
-        again = isinstance(error, StudioBusy) and os.environ.get(SUPERVISED) == AGAIN
-        fail(str(error), RESTART if again else FAILED)
+        fail(str(error), RESTART if held_by_a_command(error) else FAILED)
+
+
+def held_by_a_command(error: StudioError) -> bool:
+    """Whether a command took the data folder while this studio was about to start again."""
+    from backend.web.client import running_studio
+
+    again = isinstance(error, FolderTaken) and os.environ.get(SUPERVISED) == AGAIN
+    return again and running_studio(Settings.from_env()) is None
 
 
 @app.command()
@@ -270,11 +278,9 @@ def generate(
         job = studio.submit(send_files(studio, wish))
         try:
             job = follow(studio, job)
-        except KeyboardInterrupt:
-            studio.act(job["id"], "cancel")
-            job = wait_for_end(studio, job)
-        except StudioBusy as gone:
-            raise StudioBusy(gone.message, hint=f"start it again, and job {job['id']} goes on.") from gone
+        except NoAnswer as gone:
+            way_out = f"start it again, and job {job['id']} goes on; `jobs cancel {job['id']}` ends it."
+            raise NoAnswer(gone.message, hint=way_out) from gone
         if job["state"] == "succeeded" and out_file is not None:
             copy_film(studio, job["id"], out_file)
     if as_json:
@@ -295,20 +301,41 @@ def can_write(file: Path) -> bool:
 
 def copy_film(studio: Studio, job_id: str, to: Path) -> None:
     """Put the film there whole, or not at all."""
-    part = to.with_name(f"{to.name}.part")
+    part, film = to.with_name(f"{to.name}.part"), f"the film is outputs/{job_id}/video.mp4."
     try:
-        studio.save_video(job_id, part)
+        patiently(lambda: studio.save_video(job_id, part))
         part.replace(to)
     except OSError as error:
-        raise StudioError(
-            f"--out {to} cannot be written ({error.strerror or error});",
-            hint=f"the film is outputs/{job_id}/video.mp4.",
-        ) from error
+        raise StudioError(f"--out {to} cannot be written ({error.strerror or error});", hint=film) from error
+    except NoAnswer as gone:
+        raise NoAnswer(gone.message, hint=film) from gone
     finally:
         part.unlink(missing_ok=True)
 
 
+def patiently(ask: Callable[[], T], away: Callable[[], None] = lambda: None) -> T:
+    """What `ask` gives, also of a studio that is away because it starts again; `away` is called meanwhile."""
+    until = time.monotonic() + RESTART_S
+    while True:
+        try:
+            return ask()
+        except NoAnswer:
+            if time.monotonic() >= until:
+                raise
+        away()
+        time.sleep(0.5)
+
+
 def follow(studio: Studio, job: dict[str, Any]) -> dict[str, Any]:
+    """The job when it has ended, shown until then; Ctrl-C cancels it."""
+    try:
+        return show(studio, job)
+    except KeyboardInterrupt:
+        studio.act(job["id"], "cancel")
+        return wait_for_end(studio, job)
+
+
+def show(studio: Studio, job: dict[str, Any]) -> dict[str, Any]:
     """Show a progress bar on stderr until the job has ended."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
@@ -319,7 +346,8 @@ def follow(studio: Studio, job: dict[str, Any]) -> dict[str, Any]:
             at = job["progress"]
             bar.update(line, completed=at["fraction"] if at else 0.0, description=describe(job))
             time.sleep(0.2)
-            job = studio.job(job["id"])
+            away = functools.partial(bar.update, line, description="waiting for the studio")
+            job = patiently(functools.partial(studio.job, job["id"]), away)
         bar.update(line, completed=1.0 if job["state"] == "succeeded" else None, description=job["state"])
     return job
 
@@ -434,7 +462,7 @@ def _job_command(action: str, words: str) -> None:
     def command(job_id: str) -> None:
         with open_studio() as studio:
             job = studio.act(job_id, action)
-        ending = action == "cancel" and job["state"] != "cancelled"  # at its next step
+        ending = action == "cancel" and job["state"] in ("running", "paused")  # until its next step
         say(f"{job['id']} {'is being cancelled' if ending else job['state']}")
 
 

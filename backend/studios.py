@@ -10,14 +10,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from backend.core.config import Settings
-from backend.core.errors import StudioBusy
+from backend.core.errors import FolderTaken
 from backend.core.schema import parse_request
 
 START_S = 5.0  # a studio that has taken the folder serves after about two
-SHARE = (
-    "a command may be rendering there: wait for it, or end it. Commands work side by side where a studio serves, and"
-    " --data names another folder."
-)
 
 
 class Studio(Protocol):
@@ -130,18 +126,18 @@ class LocalStudio:
 
 
 def reach(settings: Settings) -> Studio:
-    """The studio that runs on the data folder, else one of our own. Raises StudioBusy if what holds it answers nobody,
-    also not after START_S.
+    """The studio that runs on the data folder, else one of our own; who has the folder may need START_S to answer.
+    Raises FolderTaken if it does not.
     """
     until = time.monotonic() + START_S
     while True:
         try:
             return LocalStudio(settings)
-        except StudioBusy as busy:
+        except FolderTaken:
             from backend.web.client import RemoteStudio, key, running_studio
 
             if url := running_studio(settings):
                 return RemoteStudio(url, key(settings))
             if time.monotonic() >= until:
-                raise StudioBusy(busy.message, hint=SHARE) from busy
+                raise
         time.sleep(0.3)

@@ -29,12 +29,12 @@ from backend.core.config import GIB, ROOT, Settings
 from backend.core.errors import (
     Conflict,
     DeviceLost,
+    FolderTaken,
     InvalidRequest,
     JobCancelled,
     ModelUnavailable,
     NoDevice,
     NotFound,
-    StudioBusy,
     StudioError,
 )
 from backend.core.planning import Machine, Plan, PlannedLora, choose_model, make_plan
@@ -96,9 +96,9 @@ class VideoGenerator:
             self._lock_file.acquire(timeout=0)
             self._lock_inode = settings.lock.stat().st_ino
         except Timeout:
-            raise StudioBusy(
-                f"Another studio already uses the data folder {settings.data.name!r};",
-                hint="use that one, stop it, or give this one its own folder with --data.",
+            raise FolderTaken(
+                f"Another studio already uses the data folder {settings.data.name!r}, or a command that renders;",
+                hint="use that one, wait for it or stop it, or name another folder with --data.",
             ) from None
         except OSError as error:  # a full disk too, which `is_disk_full` finds in the chain
             way_out = "it must be a file that this user may write; remove what is there."

@@ -24,10 +24,11 @@ def within(seconds: float) -> float:
 
 
 def nearly_all(seconds: Collection[float]) -> float:
-    """What all but one of twenty took at most, and all but one of fewer: a moment in which the machine stood still says
-    nothing of the studio.
+    """What all but one of twenty took at most: a moment in which the machine stood still says nothing of the studio. Of
+    less than ten all.
     """
-    return sorted(seconds)[-1 - math.ceil(len(seconds) / 20)]
+    left_out = math.ceil(len(seconds) / 20) if len(seconds) >= 10 else 0
+    return max(sorted(seconds)[: len(seconds) - left_out], default=0.0)
 
 
 def _work() -> None:

@@ -1,4 +1,5 @@
 import errno
+import functools
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from backend import cli
-from backend.core.errors import StudioBusy, StudioError
+from backend.core.errors import FolderTaken, NoAnswer, StudioBusy, StudioError
 from backend.core.prompts import expand
 from backend.media.probe import probe
 from backend.system.supervisor import AGAIN, FIRST, RESTART, SUPERVISED
@@ -93,8 +94,9 @@ def test_a_file_that_is_called_like_a_setting_keeps_its_name(run, tmp_path):
     assert err.startswith("seed=5.png ")
 
 
-def test_a_studio_that_goes_away_before_the_film_is_copied_is_a_sentence(tmp_path):
-    with pytest.raises(StudioBusy, match="does not answer"):
+def test_a_studio_that_goes_away_before_the_film_is_copied_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "RESTART_S", 0.0)
+    with pytest.raises(NoAnswer, match=r"does not answer .*; the film is outputs/0+/video\.mp4"):
         cli.copy_film(RemoteStudio("http://localhost:1"), "0" * 20, tmp_path / "film.mp4")
     assert list(tmp_path.iterdir()) == []
 
@@ -181,7 +183,7 @@ def test_ctrl_c_cancels_the_job_and_exits_130(run, monkeypatch):
     def interrupted(studio, job):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "follow", interrupted)
+    monkeypatch.setattr(cli, "show", interrupted)
     code, out, _ = run("generate", "--prompt", "x", *SMALL, "--json")
     assert code == 130
     assert json.loads(out.splitlines()[-1])["state"] == "cancelled"
@@ -243,12 +245,26 @@ def test_doctor_checks_this_machine(run):
     assert code in (0, 1)
 
 
+def test_who_follows_a_film_waits_for_a_studio_that_starts_again(monkeypatch):
+    said, away = [], [1, 1, 1]
+
+    def ask():
+        if away:
+            away.pop()
+            raise NoAnswer("The studio does not answer;")
+        return "the film"
+
+    monkeypatch.setattr(cli.time, "sleep", said.append)
+    assert cli.patiently(ask, lambda: said.append("waiting")) == "the film"
+    assert said == ["waiting", 0.5] * 3
+
+
 def test_a_busy_folder_without_a_studio_to_ask_is_one_sentence(run, generator, monkeypatch):
     monkeypatch.setattr("backend.studios.START_S", 0.0)
     code, _, err = run("jobs", "list")
     assert code == 1
     assert "already uses the data folder" in err
-    assert "a command may be rendering there" in err
+    assert "or a command that renders" in err
 
 
 class Elsewhere:
@@ -265,10 +281,14 @@ class Elsewhere:
 
     def job(self, job_id):
         if self.state == "gone":
-            raise StudioBusy("The studio does not answer;", hint="start it again.")
+            raise NoAnswer("The studio does not answer;", hint="start it again.")
+        if self.state == "interrupted":
+            raise KeyboardInterrupt
         return self.submit({}) | {"state": self.state}
 
     def act(self, job_id, action):
+        if self.state == "interrupted":
+            raise NoAnswer("The studio does not answer;", hint="start it again.")
         return self.submit({}) | {"state": "running"}
 
     def close(self):
@@ -278,13 +298,15 @@ class Elsewhere:
 @pytest.mark.parametrize(
     ("state", "exit_code", "words"),
     [
-        ("gone", 1, f"does not answer; start it again, and job {'0' * 20} goes on."),
+        ("gone", 1, f"does not answer; start it again, and job {'0' * 20} goes on; `jobs cancel"),
+        ("interrupted", 1, f"does not answer; start it again, and job {'0' * 20} goes on; `jobs cancel"),
         ("cancelled", 130, f"Job {'0' * 20} is cancelled."),
         ("quarantined", 1, f"Job {'0' * 20} is quarantined."),
     ],
 )
 def test_how_a_film_ended_that_another_studio_makes_is_said(run, monkeypatch, state, exit_code, words):
     monkeypatch.setattr(cli, "reach", lambda settings: Elsewhere(state))
+    monkeypatch.setattr(cli, "RESTART_S", 0.0)
     code, _, err = run("generate", "--prompt", "x")
     assert (code, words in err) == (exit_code, True), err
 
@@ -294,22 +316,32 @@ def test_a_cancellation_that_takes_a_step_is_told_as_such(run, monkeypatch):
     assert run("jobs", "cancel", "0" * 20)[1] == f"{'0' * 20} is being cancelled\n"
 
 
-@pytest.mark.parametrize(("life", "exit_code"), [(FIRST, 1), (AGAIN, RESTART)])
-def test_a_studio_that_was_open_tries_again_when_a_command_has_its_folder(run, monkeypatch, life, exit_code):
+@pytest.mark.parametrize(
+    ("life", "error", "serving", "exit_code"),
+    [
+        (FIRST, FolderTaken, None, 1),
+        (AGAIN, FolderTaken, None, RESTART),
+        (AGAIN, FolderTaken, "http://localhost:1", 1),
+        (AGAIN, StudioBusy, None, 1),  # its port
+    ],
+)
+def test_a_studio_tries_again_when_a_command_has_its_folder(run, monkeypatch, life, error, serving, exit_code):
     def busy(*_, **__):
-        raise StudioBusy("Another studio already uses the data folder;")
+        raise error("It is in other hands;")
 
     monkeypatch.setattr("backend.web.run.run_server", busy)
+    monkeypatch.setattr("backend.web.client.running_studio", lambda settings: serving)
     monkeypatch.setenv(SUPERVISED, life)
     code, _, err = run("--no-browser")
-    assert (code, err) == (exit_code, "Another studio already uses the data folder;\n")
+    assert (code, err) == (exit_code, "It is in other hands;\n")
 
 
 def test_ctrl_c_while_libraries_are_read_leaves_no_traceback(tmp_path):
     (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     environ = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
     command = [sys.executable, "-m", "backend.cli", "jobs", "list"]
-    done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, timeout=100)
+    heeds_it = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # in the background of a shell, too
+    done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, timeout=100, preexec_fn=heeds_it)
     assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
 
 

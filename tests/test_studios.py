@@ -1,10 +1,10 @@
-"""What a command does with a studio that starts, starts again or is not there."""
+"""What a command does with a studio that starts, refuses or is not there."""
 
 import httpx
 import pytest
 
 from backend import studios
-from backend.core.errors import NotFound, StudioBusy
+from backend.core.errors import FolderTaken, NoAnswer, NotFound, StudioError
 from backend.studios import LocalStudio, reach
 from backend.web import client
 from backend.web.client import RemoteStudio
@@ -27,59 +27,52 @@ def clock(monkeypatch):
             self.naps.append(seconds)
 
     clock = Clock()
-    monkeypatch.setattr(client, "time", clock)
     monkeypatch.setattr(studios, "time", clock)
     return clock
 
 
-class Away(RemoteStudio):
-    """A studio that answers nobody `times` times, then everybody."""
+class Answering(RemoteStudio):
+    """A studio that says `answer` to everybody, or nothing."""
 
-    def __init__(self, times: int) -> None:
+    def __init__(self, answer: httpx.Response | None) -> None:
         super().__init__("http://localhost:1")
         self.asked: list[str] = []
 
-        def answer(request: httpx.Request) -> httpx.Response:
+        def say(request: httpx.Request) -> httpx.Response:
             self.asked.append(request.url.path)
-            if len(self.asked) <= times:
+            if answer is None:
                 raise httpx.ConnectError("nobody there")
-            return httpx.Response(200, json={"id": JOB})
+            return answer
 
-        self._http = httpx.Client(base_url=f"{self.url}/api/v1", transport=httpx.MockTransport(answer))
-
-
-def test_who_only_looks_waits_for_a_studio_that_starts_again(clock):
-    away = Away(times=9)
-    assert away.job(JOB) == {"id": JOB}
-    assert len(away.asked) == 10
-    assert len(clock.naps) == 9
+        self._http = httpx.Client(base_url=f"{self.url}/api/v1", transport=httpx.MockTransport(say))
 
 
-def test_a_studio_that_stays_away_is_said_after_a_minute(clock):
-    with pytest.raises(StudioBusy, match="does not answer"):
-        Away(times=10_000).job(JOB)
-    assert 55 < sum(clock.naps) < 65
+def test_a_studio_that_is_not_there_is_said(tmp_path):
+    for ask in (lambda: Answering(None).job(JOB), lambda: Answering(None).save_video(JOB, tmp_path / "film.mp4")):
+        with pytest.raises(NoAnswer, match=r"localhost:1 does not answer \(nobody there\); start it"):
+            ask()
 
 
-def test_what_changes_something_is_asked_once(clock):
-    away = Away(times=1)
-    with pytest.raises(StudioBusy, match="does not answer"):
-        away.act(JOB, "cancel")
-    assert (away.asked, clock.naps) == ([f"/api/v1/jobs/{JOB}/cancel"], [])
+def test_what_it_refuses_is_said_in_its_words(tmp_path):
+    refusal = {"error": {"code": "not_found", "message": "The film is gone;", "field": None}}
+    for ask in (lambda studio: studio.job(JOB), lambda studio: studio.save_video(JOB, tmp_path / "film.mp4")):
+        with pytest.raises(StudioError, match=r"^The film is gone;$") as refused:
+            ask(Answering(httpx.Response(404, json=refusal)))
+        assert (refused.value.status, refused.value.code) == (404, "not_found")
 
 
 @pytest.mark.parametrize("name", ["../queue", "", "a?b", "..", "a/b", JOB + "/"])
 def test_what_is_no_job_becomes_part_of_no_address(name):
-    away = Away(times=0)
-    for ask in (away.job, lambda name: away.act(name, "pause"), lambda name: away.save_video(name, None)):
+    studio = Answering(None)
+    for ask in (studio.job, lambda name: studio.act(name, "pause"), lambda name: studio.save_video(name, None)):
         with pytest.raises(NotFound, match="There is no job"):
             ask(name)
-    assert away.asked == []
+    assert studio.asked == []
 
 
 def test_a_folder_that_a_command_holds_is_waited_for_a_moment(settings, clock, monkeypatch):
     holding = LocalStudio(settings)
-    with pytest.raises(StudioBusy, match=r"already uses the data folder .* a command may be rendering there"):
+    with pytest.raises(FolderTaken, match=r"already uses the data folder .*, or a command that renders;"):
         reach(settings)
     assert 4 < sum(clock.naps) < 6
     nap = clock.sleep

@@ -6,7 +6,9 @@ StudioError
 ├── NotFound           404
 ├── Conflict           409  the job's state does not allow it
 ├── QueueFull          429
-├── StudioBusy         503  another process owns the data folder
+├── StudioBusy         503  what is needed is in other hands
+│   ├── FolderTaken         another process owns the data folder
+│   └── NoAnswer            the studio that runs does not answer
 ├── NotEnoughSpace     507
 └── RenderFailed       500  the engine gave up
     ├── SnapshotRefused     what an earlier attempt left is of another render: begin anew
@@ -101,6 +103,14 @@ class QueueFull(StudioError):
 class StudioBusy(StudioError):
     code = "studio_busy"
     status = 503
+
+
+class FolderTaken(StudioBusy):
+    pass
+
+
+class NoAnswer(StudioBusy):
+    pass
 
 
 class NotEnoughSpace(StudioError):

@@ -41,8 +41,9 @@ def candidates(preset: Preset) -> dict[str, Kernel]:
 
 
 def choose(kernels: Mapping[str, Kernel], tokens: int, heads: int, head_dim: int, device: torch.device) -> str:
-    """The name of the fastest kernel that works here. The first of `kernels` is the stock one; without a quantised
-    kernel among them, one whose error against float32 is more than AS_EXACT of its is no choice.
+    """The name of the fastest kernel that works here. The first of `kernels` is the stock one, which is chosen where
+    one fails while they are timed; without a quantised kernel among them, one whose error against float32 is more than
+    AS_EXACT of its is no choice.
     """
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     random = torch.Generator().manual_seed(0)

@@ -13,6 +13,10 @@ from backend.jobs.engine import Report
 from backend.jobs.job import Job
 
 
+def _now() -> float:
+    return time.monotonic()
+
+
 @dataclass(slots=True)
 class Render:
     """Times are those of the monotonic clock, in seconds."""
@@ -25,13 +29,13 @@ class Render:
     # What it said last.
     holding: bool = False  # stands still because it is paused, or is over
     held_at: float = 0.0
-    heard: float = field(default_factory=time.monotonic)
+    heard: float = field(default_factory=_now)
     stage: Stage = Stage.LOADING
     step: tuple[int, int] = (0, 0)  # window and step
-    step_began: float = field(default_factory=time.monotonic)
+    step_began: float = field(default_factory=_now)
     step_s: deque[float] = field(default_factory=lambda: deque(maxlen=32))
     # How far it is.
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=_now)
     paused_s: float = 0.0
     parts: dict[Stage, float] = field(default_factory=dict)  # how much of each stage is done
     taken_up: float = 0.0  # of the whole job, done by an earlier attempt

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,12 @@ from urllib.parse import quote
 import httpx
 
 from backend.core.config import Settings
-from backend.core.errors import StudioBusy, StudioError, no_such_job
+from backend.core.errors import NoAnswer, StudioError, no_such_job
 from backend.core.ids import is_id
 from backend.web.network import read_token
 
 UPLOAD_TIMEOUT_S = 600.0
 WRITER_TIMEOUT_S = 300.0
-RESTART_S = 60.0  # a studio that ended starts again by itself; what only looks waits for it
 
 
 def running_studio(settings: Settings) -> str | None:
@@ -44,7 +42,9 @@ def _of_job(job_id: str) -> str:
 
 
 class RemoteStudio:
-    """The calls that the command line needs, as JSON, against a running studio. Raises StudioError with its words."""
+    """The calls that the command line needs, as JSON, against a running studio. Raises StudioError with its words, or
+    NoAnswer.
+    """
 
     def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
         self.url = url
@@ -119,29 +119,31 @@ class RemoteStudio:
     def save_video(self, job_id: str, to: Path) -> None:
         try:
             with self._http.stream("GET", f"{_of_job(job_id)}/video") as answer, to.open("wb") as file:
-                answer.raise_for_status()
+                if not answer.is_success:
+                    answer.read()
+                    raise _refusal(answer)
                 for chunk in answer.iter_bytes(2**20):
                     file.write(chunk)
         except httpx.HTTPError as error:
             raise self._no_answer(error) from None
 
-    def _no_answer(self, error: httpx.HTTPError) -> StudioBusy:
-        return StudioBusy(f"The studio at {self.url} does not answer ({error});", hint="start it again.")
+    def _no_answer(self, error: httpx.HTTPError) -> NoAnswer:
+        return NoAnswer(f"The studio at {self.url} does not answer ({error});", hint="start it again.")
 
     def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
-        until = time.monotonic() + (RESTART_S if method == "GET" else 0.0)
-        while True:
-            try:
-                answer = self._http.request(method, path, **arguments)
-                break
-            except httpx.HTTPError as error:
-                if time.monotonic() >= until:
-                    raise self._no_answer(error) from None
-                time.sleep(0.5)
+        try:
+            answer = self._http.request(method, path, **arguments)
+        except httpx.HTTPError as error:
+            raise self._no_answer(error) from None
+        if not answer.is_success:
+            raise _refusal(answer)
         body: dict[str, Any] = answer.json()
-        if answer.is_success:
-            return body
-        found = body.get("error", {})
-        failure = StudioError(str(found.get("message", answer.status_code)), field=found.get("field"))
-        failure.status, failure.code = answer.status_code, str(found.get("code"))
-        raise failure
+        return body
+
+
+def _refusal(answer: httpx.Response) -> StudioError:
+    """What the studio said instead."""
+    found = answer.json().get("error", {})
+    failure = StudioError(str(found.get("message", answer.status_code)), field=found.get("field"))
+    failure.status, failure.code = answer.status_code, str(found.get("code"))
+    return failure
