@@ -397,9 +397,11 @@ def test_a_film_that_is_taken_over_brings_its_length_and_shows_its_story(forcing
     length = take_over(num_frames=300, storyboard="noon")
     assert (length.value, length.max) == (300, 300)
     assert drawer().proto.expanded
+    length = take_over(num_frames=290)
+    assert (length.value, length.max) == (290, 290)
+    assert not drawer().proto.expanded
     length = take_over(num_frames=100)
     assert (length.value, length.max) == (100, 128)
-    assert not drawer().proto.expanded
 
 
 def test_an_extension_leaves_the_story_behind(generator, a_request, monkeypatch):
