@@ -23,9 +23,15 @@ def running_studio(settings: Settings) -> str | None:
     """The URL of the studio that serves this data folder, if one answers."""
     try:
         url = str(json.loads(settings.address.read_text())["url"])
-        return url if httpx.get(f"{url}/healthz", timeout=3, headers=key(settings)).status_code == 200 else None
+        with direct_client(url, timeout_s=3, headers=key(settings)) as http:
+            return url if http.get("/healthz").status_code == 200 else None
     except (OSError, ValueError, LookupError, TypeError, RecursionError, httpx.HTTPError, httpx.InvalidURL):
         return None
+
+
+def direct_client(base_url: str, timeout_s: float, headers: Mapping[str, str] | None = None) -> httpx.Client:
+    """An HTTP client that ignores `http_proxy` and its like: a proxy would be sent the studio's token."""
+    return httpx.Client(base_url=base_url, timeout=timeout_s, headers=headers, trust_env=False)
 
 
 def key(settings: Settings) -> dict[str, str]:
@@ -48,7 +54,7 @@ class RemoteStudio:
 
     def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
         self.url = url
-        self._http = httpx.Client(base_url=f"{url}/api/v1", timeout=30, headers=headers)
+        self._http = direct_client(f"{url}/api/v1", timeout_s=30, headers=headers)
 
     def close(self) -> None:
         self._http.close()
