@@ -30,8 +30,8 @@ try:
 except StudioError as error:
     st.error(str(error), icon=":material/block:")
     st.stop()
-if news := studio().news:
+if notice := studio().startup_notice:
     warning, button = st.columns([8, 1], vertical_alignment="center")
-    warning.warning(plain(news), icon=":material/healing:")
-    button.button("Got it", key="news_seen", on_click=studio().dismiss_news)
+    warning.warning(plain(notice), icon=":material/healing:")
+    button.button("Got it", key="notice_seen", on_click=studio().dismiss_notice)
 page.run()

@@ -35,7 +35,7 @@ from backend.core.errors import FolderTaken, InvalidRequest, NoAnswer, StudioErr
 from backend.core.planning import steps_in_words
 from backend.core.schema import Fit, Mode, Orientation, Preset, SkyReelsOptions, parse_request
 from backend.core.text import harmless
-from backend.jobs.room import is_disk_full
+from backend.jobs.disk_space import is_disk_full
 from backend.studios import Studio, reach
 from backend.system.supervisor import AGAIN, LONGEST_WAIT_S, RESTART, SUPERVISED, supervise
 from backend.web.network import check_host
@@ -442,11 +442,10 @@ def jobs_list(
     if as_json:
         print(json.dumps(found))
         return
-    table = Table("job", "state", "done", "film", box=None)
+    table = Table("job", "state", "done", "title", box=None)
     for job in found:
         done = f"{job['progress']['fraction']:.0%}" if job["progress"] and job["state"] == "running" else ""
-        title = cell((job["request"]["prompt"] or job["request"]["mode"])[:60])
-        table.add_row(job["id"], job["state"], done, title)
+        table.add_row(job["id"], job["state"], done, cell(job["title"][:60]))
     out.print(table)
 
 
@@ -664,19 +663,19 @@ def with_folders() -> Settings:
 
 
 @app.command("inspect")
-def inspect_film(film: Path) -> None:
-    """Print the recipe that an MP4 of this studio carries."""
-    from backend.media.writer import read_recipe
+def inspect_video(video: Path) -> None:
+    """Print the recipe that an MP4 of this studio carries, in the names of this version."""
+    from backend.jobs.recipe import recipe_in
 
-    if not film.is_file():
-        fail(f"{film}: there is no such file; check the path.", BAD_REQUEST)
+    if not video.is_file():
+        fail(f"{video}: there is no such file; check the path.", BAD_REQUEST)
     try:
-        recipe = read_recipe(film)
+        recipe = recipe_in(video)
     except StudioError as error:
         fail(str(error), BAD_REQUEST)
     else:
         if recipe is None:
-            fail(f"{film.name} carries no recipe; it was not made by this studio, or was converted since.", FAILED)
+            fail(f"{video.name} carries no recipe; it was not made by this studio, or was converted since.", FAILED)
         print(json.dumps(recipe, indent=2))
 
 
@@ -699,7 +698,8 @@ def doctor(
 
 
 def mend_data_folder() -> None:
-    """What the studio does when it starts, without starting it."""
+    """What the studio does when it starts, without starting it; and jobs that cannot be read are looked for again."""
+    from backend.jobs.history import restore_unreadable
     from backend.video_generator import VideoGenerator
 
     try:
@@ -707,7 +707,10 @@ def mend_data_folder() -> None:
     except StudioError as error:
         fail(str(error), FAILED)
     generator.tidying.tidy()
-    say(generator.news or "The history is whole.")
+    say(generator.startup_notice or "The history is whole.")
+    if unreadable := generator.store.unreadable():
+        back = restore_unreadable(generator.store, generator.settings, unreadable)
+        say(f"Jobs that this version cannot read: {len(unreadable)}. Brought back from a copy: {back}.")
     generator.stop()
 
 

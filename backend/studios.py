@@ -78,14 +78,14 @@ class LocalStudio:
         from backend.jobs.store import Filter
 
         wanted = Filter(states=tuple(JobState(state) for state in states))
-        return [job.as_dict() for job in self._generator.store.find(wanted, limit=limit)]
+        return [job.as_dict() for job in self._generator.jobs(wanted, limit=limit)]
 
     def act(self, job_id: str, action: str) -> dict[str, Any]:
         job = getattr(self._generator, action)(job_id)
         return dict(job.as_dict())
 
     def models(self, all: bool = False) -> list[dict[str, Any]]:
-        return [spec.as_dict() | {"present": present} for spec, present in self._generator.catalog(all)]
+        return [spec.as_dict() | {"present": present} for spec, present in self._generator.catalog.list(downloads=all)]
 
     def download(self, model_id: str) -> dict[str, Any]:
         return self._generator.downloads.add(model_id).as_dict()
@@ -116,13 +116,13 @@ class LocalStudio:
         self._generator.loras.restore(name)
 
     def queue_paused(self) -> bool:
-        return self._generator.store.queue_paused
+        return self._generator.queue_paused
 
     def pause_queue(self, paused: bool) -> None:
         self._generator.pause_queue(paused)
 
     def save_video(self, job_id: str, to: Path) -> None:
-        shutil.copyfile(self._generator.file(job_id, "video.mp4"), to)
+        shutil.copyfile(self._generator.results.file(job_id, "video.mp4"), to)
 
 
 def reach(settings: Settings) -> Studio:

@@ -68,7 +68,7 @@ def lists(data: Path) -> dict[str, Any]:
     for number in range(JOBS):
         last = new_id(after=last)
         request = ended.request.model_copy(update={"prompt": f"Film {number} of a red boat", "seed": number})
-        assert store.adopt(dataclasses.replace(ended, id=last, request=request, position=number + 2.0))
+        assert store.import_job(dataclasses.replace(ended, id=last, request=request, position=number + 2.0))
     store.close()
     studio = LiveStudio(data)
     try:

@@ -105,7 +105,7 @@ class Clock:
 def render_clock(monkeypatch) -> Clock:
     """What tells a render, and who watches it, how late it is."""
     clock = Clock()
-    monkeypatch.setattr("backend.jobs.render.time", clock)
+    monkeypatch.setattr("backend.jobs.running.time", clock)
     return clock
 
 

@@ -373,7 +373,7 @@ def test_commands_go_to_the_studio_that_runs(run, generator, settings, tmp_path,
         assert code == 0, err
         job = json.loads(out.splitlines()[-1])
         assert generator.job(job["id"]).artifact.frames == 16
-        assert film.read_bytes() == generator.file(job["id"], "video.mp4").read_bytes()
+        assert film.read_bytes() == generator.results.file(job["id"], "video.mp4").read_bytes()
         assert run("generate", "--prompt", "x", "--model", "nope")[0] == 2
         assert [j["id"] for j in json.loads(run("jobs", "list", "--json")[1])] == [job["id"]]
         code, out, err = run("generate", "--image", _picture(tmp_path), *SMALL, "--json")

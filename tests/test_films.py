@@ -12,7 +12,7 @@ from backend.core.planning import Machine, make_plan
 from backend.core.registry import MODELS
 from backend.core.schema import Fit, parse_request
 from backend.jobs.job import JobState
-from backend.jobs.runner import fit_frames
+from backend.jobs.kinds.render import fit_frames
 from backend.media.fitting import fit_back, fit_picture
 from backend.media.probe import probe
 from backend.media.reader import read_frames
@@ -233,7 +233,7 @@ def test_auto_takes_a_model_that_the_lora_fits(model_studio, a_request, tmp_path
 
 
 def test_a_damaged_model_fails_its_job_in_a_sentence_and_mended_it_runs(model_studio, a_request, monkeypatch):
-    monkeypatch.setattr("backend.video_generator.CATALOG_KEEP_S", 0)
+    monkeypatch.setattr("backend.library.catalog.KEEP_S", 0)
     model_studio.pause_queue(True)
     job = model_studio.submit(a_request(model="tiny-random-df", resolution="64x64"))
     weights = next((model_studio.settings.models / "tiny-random-df" / "transformer").glob("*.safetensors"))

@@ -23,7 +23,7 @@ from backend.core.planning import Machine, Stage
 from backend.core.registry import MODELS
 from backend.jobs.history import copies_in
 from backend.jobs.job import JobState
-from backend.jobs.store import DEATH, WITH_ALL
+from backend.jobs.store import CRASH, KILLED_WITH_STUDIO
 from backend.media.probe import probe
 from backend.media.writer import read_recipe
 from backend.synthetic import SyntheticEngine
@@ -161,18 +161,17 @@ def test_a_film_whose_process_died_before_the_row_was_written_is_taken_over(sett
             time.sleep(0.02)
         first.stop()
     film = (settings.outputs / job.id / "video.mp4").read_bytes()
-    second = VideoGenerator(settings, {})  # no engine: it must not render again
-    monkeypatch.setattr(second, "engines", {"synthetic": None})
+    second = VideoGenerator(settings, {"synthetic": None})  # no engine: it must not render again
     second.start()
     ended = second.wait(job.id, timeout=100)
     assert ended.state is S.SUCCEEDED, ended.error
     assert ended.artifact.frames == 16
-    assert second.file(job.id, "video.mp4").read_bytes() == film
+    assert second.results.file(job.id, "video.mp4").read_bytes() == film
     second.stop()
 
 
 def test_a_store_that_cannot_be_written_for_a_while_ends_no_worker(generator, a_request, monkeypatch):
-    monkeypatch.setattr("backend.video_generator.STORE_RETRY_S", 0.05)
+    monkeypatch.setattr("backend.jobs.worker.STORE_RETRY_S", 0.05)
     finish, failures = generator.store.finish, [sqlite3.OperationalError("database or disk is full")] * 3
 
     def flaky(*arguments, **named):
@@ -225,8 +224,8 @@ def test_what_is_cancelled_while_a_full_disk_keeps_its_row_from_being_written_ha
     generator, a_request, monkeypatch
 ):
     """It had met the disk itself, and was to wait in the queue for room."""
-    monkeypatch.setattr("backend.video_generator.STORE_RETRY_S", 0.05)
-    give_back, finish = generator.store.give_back, generator.store.finish
+    monkeypatch.setattr("backend.jobs.worker.STORE_RETRY_S", 0.05)
+    give_back, finish = generator.store.requeue, generator.store.finish
     refused, room = threading.Event(), threading.Event()
 
     def once_there_is_room(write):
@@ -241,9 +240,9 @@ def test_what_is_cancelled_while_a_full_disk_keeps_its_row_from_being_written_ha
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(generator.store, "give_back", once_there_is_room(give_back))
+    monkeypatch.setattr(generator.store, "requeue", once_there_is_room(give_back))
     monkeypatch.setattr(generator.store, "finish", once_there_is_room(finish))
-    monkeypatch.setattr("backend.video_generator.run_job", full)
+    monkeypatch.setattr("backend.jobs.kinds.render.render_job", full)
     job = generator.submit(a_request())
     assert refused.wait(60)
     generator.cancel(job.id)
@@ -259,8 +258,8 @@ def test_what_is_cancelled_when_the_gpu_is_lost_is_not_begun_again(generator, a_
         generator.cancel(job.id)
         raise DeviceLost("The GPU stopped;")
 
-    monkeypatch.setattr("backend.video_generator.end_process", ended.set)
-    monkeypatch.setattr("backend.video_generator.run_job", lost)
+    monkeypatch.setattr("backend.jobs.worker.end_process", ended.set)
+    monkeypatch.setattr("backend.jobs.kinds.render.render_job", lost)
     job = generator.submit(a_request())
     assert ended.wait(60)
     generator.store.recover()  # as the next process does
@@ -282,7 +281,7 @@ def test_a_second_studio_on_the_folder_is_refused_in_a_sentence(generator, setti
 def test_what_is_removed_under_a_running_studio_is_put_back(generator, settings, a_request, monkeypatch):
     """`rm outputs/studio.*`: the jobs are written anew, and the folder is still taken."""
     ended = []
-    monkeypatch.setattr("backend.video_generator.end_process", lambda: ended.append(1))
+    monkeypatch.setattr("backend.jobs.worker.end_process", lambda: ended.append(1))
     job = generator.wait(generator.submit(a_request()).id, timeout=100)
     for file in settings.outputs.glob("studio.*"):
         file.unlink()
@@ -305,7 +304,7 @@ def test_without_the_lock_the_history_itself_keeps_a_second_studio_out(generator
 
 def test_a_lock_that_another_studio_took_ends_the_process(generator, settings, monkeypatch):
     ended = threading.Event()
-    monkeypatch.setattr("backend.video_generator.end_process", ended.set)
+    monkeypatch.setattr("backend.jobs.worker.end_process", ended.set)
     theirs = settings.lock.with_name("theirs.lock")
     holder = "import filelock as f, sys; l = f.FileLock(sys.argv[1]); l.acquire(); print('held'); sys.stdin.read()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -317,7 +316,7 @@ def test_a_lock_that_another_studio_took_ends_the_process(generator, settings, m
 
 def test_a_history_that_was_cut_under_a_running_studio_ends_the_process(generator, settings, a_request, monkeypatch):
     ended = threading.Event()
-    monkeypatch.setattr("backend.video_generator.end_process", ended.set)
+    monkeypatch.setattr("backend.jobs.worker.end_process", ended.set)
     generator.wait(generator.submit(a_request()).id, timeout=100)
     generator.store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     generator.store._db.execute("PRAGMA cache_size = 0")
@@ -382,7 +381,7 @@ def test_stopping_gives_a_running_job_back_and_the_next_start_finishes_it(settin
     engine.release()
     stopper.join(timeout=100)
     second = VideoGenerator(settings, {"synthetic": SyntheticEngine()})
-    assert (second.job(job.id).state, second.job(job.id).deaths) == (S.QUEUED, 0)
+    assert (second.job(job.id).state, second.job(job.id).crash_count) == (S.QUEUED, 0)
     second.start()
     assert second.wait(job.id, timeout=100).state is S.SUCCEEDED
     second.stop()
@@ -425,7 +424,7 @@ def test_a_deleted_film_goes_to_the_trash_and_comes_back(generator, settings, a_
     assert not (settings.outputs / job.id).exists()
     assert (settings.trash / job.id / "video.mp4").exists()
     generator.restore(job.id)
-    assert generator.file(job.id, "video.mp4").is_file()
+    assert generator.results.file(job.id, "video.mp4").is_file()
     with pytest.raises(Conflict, match="not in the trash"):
         generator.restore(job.id)
 
@@ -440,7 +439,7 @@ def test_an_emptied_trash_is_gone_for_good_from_the_copies_too(generator, settin
     assert generator.empty_trash() == 2
     assert generator.empty_trash() == 0
     assert not (settings.trash / gone.id).exists()
-    assert generator.file(kept.id, "video.mp4").is_file()
+    assert generator.results.file(kept.id, "video.mp4").is_file()
     with pytest.raises(NotFound):
         generator.job(gone.id)
     newest = copies_in(settings.copies)[0].read_bytes()
@@ -454,7 +453,7 @@ def test_a_film_that_cannot_go_to_the_trash_stays_in_the_gallery(generator, sett
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("backend.video_generator.move_to_trash", full)
+    monkeypatch.setattr("backend.jobs.results.move_to_trash", full)
     with pytest.raises(StudioError, match="cannot be moved to the trash"):
         generator.delete(job.id)
     assert generator.job(job.id).trashed_at is None
@@ -505,7 +504,7 @@ def test_what_other_programs_hold_of_the_gpu_is_not_planned_with(settings, engin
     gpu = Machine("NVIDIA H100", 16, 128.0, vram_gib=80.0)
     studio = VideoGenerator(settings, {"synthetic": engine}, gpu)
     try:
-        monkeypatch.setattr(studio, "models", lambda: [*MODELS.values()])
+        monkeypatch.setattr(studio.catalog, "models", lambda: [*MODELS.values()])
         taken = 0.0
         monkeypatch.setattr(studio.monitor, "vram_of_others_gib", lambda: taken)
         assert studio.plan(a_request(model="auto", resolution="540p")).model == "skyreels-v2-df-14b-540p"
@@ -518,7 +517,7 @@ def test_what_other_programs_hold_of_the_gpu_is_not_planned_with(settings, engin
         studio.stop()
 
 
-@pytest.mark.parametrize(("life", "death"), [(FIRST, WITH_ALL), (AGAIN, DEATH), (None, DEATH)])
+@pytest.mark.parametrize(("life", "death"), [(FIRST, KILLED_WITH_STUDIO), (AGAIN, CRASH), (None, CRASH)])
 def test_what_a_death_counts_is_told_by_the_supervisor(settings, engine, a_request, monkeypatch, life, death):
     """A first child of it finds what was killed together with the supervisor before."""
     before = VideoGenerator(settings, {"synthetic": engine})
@@ -531,5 +530,5 @@ def test_what_a_death_counts_is_told_by_the_supervisor(settings, engine, a_reque
         monkeypatch.setenv(SUPERVISED, life)
     after = VideoGenerator(settings, {"synthetic": engine})
     after.start()
-    assert after.job(job.id).deaths == death
+    assert after.job(job.id).crash_count == death
     after.stop()

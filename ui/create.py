@@ -135,7 +135,7 @@ def submit(spec: ModelSpec, place: DeltaGenerator) -> None:
         with contextlib.suppress(StudioError):  # it may have been cancelled or deleted in another tab
             studio().cancel(replaced)
             studio().delete(replaced)
-    if studio().store.queue_paused:
+    if studio().queue_paused:
         said = "Queued; the queue is paused"
     else:
         said = f"Queued, {before} before it" if before else "Started"
@@ -233,10 +233,10 @@ def now_card() -> None:
         active = studio().active(limit=1)
         if active:
             progress_card(active[0])
-            more = len(studio().store.queue()) - 1
+            more = len(studio().queue()) - 1
             if more:
                 st.caption(f"{more} more waiting")
-        if studio().store.queue_paused:
+        if studio().queue_paused:
             with st.container(horizontal=True, vertical_alignment="center", key="paused_note"):
                 st.caption(":material/pause: The queue is paused; no film starts.")
                 st.button("Resume the queue", key="resume_here", on_click=studio().pause_queue, args=(False,))

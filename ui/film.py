@@ -60,7 +60,7 @@ def film_dialog(job_id: str) -> None:
             extend(job)
         label = "Unstar" if job.favourite else "Favourite"
         starred = st.button(label, icon=":material/star:", key=f"star_{job_id}")
-        if starred and attempt(lambda: studio().store.set_favourite(job_id, not job.favourite)):
+        if starred and attempt(lambda: studio().set_favourite(job_id, not job.favourite)):
             st.rerun(scope="fragment")
         st.html(download_link(job))
         deleted = st.button("Delete", icon=":material/delete:", key=f"delete_{job_id}")
@@ -92,7 +92,7 @@ def again(job: Job) -> None:
 def extend(job: Job) -> None:
     """Open Create with this film as the one to continue."""
     try:
-        film = studio().file(job.id, "video.mp4")
+        film = studio().results.file(job.id, "video.mp4")
         with studio().uploads.receive(f"{shortened(job.title, 40)}.mp4") as incoming, film.open("rb") as source:
             while chunk := source.read(2**20):
                 incoming.write(chunk)

@@ -48,7 +48,7 @@ def filters() -> Filter:
     chosen_mode = mode.selectbox("Mode", list(MODES), format_func=MODES.get, key="mode")
     _to_address(search=search, mode=chosen_mode)
     titles = {spec.id: spec.title for spec in studio().models()}
-    models = {"": "Every model"} | {t.model: titles.get(t.model, t.model) for t in studio().tallies()}
+    models = {"": "Every model"} | {t.model: titles.get(t.model, t.model) for t in studio().model_stats()}
     chosen_model = model.selectbox("Model", list(models), format_func=models.get, key="model")
     with marks:
         shown = st.pills("Show", ["Favourites", "Trash"], key="shown", label_visibility="collapsed")
@@ -63,7 +63,7 @@ def filters() -> Filter:
 
 
 def grid(wanted: Filter) -> None:
-    count = studio().store.count(wanted)
+    count = studio().count(wanted)
     if not count:
         nothing(wanted)
         return
@@ -79,7 +79,7 @@ def grid(wanted: Filter) -> None:
     if pages > 1:
         with number:
             page = st.pagination(pages, key=f"page_{hash(wanted)}")
-    films = studio().store.find(wanted, limit=PER_PAGE, offset=PER_PAGE * (page - 1))
+    films = studio().jobs(wanted, limit=PER_PAGE, offset=PER_PAGE * (page - 1))
     with st.grid(min_column_width=230, gap="medium", key="films"):
         for job in films:
             if wanted.trashed:
@@ -97,7 +97,7 @@ def trashed_card(job: Job) -> None:
 
 @st.dialog("Empty the trash")
 def empty_dialog() -> None:
-    count = studio().store.count(Filter(trashed=True))
+    count = studio().count(Filter(trashed=True))
     what = "Its one entry is" if count == 1 else f"Its {count} entries are"
     st.write(f"{what} removed for good, films and recipes. There is no undo.")
     sure = st.button("Remove for good", icon=":material/delete_forever:", type="primary", key="really_empty")

@@ -50,7 +50,7 @@ def action(label: str, icon: str, key: str, act: Callable[[], object], *, disabl
 def here() -> None:
     st.header("Here")
     own = studio().settings.models
-    folders = {one.spec.id: one.folder for one in studio().checkpoints()}
+    folders = {one.spec.id: one.folder for one in studio().catalog.checkpoints()}
     for spec in studio().models():
         with st.container(border=True, key=f"model_{spec.id}"):
             words, buttons = st.columns([4, 1], vertical_alignment="center")
@@ -67,7 +67,7 @@ def here() -> None:
 
 def left_out() -> None:
     """What lies in models/ and cannot be used."""
-    for name, reason in studio().left_out().items():
+    for name, reason in studio().catalog.rejected().items():
         st.warning(plain(f"{name} cannot be used: {reason}."), icon=":material/block:")
 
 
@@ -126,7 +126,8 @@ def state_words(at: Download) -> str:
 
 def to_fetch() -> None:
     on_their_way = {one.id for one in studio().downloads.current()}
-    absent = [spec for spec, present in studio().catalog(all=True) if not present and spec.id not in on_their_way]
+    listed = studio().catalog.list(downloads=True)
+    absent = [spec for spec, present in listed if not present and spec.id not in on_their_way]
     if not absent:
         return
     st.header("One click away")

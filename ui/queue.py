@@ -7,7 +7,7 @@ import time
 
 import streamlit as st
 
-from backend.jobs.job import Job, JobState
+from backend.jobs.job import RETRIABLE, Job, JobState
 from backend.jobs.store import Filter
 from ui import form
 from ui.film import CREATE, action, progress_card
@@ -20,7 +20,7 @@ SHOWN = 30  # waiting jobs on the page; the rest are counted
 
 def queue_bar(active: list[Job], more: int) -> None:
     """Pause or resume the whole queue, and when all will be done."""
-    paused = studio().store.queue_paused
+    paused = studio().queue_paused
     with st.container(horizontal=True, vertical_alignment="center", key="queue_bar"):
         label, icon = (
             ("Resume the queue", ":material/play_arrow:") if paused else ("Pause the queue", ":material/pause:")
@@ -50,7 +50,9 @@ def waiting_row(job: Job, place: int, last: int) -> None:
             move("Up", ":material/arrow_upward:", job, -1, disabled=place == 1)
             move("Down", ":material/arrow_downward:", job, 1, disabled=place == last)
             action("Pause", ":material/pause:", job, studio().pause)
-            if st.button("Edit", icon=":material/edit:", key=f"edit_{job.id}", type="tertiary"):
+            if job.kind == "render" and st.button(
+                "Edit", icon=":material/edit:", key=f"edit_{job.id}", type="tertiary"
+            ):
                 edit(job)
             action("Remove", ":material/close:", job, studio().cancel)
 
@@ -60,6 +62,8 @@ def move(label: str, icon: str, job: Job, places: int | None, *, disabled: bool)
 
 
 def facts(job: Job) -> str:
+    if job.kind != "render" or job.state is JobState.UNREADABLE:
+        return f"{job.kind} · about {duration(job.plan.forecast.total_s)} · queued {age(job.created_at)}"
     plan = job.plan
     return (
         f"{plan.width}x{plan.height} · {plan.num_frames} frames · {plan.model_title}"
@@ -85,13 +89,14 @@ def ended_row(job: Job) -> None:
             with st.expander("The end of its log"):
                 st.code("\n".join(job.error.log), language=None, wrap_lines=True)
         with buttons.container(horizontal=True, horizontal_alignment="right", gap="xsmall"):
-            action("Retry", ":material/refresh:", job, studio().retry)
+            if job.state in RETRIABLE:
+                action("Retry", ":material/refresh:", job, studio().retry)
             action("Remove", ":material/close:", job, studio().delete)
 
 
 def sections() -> None:
     active = studio().active(limit=SHOWN)
-    more = len(studio().store.queue()) - len(active)
+    more = len(studio().queue()) - len(active)
     queue_bar(active, more)
     for job in active:
         if job.state is not JobState.QUEUED:
@@ -103,12 +108,12 @@ def sections() -> None:
             waiting_row(job, place, len(waiting) + more)
         if more:
             st.caption(f"and {more} more")
-    person = studio().store.find(Filter(states=(JobState.FAILED, JobState.QUARANTINED)), limit=20)
+    person = studio().jobs(Filter(states=(JobState.FAILED, JobState.QUARANTINED, JobState.UNREADABLE)), limit=20)
     if person:
         st.header("Needs you")
         for job in person:
             ended_row(job)
-    cancelled = studio().store.find(Filter(states=(JobState.CANCELLED,), ended_since=time.time() - 86400), limit=10)
+    cancelled = studio().jobs(Filter(states=(JobState.CANCELLED,), ended_since=time.time() - 86400), limit=10)
     if cancelled:
         st.header("Cancelled today")
         for job in cancelled:

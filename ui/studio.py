@@ -14,7 +14,7 @@ from backend import web
 from backend.core.errors import StudioError
 from backend.core.schema import Fit
 from backend.jobs.job import Job, JobState
-from backend.jobs.runner import LOOK_S
+from backend.jobs.kinds.render import LOOK_S
 from backend.jobs.store import Filter
 from backend.media.uploads import Upload
 from backend.video_generator import VideoGenerator, shared_generator
@@ -38,14 +38,14 @@ def media_url(job: Job, name: str = "video.mp4") -> str:
     """Where the page finds a film's video or `thumbnail.jpg`: our range-serving route, or the file itself under
     `streamlit run app.py` alone. Raises NotFound if it is gone.
     """
-    file = studio().file(job.id, name)
+    file = studio().results.file(job.id, name)
     return f"/app/static/media/{job.id}/{name}" if web.serving else str(file)
 
 
 def live_url(job: Job) -> str | None:
     """Where the page finds a look at what is being made; a new address with each look, None before the first."""
     try:
-        file = studio().live(job.id)
+        file = studio().results.preview(job.id)
         look = int(file.stat().st_mtime / LOOK_S)
     except (StudioError, FileNotFoundError):
         return None
@@ -57,14 +57,14 @@ def film_so_far() -> tuple[Job | None, int]:
     for job in studio().active(limit=1):
         ready = job.progress.frames_ready if job.progress else 0
         with contextlib.suppress(StudioError):
-            if ready and studio().preview(job.id):
+            if ready and studio().results.partial_video(job.id):
                 return job, ready
     return None, 0
 
 
 def so_far_url(job: Job, ready: int) -> str:
     """Where the page finds the first `ready` frames of a film that is being made. Raises NotFound if they are gone."""
-    file = studio().preview(job.id)
+    file = studio().results.partial_video(job.id)
     return f"/app/static/media/{job.id}/preview.mp4?v={ready}" if web.serving else str(file)
 
 
@@ -87,7 +87,7 @@ def attempt(act: Callable[[], object]) -> bool:
 
 def header(title: str, sentence: str, model: str | None = None) -> None:
     """The band on top of a page: its name, one sentence, and chips for model, device and queue."""
-    waiting = len(studio().store.queue())
+    waiting = len(studio().queue())
     queue = f"{waiting} in the queue" if waiting else "queue is empty"
     chips = [model] if model else []
     with st.container(key="band"):
@@ -98,7 +98,7 @@ def poll_s() -> float:
     """How often a page should look: every second while something renders, else every five; where more than a few pages
     are open, less often.
     """
-    usual = BUSY_POLL_S if studio().store.queue() else IDLE_POLL_S
+    usual = BUSY_POLL_S if studio().queue() else IDLE_POLL_S
     share = open_pages() / POLLS_A_SECOND
     # In powers of two: a page is drawn anew when it is to look more or less often.
     return max(usual, min(2.0 ** math.ceil(math.log2(share)), OPEN_S / 2))
@@ -115,12 +115,12 @@ def open_pages() -> int:
 
 
 def latest_films(count: int) -> list[Job]:
-    return studio().store.find(Filter(states=(JobState.SUCCEEDED,), last_ended_first=True), limit=count)
+    return studio().jobs(Filter(states=(JobState.SUCCEEDED,), last_ended_first=True), limit=count)
 
 
 def before_a_new_job() -> int:
     """How many jobs would be rendered before one that is submitted now; held ones are passed over."""
-    return sum(state in ("running", "queued") for _, state in studio().store.queue())
+    return sum(state in ("running", "queued") for _, state in studio().queue())
 
 
 def queue_mark() -> tuple[object, ...]:
@@ -128,7 +128,7 @@ def queue_mark() -> tuple[object, ...]:
     they are to look more or less often.
     """
     latest = latest_films(1)
-    return (*studio().store.queue(), latest[0].id if latest else None, poll_s())
+    return (*studio().queue(), latest[0].id if latest else None, poll_s())
 
 
 def film_news() -> str:

@@ -45,7 +45,7 @@ def meter(label: str, value: str, history: list[Sample], read: Callable[[Sample]
 
 
 def jobs() -> None:
-    tallies = studio().tallies()
+    tallies = studio().model_stats()
     st.header("Jobs")
     if not tallies:
         st.caption("No job has ended yet.")

@@ -120,8 +120,8 @@ class Settings:
         return self.temp / ".cache"
 
     @property
-    def spare(self) -> Path:
-        """Room that the history gets when the disk is full."""
+    def reserve_file(self) -> Path:
+        """Space that the history gets when the disk is full."""
         return self.outputs / ".spare"
 
     @property

@@ -10,8 +10,10 @@ StudioError
 │   ├── FolderTaken         another process owns the data folder
 │   └── NoAnswer            the studio that runs does not answer
 ├── NotEnoughSpace     507
+├── NewerData          500  written by a newer version of the studio; left as it is
 └── RenderFailed       500  the engine gave up
     ├── SnapshotRefused     what an earlier attempt left is of another render: begin anew
+    ├── WorkDamaged         what an earlier attempt left cannot be read: begin anew
     ├── ModelUnavailable
     ├── NotEnoughMemory
     ├── NoDevice            the GPU that a job was planned for is not there
@@ -118,6 +120,10 @@ class NotEnoughSpace(StudioError):
     status = 507
 
 
+class NewerData(StudioError):
+    code = "newer_data"
+
+
 class RenderFailed(StudioError):
     code = "render_failed"
 
@@ -126,6 +132,12 @@ class SnapshotRefused(RenderFailed):
     """What an earlier attempt left cannot be gone on from."""
 
     code = "snapshot_refused"
+
+
+class WorkDamaged(RenderFailed):
+    """A file of an unfinished video cannot be read."""
+
+    code = "work_damaged"
 
 
 class ModelUnavailable(RenderFailed):

@@ -36,11 +36,12 @@ SEGMENT_LATENTS = 5  # blocks are gathered to segments of at least as many laten
 
 
 class Stage(str, Enum):
-    """What a render does. Denoising and decoding take turns, window by window."""
+    """What a job does. In a render denoising and decoding alternate, window by window."""
 
     LOADING = "loading"
     DENOISING = "denoising"
     DECODING = "decoding"
+    ENCODING = "encoding"
     SAVING = "saving"
 
 
@@ -608,8 +609,7 @@ class Progress:
     saved_at: float | None = None
 
 
-def fraction_done(plan: Plan, parts: Mapping[Stage, float]) -> float:
+def fraction_done(forecast: Forecast, parts: Mapping[Stage, float]) -> float:
     """How much of the whole job is done when `parts` (0 to 1) of its stages are, weighed by the forecast's seconds."""
-    seconds = plan.forecast.seconds
-    done = sum(seconds.get(stage, 0.0) * min(max(part, 0.0), 1.0) for stage, part in parts.items())
-    return min(1.0, done / (plan.forecast.total_s or 1.0))
+    done = sum(forecast.seconds.get(stage, 0.0) * min(max(part, 0.0), 1.0) for stage, part in parts.items())
+    return min(1.0, done / (forecast.total_s or 1.0))

@@ -10,7 +10,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -237,6 +237,7 @@ class GenerationRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
 
+    kind: Literal["render"] = Field("render", exclude=True, description="the kind of job: a video is rendered")
     mode: Mode = Mode.TEXT_TO_VIDEO
     prompt: str = Field("", max_length=PROMPT_LENGTH)
     negative_prompt: str = Field("", max_length=PROMPT_LENGTH)
@@ -338,6 +339,11 @@ class GenerationRequest(BaseModel):
         """Width and height of the delivered film, in pixels."""
         named = SIZES.get((self.resolution, self.orientation))
         return named or parse_resolution(self.resolution)
+
+    @property
+    def title(self) -> str:
+        """What its job is called in lists: the prompt, or the mode where there is none."""
+        return self.prompt or self.mode.value.replace("_", " ").capitalize()
 
     def prompt_of(self, window: int) -> str:
         """What window number `window`, from 0, shows. Windows beyond the storyboard keep its last prompt."""

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import re
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,12 +22,14 @@ from pydantic import ValidationError
 from backend.core.config import Settings
 from backend.core.errors import Conflict, NotEnoughSpace, NotFound, StudioError
 from backend.core.ids import is_id
-from backend.core.schema import GenerationRequest
 from backend.durable import replace_file
-from backend.jobs.job import ARTIFACT, PLAN, Artifact, Job, JobState
+from backend.jobs.disk_space import is_disk_full
+from backend.jobs.job import Job, JobState, from_dict
+from backend.jobs.kinds import KINDS
+from backend.jobs.migrations import FIRST_VERSION, SCHEMA_VERSION, stored_version
+from backend.jobs.recipe import metadata_recipe, video_recipe
 from backend.jobs.store import MAKE_ROOM, Store, StoreDamaged
-from backend.media.outputs import TRASH, VIDEO, read_metadata
-from backend.media.writer import read_recipe
+from backend.media.outputs import TRASH
 
 log = logging.getLogger(__name__)
 
@@ -36,40 +39,73 @@ COMPANIONS = ("", "-wal", "-shm")  # the files that one database consists of
 
 
 def open_history(settings: Settings, make_room: Callable[[], bool] = lambda: False) -> tuple[Store, str | None]:
-    """The store, and one sentence about what was wrong with it, if anything was. Raises as Store does, damage aside."""
+    """The store, and one sentence about what was wrong with it, if anything was. A store of an older version is copied
+    to `before-schema-N.db` and migrated.
+
+    Raises as Store does, damage aside: NewerData above all, for one of a newer version, which is left as it is.
+    """
     path = settings.database
     known = [*copies_in(settings.copies), *sorted(settings.damaged.glob(f"*/{path.name}"), reverse=True)]
     try:
         if not path.exists() and known:
             raise StoreDamaged("it was gone")
         new = not path.exists()
+        _keep_older_version(settings)
         store = Store(path, make_room)
     except StoreDamaged as damage:
-        news = _put_together(settings, damage, known)
+        notice = _put_together(settings, damage, known)
         store = Store(path, make_room)
-        added = _add_films(store, settings.outputs)
-        news += f" {added} films were found in outputs/ and added to it." if added else ""
-        log.error("%s", news)
-        return store, news
-    lost = store.take_out_unreadable()
-    copies = copies_in(settings.copies)
-    if lost:
-        for copy in copies:
-            store.take_back(copy, lost)
-    added = _add_films(store, settings.outputs)
+        added = _add_videos(store, settings.outputs)
+        notice += f" {added} videos were found in outputs/ and added to it." if added else ""
+        log.error("%s", notice)
+        return store, notice
+    unreadable = store.mark_unreadable()
+    restore_unreadable(store, settings, unreadable)
+    added = _add_videos(store, settings.outputs)
     # Committed and gone: SQLite leaves the damaged end of a WAL out without a word.
-    waited = sum(store.take_back(copy) for copy in copies[:1])
-    news = ""
-    if lost:
-        left = max(0, sum(not store.has(job_id) for job_id in lost) - added - waited)
-        news = f"Jobs in the history that could not be read: {len(lost)}. Of these {len(lost) - left} were recovered."
+    waited = sum(store.restore_from(copy) for copy in copies_in(settings.copies)[:1])
+    notice = ""
+    if unreadable:
+        left = max(0, sum(not store.has(job_id) for job_id in unreadable) - added - waited)
+        count = len(unreadable)
+        notice = f"Jobs in the history that could not be read: {count}. Of these {count - left} were recovered."
+        notice += " The others are kept; the Queue page shows them." if left else ""
     elif new and added:
-        return store, f"There was no history; {added} films were found in outputs/ and added to it."
+        return store, f"There was no history; {added} videos were found in outputs/ and added to it."
     elif added or waited:
-        news = f"The history had lost {added} films and {waited} waiting jobs; they were found and added."
-    if news:
-        log.error("%s", news)
-    return store, news or None
+        notice = f"The history had lost {added} videos and {waited} waiting jobs; they were found and added."
+    if notice:
+        log.error("%s", notice)
+    return store, notice or None
+
+
+def restore_unreadable(store: Store, settings: Settings, job_ids: list[str]) -> int:
+    """Put jobs that cannot be read back as they are in a copy or, of a finished video, in its recipe; how many."""
+    for copy in copies_in(settings.copies) if job_ids else []:
+        store.restore_from(copy, [job_id for job_id in job_ids if not store.has(job_id)])
+    return sum(store.has(job_id) for job_id in job_ids)
+
+
+def _keep_older_version(settings: Settings) -> None:
+    """Before it is migrated, copy a store of an older version. Raises NotEnoughSpace, before anything was changed."""
+    version = stored_version(settings.database)
+    if version is None or not FIRST_VERSION <= version < SCHEMA_VERSION:
+        return
+    target = settings.copies / f"before-schema-{SCHEMA_VERSION}.db"
+    settings.copies.mkdir(parents=True, exist_ok=True)
+    part = target.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    try:
+        with contextlib.closing(sqlite3.connect(settings.database)) as database:
+            database.execute("VACUUM INTO ?", (str(part),))
+        replace_file(part, target)
+    except (OSError, sqlite3.Error) as error:
+        part.unlink(missing_ok=True)
+        if is_disk_full(error):
+            raise NotEnoughSpace("The history cannot be copied before it is migrated;", hint=MAKE_ROOM) from None
+        log.warning("the history of schema %d was not copied (%s)", version, error)  # damaged: opening it says how
+    else:
+        log.info("the history is migrated from schema %d to %d; %s keeps it", version, SCHEMA_VERSION, target.name)
 
 
 def copies_in(folder: Path) -> list[Path]:
@@ -92,29 +128,6 @@ def copy_history(store: Store, folder: Path) -> None:
     for old in copies_in(folder):
         if old not in kept:
             old.unlink()
-
-
-def metadata_of(film: Path) -> dict[str, Any]:
-    """What a film's folder says of it: its sidecar, or where that cannot be read, the recipe in the video itself.
-
-    Raises NotFound where neither says anything.
-    """
-    try:
-        return read_metadata(film)
-    except NotFound:
-        return _recipe_in(film)
-
-
-def _recipe_in(film: Path) -> dict[str, Any]:
-    """What the video in the folder says, in the form of a sidecar. Raises NotFound."""
-    try:
-        recipe = read_recipe(film / VIDEO) or {}
-        plan = PLAN.validate_python(recipe["plan"])
-        size = (film / VIDEO).stat().st_size
-    except (StudioError, LookupError, ValidationError, OSError):
-        raise NotFound(f"{film.name} has no recipe that can be read;", hint="its video may still be there.") from None
-    artifact = Artifact.of(film.name, plan, size)
-    return recipe | {"artifact": ARTIFACT.dump_python(artifact, mode="json")}
 
 
 def _number(copy: Path) -> int:
@@ -165,7 +178,7 @@ def _write_newest(part: Path, candidates: list[Path]) -> str:
                 shutil.copyfile(source, beside)
         try:
             store = Store(part)
-            store.take_out_unreadable()
+            store.mark_unreadable()
             store.close()  # which leaves one file
         except NotEnoughSpace:
             raise
@@ -175,10 +188,10 @@ def _write_newest(part: Path, candidates: list[Path]) -> str:
     raise StudioError(f"No database can be written to {part.parent.name}/;", hint="see that the disk is well.")
 
 
-def _add_films(store: Store, outputs: Path) -> int:
+def _add_videos(store: Store, outputs: Path) -> int:
     """Add the films that the store lacks, and have those in the trash be in it; how many were added."""
-    added = sum(_add_film(store, film, trashed=False) for film in _lacking(store, outputs))
-    added += sum(_add_film(store, film, trashed=True) for film in _lacking(store, outputs / TRASH))
+    added = sum(_add_video(store, film, trashed=False) for film in _lacking(store, outputs))
+    added += sum(_add_video(store, film, trashed=True) for film in _lacking(store, outputs / TRASH))
     for folder in outputs.glob(f"{TRASH}/*"):
         with contextlib.suppress(NotFound, Conflict):
             if store.get(folder.name).trashed_at is None:
@@ -192,28 +205,32 @@ def _lacking(store: Store, folder: Path) -> Iterator[Path]:
             yield film
 
 
-def _add_film(store: Store, film: Path, *, trashed: bool) -> bool:
-    """Add a film from what its folder says of it; one that says nothing readable stays as it is."""
-    for read in (read_metadata, _recipe_in):
+def _add_video(store: Store, folder: Path, *, trashed: bool) -> bool:
+    """Add a result from what its folder says of it; one that says nothing readable stays as it is."""
+    for read in (metadata_recipe, video_recipe):
         try:
-            if store.adopt(_job_of(film, read(film), trashed=trashed)):
+            if store.import_job(_job_of(folder, read(folder), trashed=trashed)):
                 return True
-        except (NotFound, LookupError, TypeError, ValueError, ValidationError, OSError, RecursionError) as error:
-            log.warning("the recipe of film %s cannot be read: %s", film.name, error)
+        except (StudioError, LookupError, TypeError, ValueError, ValidationError, OSError, RecursionError) as error:
+            log.warning("the recipe of %s cannot be read: %s", folder.name, error)
     return False
 
 
-def _job_of(film: Path, metadata: dict[str, Any], *, trashed: bool) -> Job:
-    moved_at = film.stat().st_mtime
+def _job_of(folder: Path, recipe: dict[str, Any], *, trashed: bool) -> Job:
+    """A finished job from its recipe, in today's names."""
+    moved_at = folder.stat().st_mtime
+    kind = KINDS[recipe.get("kind", "render")]
     return Job(
-        id=film.name,
+        id=folder.name,
+        kind=kind.name,
+        parent=recipe.get("parent"),
         state=JobState.SUCCEEDED,
-        request=GenerationRequest.model_validate(metadata["request"]),
-        plan=PLAN.validate_python(metadata["plan"]),
-        created_at=float(metadata["created_at"]),
+        request=from_dict(kind.request, recipe["request"]),
+        plan=from_dict(kind.plan, recipe["plan"]),
+        created_at=float(recipe["created_at"]),
         position=0.0,
         attempts=1,
         finished_at=moved_at,
         trashed_at=moved_at if trashed else None,
-        artifact=ARTIFACT.validate_python(metadata["artifact"]),
+        artifact=from_dict(kind.artifact, recipe["artifact"]),
     )

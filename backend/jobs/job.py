@@ -1,15 +1,17 @@
-"""What a job is: a request, its plan, a state and what became of it."""
+"""What a job is: a request of some kind, its plan, a state and what became of it."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar, Generic, Protocol
 
 from pydantic import TypeAdapter
+from typing_extensions import TypeVar
 
-from backend.core.planning import Plan, Progress, Stage
+from backend.core.planning import Forecast, Plan, Progress, Stage
 from backend.core.schema import GenerationRequest
 from backend.media.outputs import THUMBNAIL, VIDEO
 
@@ -21,7 +23,8 @@ class JobState(str, Enum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
-    QUARANTINED = "quarantined"  # its render ended the process three times
+    QUARANTINED = "quarantined"  # it ended the process three times
+    UNREADABLE = "unreadable"  # this version cannot read its row, which is kept as it is
 
 
 S = JobState
@@ -33,10 +36,36 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     S.CANCELLED: frozenset({S.QUEUED}),
     S.QUARANTINED: frozenset({S.QUEUED}),
     S.SUCCEEDED: frozenset(),
+    S.UNREADABLE: frozenset(),
 }
 ACTIVE = (S.RUNNING, S.PAUSED, S.QUEUED)
-ENDED = (S.SUCCEEDED, S.FAILED, S.CANCELLED, S.QUARANTINED)
+ENDED = (S.SUCCEEDED, S.FAILED, S.CANCELLED, S.QUARANTINED, S.UNREADABLE)
 RETRIABLE = (S.FAILED, S.CANCELLED, S.QUARANTINED)
+
+
+class JobRequest(Protocol):
+    """What the request of every kind of job has; each is a frozen pydantic model."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def title(self) -> str:
+        """What the job is called in lists."""
+
+    def model_dump(self, *, mode: str = ...) -> dict[str, Any]: ...
+
+
+class JobPlan(Protocol):
+    """What the plan of every kind of job has."""
+
+    @property
+    def forecast(self) -> Forecast: ...
+    @property
+    def on_gpu(self) -> bool: ...
+    @property
+    def windows(self) -> Sequence[object]: ...
+    @property
+    def window_steps(self) -> tuple[int, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +87,9 @@ class JobError:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A finished film. `video` and `thumbnail` are paths in the data folder; `render_s` is the seconds of work on it in
-    all attempts, without pauses, and `stage_s` those of each stage. `ran` is by what the last attempt made it.
+    """A finished video. `video` and `thumbnail` are paths in the data folder; `render_s` is the seconds of work on it
+    in all attempts, without pauses, and `stage_s` those of each stage. `runtime` says on what the last attempt ran:
+    device, precision, kernels.
     """
 
     video: str
@@ -73,11 +103,16 @@ class Artifact:
     engine: str
     render_s: float
     stage_s: dict[Stage, float] = field(default_factory=dict)
-    ran: dict[str, str] = field(default_factory=dict)
+    runtime: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def file(self) -> str:
+        """The path of the result in the data folder."""
+        return self.video
 
     @classmethod
     def of(cls, job_id: str, plan: Plan, size: int, **more: Any) -> Artifact:
-        """What a film made by `plan` is, of `size` bytes; `more` is what only its making tells."""
+        """The artifact of a video made by `plan`, of `size` bytes; `more` is what only its making tells."""
         return cls(
             video=f"outputs/{job_id}/{VIDEO}",
             thumbnail=f"outputs/{job_id}/{THUMBNAIL}",
@@ -93,44 +128,76 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One row of the store. Times are seconds since the epoch; `position` orders the queue, small first."""
+class Unreadable:
+    """A request or a plan that this version cannot read, as its text is stored."""
+
+    text: str
+    title: str = "Unreadable job"
+    kind: str = ""
+    forecast: ClassVar[Forecast] = Forecast({}, 0.0, 0)
+    on_gpu: ClassVar[bool] = False
+    windows: ClassVar[tuple[object, ...]] = ()
+    window_steps: ClassVar[tuple[int, ...]] = ()
+
+    def model_dump(self, *, mode: str = "python") -> dict[str, Any]:
+        return {"unreadable": self.text}
+
+
+R = TypeVar("R", bound=JobRequest, default=Any)
+P = TypeVar("P", bound=JobPlan, default=Any)
+A = TypeVar("A", default=Any)
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Generic[R, P, A]):
+    """One row of the store. Times are seconds since the epoch; `position` orders the queue, small first. `parent` is
+    the job that this one was made from, `batch` names jobs that were submitted together. `R`, `P` and `A` are request,
+    plan and artifact of its kind.
+    """
 
     id: str
     state: JobState
-    request: GenerationRequest
-    plan: Plan
+    request: R
+    plan: P
     created_at: float
     position: float
+    kind: str = "render"
+    parent: str | None = None
+    batch: str | None = None
     attempts: int = 0
-    deaths: int = 0  # each counts as `store.DEATH` or less
+    crash_count: int = 0  # each crash counts as `store.CRASH` or less
     started_at: float | None = None
     finished_at: float | None = None
     trashed_at: float | None = None
+    cancel_requested_at: float | None = None
     favourite: bool = False
     progress: Progress | None = None
     error: JobError | None = None
-    artifact: Artifact | None = None
+    artifact: A | None = None
 
     @property
     def title(self) -> str:
         """The prompt, or what the job does where it has none."""
-        return self.request.prompt or self.request.mode.value.replace("_", " ").capitalize()
+        return self.request.title
 
     def as_dict(self) -> dict[str, Any]:
         """The job as REST and `--json` show it."""
-        progress = PROGRESS.dump_python(self.progress, mode="json") if self.progress else None
+        progress = as_json(self.progress) if self.progress else None
         if progress and self.state is JobState.SUCCEEDED:
             progress |= {"fraction": 1.0, "eta_s": 0.0}  # what was written last was a little less
         return {
             "id": self.id,
+            "kind": self.kind,
+            "parent": self.parent,
+            "batch": self.batch,
+            "title": self.title,
             "state": self.state.value,
-            "request": self.request.model_dump(mode="json"),
+            "request": as_json(self.request),
             "plan": plan_as_dict(self.plan),
             "progress": progress,
             "attempts": self.attempts,
             "error": dataclasses.asdict(self.error) if self.error else None,
-            "artifact": dataclasses.asdict(self.artifact) if self.artifact else None,
+            "artifact": as_json(self.artifact) if self.artifact else None,
             "favourite": self.favourite,
             "trashed_at": self.trashed_at,
             "created_at": self.created_at,
@@ -139,19 +206,50 @@ class Job:
         }
 
 
-def plan_as_dict(plan: Plan) -> dict[str, Any]:
+RenderJob = Job[GenerationRequest, Plan, Artifact]
+
+
+def plan_as_dict(plan: JobPlan) -> dict[str, Any]:
     """The plan as REST and `--json` show it, with its sums."""
-    shown: dict[str, Any] = PLAN.dump_python(plan, mode="json")
-    sums = {
-        "total_frames": plan.total_frames,
-        "window_steps": list(plan.window_steps),
-        "forwards": plan.forwards,
-        "forecast_s": plan.forecast.total_s,
-    }
-    return shown | sums
+    shown: dict[str, Any] = as_json(plan)
+    if isinstance(plan, Plan):
+        shown |= {
+            "total_frames": plan.total_frames,
+            "window_steps": list(plan.window_steps),
+            "forwards": plan.forwards,
+        }
+    return shown | {"forecast_s": plan.forecast.total_s}
 
 
-PLAN = TypeAdapter(Plan)
-PROGRESS = TypeAdapter(Progress)
-ERROR = TypeAdapter(JobError)
-ARTIFACT = TypeAdapter(Artifact)
+def as_json(value: Any) -> Any:
+    """A pydantic model or data class as a JSON object."""
+    return _adapter(type(value)).dump_python(value, mode="json")
+
+
+def to_json(value: Any) -> str:
+    """A pydantic model or data class as JSON text, as the store keeps it."""
+    if isinstance(value, Unreadable):
+        return value.text
+    return _adapter(type(value)).dump_json(value).decode()
+
+
+def from_json(kind: type[A], text: str) -> A:
+    """The inverse of `to_json`. Raises pydantic's ValidationError, a ValueError."""
+    value: A = _adapter(kind).validate_json(text)
+    return value
+
+
+def from_dict(kind: type[A], document: Any) -> A:
+    """The inverse of `as_json`. Raises pydantic's ValidationError, a ValueError."""
+    value: A = _adapter(kind).validate_python(document)
+    return value
+
+
+_adapters: dict[object, TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    """The adapter of a type; making one takes milliseconds."""
+    if kind not in _adapters:
+        _adapters[kind] = TypeAdapter(kind)
+    return _adapters[kind]

@@ -11,9 +11,11 @@ import dataclasses
 import functools
 import logging
 import os
+import re
 import shutil
 import sqlite3
 import statistics
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -24,32 +26,43 @@ from typing import Any, TypeVar
 from backend.core.errors import Conflict, NotEnoughSpace, NotFound, QueueFull, StudioBusy, StudioError, no_such_job
 from backend.core.ids import is_id, new_id
 from backend.core.planning import Plan, Progress, Stage
-from backend.core.schema import GenerationRequest
+from backend.core.schema import UPLOAD_ID
 from backend.durable import replace_file
 from backend.jobs.job import (
     ACTIVE,
-    ARTIFACT,
-    ERROR,
-    PLAN,
-    PROGRESS,
     RETRIABLE,
     TRANSITIONS,
     Artifact,
     Job,
     JobError,
+    JobPlan,
+    JobRequest,
     JobState,
+    Unreadable,
+    from_json,
+    to_json,
+)
+from backend.jobs.kinds import KINDS
+from backend.jobs.migrations import (
+    FIRST_VERSION,
+    SCHEMA_VERSION,
+    check_not_newer,
+    create_tables,
+    has_all_columns,
+    layout,
+    migrate_tables,
+    transaction,
 )
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-SCHEMA_VERSION = 1
-DEATH = 4  # what a death counts; and where the whole studio was killed with it, so that the job need not be the reason
-WITH_ALL = 1
-DEATHS_TO_QUARANTINE = 3 * DEATH
+CRASH = 4  # what a crash counts; and where the whole studio was killed, so that the job need not be the reason
+KILLED_WITH_STUDIO = 1
+QUARANTINE_AT = 3 * CRASH
 # How far a job is that waits again: as far as it was, if that was saved, but nothing of the next attempt is saved yet.
-WHERE_IT_WAS = "CASE WHEN json_extract(progress, '$.saved_at') IS NULL THEN NULL"
-WHERE_IT_WAS += " ELSE json_remove(progress, '$.saved_at') END"
+SAVED_PROGRESS = "CASE WHEN json_extract(progress, '$.saved_at') IS NULL THEN NULL"
+SAVED_PROGRESS += " ELSE json_remove(progress, '$.saved_at') END"
 BUSY_S = 5.0  # how long another program may hold the file
 LEAST_FREE_BYTES = 2**20  # with less, an error of the disk is taken for a full one
 MAKE_ROOM = "delete films and empty the trash, or make room in another way; then it goes on."
@@ -66,34 +79,6 @@ OF_THE_DISK = (
 SEARCH_WORDS = 50  # SQLite refuses conditions without end
 LATEST = 253402300799.0  # the last second of the year 9999
 
-SCHEMA = f"""
-CREATE TABLE jobs (
-    id TEXT PRIMARY KEY,
-    state TEXT NOT NULL CHECK (state IN ({", ".join(repr(s.value) for s in JobState)})),
-    position REAL NOT NULL,
-    created_at REAL NOT NULL,
-    started_at REAL,
-    finished_at REAL,
-    trashed_at REAL,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    deaths INTEGER NOT NULL DEFAULT 0,
-    favourite INTEGER NOT NULL DEFAULT 0,
-    key TEXT UNIQUE,
-    prompt TEXT NOT NULL,
-    mode TEXT NOT NULL,
-    model TEXT NOT NULL,
-    request TEXT NOT NULL,
-    plan TEXT NOT NULL,
-    progress TEXT,
-    error TEXT,
-    artifact TEXT
-) STRICT;
-CREATE INDEX jobs_by_state ON jobs (state, position);
-CREATE INDEX jobs_by_model ON jobs (model, state, finished_at);
-CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-PRAGMA user_version = {SCHEMA_VERSION};
-"""
-
 
 class StoreDamaged(StudioError):
     """The file is not a database of jobs that this studio can use; `backend.jobs.history` finds another."""
@@ -104,6 +89,9 @@ class Filter:
     """Which jobs to list; what is left out does not narrow. `before` is the id after which a list goes on."""
 
     states: Sequence[JobState] = ()
+    kind: str | None = None
+    parent: str | None = None
+    batch: str | None = None
     search: str = ""
     mode: str | None = None
     model: str | None = None
@@ -115,13 +103,16 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
-    """How the jobs of one model went: how many succeeded and failed, and the median seconds of a render."""
+class ModelStats:
+    """The jobs of one model in numbers: how many succeeded and failed, and the median seconds of a render."""
 
     model: str
     succeeded: int
     failed: int
     median_s: float | None
+
+
+ALL = Filter()
 
 
 class Store:
@@ -130,7 +121,8 @@ class Store:
     Its files belong to it alone while it is open, and what a call has written stands in them under their names: where
     somebody removes them meanwhile, they are written anew. On a full disk `make_room` is asked once for some more.
 
-    Raises StoreDamaged for a file that is no whole database of this schema; and where the disk is to blame and the file
+    An older database is migrated when it is opened. Raises NewerData, and changes nothing, for one of a newer version;
+    StoreDamaged for a file that is no whole database of jobs; and where the disk is to blame and the file
     may be whole, NotEnoughSpace, StudioBusy (another program holds it) or StudioError. Every call raises NotEnoughSpace
     where the disk is full.
     """
@@ -197,56 +189,114 @@ class Store:
         """Write a copy of everything to a new file."""
         self._run("VACUUM INTO ?", str(file))
 
-    def take_out_unreadable(self) -> list[str]:
-        """Remove the rows that make no job any more; their ids."""
-        with self._lock:
-            lost = [row for row in self._all("SELECT rowid, * FROM jobs") if not _is_whole(row)]
-            for row in lost:  # by its number: a damaged id need not equal itself once it is decoded
-                self._run("DELETE FROM jobs WHERE rowid = ?", row["rowid"])
-            self.version += bool(lost)
-            return [str(row["id"]) for row in lost]
+    def mark_unreadable(self) -> list[str]:
+        """Set aside the rows that make no job in this version, as state `unreadable`; their ids. Nothing is deleted.
 
-    def take_back(self, copy: Path, job_ids: Iterable[str] | None = None) -> int:
-        """Add those of `job_ids` that are not here from an earlier copy of the store, or all that waited there; an
-        unusable copy has none. How many were added.
+        A row that was set aside earlier and can be read now, after an update, gets its state back.
         """
-        try:
-            source = Store(copy)
-        except StudioError:
-            return 0
-        source.take_out_unreadable()
-        added = 0
-        for job_id in [job_id for job_id, _ in source.queue()] if job_ids is None else job_ids:
-            with contextlib.suppress(NotFound):
-                added += self.adopt(source.get(job_id))
-        source.close()
-        return added
+        found = []
+        with self._lock:
+            self._replace_damaged_ids()
+            for row in self._all("SELECT rowid, * FROM jobs"):
+                was_set_aside = row["state"] == JobState.UNREADABLE.value
+                reason = _fault_of(row, state=row["state_before"] if was_set_aside else row["state"])
+                if was_set_aside and reason is None:
+                    sql = "UPDATE jobs SET state = state_before, state_before = NULL, error = NULL WHERE rowid = ?"
+                    self._change(sql, row["rowid"])
+                elif not was_set_aside and reason is not None:
+                    found.append(self._set_aside(row, reason))
+        return found
+
+    def _set_aside(self, row: sqlite3.Row, reason: str) -> str:
+        error = JobError.of(
+            "unreadable",
+            f"This version cannot read the job ({reason}). It is kept as it is;",
+            "start the version that made it, or update this one: then it comes back by itself.",
+        )
+        sql = "UPDATE jobs SET state = 'unreadable', state_before = ?, error = ? WHERE rowid = ?"
+        self._change(sql, str(row["state"]), to_json(error), row["rowid"])
+        return str(row["id"])
+
+    def _replace_damaged_ids(self) -> None:
+        """By the rows' numbers: a damaged id need not equal itself once it is decoded."""
+        for row in self._all("SELECT rowid, id FROM jobs"):
+            if not is_id(str(row["id"])):
+                log.error("the damaged id %r of a job is replaced", row["id"])
+                self._change("UPDATE jobs SET id = ? WHERE rowid = ?", new_id(), row["rowid"])
+
+    def unreadable(self) -> list[str]:
+        """Ids of the jobs that were set aside."""
+        return [row["id"] for row in self._all("SELECT id FROM jobs WHERE state = 'unreadable'")]
+
+    def restore_from(self, copy: Path, job_ids: Iterable[str] | None = None) -> int:
+        """Bring back those of `job_ids` that are missing or unreadable here from an earlier copy of the store, or all
+        jobs that waited in it; a copy that cannot be used has none. How many were brought back.
+        """
+        with tempfile.TemporaryDirectory(dir=self._path.parent) as folder:
+            try:
+                source = Store(Path(shutil.copy(copy, folder)))
+            except StudioError:
+                return 0
+            source.mark_unreadable()
+            unreadable = set(source.unreadable())
+            wanted = [job_id for job_id, _ in source.queue()] if job_ids is None else job_ids
+            restored = 0
+            for job_id in wanted:
+                with contextlib.suppress(NotFound):
+                    restored += job_id not in unreadable and self.import_job(source.get(job_id))
+            source.close()
+            return restored
 
     def has(self, job_id: str) -> bool:
-        return self._one("SELECT 1 FROM jobs WHERE id = ?", job_id) is not None
+        """Whether a job of that id is here and can be read."""
+        return self._one("SELECT 1 FROM jobs WHERE id = ? AND state <> 'unreadable'", job_id) is not None
 
-    def adopt(self, job: Job) -> bool:
-        """Add a job as it is, unless one with its id is here or it could not be read again; whether it was added."""
+    def import_job(self, job: Job) -> bool:
+        """Add a job as it is, unless it is here or could not be read again; whether it was added. It takes the place of
+        an unreadable one. One that was submitted in the same microsecond is the same, under a new id.
+        """
         try:
-            if not _is_plausible(_again(job)):
+            if not _is_plausible(_read_again(job)):
                 return False
         except (ValueError, TypeError):
             return False
-        return self._change(
-            "INSERT OR IGNORE INTO jobs (id, state, position, created_at, started_at, finished_at, trashed_at,"
-            " attempts, deaths, favourite, prompt, mode, model, request, plan, error, artifact)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            *(job.id, job.state.value, job.position, job.created_at, job.started_at, job.finished_at, job.trashed_at),
-            *(job.attempts, job.deaths, int(job.favourite), job.request.prompt, job.request.mode.value, job.plan.model),
-            *(job.request.model_dump_json(), PLAN.dump_json(job.plan).decode()),
-            ERROR.dump_json(job.error).decode() if job.error else None,
-            ARTIFACT.dump_json(job.artifact).decode() if job.artifact else None,
-        )
+        columns = {
+            **{name: getattr(job, name) for name in ("id", "kind", "parent", "batch", "position", "created_at")},
+            **{name: getattr(job, name) for name in ("started_at", "finished_at", "trashed_at", "attempts")},
+            "state": job.state.value,
+            "crash_count": job.crash_count,
+            "favourite": int(job.favourite),
+            **_documents(job.request, job.plan),
+            "error": to_json(job.error) if job.error else None,
+            "artifact": to_json(job.artifact) if job.artifact else None,
+        }
+
+        def write() -> bool:
+            with transaction(self._db):
+                self._db.execute("DELETE FROM jobs WHERE id = ? AND state = 'unreadable'", (job.id,))
+                sql = f"INSERT OR IGNORE INTO jobs ({', '.join(columns)}) SELECT {_marks(columns)} WHERE NOT EXISTS"
+                sql += " (SELECT 1 FROM jobs WHERE created_at = ? AND request = ? AND state <> 'unreadable')"
+                values = (*columns.values(), job.created_at, columns["request"])
+                return self._db.execute(sql, values).rowcount > 0
+
+        with self._lock:
+            added = self._do(write)
+            self.version += added
+            return added
 
     # --- in ---
 
-    def add(self, request: GenerationRequest, plan: Plan, *, key: str | None = None, limit: int = 1000) -> Job:
-        """Queue a job, or return the one that `key` made already.
+    def add(
+        self,
+        request: JobRequest,
+        plan: JobPlan,
+        *,
+        key: str | None = None,
+        parent: str | None = None,
+        batch: str | None = None,
+        limit: int = 1000,
+    ) -> Job:
+        """Queue a job, or return the one that `key` made already. `parent` is the job that it was made from.
 
         Raises Conflict if `key` came with another request, QueueFull at `limit` waiting jobs.
         """
@@ -261,13 +311,19 @@ class Store:
                     f"{waiting} jobs are waiting, which is the limit;", hint="try again when some are done."
                 )
             last = self._one("SELECT (SELECT max(position) FROM jobs) AS position, (SELECT max(id) FROM jobs) AS id")
-            row = self._one(
-                "INSERT INTO jobs (id, state, position, created_at, key, prompt, mode, model, request, plan)"
-                " VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
-                *(new_id(after=last["id"] or ""), (last["position"] or 0) + 1, time.time(), key or None),
-                *(request.prompt, request.mode.value, plan.model),
-                *(request.model_dump_json(), PLAN.dump_json(plan).decode()),
-            )
+            columns = {
+                "id": new_id(after=last["id"] or ""),
+                "kind": request.kind,
+                "parent": parent,
+                "batch": batch,
+                "state": JobState.QUEUED.value,
+                "position": (last["position"] or 0) + 1,
+                "created_at": time.time(),
+                "key": key or None,
+                **_documents(request, plan),
+            }
+            sql = f"INSERT INTO jobs ({', '.join(columns)}) VALUES ({_marks(columns)}) RETURNING *"
+            row = self._one(sql, *columns.values())
             self.version += 1
             return _job(row)
 
@@ -280,7 +336,7 @@ class Store:
                 return None
             row = self._one(
                 "UPDATE jobs SET state = 'running', attempts = attempts + 1, started_at = ?, finished_at = NULL,"
-                " error = NULL WHERE id = (SELECT id FROM jobs WHERE state = 'queued'"
+                " error = NULL, cancel_requested_at = NULL WHERE id = (SELECT id FROM jobs WHERE state = 'queued'"
                 " ORDER BY position LIMIT 1) RETURNING *",
                 time.time(),
             )
@@ -288,63 +344,64 @@ class Store:
             return _job(row) if row else None
 
     def set_progress(self, job: Job, progress: Progress) -> None:
-        text = PROGRESS.dump_json(progress).decode()
-        self._change("UPDATE jobs SET progress = ? WHERE id = ? AND attempts = ?", text, job.id, job.attempts)
+        sql = "UPDATE jobs SET progress = ? WHERE id = ? AND attempts = ?"
+        self._change(sql, to_json(progress), job.id, job.attempts)
 
-    def note_cancelled(self, job: Job) -> None:
-        """Keep that this attempt is to end, should the process die before it has."""
-        self._change("INSERT OR REPLACE INTO settings VALUES ('cancelled', ?)", f"{job.id} {job.attempts}")
+    def request_cancel(self, job: Job) -> None:
+        """Keep that this attempt is to be cancelled, should the process die before it has ended."""
+        sql = "UPDATE jobs SET cancel_requested_at = ? WHERE id = ? AND attempts = ?"
+        self._change(sql, time.time(), job.id, job.attempts)
 
     def finish(
-        self, job: Job, state: JobState, *, error: JobError | None = None, artifact: Artifact | None = None
+        self, job: Job, state: JobState, *, error: JobError | None = None, artifact: object | None = None
     ) -> bool:
         """Write how this attempt ended; False if the row belongs to a later attempt or has ended already."""
         return self._change(
             "UPDATE jobs SET state = ?, finished_at = ?, error = ?, artifact = ?"
             " WHERE id = ? AND attempts = ? AND state IN ('running', 'paused')",
             *(state.value, time.time()),
-            ERROR.dump_json(error).decode() if error else None,
-            ARTIFACT.dump_json(artifact).decode() if artifact else None,
+            to_json(error) if error else None,
+            to_json(artifact) if artifact else None,
             *(job.id, job.attempts),
         )
 
-    def give_back(self, job: Job, why: JobError | None = None) -> bool:
-        """Queue a running job again, where it was in the line; not counted as a death. `why` says what it waits for."""
+    def requeue(self, job: Job, why: JobError | None = None) -> bool:
+        """Queue a running job again at its position; not counted as a crash. `why` says what it waits for."""
         return self._change(
-            f"UPDATE jobs SET state = 'queued', progress = {WHERE_IT_WAS}, error = ?"
+            f"UPDATE jobs SET state = 'queued', progress = {SAVED_PROGRESS}, error = ?"
             " WHERE id = ? AND attempts = ? AND state = 'running'",
-            *(ERROR.dump_json(why).decode() if why else None, job.id, job.attempts),
+            *(to_json(why) if why else None, job.id, job.attempts),
         )
 
-    def recover(self, last_words: Callable[[str], tuple[str, ...]] = lambda _: (), *, death: int = DEATH) -> list[Job]:
-        """Queue again what a dead process left RUNNING, unless it was being cancelled; the third death of a job
-        quarantines it, with `last_words`, the end of the log about it. `death` is what this one counts.
+    def recover(self, log_tail: Callable[[str], tuple[str, ...]] = lambda _: (), *, crash: int = CRASH) -> list[Job]:
+        """Queue again what a dead process left RUNNING, unless it was being cancelled; the third crash of a job
+        quarantines it, with `log_tail`, the end of the log about it. `crash` is what this one counts.
 
-        An attempt that saved where it stood got further than the one before, so its death counts as the first.
+        An attempt that saved its state got further than the one before, so its crash counts as the first.
         """
         with self._lock:
             self._change(
                 "UPDATE jobs SET state = 'cancelled', finished_at = ? WHERE state IN ('running', 'paused')"
-                " AND id || ' ' || attempts = (SELECT value FROM settings WHERE name = 'cancelled')",
+                " AND cancel_requested_at IS NOT NULL",
                 time.time(),
             )
             rows = self._all(
-                "UPDATE jobs SET deaths = CASE WHEN json_extract(progress, '$.saved_at') IS NULL THEN deaths + ?"
-                " ELSE ? END WHERE state = 'running' RETURNING *",
-                death,
-                death,
+                "UPDATE jobs SET crash_count = CASE WHEN json_extract(progress, '$.saved_at') IS NULL"
+                " THEN crash_count + ? ELSE ? END WHERE state = 'running' RETURNING *",
+                crash,
+                crash,
             )
             for row in rows:
-                if row["deaths"] >= DEATHS_TO_QUARANTINE:
+                if row["crash_count"] >= QUARANTINE_AT:
                     error = JobError.of(
                         "quarantined",
                         "The studio died several times before this job had saved any further; it is set aside.",
                         "Retry it: it goes on from its last saved step. If it ends the studio again, lower its size.",
-                        last_words(row["id"]),
+                        log_tail(row["id"]),
                     )
                     self.finish(_job(row), JobState.QUARANTINED, error=error)
                 else:
-                    self._run(f"UPDATE jobs SET state = 'queued', progress = {WHERE_IT_WAS} WHERE id = ?", row["id"])
+                    self._run(f"UPDATE jobs SET state = 'queued', progress = {SAVED_PROGRESS} WHERE id = ?", row["id"])
             self.version += bool(rows)
             return [self.get(row["id"]) for row in rows]
 
@@ -364,7 +421,7 @@ class Store:
             ended = time.time() if to is JobState.CANCELLED else None
             retried = job.state in RETRIABLE
             self._run(
-                "UPDATE jobs SET state = ?, finished_at = ?, deaths = CASE ? WHEN 1 THEN 0 ELSE deaths END,"
+                "UPDATE jobs SET state = ?, finished_at = ?, crash_count = CASE ? WHEN 1 THEN 0 ELSE crash_count END,"
                 " position = CASE ? WHEN 1 THEN (SELECT max(position) + 1 FROM jobs) ELSE position END,"
                 " error = CASE ? WHEN 1 THEN NULL ELSE error END,"
                 " progress = CASE ? WHEN 1 THEN NULL ELSE progress END WHERE id = ?",
@@ -427,7 +484,7 @@ class Store:
             raise no_such_job(job_id)
         return _job(row)
 
-    def find(self, wanted: Filter = Filter(), *, limit: int = 50, offset: int = 0) -> list[Job]:
+    def find(self, wanted: Filter = ALL, *, limit: int = 50, offset: int = 0) -> list[Job]:
         """Jobs that match, the newest first."""
         where, values = _where(wanted)
         order = "finished_at DESC" if wanted.last_ended_first else "id DESC"
@@ -442,7 +499,7 @@ class Store:
         )
         return [(row["id"], row["state"]) for row in rows]
 
-    def count(self, wanted: Filter = Filter()) -> int:
+    def count(self, wanted: Filter = ALL) -> int:
         where, values = _where(wanted)
         return int(self._one(f"SELECT count(*) AS n FROM jobs WHERE {where}", *values)["n"])
 
@@ -454,41 +511,45 @@ class Store:
         }
 
     def uploads_in_use(self) -> set[str]:
-        """Ids of the uploads that a job in the history refers to; those in the trash count until it is emptied."""
+        """Ids of the uploads that a job in the history refers to; those in the trash count until it is emptied. Of a
+        request that cannot be read, everything that looks like an id counts.
+        """
         rows = self._all(
-            "SELECT j.value AS value FROM jobs, json_each(jobs.request) AS j"
-            " WHERE j.key IN ('image', 'end_image', 'video') AND j.value IS NOT NULL"
+            "SELECT j.value AS value FROM jobs, json_each(jobs.request) AS j WHERE state <> 'unreadable'"
+            " AND j.key IN ('image', 'end_image', 'video') AND j.value IS NOT NULL"
         )
-        return {row["value"] for row in rows}
+        unreadable = self._all("SELECT request FROM jobs WHERE state = 'unreadable'")
+        return {row["value"] for row in rows}.union(*(re.findall(UPLOAD_ID, row["request"]) for row in unreadable))
 
     def calibration(self, model: str, last: int = 5) -> dict[Stage, float]:
         """How many times as long the stages of the last renders of `model` took as was guessed: medians, of the stages
         that were measured.
         """
         rows = self._all(
-            "SELECT plan, artifact FROM jobs WHERE model = ? AND state = 'succeeded' ORDER BY finished_at DESC LIMIT ?",
+            "SELECT plan, artifact FROM jobs WHERE model = ? AND kind = 'render' AND state = 'succeeded'"
+            " ORDER BY finished_at DESC LIMIT ?",
             *(model, last),
         )
         ratios: dict[Stage, list[float]] = {}
         for row in rows:
-            guess = PLAN.validate_json(row["plan"]).forecast.guess
-            for stage, seconds in ARTIFACT.validate_json(row["artifact"]).stage_s.items():
+            guess = from_json(Plan, row["plan"]).forecast.guess
+            for stage, seconds in from_json(Artifact, row["artifact"]).stage_s.items():
                 if guess.get(stage, 0.0) > 0:
                     ratios.setdefault(stage, []).append(seconds / guess[stage])
         return {stage: statistics.median(found) for stage, found in ratios.items()}
 
-    def tallies(self) -> list[Tally]:
+    def model_stats(self) -> list[ModelStats]:
         """Successes, failures and median render time of each model that was ever used."""
         counts = self._all(
             "SELECT model, sum(state = 'succeeded') AS good, sum(state IN ('failed', 'quarantined')) AS bad"
-            " FROM jobs GROUP BY model HAVING good + bad > 0 ORDER BY model"
+            " FROM jobs WHERE model IS NOT NULL AND kind = 'render' GROUP BY model HAVING good + bad > 0 ORDER BY model"
         )
-        return [Tally(row["model"], row["good"], row["bad"], self._median_s(row["model"])) for row in counts]
+        return [ModelStats(row["model"], row["good"], row["bad"], self._median_s(row["model"])) for row in counts]
 
     def _median_s(self, model: str) -> float | None:
         rows = self._all(
             "SELECT json_extract(artifact, '$.render_s') AS s FROM jobs WHERE model = ? AND state = 'succeeded'"
-            " ORDER BY finished_at DESC LIMIT 50",
+            " AND kind = 'render' ORDER BY finished_at DESC LIMIT 50",
             model,
         )
         return statistics.median(row["s"] for row in rows) if rows else None
@@ -545,6 +606,7 @@ def is_full(error: sqlite3.Error) -> bool:
 
 def _connect(path: Path) -> sqlite3.Connection:
     """A connection to the whole database at `path`, a new one if there is none. Raises as Store does."""
+    check_not_newer(path)
     old = path.exists()
     if old and path.is_file() and not path.stat().st_size:
         raise StoreDamaged("it is empty")  # SQLite would take it for a new one
@@ -565,12 +627,19 @@ def _connect(path: Path) -> sqlite3.Connection:
         if found == 0 and old:
             raise sqlite3.DatabaseError("it has no tables")  # they were in a WAL that is lost or damaged
         if found == 0:
-            # Out of the WAL at once: SQLite leaves a damaged WAL out without a word.
-            database.executescript(f"BEGIN; {SCHEMA} COMMIT; PRAGMA wal_checkpoint(TRUNCATE);")
-        elif found != SCHEMA_VERSION:
+            create_tables(database)
+        elif not FIRST_VERSION <= found <= SCHEMA_VERSION:
             raise sqlite3.DatabaseError(f"schema version {found}, this studio reads {SCHEMA_VERSION}")
-        if _layout(database) != _expected_layout():
-            raise sqlite3.DatabaseError("its tables are not those of this studio")
+        elif found < SCHEMA_VERSION:
+            migrate_tables(database, found)
+        elif layout(database) != _todays_layout():
+            # A column more, or damage to a constraint: where the data is whole the tables are made anew around it.
+            if not has_all_columns(database):
+                raise sqlite3.DatabaseError("its tables are not those of this studio")
+            migrate_tables(database, found)
+        if found != SCHEMA_VERSION:
+            # Out of the WAL at once: SQLite leaves a damaged WAL out without a word.
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")  # a damaged header can forbid every write
         if _fault(database) is not None:
             database.execute("REINDEX")  # an index that forgot a row is made anew from the rows
@@ -608,63 +677,97 @@ def _fault(database: sqlite3.Connection) -> str | None:
     return None if answer == "ok" else str(answer)
 
 
-def _layout(database: sqlite3.Connection) -> list[str]:
-    """The statements that made the tables and indexes of a database, as it keeps them."""
-    return [row[0] for row in database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name")]
-
-
 @functools.cache
-def _expected_layout() -> list[str]:
-    with contextlib.closing(sqlite3.connect(":memory:")) as database:
-        database.executescript(SCHEMA)
-        return _layout(database)
+def _todays_layout() -> list[str]:
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        create_tables(database)
+        return layout(database)
 
 
-def _is_whole(row: sqlite3.Row) -> bool:
+def _fault_of(row: sqlite3.Row, state: str) -> str | None:
+    """Why the row makes no job in this version; None where it does."""
     try:
-        return _is_plausible(_job(row))
-    except (ValueError, TypeError):
-        return False
+        job = _readable_job(row, JobState(state))
+    except (ValueError, TypeError) as error:
+        return " ".join(str(error).split())[:200]
+    return None if _is_plausible(job) else "its id, a time or the place of its file is not possible"
 
 
 def _is_plausible(job: Job) -> bool:
-    """Whether its id, its times and the place of its film can be."""
+    """Whether its id, its times and the place of its file can be."""
     times = (job.created_at, job.started_at, job.finished_at, job.trashed_at)
-    own = job.artifact is None or job.id in Path(job.artifact.video).parts
+    own = job.artifact is None or job.id in Path(job.artifact.file).parts
     return own and is_id(job.id) and all(time is None or 0 <= time <= LATEST for time in times)
 
 
-def _again(job: Job) -> Job:
+def _read_again(job: Job) -> Job:
     """The job as it would come out of the table; ValueError where it would not, as with an infinite time."""
+    kind = KINDS[job.kind]
     return dataclasses.replace(
         job,
-        request=GenerationRequest.model_validate_json(job.request.model_dump_json()),
-        plan=PLAN.validate_json(PLAN.dump_json(job.plan)),
-        artifact=ARTIFACT.validate_json(ARTIFACT.dump_json(job.artifact)) if job.artifact else None,
+        request=from_json(kind.request, to_json(job.request)),
+        plan=from_json(kind.plan, to_json(job.plan)),
+        artifact=from_json(kind.artifact, to_json(job.artifact)) if job.artifact else None,
     )
+
+
+def _documents(request: JobRequest, plan: JobPlan) -> dict[str, Any]:
+    """The columns of a request and its plan: their JSON, and what jobs are searched by."""
+    mode = getattr(request, "mode", None)
+    return {
+        "prompt": getattr(request, "prompt", None),
+        "mode": mode and mode.value,
+        "model": getattr(plan, "model", None),
+        "request": to_json(request),
+        "plan": to_json(plan),
+    }
 
 
 def _job(row: sqlite3.Row) -> Job:
-    def read(adapter: Any, name: str) -> Any:
-        return adapter.validate_json(row[name]) if row[name] else None
-
+    """The job of a row, in state `unreadable` where this version cannot read it."""
+    if row["state"] != JobState.UNREADABLE.value:
+        with contextlib.suppress(ValueError, TypeError):
+            return _readable_job(row, JobState(row["state"]))
+    title = " ".join(str(row["prompt"] or "Unreadable job").split())
     return Job(
-        id=row["id"],
-        state=JobState(row["state"]),
-        request=GenerationRequest.model_validate_json(row["request"]),
-        plan=read(PLAN, "plan"),
-        created_at=row["created_at"],
-        position=row["position"],
-        attempts=row["attempts"],
-        deaths=row["deaths"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        trashed_at=row["trashed_at"],
-        favourite=bool(row["favourite"]),
-        progress=read(PROGRESS, "progress"),
-        error=read(ERROR, "error"),
-        artifact=read(ARTIFACT, "artifact"),
+        state=JobState.UNREADABLE,
+        request=Unreadable(str(row["request"]), title, str(row["kind"])),
+        plan=Unreadable(str(row["plan"]), title, str(row["kind"])),
+        error=_error_of(row),
+        **_plain_columns(row),
     )
+
+
+def _readable_job(row: sqlite3.Row, state: JobState) -> Job:
+    """Raises ValueError or TypeError where this version cannot read the row."""
+    kind = KINDS.get(row["kind"])
+    if kind is None:
+        raise ValueError(f"{row['kind']!r} is not a kind of job")
+    return Job(
+        state=state,
+        request=from_json(kind.request, row["request"]),
+        plan=from_json(kind.plan, row["plan"]),
+        progress=from_json(Progress, row["progress"]) if row["progress"] else None,
+        error=from_json(JobError, row["error"]) if row["error"] else None,
+        artifact=from_json(kind.artifact, row["artifact"]) if row["artifact"] else None,
+        **_plain_columns(row),
+    )
+
+
+PLAIN_COLUMNS = (
+    *("id", "kind", "parent", "batch", "created_at", "position", "attempts", "crash_count"),
+    *("started_at", "finished_at", "trashed_at", "cancel_requested_at"),
+)
+
+
+def _plain_columns(row: sqlite3.Row) -> dict[str, Any]:
+    return {name: row[name] for name in PLAIN_COLUMNS} | {"favourite": bool(row["favourite"])}
+
+
+def _error_of(row: sqlite3.Row) -> JobError:
+    with contextlib.suppress(ValueError, TypeError):
+        return from_json(JobError, row["error"])
+    return JobError.of("unreadable", "This version cannot read the job. It is kept as it is;", "update the studio.")
 
 
 def _where(wanted: Filter) -> tuple[str, list[Any]]:
@@ -675,6 +778,9 @@ def _where(wanted: Filter) -> tuple[str, list[Any]]:
         clauses.append(clause)
         values.extend(given)
 
+    for column in ("kind", "parent", "batch"):
+        if getattr(wanted, column) is not None:
+            narrow(f"{column} = ?", getattr(wanted, column))
     if wanted.states:
         narrow(f"state IN ({_marks(wanted.states)})", *(state.value for state in wanted.states))
     for word in wanted.search.split()[:SEARCH_WORDS]:
@@ -700,10 +806,12 @@ def _escape_like(word: str) -> str:
     return word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
-def _same_request(job: Job, request: GenerationRequest, key: str) -> Job:
+def _same_request(job: Job, request: JobRequest, key: str) -> Job:
     """The job of an idempotency key, if it was made for the same request; a seed that was drawn does not count."""
-    drawn = "seed" not in request.model_fields_set
-    if job.request != (request.model_copy(update={"seed": job.request.seed}) if drawn else request):
+    fields: Any = request
+    drawn = "seed" in type(fields).model_fields and "seed" not in fields.model_fields_set
+    asked = fields.model_copy(update={"seed": job.request.seed}) if drawn and job.kind == request.kind else request
+    if job.request != asked:
         raise Conflict(f"The key {key[:40]!r} was used for another request;", hint="use a new key for a new request.")
     return job
 
@@ -713,5 +821,6 @@ def _way_out(job: Job) -> str:
         JobState.QUEUED: "it waits; cancel or pause it, or let it run.",
         JobState.RUNNING: "cancel or pause it.",
         JobState.PAUSED: "resume or cancel it.",
-        JobState.SUCCEEDED: "it is done; submit its request again for another film.",
+        JobState.SUCCEEDED: "it is done; submit its request again for another video.",
+        JobState.UNREADABLE: "update the studio, or start the version that made it.",
     }.get(job.state, "retry it.")

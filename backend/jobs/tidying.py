@@ -12,9 +12,9 @@ from pathlib import Path
 
 from backend.core.config import Settings
 from backend.core.errors import NotFound, StudioError
+from backend.jobs.disk_space import ReserveFile
 from backend.jobs.history import copies_in, copy_history
-from backend.jobs.job import ACTIVE, RETRIABLE
-from backend.jobs.room import Spare
+from backend.jobs.job import ACTIVE, RETRIABLE, JobState
 from backend.jobs.store import Store
 from backend.library.downloads import Downloads
 from backend.media.outputs import purge_trash
@@ -32,8 +32,10 @@ SOON_S = 7200  # a clock that was set back by less is no wonder
 class Tidying:
     """Of one data folder. Ages are measured by a clock that nobody sets while the studio runs."""
 
-    def __init__(self, settings: Settings, store: Store, uploads: Uploads, downloads: Downloads, spare: Spare) -> None:
-        self._settings, self._store, self._uploads, self._spare = settings, store, uploads, spare
+    def __init__(
+        self, settings: Settings, store: Store, uploads: Uploads, downloads: Downloads, reserve: ReserveFile
+    ) -> None:
+        self._settings, self._store, self._uploads, self._reserve = settings, store, uploads, reserve
         self._downloads = downloads
         self._began = (time.time(), time.monotonic())
         self._doubt_s = DOUBT_S if _long_away(settings.copies, time.time()) else 0
@@ -53,7 +55,7 @@ class Tidying:
         self._done = time.monotonic()
         settings, now = self._settings, self.now()
         try:
-            self._spare.lay()
+            self._reserve.create()
             if self._is_copy_due():
                 copy_history(self._store, settings.copies)
         except (OSError, sqlite3.Error, StudioError):
@@ -93,7 +95,7 @@ class Tidying:
                 entry.unlink(missing_ok=True)
             elif not self._may_go_on(entry.name, now):
                 shutil.rmtree(entry, ignore_errors=True)
-            elif (job := self._store.get(entry.name)).state not in ACTIVE:
+            elif (job := self._store.get(entry.name)).state in RETRIABLE:
                 kept.append((job.finished_at or now, entry))
         room = self._settings.unfinished_quota_bytes
         for _, entry in sorted(kept, reverse=True):
@@ -106,7 +108,7 @@ class Tidying:
             job = self._store.get(job_id)
         except NotFound:
             return False
-        if job.state in ACTIVE:
+        if job.state in ACTIVE or (job.state is JobState.UNREADABLE and job.trashed_at is None):
             return True
         recent = now - (job.finished_at or now) <= self._settings.unfinished_keep_s
         return job.state in RETRIABLE and job.trashed_at is None and recent

@@ -12,13 +12,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from backend.core.config import GIB, ROOT
 from backend.core.errors import ModelUnavailable
-from backend.core.prompts import Expansion
+from backend.core.prompts import Expansion, expand
+from backend.core.registry import ModelSpec
 from backend.core.schema import PROMPT_LENGTH
 from backend.library.checkpoints import Damaged, read_json, refuse_code, sub_folders, weights_bytes
 
@@ -44,6 +45,14 @@ class InstructModel:
     title: str
     folder: Path
     weights_gib: float
+
+
+def expand_prompt(prompt: str, spec: ModelSpec, folders: Sequence[Path], take: int) -> Expansion:
+    """`prompt` made longer for a model: by the largest language model in `folders`; by rules where there is none, or
+    where the model knows the painted world only. Raises ModelUnavailable if the language model gives nothing.
+    """
+    writers = [] if spec.painted else find_instruct_models(folders)
+    return rewrite(writers[-1], prompt, take) if writers else expand(prompt, painted=spec.painted, take=take)
 
 
 def find_instruct_models(folders: Iterable[Path]) -> list[InstructModel]:

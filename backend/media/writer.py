@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backend.core.errors import RenderFailed, UploadRefused
+from backend.core.errors import RenderFailed, UploadRefused, WorkDamaged
 from backend.durable import replace_file, sync
 from backend.media.fitting import Frames, Picture
 from backend.media.probe import FILM_SECONDS, facts
@@ -44,7 +44,7 @@ def write_segment(path: Path, chunks: Iterable[Frames], *, fps: int, width: int,
 def join_segments(path: Path, segments: Sequence[Path], *, recipe: Mapping[str, Any], title: str) -> None:
     """Put files of `write_segment`, of one size and rate, one after the other, without encoding them again.
 
-    The file has its index first, `title`, and `recipe` as JSON in the comment tag. Raises RenderFailed for a segment
+    The file has its index first, `title`, and `recipe` as JSON in the comment tag. Raises WorkDamaged for a segment
     that cannot be read or does not fit, OSError where the disk is full.
     """
     import av
@@ -55,7 +55,7 @@ def join_segments(path: Path, segments: Sequence[Path], *, recipe: Mapping[str, 
         try:
             _copy_packets(segments, film)
         except av.error.InvalidDataError as error:
-            raise RenderFailed(f"A part of the film cannot be read ({error.strerror});", hint="try again.") from None
+            raise WorkDamaged(f"A part of the video cannot be read ({error.strerror});", hint="try again.") from None
 
 
 @contextlib.contextmanager
@@ -81,7 +81,7 @@ def _copy_packets(segments: Sequence[Path], film: OutputContainer) -> None:
                 stream = film.add_stream_from_template(given)
                 stream.time_base = given.time_base
             if given.codec_context.extradata != stream.codec_context.extradata:
-                raise RenderFailed("The parts of the film do not fit together;", hint="try again.")
+                raise WorkDamaged("The parts of the video do not fit together;", hint="try again.")
             frame = int(1 / (given.average_rate * given.time_base))
             packets = (packet for packet in source.demux(given) if packet.dts is not None)
             for number, packet in enumerate(packets, start=written):

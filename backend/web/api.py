@@ -23,8 +23,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from backend.core.errors import InvalidRequest, NotEnoughSpace, StudioError, UploadRefused
 from backend.core.schema import Fit, GenerationRequest, Mode, explain
+from backend.jobs.disk_space import is_disk_full
 from backend.jobs.job import ENDED, Job, JobState, plan_as_dict
-from backend.jobs.room import is_disk_full
 from backend.jobs.store import MAKE_ROOM, Filter
 from backend.media.outputs import LIVE, PREVIEW
 from backend.media.uploads import Upload
@@ -104,7 +104,7 @@ def list_jobs(
         trashed=trashed,
         before=before,
     )
-    jobs = generator.store.find(wanted, limit=limit + 1)
+    jobs = generator.jobs(wanted, limit=limit + 1)
     more = len(jobs) > limit
     return {"jobs": [job.as_dict() for job in jobs[:limit]], "next": jobs[limit - 1].id if more else None}
 
@@ -129,8 +129,8 @@ def act_on_job(job_id: str, action: str, generator: Generator) -> dict[str, Any]
         "resume": generator.resume,
         "retry": generator.retry,
         "restore": generator.restore,
-        "favourite": lambda job_id: generator.store.set_favourite(job_id, True),
-        "unfavourite": lambda job_id: generator.store.set_favourite(job_id, False),
+        "favourite": lambda job_id: generator.set_favourite(job_id, True),
+        "unfavourite": lambda job_id: generator.set_favourite(job_id, False),
     }
     if action not in actions:
         raise HTTPException(404)
@@ -185,16 +185,16 @@ class Film(FileResponse):
 
 
 def _file(generator: VideoGenerator, job_id: str, name: str, *, filename: str | None = None) -> Film:
-    return Film(generator.file(job_id, name), media_type=MEDIA_TYPES[name], filename=filename)
+    return Film(generator.results.file(job_id, name), media_type=MEDIA_TYPES[name], filename=filename)
 
 
 def _preview(generator: VideoGenerator, job_id: str) -> Film:
-    return Film(generator.preview(job_id), media_type="video/mp4", headers=NO_CACHE)
+    return Film(generator.results.partial_video(job_id), media_type="video/mp4", headers=NO_CACHE)
 
 
 def _live(generator: VideoGenerator, job_id: str) -> Response:
     # Read at once: it is replaced every second, and a FileResponse sends the length of one and the bytes of the next.
-    return Response(generator.live(job_id).read_bytes(), media_type="image/webp", headers=NO_CACHE)
+    return Response(generator.results.preview(job_id).read_bytes(), media_type="image/webp", headers=NO_CACHE)
 
 
 def slug(text: str, otherwise: str) -> str:
@@ -238,7 +238,7 @@ def job_live(job_id: str, generator: Generator) -> Response:
 @api.get("/jobs/{job_id}/metadata", tags=["films"])
 def job_metadata(job_id: str, generator: Generator) -> dict[str, Any]:
     """The recipe of the film."""
-    return generator.metadata(job_id)
+    return generator.results.metadata(job_id)
 
 
 # --- the rest of the house ---
@@ -274,7 +274,7 @@ def act_on_queue(action: str, generator: Generator) -> dict[str, Any]:
     if action not in ("pause", "resume"):
         raise HTTPException(404)
     generator.pause_queue(action == "pause")
-    return {"paused": generator.store.queue_paused, "waiting": generator.store.count(Filter(states=(JobState.QUEUED,)))}
+    return {"paused": generator.queue_paused, "waiting": generator.count(Filter(states=(JobState.QUEUED,)))}
 
 
 @api.post("/uploads", status_code=201, tags=["uploads"])
@@ -361,8 +361,8 @@ def models(generator: Generator, all: bool = False) -> dict[str, Any]:
     """The models that can render here and now, and why other folders in models/ cannot; with `all`, also those that can
     be fetched.
     """
-    found = [spec.as_dict() | {"present": present} for spec, present in generator.catalog(all)]
-    return {"models": found, "refused": generator.left_out()}
+    found = [spec.as_dict() | {"present": present} for spec, present in generator.catalog.list(downloads=all)]
+    return {"models": found, "refused": generator.catalog.rejected()}
 
 
 @api.delete("/models/{model_id}", tags=["models"])
@@ -453,9 +453,9 @@ def system(generator: Generator) -> dict[str, Any]:
     return {
         "machine": dataclasses.asdict(generator.machine),
         "now": dataclasses.asdict(generator.monitor.sample()),
-        "queue_paused": generator.store.queue_paused,
-        "news": generator.news,
-        "models": [dataclasses.asdict(tally) for tally in generator.tallies()],
+        "queue_paused": generator.queue_paused,
+        "news": generator.startup_notice,
+        "models": [dataclasses.asdict(stats) for stats in generator.model_stats()],
     }
 
 

@@ -32,15 +32,15 @@ class StudioCollector(Collector):
         generator, sample = self._generator, self._generator.monitor.sample()
         yield _gauge("studio_info", "1, with the version", 1, version=__version__)
         yield _gauge("studio_worker_alive", "Whether jobs can be taken", generator.alive)
-        yield _gauge("studio_queue_paused", "Whether the queue is paused", generator.store.queue_paused)
+        yield _gauge("studio_queue_paused", "Whether the queue is paused", generator.queue_paused)
         jobs = GaugeMetricFamily("studio_jobs", "Jobs in the history, by state", labels=["state"])
-        counts = generator.store.counts()
+        counts = generator.counts()
         for state in JobState:
             jobs.add_metric([state.value], counts.get(state, 0))
         yield jobs
         ended = CounterMetricFamily("studio_renders", "Renders that ended", labels=["model", "outcome"])
         usual = GaugeMetricFamily("studio_render_seconds_median", "Of the last 50 films", labels=["model"])
-        for tally in generator.tallies():
+        for tally in generator.model_stats():
             ended.add_metric([tally.model, "succeeded"], tally.succeeded)
             ended.add_metric([tally.model, "failed"], tally.failed)
             if tally.median_s is not None:

@@ -405,9 +405,9 @@ def test_the_forecast_grows_with_the_work_and_with_what_was_learned():
 
 def test_the_fraction_runs_from_nothing_to_all():
     plan = make_plan(ask(), DF_SMALL, H100)
-    assert fraction_done(plan, {}) == 0.0
-    assert fraction_done(plan, dict.fromkeys(Stage, 1.0)) == pytest.approx(1.0)
-    half = fraction_done(plan, {Stage.LOADING: 1.0, Stage.DENOISING: 0.5, Stage.DECODING: 0.5})
+    assert fraction_done(plan.forecast, {}) == 0.0
+    assert fraction_done(plan.forecast, dict.fromkeys(Stage, 1.0)) == pytest.approx(1.0)
+    half = fraction_done(plan.forecast, {Stage.LOADING: 1.0, Stage.DENOISING: 0.5, Stage.DECODING: 0.5})
     seconds = plan.forecast.seconds
     worked = seconds[Stage.LOADING] + (seconds[Stage.DENOISING] + seconds[Stage.DECODING]) / 2
     assert half == pytest.approx(worked / plan.forecast.total_s)

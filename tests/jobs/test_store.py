@@ -9,7 +9,7 @@ from backend.core.planning import Machine, Progress, Stage, make_plan
 from backend.core.registry import SYNTHETIC
 from backend.core.schema import parse_request
 from backend.jobs.job import Artifact, JobError, JobState
-from backend.jobs.store import WITH_ALL, Filter, Store, StoreDamaged
+from backend.jobs.store import KILLED_WITH_STUDIO, Filter, Store, StoreDamaged
 from tests.pace import within
 
 CPU = Machine("CPU", cores=2, ram_gib=8)
@@ -55,14 +55,6 @@ def test_it_is_still_there_after_reopening(tmp_path):
     again = Store(tmp_path / "studio.db")
     assert again.get(job.id) == job
     again.close()
-
-
-def test_another_schema_version_is_refused_and_left_alone(tmp_path):
-    store = Store(tmp_path / "studio.db")
-    store._run("PRAGMA user_version = 99")
-    store.close()
-    with pytest.raises(StoreDamaged, match="schema version 99"):
-        Store(tmp_path / "studio.db")
 
 
 def test_claims_follow_the_queue_and_count_attempts(store):
@@ -121,7 +113,7 @@ def test_recovery_queues_again_and_the_third_death_quarantines(store):
     assert store.recover()[0].state is JobState.QUARANTINED
     assert "died several times before this job had saved any further" in store.get(job.id).error.message
     assert store.get(job.id).error.message.endswith(store.get(job.id).error.hint)
-    assert store.move_to_state(job.id, JobState.QUEUED).deaths == 0
+    assert store.move_to_state(job.id, JobState.QUEUED).crash_count == 0
 
 
 @pytest.mark.parametrize("state", [JobState.RUNNING, JobState.PAUSED])
@@ -130,7 +122,7 @@ def test_an_attempt_that_was_being_cancelled_is_so_after_a_death_and_a_later_one
     first = store.claim()
     if state is JobState.PAUSED:
         store.move_to_state(job.id, state)
-    store.note_cancelled(first)
+    store.request_cancel(first)
     assert store.recover() == []
     assert store.get(job.id).state is JobState.CANCELLED
     assert store.get(job.id).finished_at is not None
@@ -155,18 +147,18 @@ def test_deaths_of_the_whole_studio_count_a_quarter(store):
     add(store)
     for _ in range(11):
         store.claim()
-        assert store.recover(death=WITH_ALL)[0].state is JobState.QUEUED
+        assert store.recover(crash=KILLED_WITH_STUDIO)[0].state is JobState.QUEUED
     store.claim()
-    assert store.recover(death=WITH_ALL)[0].state is JobState.QUARANTINED
+    assert store.recover(crash=KILLED_WITH_STUDIO)[0].state is JobState.QUARANTINED
 
 
-@pytest.mark.parametrize("again", ["recover", "give_back"])
+@pytest.mark.parametrize("again", ["recover", "requeue"])
 def test_a_job_that_waits_again_is_as_far_as_was_saved(store, again):
     add(store)
     for saved_at, kept in ((None, None), (9.0, 0.5)):
         job = store.claim()
         store.set_progress(job, Progress(Stage.DENOISING, fraction=0.5, saved_at=saved_at))
-        store.recover() if again == "recover" else store.give_back(job)
+        store.recover() if again == "recover" else store.requeue(job)
         waiting = store.get(job.id)
         assert waiting.state is JobState.QUEUED
         assert (waiting.progress and waiting.progress.fraction) == kept
@@ -177,8 +169,8 @@ def test_a_job_that_waits_again_is_as_far_as_was_saved(store, again):
 def test_giving_back_is_no_death(store):
     add(store)
     job = store.claim()
-    assert store.give_back(job)
-    assert (store.get(job.id).state, store.get(job.id).deaths) == (JobState.QUEUED, 0)
+    assert store.requeue(job)
+    assert (store.get(job.id).state, store.get(job.id).crash_count) == (JobState.QUEUED, 0)
     assert store.recover() == []
 
 
@@ -367,7 +359,7 @@ def test_tallies_count_what_ended(store):
     add(store)
     store.finish(store.claim(), JobState.FAILED, error=JobError("x", "y"))
     add(store)
-    [tally] = store.tallies()
+    [tally] = store.model_stats()
     assert (tally.model, tally.succeeded, tally.failed, tally.median_s) == ("synthetic", 1, 1, 4.0)
 
 

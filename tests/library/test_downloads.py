@@ -269,7 +269,7 @@ def test_a_disk_that_is_too_small_is_said_before_a_byte(hub, settings, checkpoin
         lane.stop()
 
 
-def test_a_disk_that_becomes_full_is_said_and_what_is_there_is_kept(hub, settings, checkpoint, monkeypatch):
+def test_a_disk_that_becomes_full_is_said_and_what_has_space_is_kept(hub, settings, checkpoint, monkeypatch):
     import resource
 
     size = max(len(data) for data in files_in(checkpoint).values())

@@ -99,7 +99,7 @@ class CleanUp(RuleBasedStateMachine):
             finished_at=None if state in ACTIVE else self.now(),
             artifact=replace(ARTIFACT, video=f"outputs/{job_id}/video.mp4") if state is JobState.SUCCEEDED else None,
         )
-        assert self.generator.store.adopt(job)
+        assert self.generator.store.import_job(job)
         return job
 
     @initialize()
@@ -214,7 +214,7 @@ class CleanUp(RuleBasedStateMachine):
                 ]
 
     @invariant()
-    def what_a_job_needs_is_there(self) -> None:
+    def what_a_job_needs_has_space(self) -> None:
         for job_id, uploads in self.needed.items():
             if self.generator.store.has(job_id) and self.generator.job(job_id).state in ACTIVE:
                 assert all((self.settings.uploads / upload / "media").exists() for upload in uploads)
@@ -263,10 +263,10 @@ def test_the_machine_sees_a_clean_up_that_takes_too_much(monkeypatch, fault):
     history.begin()
     history.send_and_use(JobState.QUEUED)
     history.time_passes(days=8, crash=0)
-    history.what_a_job_needs_is_there()
+    history.what_a_job_needs_has_space()
     owner, name, answer = fault
     monkeypatch.setattr(owner, name, lambda *_: answer)
     history.time_passes(days=8, crash=0)
     with pytest.raises(AssertionError):
-        history.what_a_job_needs_is_there()
+        history.what_a_job_needs_has_space()
     history.teardown()

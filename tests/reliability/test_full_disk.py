@@ -18,8 +18,8 @@ import pytest
 from backend.core.config import Settings
 from backend.core.errors import NotEnoughSpace
 from backend.core.schema import parse_request
+from backend.jobs.disk_space import ReserveFile
 from backend.jobs.job import JobState
-from backend.jobs.room import Spare
 from backend.jobs.store import Filter
 from backend.synthetic import SyntheticEngine
 from backend.video_generator import VideoGenerator
@@ -34,8 +34,8 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr("backend.jobs.room.CHECK_S", 0.05)
-    monkeypatch.setattr("backend.video_generator.STORE_RETRY_S", 0.05)
+    monkeypatch.setattr("backend.jobs.disk_space.CHECK_S", 0.05)
+    monkeypatch.setattr("backend.jobs.worker.STORE_RETRY_S", 0.05)
 
 
 def settings_of(data: Path) -> Settings:
@@ -53,7 +53,7 @@ def render(data: Path, disk: FaultyDisk) -> bytes:
     generator = VideoGenerator(settings, {"synthetic": SyntheticEngine()})
     generator.tidying.tidy()  # so that the worker has none to do, and what is written is the job's
     generator.start()
-    settings.spare.unlink(missing_ok=True)  # which would save the store
+    settings.reserve_file.unlink(missing_ok=True)  # which would save the store
     try:
         generator.store._db = FullDatabase(generator.store._db, disk)
         install(disk)
@@ -171,7 +171,7 @@ def fill(data: Path, but_kib: int = 0) -> Path:
 
 def test_on_a_full_disk_a_person_can_still_make_room(data, monkeypatch):
     """Cancel, hold, delete, empty the trash: the history has its spare room."""
-    monkeypatch.setattr(Spare, "BYTES", 512 * 1024)  # of which a hundred must be free
+    monkeypatch.setattr(ReserveFile, "BYTES", 512 * 1024)  # of which a hundred must be free
     generator = VideoGenerator(settings_of(data), {"synthetic": SyntheticEngine()})
     generator.start()
     try:
@@ -184,12 +184,12 @@ def make_room_by_hand(generator: VideoGenerator, data: Path) -> None:
     done = generator.wait(generator.submit(parse_request(SMALL)).id, 60)
     generator.pause_queue(True)
     waiting = [generator.submit(parse_request(SMALL | {"seed": seed})) for seed in range(3)]
-    assert generator.settings.spare.exists()
+    assert generator.settings.reserve_file.exists()
     ballast = fill(data)
     assert generator.cancel(waiting[0].id).state is JobState.CANCELLED
     assert generator.pause(waiting[1].id).state is JobState.PAUSED
     assert generator.resume(waiting[1].id).state is JobState.QUEUED
-    assert not generator.settings.spare.exists()
+    assert not generator.settings.reserve_file.exists()
     generator.delete(done.id)
     assert generator.restore(done.id).trashed_at is None
     generator.delete(done.id)
@@ -198,7 +198,7 @@ def make_room_by_hand(generator: VideoGenerator, data: Path) -> None:
     assert not (generator.settings.trash / done.id).exists()
     ballast.unlink()
     generator.tidying.tidy()
-    assert generator.settings.spare.exists()
+    assert generator.settings.reserve_file.exists()
 
 
 def test_a_start_on_a_full_disk_is_tried_again_until_there_is_room(data):

@@ -19,7 +19,8 @@ from backend.core.errors import DeviceLost, NotEnoughSpace
 from backend.core.planning import Machine, Stage
 from backend.core.schema import parse_request
 from backend.jobs.job import JobState
-from backend.jobs.store import DEATH
+from backend.jobs.running import RunningJob
+from backend.jobs.store import CRASH
 from backend.synthetic import SyntheticEngine
 from backend.system import logs
 from backend.system.supervisor import RESTART
@@ -35,15 +36,25 @@ class Watched(VideoGenerator):
     ended its process.
     """
 
-    rounds = 0
+    def __init__(self, *arguments) -> None:
+        super().__init__(*arguments)
+        self.rounds = 0
+        self.worker, keep_history = self._worker, self._worker._keep_history
 
-    def _keep_history(self) -> None:
-        self.rounds += 1
-        super()._keep_history()
+        def counted() -> None:
+            self.rounds += 1
+            keep_history()
+
+        self.worker._keep_history = counted
+
+    @property
+    def running(self) -> RunningJob:
+        (running,) = self.worker._running.values()
+        return running
 
     @property
     def ended(self) -> bool:
-        return self._ended.is_set()
+        return self.worker._ended.is_set()
 
     def is_looked_at(self) -> None:
         """Wait until the watch has gone round."""
@@ -53,10 +64,10 @@ class Watched(VideoGenerator):
 
 @pytest.fixture
 def studio(settings, engine, monkeypatch, render_clock):
-    monkeypatch.setattr("backend.video_generator.WATCH_EVERY_S", 0.01)
+    monkeypatch.setattr("backend.jobs.worker.WATCH_EVERY_S", 0.01)
     settings = dataclasses.replace(settings, hang_s=120, slow_hang_s=1800, cancel_s=10, slow_cancel_s=180)
     studio = Watched(settings, {"synthetic": engine})
-    monkeypatch.setattr("backend.video_generator.end_process", lambda: studio._ended.set())
+    monkeypatch.setattr("backend.jobs.worker.end_process", lambda: studio.worker._ended.set())
     studio.start()
     yield studio
     engine.release()
@@ -102,7 +113,7 @@ def test_a_render_that_hangs_is_found_in_time_and_the_log_says_where(studio, eng
     wait_for(lambda: studio.ended)
     assert studio.job(job.id).state is JobState.RUNNING  # the next process counts a death and goes on
     said = logs.last_lines(studio.settings.log, job.id)
-    assert "nothing was heard of it for 121 s" in said[-1]
+    assert "it reported nothing for 121 s" in said[-1]
     assert "_suffer" in said[-1]
 
 
@@ -120,7 +131,7 @@ def test_a_paused_render_is_no_hang(studio, engine, render_clock):
     job = held_at(studio, engine, 3)
     studio.pause(job.id)
     engine.release()
-    wait_for(lambda: studio._render.holding)
+    wait_for(lambda: studio.running.suspended)
     render_clock.now += 3600
     studio.is_looked_at()
     assert not studio.ended
@@ -146,14 +157,14 @@ def test_a_worker_that_dies_is_replaced_with_the_process(studio, monkeypatch):
     def gone() -> bool:
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(studio._room, "is_there", gone)
+    monkeypatch.setattr(studio._disk, "has_space", gone)
     studio.submit(parse_request(SMALL))
     wait_for(lambda: studio.ended)
     assert "the worker has died" in studio.settings.log.read_text()
 
 
 def test_a_render_that_is_over_and_waits_for_the_disk_is_not_ended_with_the_process(studio, monkeypatch, render_clock):
-    monkeypatch.setattr("backend.video_generator.STORE_RETRY_S", 0.05)
+    monkeypatch.setattr("backend.jobs.worker.STORE_RETRY_S", 0.05)
     finish, refused, room = studio.store.finish, threading.Event(), threading.Event()
 
     def full(job, state, **named):
@@ -175,7 +186,7 @@ def test_a_render_that_is_over_and_waits_for_the_disk_is_not_ended_with_the_proc
 
 def test_a_cancellation_while_weights_are_read_is_waited_for(studio, engine, render_clock):
     job = held_at(studio, engine, 1)
-    studio._render.stage = Stage.LOADING
+    studio.running.stage = Stage.LOADING
     studio.cancel(job.id)
     render_clock.now += 179
     studio.is_looked_at()
@@ -306,7 +317,7 @@ def test_a_deadly_job_is_set_aside_after_three_processes_and_the_others_are_made
     assert done.stderr.count("it starts again") == 3
     jobs = outcomes(settings, ids)
     assert [job.state.value for job in jobs] == ["succeeded", "quarantined", *["succeeded"] * 4]
-    assert (jobs[1].deaths, jobs[1].attempts) == (3 * DEATH, 3)
+    assert (jobs[1].crash_count, jobs[1].attempts) == (3 * CRASH, 3)
     assert any("attempt 3" in line for line in jobs[1].error.log)
     gap = jobs[2].started_at - jobs[1].started_at
     print(f"the next job began {gap:.1f} s after the last attempt of the deadly one")

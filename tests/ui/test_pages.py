@@ -17,6 +17,7 @@ from backend.core.prompts import Expansion
 from backend.core.registry import MODELS, SYNTHETIC, TINY
 from backend.core.schema import parse_request
 from backend.jobs.job import JobError
+from backend.library import catalog
 from backend.library.downloads import Download, DownloadState
 from backend.media.writer import write_live
 from tests.lora_files import write_lora
@@ -255,7 +256,7 @@ def test_an_edit_can_be_left(app, history, generator):
 @pytest.fixture
 def forcing(generator, app, monkeypatch):
     """The Create page with a diffusion-forcing model and a film of two windows; the queue holds its jobs."""
-    monkeypatch.setattr(generator, "models", lambda: [MODELS[DF], MODELS[T2V], SYNTHETIC])
+    monkeypatch.setattr(generator.catalog, "models", lambda: [MODELS[DF], MODELS[T2V], SYNTHETIC])
     generator.pause_queue(True)
     app.run()
     app.selectbox(key="form_model").set_value(DF).run()
@@ -508,11 +509,11 @@ def test_user_text_means_nothing_in_markdown():
     ("small", "said"), [([SYNTHETIC], "sketches drawn by rules"), ([TINY, SYNTHETIC], "made by SkyReels V2 Tiny")]
 )
 def test_the_page_says_which_small_model_draws_and_why(app, generator, monkeypatch, small, said):
-    monkeypatch.setattr(generator, "models", lambda: small)
+    monkeypatch.setattr(generator.catalog, "models", lambda: small)
     visit(app, "ui/create.py")
     assert said in shown(app)
     assert "no released weights are here yet. The Models page fetches them" in shown(app)
-    monkeypatch.setattr(generator, "models", lambda: [MODELS[DF], *small])
+    monkeypatch.setattr(generator.catalog, "models", lambda: [MODELS[DF], *small])
     app.run()
     assert said in shown(app)
     assert "no released weights" not in shown(app)
@@ -523,11 +524,11 @@ def test_the_page_says_which_small_model_draws_and_why(app, generator, monkeypat
 
 @pytest.mark.parametrize("page", PAGES)
 def test_what_happened_to_the_history_is_said_on_every_page_until_it_is_read(app, generator, page):
-    generator.news = "The history could not be used (it is *empty*)."
+    generator.startup_notice = "The history could not be used (it is *empty*)."
     visit(app, page)
-    assert [warning.value for warning in app.warning] == [words.plain(generator.news)]
-    app.button(key="news_seen").click().run()
-    assert generator.news is None
+    assert [warning.value for warning in app.warning] == [words.plain(generator.startup_notice)]
+    app.button(key="notice_seen").click().run()
+    assert generator.startup_notice is None
     assert not app.warning
 
 
@@ -546,8 +547,8 @@ def test_a_job_that_waits_for_room_says_so(app, generator, a_request, monkeypatc
     generator.pause_queue(True)
     job = generator.submit(a_request())
     generator.store._run("UPDATE jobs SET state = 'running', attempts = 1 WHERE id = ?", job.id)
-    generator.store.give_back(generator.job(job.id), JobError("not_enough_space", "Waits for room on the disk;"))
-    monkeypatch.setattr(generator._room, "is_there", lambda: False)
+    generator.store.requeue(generator.job(job.id), JobError("not_enough_space", "Waits for room on the disk;"))
+    monkeypatch.setattr(generator._disk, "has_space", lambda: False)
     generator.pause_queue(False)
     assert "Waits for room on the disk;" in shown(visit(app, "ui/create.py"))
     assert "Waits for room on the disk;" in shown(visit(app, "ui/queue.py"))
@@ -598,7 +599,7 @@ def test_a_language_model_that_gives_nothing_is_said_and_the_rules_help(app, gen
 
 
 def test_loras_that_fit_are_chosen_each_with_a_strength(app, generator, tmp_path, monkeypatch):
-    monkeypatch.setattr(video_generator, "CATALOG_KEEP_S", 0)
+    monkeypatch.setattr(catalog, "KEEP_S", 0)
     build_checkpoint(generator.settings.models / "random-df", "df")
     for name in ("grain", "noir"):
         generator.loras.add(write_lora(tmp_path / f"{name}.safetensors"))

@@ -489,7 +489,7 @@ def test_a_model_that_a_film_needs_is_not_removed(client, generator):
     generator.pause_queue(True)
     submit(client, model="synthetic")
     answer = client.delete("/api/v1/models/synthetic")
-    assert (answer.status_code, "A film that waits" in answer.json()["error"]["message"]) == (409, True)
+    assert (answer.status_code, "A job that waits" in answer.json()["error"]["message"]) == (409, True)
 
 
 def test_a_lora_comes_is_listed_goes_and_comes_back(client, generator, tmp_path):

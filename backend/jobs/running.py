@@ -1,4 +1,4 @@
-"""The render of one job as the rest of the studio sees it: what is wanted of it, how far it is, whether it is alive."""
+"""A job in progress: what the doors want of it, when it was last heard of, how far it is and what is left."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ def _now() -> float:
 
 
 @dataclass(slots=True)
-class Render:
-    """Times are those of the monotonic clock, in seconds."""
+class RunningJob:
+    """Times are those of the monotonic clock, in seconds. `stages` are those of its kind, in order."""
 
     job: Job
+    stages: tuple[Stage, ...]
     # What the doors want of it.
     cancelled_at: float | None = None
     stopping: bool = False
     paused: bool = False
-    # What it said last.
-    holding: bool = False  # stands still because it is paused, or is over
-    held_at: float = 0.0
-    heard: float = field(default_factory=_now)
+    # What it reported last.
+    suspended: bool = False  # it stands still because it is paused, or has ended
+    suspended_at: float = 0.0
+    last_heartbeat: float = field(default_factory=_now)
     stage: Stage = Stage.LOADING
     step: tuple[int, int] = (0, 0)  # window and step
     step_began: float = field(default_factory=_now)
@@ -38,7 +39,7 @@ class Render:
     began: float = field(default_factory=_now)
     paused_s: float = 0.0
     parts: dict[Stage, float] = field(default_factory=dict)  # how much of each stage is done
-    taken_up: float = 0.0  # of the whole job, done by an earlier attempt
+    resumed_at: float = 0.0  # the fraction of the whole job that an earlier attempt had done
     written: float = 0.0  # when its progress was written last
     saved_at: float | None = None  # the save that was written last
 
@@ -47,43 +48,44 @@ class Render:
         return self.cancelled_at is not None
 
     def cancel(self) -> None:
-        """Ask it to end; asking again does not put off the end of one that heeds nothing."""
+        """Ask it to end; asking again does not put off the end of one that does not respond."""
         if self.cancelled_at is None:
             self.cancelled_at = time.monotonic()
 
-    def hold(self) -> None:
+    def suspend(self) -> None:
         """It stands still from now on."""
-        self.holding, self.held_at = True, time.monotonic()
+        self.suspended, self.suspended_at = True, time.monotonic()
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """It stood still until now: that was no silence and no step."""
-        self.heard = time.monotonic()
-        still_s = self.heard - self.held_at
+        self.last_heartbeat = time.monotonic()
+        still_s = self.last_heartbeat - self.suspended_at
         self.paused_s += still_s
         self.step_began += still_s
-        self.holding = False
+        self.suspended = False
 
-    def hear(self, at: Report) -> None:
+    def heartbeat(self, at: Report) -> None:
         """Note that it is alive."""
-        self.heard = time.monotonic()
+        self.last_heartbeat = time.monotonic()
         self.stage = at.stage
         if (at.window, at.step) != self.step:
             if at.step > 1:
-                self.step_s.append(self.heard - self.step_began)
-            self.step, self.step_began = (at.window, at.step), self.heard
+                self.step_s.append(self.last_heartbeat - self.step_began)
+            self.step, self.step_began = (at.window, at.step), self.last_heartbeat
 
     def note(self, at: Report) -> None:
-        """Note how far it is."""
-        if at.stage is Stage.DENOISING and at.stage not in self.parts:
-            self.taken_up = fraction_done(self.job.plan, {at.stage: at.part})
-        if at.stage is not Stage.LOADING:
-            self.parts[Stage.LOADING] = 1.0
-        if at.stage is Stage.SAVING:
-            self.parts |= {Stage.DENOISING: 1.0, Stage.DECODING: 1.0}
+        """Note how far it is: the first stage ends where another begins, all end with the last one."""
+        first, second, *_, last = self.stages
+        if at.stage is second and at.stage not in self.parts:
+            self.resumed_at = fraction_done(self.job.plan.forecast, {at.stage: at.part})
+        if at.stage is not first:
+            self.parts[first] = 1.0
+        if at.stage is last:
+            self.parts |= dict.fromkeys(self.stages[:-1], 1.0)
         self.parts[at.stage] = max(self.parts.get(at.stage, 0.0), at.part)
 
     def is_due(self, at: Report, every_s: float) -> bool:
-        """Whether its progress is to be written now: a save is at once, so that a death after it is forgiven."""
+        """Whether its progress is to be written now: a save is at once, so that a crash after it is forgiven."""
         now = time.monotonic()
         if now - self.written < every_s and at.saved_at == self.saved_at:
             return False
@@ -92,12 +94,12 @@ class Render:
 
     def progress(self, at: Report) -> Progress:
         plan = self.job.plan
-        done, taken_up = fraction_done(plan, self.parts), self.taken_up
+        done, resumed_at = fraction_done(plan.forecast, self.parts), self.resumed_at
         if at.stage is Stage.LOADING and self.job.progress is not None:  # an earlier attempt got as far as that
-            taken_up = self.job.progress.fraction
-            done = max(done, taken_up)
+            resumed_at = self.job.progress.fraction
+            done = max(done, resumed_at)
         elapsed = time.monotonic() - self.began - self.paused_s
-        own, rest = done - taken_up, 1 - taken_up
+        own, rest = done - resumed_at, 1 - resumed_at
         trust = min(1.0, 4 * own)  # in what was measured so far, against the forecast
         measured = elapsed * rest / own if own > 0.02 else 0.0
         total = trust * measured + (1 - trust) * max(plan.forecast.total_s * rest, elapsed)
@@ -106,7 +108,7 @@ class Render:
             window=at.window,
             windows=len(plan.windows),
             step=at.step,
-            steps=plan.window_steps[max(at.window, 1) - 1],
+            steps=plan.window_steps[max(at.window, 1) - 1] if plan.window_steps else 0,
             fraction=round(done, 4),
             eta_s=round(max(0.0, total - elapsed), 1),
             frames_ready=at.frames_ready,
@@ -114,14 +116,14 @@ class Render:
         )
 
     @property
-    def silent_s(self) -> float:
-        """For how long it has said nothing, or not ended: what it said after its cancellation is its way to the end, as
-        when weights are read at last.
+    def since_heartbeat_s(self) -> float:
+        """For how long it has reported nothing, or not ended: what it reported after its cancellation is its way to the
+        end, as when weights are read at last.
         """
-        return time.monotonic() - max(self.heard, self.cancelled_at or 0.0)
+        return time.monotonic() - max(self.last_heartbeat, self.cancelled_at or 0.0)
 
-    def patience_s(self, limits: Settings) -> float:
-        """How long it may be silent: ten usual steps, longer while loading or saving; less when it is cancelled."""
+    def hang_timeout_s(self, limits: Settings) -> float:
+        """How long it may report nothing: ten usual steps; longer while loading or saving, less once cancelled."""
         if self.cancelled:
             return limits.slow_cancel_s if self.stage is Stage.LOADING else limits.cancel_s
         if self.stage in (Stage.LOADING, Stage.SAVING):

@@ -13,22 +13,25 @@ from backend.core.registry import SYNTHETIC
 from backend.core.schema import parse_request
 from backend.jobs.engine import Report
 from backend.jobs.job import Job, JobState
-from backend.jobs.render import Render
+from backend.jobs.kinds.render import RENDER
+from backend.jobs.running import RunningJob
 
 STEPS = 10
 
 
 @pytest.fixture
-def render(render_clock) -> Render:
+def render(render_clock) -> RunningJob:
     request = parse_request({"prompt": "x", "seed": 1, "num_inference_steps": STEPS})
     plan = make_plan(request, SYNTHETIC, Machine("CPU", 2, 8))
     job = Job(new_id(), JobState.RUNNING, request, plan, created_at=0.0, position=1.0, attempts=1, finished_at=None)
-    return Render(job, heard=render_clock.now, step_began=render_clock.now, began=render_clock.now)
+    return RunningJob(
+        job, RENDER.stages, last_heartbeat=render_clock.now, step_began=render_clock.now, began=render_clock.now
+    )
 
 
-def denoise(render: Render, step: int) -> Report:
+def denoise(render: RunningJob, step: int) -> Report:
     at = Report(Stage.DENOISING, step / STEPS, window=1, step=step)
-    render.hear(at)
+    render.heartbeat(at)
     render.note(at)
     return at
 
@@ -37,42 +40,45 @@ LIMITS = Settings(hang_s=120, slow_hang_s=1800, cancel_s=10, slow_cancel_s=180)
 
 
 def test_it_may_be_silent_for_ten_of_its_usual_steps_and_longer_while_it_loads(render, render_clock):
-    assert render.patience_s(LIMITS) == 1800
+    assert render.hang_timeout_s(LIMITS) == 1800
     for step in range(1, 8):
         render_clock.now += 3
         denoise(render, step)
-    assert render.patience_s(LIMITS) == 120
+    assert render.hang_timeout_s(LIMITS) == 120
     for step in range(8, 60):
         render_clock.now += 50
         denoise(render, step)
-    assert render.patience_s(LIMITS) == 500
-    render.hear(Report(Stage.SAVING, 0.1))
-    assert render.patience_s(LIMITS) == 1800
+    assert render.hang_timeout_s(LIMITS) == 500
+    render.heartbeat(Report(Stage.SAVING, 0.1))
+    assert render.hang_timeout_s(LIMITS) == 1800
 
 
 def test_a_cancelled_one_has_its_seconds_since_then_or_since_its_last_word(render, render_clock):
     render_clock.now += 60
-    assert render.silent_s == 60
+    assert render.since_heartbeat_s == 60
     render.cancel()
-    assert (render.silent_s, render.patience_s(LIMITS)) == (0, 180)  # nothing interrupts the reading of weights
+    assert (render.since_heartbeat_s, render.hang_timeout_s(LIMITS)) == (
+        0,
+        180,
+    )  # nothing interrupts the reading of weights
     render_clock.now += 8
     render.cancel()
-    assert render.silent_s == 8  # asking again does not put it off
+    assert render.since_heartbeat_s == 8  # asking again does not put it off
     denoise(render, 1)
-    assert (render.silent_s, render.patience_s(LIMITS)) == (0, 10)
+    assert (render.since_heartbeat_s, render.hang_timeout_s(LIMITS)) == (0, 10)
     render_clock.now += 4
-    assert render.silent_s == 4
+    assert render.since_heartbeat_s == 4
 
 
 def test_a_pause_is_neither_silence_nor_a_step(render, render_clock):
     for step in range(1, 4):
         render_clock.now += 3
         denoise(render, step)
-    render.hold()
-    assert render.holding
+    render.suspend()
+    assert render.suspended
     render_clock.now += 3600
-    render.go_on()
-    assert (render.holding, render.silent_s, render.paused_s) == (False, 0, 3600)
+    render.resume()
+    assert (render.suspended, render.since_heartbeat_s, render.paused_s) == (False, 0, 3600)
     render_clock.now += 3
     denoise(render, 4)
     assert list(render.step_s) == [3, 3, 3]
@@ -109,9 +115,9 @@ def test_what_an_earlier_attempt_did_is_not_taken_for_speed(render, render_clock
     at = denoise(render, 9)
     told = render.progress(at)
     forecast = render.job.plan.forecast
-    assert render.taken_up > 0.4
-    own = told.fraction - render.taken_up
-    measured = 10 * (1 - render.taken_up) / own - 10
+    assert render.resumed_at > 0.4
+    own = told.fraction - render.resumed_at
+    measured = 10 * (1 - render.resumed_at) / own - 10
     assert 0 < told.eta_s <= max(measured, forecast.total_s) + 0.1
     assert told.eta_s > 10 * (1 - told.fraction)  # as if the eight steps had taken no time
 

@@ -1,4 +1,4 @@
-"""Room on the disk: asked for before a film is taken, and waited for where the disk fills up all the same."""
+"""Disk space: checked before a job is accepted, and waited for where the disk fills up all the same."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import logging
 import os
 import re
 import shutil
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from backend.core.config import MIB, Settings
 from backend.core.errors import NotEnoughSpace
-from backend.core.planning import Plan
+from backend.jobs.job import JobPlan
 
 log = logging.getLogger(__name__)
 
@@ -27,46 +28,46 @@ PASSING = FULL | {
 OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors words it
 
 
-class Room:
-    """Of the disk with the data folder."""
+class DiskSpace:
+    """Free space on the disk of the data folder."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._needed = 0  # bytes that must be free before another job is taken; 0 while nothing was wrong
         self._look_again = 0.0
 
-    def check(self, plan: Plan) -> None:
-        """Raise NotEnoughSpace if the film of `plan` does not fit."""
+    def check(self, plan: JobPlan) -> None:
+        """Raise NotEnoughSpace if the result of `plan` does not fit."""
         free, needed = self._free(), self._bytes_for(plan)
         if free < needed:
             raise NotEnoughSpace(
                 f"{_gb(free)} of disk are free, {_gb(needed)} are needed (with the reserve);",
-                hint="delete films and empty the trash, or move the data folder with --data.",
+                hint="delete videos and empty the trash, or move the data folder with --data.",
             )
 
-    def wait_for(self, plan: Plan) -> NotEnoughSpace:
-        """From now on `is_there` says no, until the film of `plan` fits. Returns what to tell people."""
+    def wait_for(self, plan: JobPlan) -> NotEnoughSpace:
+        """From now on `has_space` is False, until the result of `plan` fits. Returns what to tell people."""
         self._needed = self._bytes_for(plan)
         # Not at once, even if there is room by the numbers: what filled the disk may do so again.
         self._look_again = time.monotonic() + CHECK_S
         return NotEnoughSpace(
-            f"Waits for room on the disk: {_gb(self._needed)} must be free;",
-            hint="delete films and empty the trash. Then it goes on by itself.",
+            f"Waits for space on the disk: {_gb(self._needed)} must be free;",
+            hint="delete videos and empty the trash. Then it goes on by itself.",
         )
 
-    def is_there(self) -> bool:
+    def has_space(self) -> bool:
         """Whether nothing is waited for; the disk is asked at most every CHECK_S."""
         if self._needed and time.monotonic() >= self._look_again:
             self._look_again += CHECK_S
             if self._free() >= self._needed:
-                log.info("there is room on the disk again")
+                log.info("there is space on the disk again")
                 self._needed = 0
         return not self._needed
 
     def _free(self) -> int:
         return shutil.disk_usage(self._settings.data).free
 
-    def _bytes_for(self, plan: Plan) -> int:
+    def _bytes_for(self, plan: JobPlan) -> int:
         return plan.forecast.disk_bytes + self._settings.disk_reserve_bytes
 
 
@@ -78,9 +79,9 @@ def _gb(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 10**9 else f"{size / 1e6:.1f} MB"
 
 
-class Spare:
-    """A file of a few MB that is given up when the disk is full, so that the history can still be opened and written:
-    what is cancelled or deleted then is kept, which is how room is made.
+class ReserveFile:
+    """A file of a few MB that is removed when the disk is full, so that the history can still be opened and written:
+    cancelling and deleting, by which space is freed, must work then.
     """
 
     BYTES = 4 * MIB
@@ -88,18 +89,18 @@ class Spare:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def lay(self) -> None:
-        """Put it there, if the disk has room for a hundred of it. Raises OSError."""
+    def create(self) -> None:
+        """Create it, if the disk has space for a hundred of it. Raises OSError."""
         if not self._path.exists() and shutil.disk_usage(self._path.parent).free > 100 * self.BYTES:
             self._path.write_bytes(os.urandom(self.BYTES))  # which no file system makes smaller
 
-    def give_up(self) -> bool:
+    def release(self) -> bool:
         """Remove it; whether it was there."""
         try:
             self._path.unlink()
         except OSError:
             return False
-        log.warning("the disk is full; the history was given its spare %d MB", self.BYTES // MIB)
+        log.warning("the disk is full; the reserve of %d MB was released for the history", self.BYTES // MIB)
         return True
 
 
@@ -110,7 +111,12 @@ def is_of_the_disk(error: BaseException) -> bool:
 
 def is_disk_full(error: BaseException | None) -> bool:
     """Whether that, or what it came from, says that nothing more can be written."""
-    return any(isinstance(link, NotEnoughSpace) or _number(link) in FULL for link in _chain(error))
+    return any(
+        isinstance(link, NotEnoughSpace)
+        or _number(link) in FULL
+        or getattr(link, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        for link in _chain(error)
+    )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -18,7 +18,7 @@ from backend.core.planning import Machine, Source, Stage, make_plan
 from backend.core.registry import SYNTHETIC
 from backend.jobs.engine import Report
 from backend.jobs.job import Job, JobState
-from backend.jobs.runner import run_job
+from backend.jobs.kinds.render import render_job
 from backend.media.outputs import read_metadata
 from backend.media.uploads import Uploads
 from backend.synthetic import Faults, SyntheticEngine
@@ -70,7 +70,7 @@ def run(settings):
 
     def render(job, report=None, faults=None):
         engine = SyntheticEngine(faults)
-        return run_job(job, engine, None, Uploads(settings), settings, Reports() if report is None else report)
+        return render_job(job, engine, None, Uploads(settings), settings, Reports() if report is None else report)
 
     return render
 
@@ -137,7 +137,7 @@ def test_a_look_at_what_is_made_has_the_shape_of_the_film(job, settings, tmp_pat
     for resolution, orientation in (("960x540", "landscape"), ("540p", "portrait")):
         wish = job(resolution=resolution, orientation=orientation)
         with pytest.raises(JobCancelled):
-            run_job(wish, Engine(), None, Uploads(settings), settings, Reports())
+            render_job(wish, Engine(), None, Uploads(settings), settings, Reports())
     assert sizes == [(160, 90), (90, 160)]
 
 
@@ -148,7 +148,7 @@ def test_a_film_that_was_finished_but_not_published_needs_no_engine(job, run, se
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("backend.jobs.runner.publish", died)
+        patch.setattr("backend.jobs.kinds.render.publish", died)
         with pytest.raises(KeyboardInterrupt):
             run(wish)
     artifact = run(wish, faults=Faults(raise_at={n: AssertionError("drawn again") for n in range(1, 31)}))
@@ -172,7 +172,7 @@ def test_what_other_versions_made_is_not_gone_on_from(job, run, settings):
     wish = job()
     with pytest.raises(JobCancelled):
         run(wish, Reports(lambda report: report.window == 2))
-    stamp = settings.temp / wish.id / "made-with.json"
+    stamp = settings.temp / wish.id / "environment.json"
     stamp.write_text(json.dumps(json.loads(stamp.read_text()) | {"torch": "1.0"}))
     reports = Reports()
     run(wish, reports)
@@ -183,7 +183,7 @@ def test_the_seconds_of_all_attempts_count(job, run, settings):
     wish = job()
     with pytest.raises(JobCancelled):
         run(wish, Reports(lambda report: report.window == 2))
-    file = settings.temp / wish.id / "seconds.json"
+    file = settings.temp / wish.id / "timings.json"
     before = json.loads(file.read_text())
     assert before["denoising"] > 0
     file.write_text(json.dumps(before | {"denoising": before["denoising"] + 100}))
@@ -200,12 +200,12 @@ class Telling(SyntheticEngine):
 
 def test_by_what_a_film_was_made_is_kept_with_it(job, settings, run):
     wish, reports = job(), Reports()
-    artifact = run_job(wish, Telling(), None, Uploads(settings), settings, reports)
-    assert artifact.ran == {"device": "the 0th frame on"}
-    assert read_metadata(settings.outputs / wish.id)["artifact"]["ran"] == artifact.ran
+    artifact = render_job(wish, Telling(), None, Uploads(settings), settings, reports)
+    assert artifact.runtime == {"device": "the 0th frame on"}
+    assert read_metadata(settings.outputs / wish.id)["artifact"]["runtime"] == artifact.runtime
     assert all(report.ran is None for report in reports)
     shutil.rmtree(settings.outputs / wish.id)
-    assert run(wish).ran == {}
+    assert run(wish).runtime == {}
 
 
 @pytest.mark.alone
@@ -250,12 +250,52 @@ def test_what_the_disk_refuses_at_the_end_costs_nothing_that_was_made(job, run, 
         def refuse(*_, **__):
             raise OSError(number, "refused")
 
-        patch.setattr("backend.jobs.runner.publish", refuse)
+        patch.setattr("backend.jobs.kinds.render.publish", refuse)
         with pytest.raises(OSError, match="refused"):
             run(wish)
     reports = Reports()
     assert run(wish, reports).frames == 60
     assert not [at for at in reports if at.stage is Stage.DENOISING]
+
+
+def fail_to_publish(run, wish, monkeypatch, reports=None):
+    def broken(*_, **__):
+        raise ValueError("nobody expected this")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("backend.jobs.kinds.render.publish", broken)
+        with pytest.raises(ValueError, match="nobody expected"):
+            run(wish, reports)
+
+
+def test_an_unexpected_error_in_the_last_stage_costs_nothing_that_was_made(job, run, monkeypatch):
+    wish, reports = job(), Reports()
+    fail_to_publish(run, wish, monkeypatch)
+    assert run(wish, reports).frames == 60
+    assert not [at for at in reports if at.stage is Stage.DENOISING]
+
+
+def test_a_saved_state_that_fails_twice_is_begun_anew(job, run, settings, monkeypatch):
+    wish = job()
+    fail_to_publish(run, wish, monkeypatch)
+    assert (settings.temp / wish.id / "002.mp4").exists()
+    second = Reports()
+    fail_to_publish(run, wish, monkeypatch, second)
+    assert not [at for at in second if at.stage is Stage.DENOISING]
+    assert not (settings.temp / wish.id).exists()
+    third = Reports()
+    assert run(wish, third).frames == 60
+    assert [at for at in third if at.stage is Stage.DENOISING]
+
+
+def test_two_failures_at_different_saved_states_keep_the_work(job, run, settings, monkeypatch):
+    wish = job()
+    for number in (1, 2):
+        faults = Faults(raise_at={9 * (number + 1): ValueError("nobody expected this")})
+        with pytest.raises(ValueError, match="nobody expected"):
+            run(wish, faults=faults)
+        assert (settings.temp / wish.id / f"{number - 1:03}.mp4").exists()
+    assert run(wish).frames == 60
 
 
 def test_a_work_folder_that_is_removed_meanwhile_is_made_again(job, run, settings):
@@ -286,11 +326,11 @@ def _file_in_place_of_all(work):
 
 SPOILED = {
     "a file for the folder": _file_in_place_of_all,
-    "versions that are no text": lambda work: (work / "made-with.json").write_bytes(b"\xff\xfe\x00"),
-    "a folder for versions": _folder_in_place_of("made-with.json"),
+    "versions that are no text": lambda work: (work / "environment.json").write_bytes(b"\xff\xfe\x00"),
+    "a folder for versions": _folder_in_place_of("environment.json"),
     "a folder for a segment": _folder_in_place_of("000.mp4"),
     "no poster": lambda work: (work / "thumbnail.jpg").unlink(),
-    "endless seconds": lambda work: (work / "seconds.json").write_text('{"denoising": 4e691}'),
+    "endless seconds": lambda work: (work / "timings.json").write_text('{"denoising": 4e691}'),
 }
 
 

@@ -1,11 +1,13 @@
-"""How one job is run: inputs are read, an engine draws, its frames are fitted and written in segments, and these are
-joined, checked and published.
+"""The kind `render`: a request becomes a video. Inputs are read, an engine generates frames, these are fitted and
+written in segments, and the segments are joined, checked and published.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import logging
 import math
 import shutil
 import sqlite3
@@ -17,41 +19,133 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from backend import __version__
-from backend.core.config import Settings
+from backend.core.config import GIB, Settings
 from backend.core.errors import (
     Conflict,
     DeviceLost,
+    InvalidRequest,
     JobCancelled,
     ModelUnavailable,
     NotEnoughMemory,
     NotFound,
     RenderFailed,
+    StudioError,
+    WorkDamaged,
 )
-from backend.core.planning import Plan, Stage
-from backend.core.schema import Fit
+from backend.core.planning import Plan, PlannedLora, Stage, choose_model, make_plan
+from backend.core.registry import ModelSpec
+from backend.core.schema import Fit, GenerationRequest
+from backend.jobs.disk_space import is_of_the_disk
 from backend.jobs.engine import Engine, Inputs, Report, Reporter, Task
-from backend.jobs.job import ARTIFACT, PLAN, Artifact, Job
-from backend.jobs.room import is_of_the_disk
+from backend.jobs.job import Artifact, Job, RenderJob, as_json, from_dict
+from backend.jobs.kind import Kind, Services
+from backend.jobs.recipe import make_recipe, metadata_recipe
 from backend.library.loras import Lora
 from backend.media.fitting import Frames, Picture, fit_back, fit_picture
-from backend.media.outputs import LIVE, PREVIEW, THUMBNAIL, VIDEO, publish, read_metadata, write_metadata
+from backend.media.outputs import LIVE, PREVIEW, THUMBNAIL, VIDEO, publish, write_metadata
 from backend.media.probe import MediaInfo
 from backend.media.reader import read_frames, read_image
 from backend.media.uploads import Uploads
 from backend.media.writer import join_segments, write_live, write_poster, write_segment
 
-# What lies in the folder of an unfinished film, beside its segments and what the engine keeps there.
+log = logging.getLogger(__name__)
+
+# What lies in the folder of an unfinished video, beside its segments and what the engine keeps there.
 SOURCE = "source.mp4"
-FILM = "film"
-SECONDS = "seconds.json"
-RAN = "ran.json"
-MADE_WITH = "made-with.json"
+RESULT = "result"
+TIMINGS = "timings.json"
+RUNTIME = "runtime.json"
+ENVIRONMENT = "environment.json"
+FAILURE = "failure.json"  # which saved state the last unexpected error met
+NAMES_OF_0_1 = {"seconds.json": TIMINGS, "ran.json": RUNTIME, "made-with.json": ENVIRONMENT, "film": RESULT}
 LOOK_S = 3.0  # a look plays as long, however many frames it has
 
 
-def run_job(
-    job: Job,
+def plan_render(request: GenerationRequest, services: Services) -> Plan:
+    """What would happen. Raises InvalidRequest where it cannot, also for an upload that is not there."""
+    source = None
+    for name, media_kind in (("image", "image"), ("end_image", "image"), ("video", "video")):
+        upload_id = getattr(request, name)
+        if upload_id is not None:
+            upload = services.upload(upload_id, media_kind, name)
+            source = upload.source if media_kind == "video" else source
+    loras = loras_of(request, services)
+    spec = _model_with(request, loras, services)
+    for lora in loras:
+        lora.require(spec)
+    plan = make_plan(request, spec, services.free_machine(), source, services.calibration(spec.id))
+    planned = tuple(PlannedLora(lora.name) for lora in loras)
+    peak = plan.forecast.peak_gib + sum(lora.bytes for lora in loras) / GIB
+    return replace(plan, loras=planned, forecast=replace(plan.forecast, peak_gib=round(peak, 2)))
+
+
+def model_for(request: GenerationRequest, services: Services) -> ModelSpec:
+    """The model that `request` would use. Raises InvalidRequest where there is none."""
+    return _model_with(request, loras_of(request, services), services)
+
+
+def _model_with(request: GenerationRequest, loras: list[Lora], services: Services) -> ModelSpec:
+    models, machine = services.catalog.models(), services.free_machine()
+    chosen = choose_model(request, models, machine)
+    if request.model != "auto" or all(lora.misfit(chosen) is None for lora in loras):
+        return chosen
+    able = [spec for spec in models if request.mode in spec.modes]
+    fitting = [spec for spec in able if all(lora.misfit(spec) is None for lora in loras)]
+    best = choose_model(request, fitting, machine)
+    return best if best in fitting else min(fitting, key=lambda spec: spec.weights_gib, default=chosen)
+
+
+def loras_of(request: GenerationRequest, services: Services) -> list[Lora]:
+    """The LoRAs that a request names. Raises InvalidRequest for one that is not here."""
+    try:
+        return [services.loras.get(use.name) for use in request.loras]
+    except NotFound as missing:
+        raise InvalidRequest(missing.message, hint=missing.hint, field="loras") from None
+
+
+def hash_loras(plan: Plan, services: Services) -> Plan:
+    """The plan with the hash of each LoRA: a job renders with the very files that it was submitted with."""
+    found = [services.loras.get(planned.name) for planned in plan.loras]
+    return replace(plan, loras=tuple(PlannedLora(lora.name, services.loras.sha256(lora)) for lora in found))
+
+
+def run(job: RenderJob, services: Services, report: Reporter) -> Artifact:
+    """Render `job` with the engine, the weights and the LoRAs of its plan. Raises as `render_job` does."""
+    plan = job.plan
+    checkpoint = services.catalog.folder_of(plan.model, plan.model_title)
+    loras = tuple(_planned_lora(planned, services) for planned in plan.loras)
+    engine = services.engines[plan.engine]
+    return render_job(job, engine, checkpoint, services.uploads, services.settings, report, loras)
+
+
+def _planned_lora(planned: PlannedLora, services: Services) -> Lora:
+    """The very file that the job was submitted with."""
+    try:
+        lora = services.loras.get(planned.name)
+    except NotFound as missing:
+        raise ModelUnavailable(missing.message, hint=f"put it back, then retry: {missing.hint}") from None
+    if services.loras.sha256(lora) != planned.sha256:
+        raise ModelUnavailable(
+            f"The LoRA {planned.name} is another file than when this video was submitted;",
+            hint="put that one back and retry, or use these settings anew.",
+        )
+    return lora
+
+
+RENDER = Kind(
+    name="render",
+    request=GenerationRequest,
+    plan=Plan,
+    artifact=Artifact,
+    stages=(Stage.LOADING, Stage.DENOISING, Stage.DECODING, Stage.SAVING),
+    make_plan=plan_render,
+    run=run,
+    finalize=hash_loras,
+)
+
+
+def render_job(
+    job: RenderJob,
     engine: Engine,
     checkpoint: Path | None,
     uploads: Uploads,
@@ -61,8 +155,9 @@ def run_job(
 ) -> Artifact:
     """Render `job` into outputs/<id>/ and say what came of it. Nothing stands there unless all of it does.
 
-    The film grows in temp/<id>/, segment by segment; what an earlier attempt finished there is not made again. Raises
-    JobCancelled through `report`, and StudioError where the render cannot be done; then that folder stays.
+    The video grows in temp/<id>/, segment by segment; what an earlier attempt finished there is not made again. Raises
+    JobCancelled through `report`, and StudioError where the render cannot be done. That folder stays whatever happens,
+    unless an unexpected error met the same saved state twice.
     """
     if finished := already_made(job, settings):
         shutil.rmtree(settings.temp / job.id, ignore_errors=True)
@@ -70,23 +165,53 @@ def run_job(
     plan, recipe = job.plan, make_recipe(job)
     work = _open_work(settings.temp / job.id, recipe["versions"])
     try:
-        with _stopwatch(work / SECONDS, report) as (timed, taken):
+        with _stopwatch(work / TIMINGS, report) as (timed, taken):
             timed(Report(Stage.LOADING, 0.0))
             segments = make_segments(job, engine, checkpoint, uploads, work, timed, loras)
             timed(Report(Stage.SAVING, 0.5, frames_ready=plan.total_frames if len(plan.segments) > 1 else 0))
             artifact = _publish(job, segments, recipe, settings, taken)
     except (JobCancelled, DeviceLost, ModelUnavailable, NotEnoughMemory, Conflict, sqlite3.Error):
         raise
+    except WorkDamaged:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
     except Exception as error:
         if not is_of_the_disk(error):
-            shutil.rmtree(work, ignore_errors=True)  # what was kept may be the reason
+            _keep_unless_it_failed_before(job, work, error)
         raise
     shutil.rmtree(work, ignore_errors=True)
     return artifact
 
 
+def _keep_unless_it_failed_before(job: Job, work: Path, error: Exception) -> None:
+    """Keep the saved work after an unexpected error; remove it if the same state has met one before: it is the reason,
+    or nothing can be made of it.
+    """
+    state = _fingerprint(work)
+    try:
+        before = json.loads((work / FAILURE).read_text())
+    except (OSError, ValueError):
+        before = None
+    if before == state:
+        log.warning("job %s: the same saved state failed twice; its work is removed (%s)", job.id, error)
+        shutil.rmtree(work, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        (work / FAILURE).write_text(json.dumps(state))
+
+
+def _fingerprint(work: Path) -> str:
+    """A hash of the names, sizes and times of what is saved: segments and the engine's state."""
+    described = []
+    for path in sorted(work.rglob("*")):
+        if path.suffix in (".mp4", ".safetensors") and path.parent.name != RESULT and path.is_file():
+            status = path.stat()
+            described.append((path.name, status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(repr(described).encode()).hexdigest()
+
+
 def make_segments(
-    job: Job,
+    job: RenderJob,
     engine: Engine,
     checkpoint: Path | None,
     uploads: Uploads,
@@ -94,16 +219,16 @@ def make_segments(
     report: Reporter,
     loras: tuple[Lora, ...] = (),
 ) -> list[Path]:
-    """The film as video files, in order: the source if there is one, then a file for each of the plan's segments.
+    """The result as video files, in order: the source if there is one, then a file for each of the plan's segments.
 
-    Raises as `run_job` does; then those that are whole stay in `work`.
+    Raises as `render_job` does; then those that are whole stay in `work`.
     """
     plan = job.plan
     size = {"fps": plan.fps, "width": plan.width, "height": plan.height}
     segments = [work / f"{number:03}.mp4" for number in range(len(plan.segments))]
-    made = next((number for number, path in enumerate(segments) if not path.exists()), len(segments))
+    made = next((number for number, path in enumerate(segments) if not path.is_file()), len(segments))
     before = [work / SOURCE] if job.request.video else []
-    if before and not before[0].exists():
+    if before and not before[0].is_file():
         write_segment(before[0], _source(job, uploads, report), **size)
     if made == len(segments):
         return before + segments
@@ -118,7 +243,7 @@ def make_segments(
             look = fit_frames(at.look, *(round(part * side) for side in size))
             write_live(work / LIVE, look, len(look) / LOOK_S)
         if at.ran is not None:
-            (work / RAN).write_text(json.dumps(at.ran))
+            (work / RUNTIME).write_text(json.dumps(at.ran))
         report(replace(at, look=None, ran=None, frames_ready=ready))
 
     with contextlib.closing(_Cut(plan, engine.render(task, watch), first_frame)) as frames:
@@ -132,16 +257,16 @@ def make_segments(
 
 
 def already_made(job: Job, settings: Settings) -> Artifact | None:
-    """The film of an attempt that was published whole, and whose process died before it could write the row."""
+    """The video of an attempt that was published whole, and whose process died before it could write the row."""
     try:
-        artifact = ARTIFACT.validate_python(read_metadata(settings.outputs / job.id)["artifact"])
-    except (NotFound, KeyError, ValidationError):
+        artifact = from_dict(Artifact, metadata_recipe(settings.outputs / job.id)["artifact"])
+    except (StudioError, KeyError, ValidationError):
         return None
     own = f"outputs/{job.id}/{VIDEO}"
     return artifact if artifact.video == own and (settings.data / own).is_file() else None
 
 
-def read_inputs(job: Job, uploads: Uploads) -> Inputs:
+def read_inputs(job: RenderJob, uploads: Uploads) -> Inputs:
     """The pictures and the end of the source, fitted to the delivered size and then to the one that the model draws, so
     that what comes back through `fit_frames` lies exactly on what was shown before.
     """
@@ -169,7 +294,7 @@ def read_inputs(job: Job, uploads: Uploads) -> Inputs:
     return Inputs(image=picture(request.image), end_image=picture(request.end_image), prefix=prefix)
 
 
-def _source(job: Job, uploads: Uploads, report: Reporter) -> Iterator[Frames]:
+def _source(job: RenderJob, uploads: Uploads, report: Reporter) -> Iterator[Frames]:
     """The video that is continued, as it begins the film."""
     plan, done = job.plan, 0
     assert job.request.video is not None
@@ -227,31 +352,6 @@ def fit_frames(frames: Frames, width: int, height: int) -> Frames:
     return np.stack([fit_picture(frame, width, height, Fit.CROP) for frame in frames])
 
 
-def make_recipe(job: Job) -> dict[str, object]:
-    """What it takes to make this film again."""
-    return {
-        "studio": __version__,
-        "job": job.id,
-        "created_at": job.created_at,
-        "request": job.request.model_dump(mode="json"),
-        "plan": PLAN.dump_python(job.plan, mode="json"),
-        "versions": package_versions(),
-    }
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of what shapes the pixels, without importing any of it."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in ("torch", "diffusers", "transformers", "numpy", "opencv-python-headless", "av"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def _watch_for_poster(plan: Plan, chunks: Iterator[Frames], start: int, path: Path) -> Iterator[Frames]:
     """Write the frame that will stand for the film as it passes: the one a third into what is new."""
     wanted = plan.prefix_frames + plan.num_frames // 3 - start
@@ -263,19 +363,25 @@ def _watch_for_poster(plan: Plan, chunks: Iterator[Frames], start: int, path: Pa
 
 
 def _open_work(work: Path, versions: object) -> Path:
-    """The folder that the film grows in. What other versions of the libraries left there is thrown away."""
-    made_with = work / MADE_WITH
+    """The folder that the video grows in. What other versions of the libraries left there is thrown away."""
+    for old, new in NAMES_OF_0_1.items():
+        if (work / old).exists() and not (work / new).exists():
+            (work / old).rename(work / new)
+    environment = work / ENVIRONMENT
     stamp = json.dumps(versions, sort_keys=True).encode()
     try:
-        known = made_with.read_bytes() == stamp
+        same = environment.read_bytes() == stamp
     except OSError:
-        known = False
-    if not known:
+        same = False
+    if not same:
         if work.exists() and not work.is_dir():
             work.unlink()
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        made_with.write_bytes(stamp)
+        environment.write_bytes(stamp)
+    for spoiled in work.glob("*.mp4"):
+        if spoiled.is_dir():
+            shutil.rmtree(spoiled)
     return work
 
 
@@ -284,7 +390,7 @@ def _stopwatch(path: Path, report: Reporter) -> Iterator[tuple[Reporter, Callabl
     """`report`, and who tells the seconds of each stage that went by between its calls, in all attempts: those that a
     report held the render do not count, and those of an attempt that was killed or found the disk full are lost.
     """
-    seconds = _read_seconds(path)
+    seconds = _read_timings(path)
     stage, since = Stage.LOADING, time.monotonic()
 
     def taken() -> dict[Stage, float]:
@@ -308,7 +414,7 @@ def _stopwatch(path: Path, report: Reporter) -> Iterator[tuple[Reporter, Callabl
             path.write_text(json.dumps(taken()))
 
 
-def _read_seconds(path: Path) -> dict[Stage, float]:
+def _read_timings(path: Path) -> dict[Stage, float]:
     try:
         found = {Stage(stage): float(seconds) for stage, seconds in json.loads(path.read_text()).items()}
     except (OSError, ValueError, TypeError, AttributeError):
@@ -316,7 +422,7 @@ def _read_seconds(path: Path) -> dict[Stage, float]:
     return found if all(0 <= seconds < math.inf for seconds in found.values()) else {}
 
 
-def _read_ran(path: Path) -> dict[str, str]:
+def _read_runtime(path: Path) -> dict[str, str]:
     try:
         return {str(what): str(by) for what, by in json.loads(path.read_text()).items()}
     except (OSError, ValueError, AttributeError):
@@ -324,7 +430,7 @@ def _read_ran(path: Path) -> dict[str, str]:
 
 
 def _publish(
-    job: Job,
+    job: RenderJob,
     segments: list[Path],
     recipe: dict[str, object],
     settings: Settings,
@@ -333,17 +439,27 @@ def _publish(
     """Join the segments and put the film, its poster and its sidecar in their place."""
     plan = job.plan
     work = segments[0].parent
-    film = work / FILM
-    film.mkdir(parents=True, exist_ok=True)
-    join_segments(film / VIDEO, segments, recipe=recipe, title=job.title)
-    shutil.copy(work / THUMBNAIL, film / THUMBNAIL)
+    result = work / RESULT
+    result.mkdir(parents=True, exist_ok=True)
+    join_segments(result / VIDEO, segments, recipe=recipe, title=job.title)
+    if not (work / THUMBNAIL).is_file():
+        _write_poster_of(plan, result / VIDEO, work / THUMBNAIL)
+    shutil.copy(work / THUMBNAIL, result / THUMBNAIL)
     stage_s = {stage: round(seconds, 3) for stage, seconds in taken().items()}
-    made = {"render_s": round(sum(stage_s.values()), 3), "stage_s": stage_s, "ran": _read_ran(work / RAN)}
-    artifact = Artifact.of(job.id, plan, (film / VIDEO).stat().st_size, **made)
-    write_metadata(film, recipe | {"artifact": ARTIFACT.dump_python(artifact, mode="json")})
+    made = {"render_s": round(sum(stage_s.values()), 3), "stage_s": stage_s, "runtime": _read_runtime(work / RUNTIME)}
+    artifact = Artifact.of(job.id, plan, (result / VIDEO).stat().st_size, **made)
+    write_metadata(result, recipe | {"artifact": as_json(artifact)})
     expect = MediaInfo("video", plan.width, plan.height, plan.total_frames, float(plan.fps))
-    publish(film, settings.outputs, job.id, expect=expect)
+    publish(result, settings.outputs, job.id, expect=expect)
     return artifact
+
+
+def _write_poster_of(plan: Plan, video: Path, path: Path) -> None:
+    """The poster from the finished video, where the one that was written on the way is lost."""
+    wanted = plan.source_frames + plan.num_frames // 3
+    size = {"fps": plan.fps, "width": plan.width, "height": plan.height}
+    with contextlib.closing(read_frames(video, **size, fit=Fit.CROP, start=wanted)) as frames:
+        write_poster(path, next(frames)[0])
 
 
 def _joined(chunks: Iterator[Frames], frames: int) -> Frames:

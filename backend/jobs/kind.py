@@ -1,0 +1,71 @@
+"""A kind of job as data: its request, its plan, how it is run and what it leaves behind. One file each in kinds/."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic
+
+from backend.core.config import Settings
+from backend.core.errors import InvalidRequest, NotFound
+from backend.core.planning import Machine, Stage
+from backend.jobs.engine import Engine, Reporter
+from backend.jobs.job import A, Job, P, R
+from backend.library.catalog import Catalog
+from backend.library.loras import Shelf
+from backend.media.uploads import Upload, Uploads
+
+ARTICLES = {"image": "an image", "video": "a video"}
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What kinds plan and run with. `calibration` gives, for a model, how many times as long each stage of its last
+    renders took as was guessed.
+    """
+
+    settings: Settings
+    uploads: Uploads
+    loras: Shelf
+    catalog: Catalog
+    engines: Mapping[str, Engine]
+    free_machine: Callable[[], Machine]
+    calibration: Callable[[str], Mapping[Stage, float]]
+    find_job: Callable[[str], Job]
+
+    def upload(self, upload_id: str, media_kind: str, field: str) -> Upload:
+        """The upload that `field` of a request names. Raises InvalidRequest where it is missing or of another kind."""
+        try:
+            upload = self.uploads.get(upload_id)
+        except NotFound as missing:
+            raise InvalidRequest(f"{field}: {missing.message}", hint=missing.hint, field=field) from None
+        if upload.kind != media_kind:
+            raise InvalidRequest(
+                f"{upload.filename} is {ARTICLES[upload.kind]};",
+                hint=f"{field} takes {ARTICLES[media_kind]}.",
+                field=field,
+            )
+        return upload
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[R, P, A]):
+    """One kind of job. `request` is a frozen pydantic model, `plan` and `artifact` are data classes; all three are
+    stored as JSON. `stages` are what a running job goes through, in order.
+
+    `make_plan` raises InvalidRequest where the request cannot be met. `finalize` fills in what is worked out only when
+    a job is submitted, such as hashes of large files. `run` makes the artifact in outputs/<id>/, or raises JobCancelled
+    through its `Reporter`, or StudioError; what it wrote to temp/<id>/ stays for the next attempt.
+    """
+
+    name: str
+    request: type[R]
+    plan: type[P]
+    artifact: type[A]
+    stages: tuple[Stage, ...]
+    make_plan: Callable[[R, Services], P]
+    run: Callable[[Job[R, P, A], Services, Reporter], A]
+    finalize: Callable[[P, Services], P] = lambda plan, services: plan
+
+
+AnyKind = Kind[Any, Any, Any]
