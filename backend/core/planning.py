@@ -488,7 +488,7 @@ def render_size(width: int, height: int, spec: ModelSpec) -> tuple[int, int, boo
     return drawn[0], drawn[1], True
 
 
-def frames_at(source: Source, fps: int) -> int:
+def frames_at(source: Source, fps: float) -> int:
     """How many frames the source has when it is shown at `fps` frames per second, at least 1."""
     return max(1, round(source.frames * fps / source.fps))
 

@@ -383,13 +383,12 @@ def frames(out: BinaryIO, path: str, width: str, height: str, fit: str, fps: str
 JOBS: dict[str, Callable[..., None]] = {"probe": probe, "picture": picture, "normalise": normalise, "frames": frames}
 
 
-def limit(job: str) -> None:
-    """Bound this process, before it has seen a byte of the file."""
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S[job], CPU_S[job] + 1))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+def bound(cpu_s: int, memory_bytes: int, file_bytes: int) -> None:
+    """Limit this process: seconds of processor time, address space, and the size of the files that it writes."""
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    most = PNG_BYTES if job == "normalise" else 0
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
 
 
 def private_streams() -> tuple[BinaryIO, BinaryIO]:
@@ -403,7 +402,7 @@ def private_streams() -> tuple[BinaryIO, BinaryIO]:
 
 def main(job: str, *arguments: str) -> int:
     out, err = private_streams()
-    limit(job)
+    bound(CPU_S[job], MEMORY_BYTES, PNG_BYTES if job == "normalise" else 0)  # before it has seen a byte of the file
     try:
         JOBS[job](out, *arguments)
         out.flush()

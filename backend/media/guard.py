@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import logging
 import os
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from backend.core.config import ROOT
-from backend.core.errors import UploadRefused
+from backend.core.errors import RenderFailed, UploadRefused
 
 log = logging.getLogger(__name__)
 
@@ -88,16 +90,63 @@ def listen(job: str, path: Path, *arguments: object) -> Iterator[Pipe]:
         yield Pipe(child, path.name)
 
 
+class Encoder:
+    """An ffmpeg that reads raw frames from `write` on, until `finish`."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self._child = child
+
+    def write(self, frames: memoryview) -> None:
+        """Raises RenderFailed if it has ended."""
+        assert self._child.stdin is not None
+        try:
+            while frames:
+                frames = frames[self._child.stdin.write(frames) :]
+        except BrokenPipeError:
+            self.finish()
+            raise RenderFailed("The encoder ended before the last frame;", hint="try again.") from None
+
+    def finish(self) -> None:
+        """Wait until the file is written. Raises RenderFailed with the encoder's own last words, OSError on a full
+        disk.
+        """
+        _, errors = self._child.communicate()
+        if self._child.returncode:
+            words = errors.decode(errors="replace").strip().splitlines()
+            reason = words[-1] if words else f"exit status {self._child.returncode}"
+            if os.strerror(errno.ENOSPC) in errors.decode(errors="replace"):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise RenderFailed(f"The encoder failed ({reason[:200]});", hint="choose another format or size.")
+
+
+@contextmanager
+def encode(*arguments: str) -> Iterator[Encoder]:
+    """ffmpeg with `arguments`, in a guarded child; leaving the block ends it, whatever it was doing."""
+    import imageio_ffmpeg
+
+    program = imageio_ffmpeg.get_ffmpeg_exe()
+    quiet = ("-hide_banner", "-loglevel", "error", "-nostats", "-y")
+    with _started(["backend.media.encoder", program, *quiet, *arguments], subprocess.PIPE, subprocess.DEVNULL) as child:
+        yield Encoder(child)
+
+
 @contextmanager
 def _child(
     job: str, path: Path, arguments: tuple[object, ...], output: int | IO[bytes]
 ) -> Iterator[subprocess.Popen[bytes]]:
+    command = ["backend.media.decoder", job, str(path.absolute()), *map(str, arguments)]
+    with _started(command, subprocess.DEVNULL, output) as child:
+        yield child
+
+
+@contextmanager
+def _started(module: list[str], stdin: int, stdout: int | IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     child = subprocess.Popen(
-        [sys.executable, "-m", "backend.media.decoder", job, str(path.absolute()), *map(str, arguments)],
+        [sys.executable, "-m", *module],
         cwd=ROOT,
         env=_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=output,
+        stdin=stdin,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         bufsize=0,
         start_new_session=True,  # Ctrl-C in the terminal is the studio's to handle
@@ -107,9 +156,10 @@ def _child(
     finally:
         child.kill()
         child.wait()
-        for stream in (child.stdout, child.stderr):
+        for stream in (child.stdin, child.stdout, child.stderr):
             if stream is not None:
-                stream.close()
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
 
 
 def _environment() -> dict[str, str]:

@@ -23,7 +23,7 @@ def read_image(path: Path, width: int, height: int, fit: Fit) -> Picture:
 
 
 def read_frames(
-    path: Path, *, fps: int, width: int, height: int, fit: Fit, start: int = 0, stop: int | None = None
+    path: Path, *, fps: float, width: int, height: int, fit: Fit, start: int = 0, stop: int | None = None
 ) -> Generator[Frames]:
     """Frames `start` to `stop` (not included) of the video shown at `fps`, in chunks of at most CHUNK_FRAMES.
 
