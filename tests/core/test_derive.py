@@ -1,0 +1,75 @@
+import pytest
+
+from backend.core.derive import VARIATIONS_MOST, again, edit, extend, vary
+from backend.core.errors import InvalidRequest
+from backend.core.schema import SEED, Mode, parse_request
+
+UPLOAD = "0" * 20
+
+
+@pytest.fixture
+def request_():
+    return parse_request(
+        {
+            "mode": "image_to_video",
+            "image": "1" * 20,
+            "prompt": "a boat",
+            "num_frames": 40,
+            "seed": 7,
+            "preset": "turbo",
+            "skyreels": {"storyboard": ["a storm"], "base_num_frames": 25, "overlap_history": 5},
+        }
+    )
+
+
+def test_again_changes_nothing_but_the_seed(request_):
+    other = again(request_)
+    assert other.seed != request_.seed
+    assert other.model_copy(update={"seed": 7}) == request_
+    assert again(request_, {"seed": 9, "prompt": "a ship"}) == request_.model_copy(
+        update={"seed": 9, "prompt": "a ship"}
+    )
+
+
+def test_edit_keeps_the_seed_and_gives_single_options_back_to_the_model(request_):
+    edited = edit(request_, {"seconds": 2, "preset": None, "skyreels": {"base_num_frames": None, "ar_step": 5}})
+    assert (edited.seed, edited.seconds, edited.num_frames, edited.preset.value) == (7, 2, None, "exact")
+    assert edited.skyreels.base_num_frames is None
+    assert (edited.skyreels.ar_step, edited.skyreels.overlap_history) == (5, 5)
+    assert edit(request_, {}) == request_
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"steps": 3}, "steps is not a field"),
+        ({"num_frames": 3}, "num_frames=3 is below"),
+        ({"skyreels": 3}, "skyreels=3"),
+    ],
+)
+def test_changes_that_make_no_request_are_refused(request_, changes, said):
+    with pytest.raises(InvalidRequest, match=said):
+        edit(request_, changes)
+
+
+def test_extend_takes_the_video_and_leaves_what_belonged_to_the_first_one(request_):
+    further = extend(request_, UPLOAD, {"num_frames": 24})
+    assert (further.mode, further.video, further.image, further.num_frames) == (Mode.VIDEO_EXTENSION, UPLOAD, None, 24)
+    assert further.skyreels.storyboard == ()
+    assert further.skyreels.base_num_frames == 25
+    assert further.prompt == "a boat"
+    assert further.seed != 7
+
+
+def test_vary_counts_seeds_or_goes_through_values(request_):
+    assert [one.seed for one in vary(request_, 3)] == [7, 8, 9]
+    last = request_.model_copy(update={"seed": int(SEED.most)})
+    assert [one.seed for one in vary(last, 2)] == [int(SEED.most), 0]
+    swept = vary(request_, 1, "guidance_scale", [3, 6.5])
+    assert [(one.guidance_scale, one.seed) for one in swept] == [(3, 7), (6.5, 7)]
+
+
+@pytest.mark.parametrize("wrong", [(0, None, ()), (VARIATIONS_MOST + 1, None, ()), (1, "mood", (1,)), (1, "seed", ())])
+def test_variations_have_bounds(request_, wrong):
+    with pytest.raises(InvalidRequest):
+        vary(request_, *wrong)
