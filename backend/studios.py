@@ -52,10 +52,7 @@ class LocalStudio:
         self._generator.stop()
 
     def upload(self, path: Path) -> str:
-        with self._generator.uploads.receive(path.name) as incoming, path.open("rb") as file:
-            while chunk := file.read(2**20):
-                incoming.write(chunk)
-            return incoming.accept().id
+        return self._generator.uploads.add(path).id
 
     def plan(self, wish: Mapping[str, Any]) -> dict[str, Any]:
         from backend.jobs.job import plan_as_dict

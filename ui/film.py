@@ -92,11 +92,8 @@ def again(job: Job) -> None:
 def extend(job: Job) -> None:
     """Open Create with this film as the one to continue."""
     try:
-        film = studio().results.file(job.id, "video.mp4")
-        with studio().uploads.receive(f"{shortened(job.title, 40)}.mp4") as incoming, film.open("rb") as source:
-            while chunk := source.read(2**20):
-                incoming.write(chunk)
-            upload = incoming.accept()
+        video = studio().results.file(job.id)
+        upload = studio().uploads.add(video, f"{shortened(job.title, 40)}.mp4")
     except StudioError as error:
         st.error(plain(str(error)), icon=":material/error:")
         return

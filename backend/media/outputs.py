@@ -43,6 +43,11 @@ def publish(work: Path, outputs: Path, name: str, *, expect: MediaInfo) -> Path:
         Image.open(work / THUMBNAIL).load()
     except OSError as error:
         raise RenderFailed(f"The poster of the film cannot be read back: {error}", hint="try again.") from error
+    return move_result(work, outputs, name)
+
+
+def move_result(work: Path, outputs: Path, name: str) -> Path:
+    """Move a finished result to `outputs`/`name` and return that; it is whole and on the disk. Raises Conflict."""
     return _move(work, _folder(outputs, name))
 
 

@@ -91,6 +91,13 @@ class Uploads:
         folder.mkdir(parents=True)
         return Incoming(folder, self._folder / upload_id, shown_name(filename), self._limit_bytes)
 
+    def add(self, path: Path, filename: str = "") -> Upload:
+        """Take a copy of a file of this machine; by `filename`, its own name by default. Raises as `receive` does."""
+        with self.receive(filename or path.name) as incoming, path.open("rb") as file:
+            while chunk := file.read(MIB):
+                incoming.write(chunk)
+            return incoming.accept()
+
     def get(self, upload_id: str) -> Upload:
         """The upload of that id; NotFound otherwise."""
         return self._record(self._existing(upload_id))
