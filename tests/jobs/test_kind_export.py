@@ -1,0 +1,194 @@
+"""A finished video is exported as a job: in every format, with progress, cancel and clean-up, and its parent."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import av
+import pytest
+from PIL import Image
+
+from backend.core.config import ROOT
+from backend.core.errors import InvalidRequest, JobCancelled
+from backend.core.planning import Stage
+from backend.jobs.job import JobState
+from backend.jobs.kinds import KINDS
+from backend.jobs.kinds import export as export_kind
+from backend.jobs.kinds.export import ExportRequest
+from backend.media.export import ExportFormat
+from backend.video_generator import VideoGenerator
+
+MOVING = {"mp4": "mp4", "webm": "webm", "av1": "mp4", "gif": "gif", "prores": "mov"}
+
+
+@pytest.fixture
+def video(generator, a_request):
+    job = generator.submit(a_request(num_frames=64))
+    assert generator.wait(job.id, 100).state is JobState.SUCCEEDED
+    return job
+
+
+@pytest.fixture
+def export(generator, video):
+    def make(**fields):
+        request = ExportRequest(**{"job": video.id} | fields)
+        job = generator.wait(generator.submit(request, parent=video.id).id, 100)
+        assert job.state is JobState.SUCCEEDED, job.error
+        return job, generator.results.file(job.id)
+
+    return make
+
+
+@pytest.mark.parametrize("format", MOVING)
+def test_a_moving_format_has_the_size_rate_and_count_of_the_video(export, video, format):
+    job, path = export(format=format)
+    assert path.name == f"export.{MOVING[format]}"
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        frames = list(container.decode(stream))
+        assert [stream.width, stream.height, len(frames)] == [128, 96, 64]
+        assert container.duration / 1e6 == pytest.approx(64 / 24, abs=0.03)
+    assert (job.artifact.frames, job.artifact.fps, job.artifact.bytes) == (64, 24, path.stat().st_size)
+    assert (job.kind, job.parent, job.title) == ("export", video.id, job.request.title)
+    assert job.as_dict()["artifact"]["file"] == f"outputs/{job.id}/{path.name}"
+
+
+def test_a_width_scales_in_the_shape_of_the_video(export):
+    _, path = export(format="gif", width=64)
+    with Image.open(path) as image:
+        assert (image.size, image.n_frames) == ((64, 48), 64)
+
+
+def test_frames_and_stills_are_pictures(export):
+    _, archive = export(format="frames")
+    assert len(zipfile.ZipFile(archive).namelist()) == 64
+    first, last = (Image.open(export(format="still", frame=frame)[1]) for frame in (0, -1))
+    assert first.size == last.size == (128, 96)
+    assert first.tobytes() != last.tobytes()
+
+
+def test_an_upload_is_exported_too(generator, video):
+    upload = generator.uploads.add(generator.results.file(video.id), "boat.mp4")
+    job = generator.wait(generator.submit(ExportRequest(video=upload.id, format="webm")).id, 100)
+    assert (job.state, job.artifact.frames) == (JobState.SUCCEEDED, 64)
+    assert upload.id in generator.store.uploads_in_use()
+
+
+def test_what_cannot_be_exported_is_refused(generator, video, a_request):
+    generator.pause_queue(True)
+    waiting = generator.submit(a_request())
+    for fields, said in (
+        ({"job": waiting.id}, r"has no video \(render, queued\); name a finished render"),
+        ({"job": "0" * 20}, "There is no job"),
+        ({"video": "0" * 20}, "There is no upload"),
+        ({"job": video.id, "format": "still", "frame": 64}, "frame=64 is not in the video, which has 64 frames; use 0"),
+    ):
+        with pytest.raises(InvalidRequest, match=said):
+            generator.plan(ExportRequest(**fields))
+    generator.delete(video.id)
+    with pytest.raises(InvalidRequest, match="is not there; restore it"):
+        generator.plan(ExportRequest(job=video.id))
+
+
+@pytest.mark.parametrize("fields", [{}, {"job": "0" * 20, "video": "1" * 20}, {"job": "0" * 20, "frame": 3}])
+def test_a_request_names_one_source_and_a_frame_only_of_a_still(fields):
+    with pytest.raises(ValueError, match=r"send one of them|leave it out"):
+        ExportRequest(**fields)
+
+
+@pytest.mark.parametrize("format", [one for one in ExportFormat if one is not ExportFormat.STILL])
+def test_a_cancelled_export_leaves_nothing(generator, video, settings, format):
+    request = ExportRequest(job=video.id, format=format)
+    generator.pause_queue(True)
+    job = generator.submit(request)
+
+    def cancel_at_encoding(at):
+        if at.stage is Stage.ENCODING and at.part > 0.3:
+            raise JobCancelled
+
+    with pytest.raises(JobCancelled):
+        export_kind.run(job, generator._services, cancel_at_encoding)
+    assert not (settings.temp / job.id).exists()
+    assert not (settings.outputs / job.id).exists()
+
+
+def test_the_worker_cancels_an_export_at_its_next_report(generator, video, settings, monkeypatch):
+    """The cancellation comes while it encodes."""
+    original = export_kind.export_video
+
+    def cancelled_first(format, read, shape, target, report):
+        generator.cancel(job.id)
+        return original(format, read, shape, target, report)
+
+    monkeypatch.setattr(export_kind, "export_video", cancelled_first)
+    generator.pause_queue(True)
+    job = generator.submit(ExportRequest(job=video.id, format="webm"))
+    generator.pause_queue(False)
+    assert generator.wait(job.id, 100).state is JobState.CANCELLED
+    assert not (settings.temp / job.id).exists()
+    assert generator.retry(job.id).state is JobState.QUEUED
+    monkeypatch.setattr(export_kind, "export_video", original)
+    assert generator.wait(job.id, 100).state is JobState.SUCCEEDED
+
+
+KILLED = """
+import os, signal, sys
+from backend.core.config import Settings
+from backend.core.planning import Stage
+from backend.jobs.running import RunningJob
+from backend.video_generator import VideoGenerator
+from pathlib import Path
+
+heartbeat = RunningJob.heartbeat
+def killed(self, at):
+    heartbeat(self, at)
+    if at.stage is Stage.ENCODING and at.part > 0.3:
+        os.kill(os.getpid(), signal.SIGKILL)
+RunningJob.heartbeat = killed
+data = Path(sys.argv[1])
+generator = VideoGenerator(Settings(data=data, shared_models=data / "none", disk_reserve_bytes=0))
+generator.pause_queue(False)
+generator.start()
+generator.wait(sys.argv[2], 100)
+"""
+
+
+def test_a_killed_export_is_made_again_and_leaves_nothing_else(generator, video, settings):
+    generator.pause_queue(True)
+    job = generator.submit(ExportRequest(job=video.id, format="webm"))
+    generator.stop()
+    command = [sys.executable, "-c", KILLED, str(settings.data), job.id]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not (settings.outputs / job.id).exists()
+    again = VideoGenerator(settings)
+    again.start()
+    try:
+        assert again.wait(job.id, 100).state is JobState.SUCCEEDED
+    finally:
+        again.stop()
+    assert not (settings.temp / job.id).exists()
+    assert sorted(path.name for path in (settings.outputs / job.id).iterdir()) == ["export.webm", "metadata.json"]
+    recipe = json.loads((settings.outputs / job.id / "metadata.json").read_text())
+    assert (recipe["kind"], recipe["parent"], recipe["request"]["job"]) == ("export", None, video.id)
+
+
+def test_a_finished_export_whose_row_was_not_written_is_not_made_again(generator, export, video):
+    job, path = export(format="still")
+    made = path.stat().st_mtime_ns
+    assert KINDS["export"].run(job, generator._services, lambda at: None) == job.artifact
+    assert path.stat().st_mtime_ns == made
+
+
+def test_an_export_goes_to_the_trash_and_comes_back(generator, export):
+    job, path = export(format="still")
+    generator.delete(job.id)
+    assert not Path(path).exists()
+    generator.restore(job.id)
+    assert generator.results.file(job.id).is_file()
