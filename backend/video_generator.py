@@ -178,7 +178,7 @@ class VideoGenerator:
         return replace(self.machine, vram_gib=max(1.0, self.machine.vram_gib - self.monitor.vram_of_others_gib()))
 
     def models(self) -> list[ModelSpec]:
-        """The models that can render here and now: checkpoints on disk, then the sketch."""
+        """The models that can render here and now: checkpoints on disk, then the test pattern."""
         return [checkpoint.spec for checkpoint in self.checkpoints()] + [SYNTHETIC]
 
     def checkpoints(self) -> list[Checkpoint]:
@@ -647,7 +647,7 @@ class VideoGenerator:
         return found
 
     def _folder(self, plan: Plan) -> Path | None:
-        if plan.engine == SYNTHETIC.engine:
+        if plan.model in MODELS and not MODELS[plan.model].needs_checkpoint:
             return None
         checkpoint = self._catalogued().get(plan.model)
         if checkpoint is None:
