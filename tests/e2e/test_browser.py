@@ -68,10 +68,12 @@ def test_create_then_queue_then_gallery(live, open_tab):
     for gallery in (open_tab("gallery"), open_tab("gallery")):  # two tabs, one truth
         expect(gallery.get_by_text("1 film", exact=True)).to_be_visible()
     search = gallery.get_by_role("textbox", name="Search")
-    search.fill("red boat")
+    search.fill("fishing boat")
     search.press("Enter")
-    gallery.wait_for_url(re.compile("search=red"))
-    gallery.get_by_role("img", name="A red boat").click(force=True)  # its name's button lies over the whole card
+    gallery.wait_for_url(re.compile("search=fishing"))
+    gallery.get_by_role("img", name="A red fishing boat").click(
+        force=True
+    )  # its name's button lies over the whole card
     assert plays(gallery.get_by_role("dialog").locator("video"))
     with gallery.expect_download() as download:
         press(gallery.get_by_role("dialog").get_by_text("Download"))
