@@ -454,7 +454,7 @@ def test_a_short_prompt_is_made_longer_for_a_model(client):
 
     found = expand(prompt="A boat", model="synthetic").json()
     assert found["prompt"].endswith(found["added"][-1])
-    assert (found["by"], len(found["added"])) == ("rules", 5)
+    assert (found["by"], len(found["added"])) == ("rules", 4)
     assert expand(prompt="A boat", model="synthetic", take=1).json()["prompt"] != found["prompt"]
     for wrong in ({"prompt": ""}, {"prompt": "x" * 5000}, {"prompt": "x", "model": "nope"}, {}, {"prompt": 1}):
         answer = expand(**wrong)
