@@ -1,7 +1,7 @@
-"""SyntheticEngine: draws a moving sketch of the request, without weights and without torch.
+"""SyntheticEngine: a placeholder video of a request, without weights and without torch.
 
-It is what makes films where no model can run, and what the tests of queue, API and pages run on; for these it has
-switchable faults. The drawing itself is `backend/sketch/`.
+It makes videos where no model can run, and the tests of queue, API and pages run on it; for these it has switchable
+faults.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import math
 import os
 import threading
 import time
+import unicodedata
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,13 +24,11 @@ from backend.core.windows import pixel_frames
 from backend.jobs.engine import Report, Reporter, Task
 from backend.media.fitting import Frames, Picture
 
-if TYPE_CHECKING:
-    from backend.sketch.still import Still
-
 CHUNK_FRAMES = 8
 LOOK_EVERY_S = 1.0
 LOOK_FRAMES = 24
 LOOK_SIDE = 256  # pixels of the long side
+ZOOM_PER_S, MOST_ZOOM = 0.04, 0.4  # how much closer the move over a picture comes
 
 
 @dataclass(slots=True)
@@ -44,10 +43,11 @@ class Faults:
 
 
 class SyntheticEngine:
-    """Draws `request.prompt` and its storyboard, or moves the given picture, or continues the given video.
+    """Draws a test pattern, or zooms slowly into the given picture or the last frame of the given video. Each window's
+    prompt and the number of the frame are written into the picture.
 
-    The same task gives the same bytes. Prompts, negative prompt and seed change the picture; `num_inference_steps` only
-    divides the work that progress counts, and `guidance_scale` and `flow_shift` have no effect: nothing is denoised.
+    The same task gives the same bytes. Prompt and seed change the picture; `num_inference_steps` only divides the work
+    that progress counts; negative prompt, `guidance_scale` and `flow_shift` have no effect: nothing is denoised.
     """
 
     def __init__(self, faults: Faults | None = None) -> None:
@@ -134,43 +134,81 @@ class _Looks:
 
 
 def _drawing(task: Task) -> Callable[[int], Picture]:
-    """The function that draws frame `n` of the task, uint8 RGB of the plan's render size.
-
-    The film is told in the frames that are delivered; those that the runner trims repeat its end or go on a little.
-    """
-    # Late: OpenCV takes a tenth of a second, which the start of the studio need not wait for.
-    from backend.sketch import still
-    from backend.sketch.film import Film
-    from backend.sketch.words import parse, parse_for_picture
-
+    """The function that draws frame `n` of the task, uint8 RGB of the plan's render size."""
     request, plan, inputs = task.request, task.plan, task.inputs
-    if inputs.image is None and inputs.prefix is None:
-        stops = [pixel_frames(window.stop) for window in plan.windows]
-        seconds = max(1, plan.num_frames - 1) / plan.fps
-
-        @functools.lru_cache(maxsize=1)
-        def film(prompt: str) -> Film:
-            scene = parse(prompt, request.seed, request.negative_prompt)
-            return Film(scene, plan.render_width, plan.render_height, seconds)
-
-        return lambda n: film(request.prompt_of(bisect.bisect(stops, n))).frame(n / plan.fps)
-
-    scene = parse_for_picture(request.prompt, request.seed, request.negative_prompt)
-    prefix = inputs.prefix
-    if prefix is not None:
-        # The last frame of the prefix is second 0, so the first new frame already moves.
-        seconds, first = plan.num_frames / plan.fps, len(prefix) - 1
-        start = still.Still(prefix[-1], scene, plan.fps, seconds, still.movement(prefix))
-    else:
-        assert inputs.image is not None
-        seconds, first = max(1, plan.num_frames - 1) / plan.fps, 0
-        start = still.Still(inputs.image, scene, plan.fps, seconds)
-    shown: Still | still.Passage = start
-    if inputs.end_image is not None:
-        end = still.Still(inputs.end_image, scene, plan.fps, seconds)
-        shown = still.Passage(start, end, seconds, scene.seed)
+    stops = [pixel_frames(window.stop) for window in plan.windows]
+    first, last = max(plan.prefix_frames - 1, 0), plan.prefix_frames + plan.num_frames - 1
+    held = inputs.image if inputs.prefix is None else inputs.prefix[-1]
 
     def draw(n: int) -> Picture:
-        return prefix[n] if prefix is not None and n < first else shown.frame((n - first) / plan.fps)
+        if inputs.prefix is not None and n <= first:
+            return np.asarray(inputs.prefix[n])
+        if held is not None and n == first:
+            return held
+        if inputs.end_image is not None and n >= last:
+            return inputs.end_image
+        prompt = request.prompt_of(bisect.bisect(stops, n))
+        if held is None:
+            waves = _pattern(request.seed, prompt, plan.render_width, plan.render_height)
+            picture = np.roll(waves, n * max(1, plan.render_width // 160), axis=1)
+        else:
+            picture = _move(held, inputs.end_image, (n - first) / (last - first), plan.num_frames / plan.fps)
+        number = f"Frame {n - plan.prefix_frames + 1}/{plan.num_frames}"
+        return _written(picture, [prompt, f"{number}. Placeholder, no AI"])
 
     return draw
+
+
+@functools.lru_cache(maxsize=1)
+def _pattern(seed: int, prompt: str, width: int, height: int) -> Picture:
+    """Soft waves of colour that go on seamlessly from the right edge to the left."""
+    chance = np.random.default_rng((seed, zlib.crc32(prompt.encode("utf-8", "surrogatepass"))))
+    x, y = np.arange(width)[None, :, None] / width, np.arange(height)[:, None, None] / height
+    across, down, phase = chance.integers(1, 4, 3), chance.uniform(-1.5, 1.5, 3), chance.random(3)
+    waves = np.sin(2 * np.pi * (across * x + down * y + phase), dtype=np.float32)
+    return (chance.uniform(90, 165, 3) + chance.uniform(40, 80, 3) * waves).astype(np.uint8)
+
+
+def _move(start: Picture, end: Picture | None, part: float, seconds: float) -> Picture:
+    """`start` zoomed in at `part` of the video, 0 to 1, which passes into `end` zoomed out."""
+    import cv2
+
+    gain = min(MOST_ZOOM, ZOOM_PER_S * seconds)
+    picture = _zoomed(start, 1 + gain * part)
+    if end is None:
+        return picture
+    return np.asarray(cv2.addWeighted(picture, 1 - part, _zoomed(end, 1 + gain * (1 - part)), part, 0), np.uint8)
+
+
+def _zoomed(picture: Picture, zoom: float) -> Picture:
+    """The middle of the picture, `zoom` times as large."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), 0, zoom)
+    zoomed = cv2.warpAffine(picture, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(zoomed, np.uint8)
+
+
+def _written(picture: Picture, lines: list[str]) -> Picture:
+    """The picture with `lines` on a dark band at its lower edge, each cut to what fits."""
+    # Late: OpenCV takes a tenth of a second, which the start of the studio need not wait for.
+    import cv2
+
+    height, width = picture.shape[:2]
+    scale = max(0.25, min(width, height) / 900)
+    line_height = math.ceil(34 * scale)
+    band = picture[max(0, height - line_height * len(lines) - line_height // 3) :]
+    band //= 4
+    for number, line in enumerate(map(_ascii, lines), start=1):
+        fits = int(width / (19 * scale))
+        line = line if len(line) <= fits else line[: max(1, fits - 3)] + "..."
+        place = (round(10 * scale), len(band) - line_height * (len(lines) - number) - line_height // 3)
+        cv2.putText(band, line, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
+    return picture
+
+
+def _ascii(text: str) -> str:
+    """`text` in the letters that OpenCV's font has: without accents, question marks for what is left."""
+    letters = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    return " ".join("".join(letters).encode("ascii", "replace").decode().split())

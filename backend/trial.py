@@ -14,14 +14,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from backend.core.registry import ModelSpec
 from backend.core.schema import Fit, Mode
 from backend.media.fitting import Frames, Picture
 from backend.media.reader import read_frames
 from backend.media.writer import write_poster
-from backend.sketch.film import Film
-from backend.sketch.words import parse
 
 FRAMES = 33
 SIZE = (960, 540)
@@ -45,8 +44,7 @@ class Take:
 
 def takes(spec: ModelSpec, make: Make, upload: Callable[[Path], str]) -> Iterator[Take]:
     """Have `make` make the films, one after the other; `upload` takes a file in and gives its id."""
-    drawn = Film(parse(PROMPT, 1), *SIZE, FRAMES / spec.fps)
-    first, last = drawn.frame(0.0), drawn.frame(FRAMES / spec.fps)
+    first, last = boat_at_sea(*SIZE, 0.0), boat_at_sea(*SIZE, 1.0)
     with tempfile.TemporaryDirectory() as folder:
         pictures = {}
         for name, picture in (("image", first), ("end_image", last)):
@@ -77,6 +75,24 @@ def _wishes(spec: ModelSpec, pictures: dict[str, str]) -> Iterator[tuple[str, di
             yield "to an end picture", {"mode": image, **pictures}
     if Mode.VIDEO_EXTENSION in spec.modes:
         yield "video extension", {"mode": extend}
+
+
+def boat_at_sea(width: int, height: int, part: float) -> Picture:
+    """What `PROMPT` says, uint8 RGB of `width` x `height`: at `part` 0 the boat is on the left, at 1 in the middle."""
+    rows = np.linspace(0, 1, height)[:, None, None]
+    sky = np.array([70, 60, 120]) * (1 - rows) + np.array([255, 170, 90]) * rows
+    sea = np.array([60, 90, 140]) * (1.6 - rows)
+    picture = np.broadcast_to(np.where(rows < 0.6, sky, sea), (height, width, 3)).clip(0, 255).astype(np.uint8)
+
+    def at(*points: tuple[float, float]) -> NDArray[np.int32]:
+        return np.array([(round(x * height), round(y * height)) for x, y in points], np.int32)
+
+    picture = np.ascontiguousarray(picture)
+    cv2.circle(picture, at((1.4, 0.35))[0].tolist(), round(0.12 * height), (255, 225, 150), -1, cv2.LINE_AA)
+    x = 0.3 + 0.35 * part
+    cv2.fillPoly(picture, [at((x + 0.2, 0.25), (x + 0.2, 0.62), (x + 0.45, 0.62))], (245, 235, 220), cv2.LINE_AA)
+    cv2.fillPoly(picture, [at((x, 0.65), (x + 0.5, 0.65), (x + 0.4, 0.8), (x + 0.1, 0.8))], (200, 30, 30), cv2.LINE_AA)
+    return picture
 
 
 def _frames(file: Path, spec: ModelSpec) -> Frames:

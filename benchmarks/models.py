@@ -72,7 +72,7 @@ WORDS = {Mode.TEXT_TO_VIDEO: "text", Mode.IMAGE_TO_VIDEO: "image", Mode.VIDEO_EX
 
 def page() -> str:
     """The page as it should be."""
-    rows = [spec for spec in MODELS.values() if spec.engine == "skyreels"]
+    rows = [spec for spec in MODELS.values() if spec.needs_checkpoint]
     released = [spec for spec in rows if spec.repo_id]
     able = ["name", "modes", "size", "window, fps", "steps, guidance, shift", "licence, from"]
     memory = ["name", "all on the GPU", "in turns", "layer by layer", "in turns, `balanced`", "weights"]

@@ -84,7 +84,7 @@ between them.
 SERVER = """## Beside the films
 
 What the studio, in a process of its own, takes to answer on this machine: a job submitted and committed, a list out
-of 10,000 jobs, and pages that are open on Create while a film of the sketch renders: up to four look every second,
+of 10,000 jobs, and pages that are open on Create while a test pattern renders: up to four look every second,
 more of them less often, so that all together ask four times a second. The pages are clients that speak Streamlit's
 protocol; what a browser itself needs is not in it. Asked were 50 ms a submit, 100 ms a list, and a tenth for 25 pages.
 On the shared machine that this ran on a film alone takes now more, now less by more than a tenth, as the last row

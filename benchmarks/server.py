@@ -2,7 +2,7 @@
 
     python -m benchmarks.server [--tabs 1 25 50]
 
-A studio in a process of its own, asked over HTTP on this machine, with the sketch, which needs no weights. An open page
+A studio in a process of its own, asked over HTTP on this machine, with the test pattern, without weights. An open page
 is what Streamlit's own protocol takes it for: a WebSocket that runs the Create page and then asks for it again as often
 as the page says. Claims: a submit is answered within 50 ms, a list of 10,000 jobs within 100 ms, and a film takes no
 tenth longer while 25 pages look on.

@@ -1,4 +1,4 @@
-"""What every test may ask for: a data folder of its own, a studio in it that draws small sketches, and its doors."""
+"""What every test may ask for: a data folder, a studio in it that makes small placeholder videos, and its doors."""
 
 import fcntl
 import os
@@ -17,7 +17,7 @@ from backend.video_generator import VideoGenerator
 from tests import pace
 from tests.studio import CHROMIUM_FLAGS, chromium
 
-# A test that wants the weights which came with the studio says so; the others draw sketches, which is quick.
+# A test that wants the weights which came with the studio says so; the others get placeholder videos, which is quick.
 os.environ["STUDIO_MODELS"] = str(Path(__file__).parent / "no-models")
 
 HERE = "http://localhost"

@@ -226,9 +226,9 @@ def test_jobs_are_listed_shown_and_acted_on(run):
     assert run("jobs", "list", "--state", "lost")[0] == 2
 
 
-def test_models_list_names_the_sketch(run):
+def test_models_list_names_the_test_pattern(run):
     assert [spec["id"] for spec in json.loads(run("models", "list", "--json")[1])] == ["synthetic"]
-    assert "Storyboard sketch" in run("models", "list")[1]
+    assert "Test pattern (no AI)" in run("models", "list")[1]
 
 
 def test_inspect_refuses_what_carries_no_recipe(run, tmp_path):
@@ -462,7 +462,7 @@ def test_doctor_shows_names_harmlessly(capsys):
 
 def test_a_short_prompt_is_made_longer(run):
     code, out, _ = run("expand", "A boat", "--model", "synthetic")
-    assert (code, out) == (0, f"{expand('A boat', painted=True).prompt}\n")
+    assert (code, out) == (0, f"{expand('A boat').prompt}\n")
     assert run("expand", "A boat", "--model", "synthetic", "--take", "3")[1] != out
     assert run("expand", "A boat", "--model", "nope")[2].startswith("--model='nope' is not here")
     code, _, err = run("expand", " ", "--model", "synthetic")

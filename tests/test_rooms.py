@@ -16,7 +16,7 @@ ORDER = [
     {"backend", "backend.utils"},
     {"backend.core", "backend.durable"},
     {"backend.media", "backend.library", "backend.system"},
-    {"backend.diffusion", "backend.sketch"},
+    {"backend.diffusion"},
     {"backend.jobs"},
     {"backend.skyreels_integration", "backend.synthetic", "backend.trial"},
     {"backend.video_generator"},
@@ -62,6 +62,20 @@ def test_imports_run_one_way(file, name):
 
 
 @pytest.mark.parametrize(("file", "name"), sources())
+def test_the_studio_runs_without_its_training(file, name):
+    assert not [module for module in imports(file) if module.split(".")[0] in ("training", "benchmarks", "tests")]
+
+
+def test_the_painter_needs_only_numpy_opencv_and_what_a_picture_is():
+    files = list((ROOT / "training" / "painter").glob("*.py"))
+    assert files
+    found = {module for file in files for module in imports(file)}
+    others = {module for module in found if not module.startswith("training.painter")}
+    assert {module.split(".")[0] for module in others} - set(sys.stdlib_module_names) <= {"numpy", "cv2", "backend"}
+    assert {module for module in others if module.startswith("backend")} == {"backend.media.fitting"}
+
+
+@pytest.mark.parametrize(("file", "name"), sources())
 def test_torch_is_imported_late(file, name):
     if name.startswith("backend.diffusion"):
         pytest.skip("the one room that may")
@@ -72,7 +86,6 @@ def test_rooms_side_by_side_do_not_know_each_other():
     for name, forbidden in {
         "media": {"library", "system"},
         "library": {"media", "system"},
-        "sketch": {"diffusion"},
     }.items():
         for file in (ROOT / "backend" / name).rglob("*.py"):
             known = {room_of(module).removeprefix("backend.") for module in imports(file)}

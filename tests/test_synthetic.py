@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -57,15 +58,14 @@ def a_picture(seed: int = 0, width: int = WIDTH) -> Picture:
     return ((soft - soft.min()) / (soft.max() - soft.min()) * 255).astype(np.uint8)
 
 
-def shift(one: Picture, other: Picture) -> tuple[float, float]:
-    """By how many pixels the middle of the picture moved, right and down: the median of tracked points."""
-    before, after = (cv2.cvtColor(p, cv2.COLOR_RGB2GRAY) for p in (one, other))
-    middle = np.zeros_like(before)
-    middle[30:-30, 60:-60] = 255
-    points = cv2.goodFeaturesToTrack(before, 80, 0.01, 8, mask=middle)
-    found, status, _ = cv2.calcOpticalFlowPyrLK(before, after, points, None)
-    x, y = np.median((found - points)[status.ravel() == 1].reshape(-1, 2), axis=0)
-    return float(x), float(y)
+def written(frame: Picture) -> Picture:
+    """The dark band at the lower edge that the words stand on."""
+    return frame[-HEIGHT // 12 :]
+
+
+def above(frames: Frames) -> Frames:
+    """Frames without that band."""
+    return frames[:, : -HEIGHT // 8]
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_all_frames_come_in_small_chunks_of_the_planned_size() -> None:
 def test_the_same_task_gives_the_same_bytes_and_another_seed_or_prompt_does_not() -> None:
     first = render(a_task())
     assert (first == render(a_task())).all()
-    for change in ({"seed": 2}, {"prompt": "a red boat drifts left at sea!!"}, {"negative_prompt": "mountains"}):
+    for change in ({"seed": 2}, {"prompt": "a red boat drifts left at sea!!"}):
         assert not np.array_equal(first, render(a_task(**change))), change
 
 
@@ -103,8 +103,53 @@ def test_a_window_is_drawn_from_its_prompt_of_the_storyboard() -> None:
     assert len({frames[n].tobytes() for n in (0, 20, 40)}) == 3
 
 
-def test_steps_and_guidance_leave_the_picture_alone() -> None:
-    assert (render(a_task(num_inference_steps=50, guidance_scale=1)) == render(a_task(num_inference_steps=10))).all()
+def test_what_denoising_would_heed_leaves_the_picture_alone() -> None:
+    wish = {"num_inference_steps": 50, "guidance_scale": 1, "negative_prompt": "mountains"}
+    assert (render(a_task(**wish)) == render(a_task(num_inference_steps=10))).all()
+
+
+@pytest.mark.parametrize("first", [5, 8, 23])
+def test_a_later_attempt_gives_the_same_frames_from_where_it_begins(first: int) -> None:
+    task = a_task()
+    assert (render(replace(task, first_frame=first)) == render(task)[first:]).all()
+
+
+def test_prompt_and_frame_number_are_written_and_nothing_else_changes_with_them() -> None:
+    """Over one colour each, so that what differs is the words."""
+    grey = Inputs(image=np.full((HEIGHT, WIDTH, 3), 200, np.uint8))
+    one, other = render(a_task(grey, prompt="A boat")), render(a_task(grey, prompt="A car"))
+    assert (above(one) == 200).all()
+    assert (above(other) == 200).all()
+    for frames in (one, other):
+        assert written(frames[5]).max() > 200
+        assert np.median(written(frames[5])) == 50
+        assert len({written(frame).tobytes() for frame in frames}) == len(frames)
+    assert (one[0] == other[0]).all()
+    assert all((a != b).any() for a, b in zip(one[1:], other[1:], strict=True))
+
+
+@pytest.mark.parametrize(
+    "prompt", ["boat " * 700, "船が海に浮かぶ", "Ein Böotchen\nim Schnee \u200d🚀", "\x00\x1b[31m", ""]
+)
+@pytest.mark.parametrize("size", ["64x64", "320x180", "512x1024"])
+def test_any_prompt_can_be_written_at_any_size(prompt: str, size: str) -> None:
+    image = np.full((64, 64, 3), 9, np.uint8) if not prompt else None
+    size = size if image is None else "64x64"
+    task = a_task(Inputs(image=image), prompt=prompt, resolution=size, num_frames=16)
+    assert len(render(task)) == task.plan.render_frames
+
+
+def test_accents_are_dropped_and_other_letters_are_question_marks() -> None:
+    plain, accents = (render(a_task(Inputs(image=a_picture()), prompt=prompt)) for prompt in ("a boat", "à  bôat\n"))
+    assert (plain == accents).all()
+    unknown, marks = (render(a_task(Inputs(image=a_picture()), prompt=prompt)) for prompt in ("漢字", "??"))
+    assert (unknown == marks).all()
+
+
+def test_the_test_pattern_moves_all_the_time_and_goes_on_without_a_jump() -> None:
+    steps = np.abs(np.diff(above(render(a_task(num_frames=180))).astype(int), axis=0)).mean(axis=(1, 2, 3))
+    assert steps.min() > 1
+    assert steps.max() < 2 * steps.min()
 
 
 @pytest.mark.parametrize(("frames", "steps"), [(16, 50), (64, 10), (128, 20)])
@@ -156,28 +201,26 @@ def test_a_small_film_is_looked_at_in_its_own_size() -> None:
     assert looks[0].shape[1:] == (128, 96, 3)
 
 
-def test_the_picture_is_the_first_frame_and_then_it_moves() -> None:
+def test_the_picture_is_the_first_frame_and_then_it_comes_closer() -> None:
     picture = a_picture()
-    for prompt in ("", "the camera pans left", "snow falls", "zoom out", "fog"):
-        frames = render(a_task(Inputs(image=picture), prompt=prompt, num_frames=48))
-        assert (frames[0] == picture).all()
-        steps = np.abs(np.diff(frames.astype(int), axis=0)).mean(axis=(1, 2, 3))
-        assert steps[0] < 4, prompt  # it sets off gently
-        assert steps[20:].min() > 0.3, prompt  # and does not stand still again
-
-
-def test_a_pan_goes_the_way_it_is_called() -> None:
-    for word, sign in (("left", 1), ("right", -1)):
-        frames = render(a_task(Inputs(image=a_picture()), prompt=f"the camera pans {word}", num_frames=48))
-        assert sign * shift(frames[20], frames[40])[0] > 1
+    frames = render(a_task(Inputs(image=picture), num_frames=48))
+    assert (frames[0] == picture).all()
+    steps = np.abs(np.diff(above(frames).astype(int), axis=0)).mean(axis=(1, 2, 3))
+    assert steps.max() < 4  # slowly
+    assert steps.min() > 0.3  # and it does not stand still
+    for frame, zoom in ((frames[24], 1.04), (frames[47], 1.08)):
+        small = cv2.resize(picture, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
+        top, left = (small.shape[0] - HEIGHT) // 2, (small.shape[1] - WIDTH) // 2
+        middle = small[top : top + HEIGHT, left : left + WIDTH].astype(int)
+        near, far = (np.abs(above(np.stack([frame - other]))).mean() for other in (middle, picture.astype(int)))
+        assert near < 0.3 * far
 
 
 def test_no_black_borders_ever() -> None:
     bright = np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
     moving = np.stack([bright] * 17)
     for inputs in (Inputs(image=bright), Inputs(prefix=moving), Inputs(image=bright, end_image=bright)):
-        for prompt in ("zoom out", "pan right"):
-            assert render(a_task(inputs, prompt=prompt)).min() >= 199
+        assert above(render(a_task(inputs))).min() >= 199
 
 
 def test_the_end_picture_is_the_last_delivered_frame() -> None:
@@ -186,31 +229,23 @@ def test_the_end_picture_is_the_last_delivered_frame() -> None:
     frames = render(task)
     assert (frames[0] == start).all()
     assert (frames[task.plan.num_frames - 1 :] == end).all()
-    steps = np.abs(np.diff(frames[: task.plan.num_frames].astype(int), axis=0)).mean(axis=(1, 2, 3))
+    steps = np.abs(np.diff(above(frames[: task.plan.num_frames]).astype(int), axis=0)).mean(axis=(1, 2, 3))
     assert steps.max() < 0.25 * np.abs(start.astype(int) - end).mean()  # a passage, not a cut
 
 
-def a_pan(pixels_per_frame: int, frames: int = 17) -> Frames:
-    wide = a_picture(3, width=WIDTH + pixels_per_frame * frames)
-    return np.stack([wide[:, i * pixels_per_frame : i * pixels_per_frame + WIDTH] for i in range(frames)])
-
-
-def test_an_extension_repeats_the_prefix_and_goes_on_with_its_movement() -> None:
-    prefix = a_pan(3)
-    task = a_task(Inputs(prefix=prefix), prompt="", num_frames=48)
+def test_an_extension_repeats_the_prefix_and_goes_on_from_its_last_frame() -> None:
+    prefix = np.stack([a_picture(seed) for seed in range(17)])
+    task = a_task(Inputs(prefix=prefix), num_frames=48)
     frames = render(task)
     assert len(frames) == task.plan.render_frames
     assert (frames[:17] == prefix).all()
-    moves = [shift(frames[i], frames[i + 1])[0] for i in range(13, 24)]
-    assert moves[:3] == pytest.approx([-3] * 3, abs=0.3)
-    assert moves[3] == pytest.approx(-3, abs=0.8)  # the first new frame
-    assert np.abs(np.diff(moves)).max() < 0.8  # and no jump later: it eases out
-    steps = np.abs(np.diff(frames[16:].astype(int), axis=0)).mean(axis=(1, 2, 3))
+    steps = np.abs(np.diff(above(frames[16:]).astype(int), axis=0)).mean(axis=(1, 2, 3))
+    assert steps.max() < 4
     assert steps.min() > 0.2
 
 
 def test_an_extension_can_end_on_a_picture_and_start_from_one_frame() -> None:
-    prefix, end = a_pan(0, frames=1), a_picture(9)
+    prefix, end = a_picture(3)[None], a_picture(9)
     task = a_task(Inputs(prefix=prefix, end_image=end), prompt="", num_frames=20)
     frames = render(task)
     assert (frames[0] == prefix[0]).all()

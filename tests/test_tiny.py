@@ -15,9 +15,9 @@ from backend.core.registry import MODELS, SYNTHETIC, TINY
 from backend.core.schema import parse_request
 from backend.jobs.engine import Inputs
 from backend.library.checkpoints import Checkpoint, find_checkpoints
-from backend.sketch.scene import Time
 from backend.skyreels_integration import SkyReelsEngine
 from benchmarks.tiny import PREFIX, film, psnr, told
+from training.painter.scene import Time
 from training.tiny.films import HELD_OUT, SHORT, draw_film, scene_of
 from training.tiny.judge import load_judge, truth
 from training.tiny.world import FPS, HEIGHT, WIDTH

@@ -10,17 +10,14 @@ import pytest
 from backend.core.registry import MODELS, TINY
 from backend.core.schema import parse_request
 from backend.media.writer import join_segments, write_segment
-from backend.sketch.film import Film
-from backend.sketch.words import parse
-from backend.trial import FRAMES, PROMPT, takes
+from backend.trial import FRAMES, boat_at_sea, takes
 
 SIZE = (320, 180)
 
 
 @functools.cache
 def drawn(frames: int) -> np.ndarray:
-    film = Film(parse(PROMPT, 1), *SIZE, FRAMES / TINY.fps)
-    return np.stack([film.frame(number / (frames - 1) * FRAMES / TINY.fps) for number in range(frames)])
+    return np.stack([boat_at_sea(*SIZE, number / (frames - 1)) for number in range(frames)])
 
 
 def noise(frames: np.ndarray) -> np.ndarray:
@@ -35,7 +32,7 @@ WRONG = {
     "right": (lambda frames: frames, {}),
     "grey": (lambda frames: np.full_like(frames, 127), {"text to video": "next to nothing"}),
     "noise": (noise, {"text to video": "it is noise"}),
-    "still": (still, {"text to video": "nothing moves"}),
+    "still": (still, {"text to video": "nothing moves", "to an end picture": "end with the picture"}),
     "mirrored": (
         lambda frames: frames[:, :, ::-1],
         {"image to video": "begin with the picture", "to an end picture": "end with the picture"},

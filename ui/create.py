@@ -35,7 +35,7 @@ DOUBLE_CLICK_S = 1.5
 CAME_WITH_THE_STUDIO = {
     TINY.id: "Films are made by SkyReels V2 Tiny, small enough for any computer: ten things in eight colours, painted "
     "at 160 x 96 pixels and enlarged",
-    SYNTHETIC.id: "Films are sketches drawn by rules",
+    SYNTHETIC.id: "Films are placeholders with the prompt written into a test pattern: no AI model is used",
 }
 
 
@@ -189,6 +189,8 @@ def why(spec: ModelSpec) -> str:
     """Why it is one of the models that came with the studio that draws, and what to do about it."""
     if form.get("model") == spec.id:
         return ", as chosen under Details."
+    if not studio().machine.has_torch:
+        return ": every model needs torch, which is not installed here; python3 setup.py installs it."
     if all(model.id in CAME_WITH_THE_STUDIO for model in studio().models()):
         return ": no released weights are here yet. The Models page fetches them, or put a checkpoint into models/."
     return ": Automatic takes a model only if this machine's GPU holds it. Choose one under Details to use it anyway."

@@ -113,7 +113,7 @@ def controls_of(spec: ModelSpec) -> list[str]:
     """The SkyReels settings that the page shows for a model, by their names in the form."""
     if spec.diffusion_forcing:
         return list(SKYREELS)
-    if spec.engine == "synthetic":
+    if not spec.denoises:
         return ["storyboard", "base_num_frames", "overlap_history"]
     return ["flow_shift", "batch_guidance", "fidelity"]
 

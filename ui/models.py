@@ -30,8 +30,8 @@ def row(spec: ModelSpec) -> None:
     """What a model is, and how it goes with this machine."""
     st.markdown(f"**{plain(spec.title)}**")
     facts, icon = [", ".join(words for mode, words in MODES.items() if mode in spec.modes).capitalize()], ""
-    if spec.transformer is None:
-        facts.append("drawn by rules")
+    if not spec.denoises:
+        facts.append("a placeholder, not an AI model")
     else:
         how = suitability(spec, studio().free_machine)
         icon = "" if how.fits else ":material/block: "

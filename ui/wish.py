@@ -90,7 +90,7 @@ def wish_column(spec: ModelSpec) -> None:
         choice(SHAPES, "orientation")
     with how_large:
         choice({"540p": "540p", "720p": "720p"}, "resolution")
-    if spec.engine == "skyreels":
+    if spec.denoises:
         speed(spec)
     length(spec)
     length_caption(mode, spec)
@@ -319,7 +319,7 @@ def number(field: str, bounds: Bounds, default: object, words: str) -> None:
 def skyreels_controls(spec: ModelSpec) -> None:
     """What only this model's kind has: story and windows, and for a real model the settings of its denoising."""
     opened = st.session_state.get("story_open", False)  # a story that came with a film is seen
-    if spec.engine != "skyreels":
+    if not spec.denoises:
         with st.expander("Story and windows", expanded=opened):
             story(spec)
             window_sizes(spec)
@@ -375,7 +375,7 @@ def window_sizes(spec: ModelSpec) -> None:
         causal_attention=form.get("causal_attention"),
         causal_block_size=form.get("causal_block_size"),
     )
-    block = max(options.block, 1) if spec.engine == "skyreels" else 1
+    block = max(options.block, 1) if spec.denoises else 1
     overlap = form.get("overlap_history") or (spec.overlap_history if block == 1 else pixel_frames(block))
     window = form.get("base_num_frames") or spec.base_num_frames
     whole = [pixel_frames(n) for n in range(block, latent_frames(spec.base_num_frames) + 1, block)]

@@ -47,12 +47,13 @@ class Stage(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What this computer has. `vram_gib` is 0 without a GPU that torch can use."""
+    """What this computer has. `vram_gib` is 0 without a GPU that torch can use; without torch no checkpoint can run."""
 
     device: str  # a name to show: "NVIDIA H100 80GB HBM3" or "CPU, 2 cores"
     cores: int
     ram_gib: float
     vram_gib: float = 0.0
+    has_torch: bool = True
 
     @property
     def has_gpu(self) -> bool:
@@ -221,8 +222,8 @@ def steps_in_words(window_steps: Sequence[int], worked_out: int | None = None) -
 
 def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machine: Machine) -> ModelSpec:
     """The model that `request` names, or for `auto` the best present: the largest released checkpoint that the GPU
-    holds for this film (drawing at the asked size if one does), else the one that came with the studio, else the
-    sketch.
+    holds for this film (drawing at the asked size if one does), else the one that came with the studio, else the test
+    pattern, which is all that is left where torch is not installed.
 
     Raises InvalidRequest for a name that is not present or a mode that the model does not have.
     """
@@ -241,6 +242,8 @@ def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machin
                 f"{spec.title} cannot do {request.mode.value};", hint=f"use {' or '.join(others[:2])}.", field="model"
             )
         return spec
+    if not machine.has_torch:
+        return SYNTHETIC
     width, height = request.size
     able = [
         spec
@@ -248,7 +251,7 @@ def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machin
         if request.mode in spec.modes
         and (spec.end_image or not request.end_image)
         and (spec.diffusion_forcing or not request.skyreels.needs_forcing)
-        and spec.transformer is not None
+        and spec.denoises
         and machine.has_gpu
         and _holds(spec, request, machine)
     ]
@@ -344,8 +347,7 @@ def make_plan(
             f"{spec.title} cannot end on a picture;", hint="leave end_image out or use a DF model.", field="end_image"
         )
     options = request.skyreels
-    denoised = spec.engine == "skyreels"  # the sketch has neither noise levels nor a transformer
-    if denoised:
+    if spec.denoises:
         _check_blocks(request, spec)
         _check_one_window(request, spec)
     source_frames = frames_at(source, fps) if source else 0
@@ -376,13 +378,13 @@ def make_plan(
         flow_shift=options.flow_shift or spec.flow_shift,
         forecast=Forecast({}, 0.0, 0),
         fidelity=options.fidelity,
-        ar_step=options.ar_step if denoised else 0,
-        causal_block_size=options.block if denoised else 1,
-        causal_attention=options.causal_attention and denoised,
-        batch_guidance=options.batch_guidance and denoised,
-        preset=request.preset if denoised else Preset.EXACT,
+        ar_step=options.ar_step if spec.denoises else 0,
+        causal_block_size=options.block if spec.denoises else 1,
+        causal_attention=options.causal_attention and spec.denoises,
+        batch_guidance=options.batch_guidance and spec.denoises,
+        preset=request.preset if spec.denoises else Preset.EXACT,
         first_picture=request.image is not None,
-        on_gpu=denoised and machine.has_gpu,
+        on_gpu=spec.denoises and machine.has_gpu,
         eight_bits=_in_eight_bits(request, spec, machine),
     )
     return _with_forecast(plan, spec, machine, calibration)
@@ -477,7 +479,7 @@ def render_size(width: int, height: int, spec: ModelSpec) -> tuple[int, int, boo
     >>> render_size(1280, 720, MODELS["skyreels-v2-df-1.3b-540p"])
     (960, 544, True)
     """
-    if spec.engine == "synthetic":
+    if spec.any_size:
         return width, height, False
     unit = 2 * spec.spatial_factor
     full = (unit * math.ceil(width / unit), unit * math.ceil(height / unit))
@@ -536,25 +538,25 @@ def device_flops(machine: Machine) -> float:
 
 def _with_forecast(plan: Plan, spec: ModelSpec, machine: Machine, calibration: Mapping[Stage, float]) -> Plan:
     pixels = plan.width * plan.height * plan.total_frames
-    if spec.engine == "synthetic":
-        seconds, peak_gib = _sketch_cost(plan)
+    if not spec.denoises:
+        seconds, peak_gib = _drawing_cost(plan)
     else:
         placed = _place(plan, spec, machine)
         plan = replace(plan, placement=placed.placement, half_decode=placed.half_decode)
         seconds, peak_gib = _model_seconds(plan, spec, machine), placed.peak_gib
     # Frames stream into the encoder while they are made, so encoding counts to the stage that makes them.
-    making = Stage.DENOISING if spec.engine == "synthetic" else Stage.DECODING
+    making = Stage.DECODING if spec.denoises else Stage.DENOISING
     guess = seconds | {making: seconds[making] + ENCODE_S_PER_PIXEL * pixels, Stage.SAVING: 0.3}
     learned = {stage: value * calibration.get(stage, 1.0) for stage, value in guess.items()}
     disk_bytes = int(pixels * BYTES_PER_PIXEL) + 100_000
     return replace(plan, forecast=Forecast(learned, round(peak_gib, 2), disk_bytes, guess))
 
 
-def _sketch_cost(plan: Plan) -> tuple[dict[Stage, float], float]:
-    """Seconds a stage and peak GiB of the sketch."""
+def _drawing_cost(plan: Plan) -> tuple[dict[Stage, float], float]:
+    """Seconds a stage and peak GiB of frames that are drawn, not denoised."""
     frame = plan.render_width * plan.render_height
-    seconds = {Stage.LOADING: 0.0, Stage.DENOISING: 0.2 + 4e-8 * frame * plan.render_frames, Stage.DECODING: 0.0}
-    return seconds, 0.1 + 40 * frame / 2**30
+    seconds = {Stage.LOADING: 0.0, Stage.DENOISING: 0.2 + 2e-8 * frame * plan.render_frames, Stage.DECODING: 0.0}
+    return seconds, 0.1 + 120 * frame / 2**30
 
 
 def _place(plan: Plan, spec: ModelSpec, machine: Machine) -> Placed:

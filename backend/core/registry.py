@@ -26,7 +26,7 @@ CINEMATIC_PROMPTS = (
     "A fox walks through fresh snow in a birch forest, breath in the cold air, shallow depth of field",
     "An old lighthouse in a storm at night, waves break over the rocks, the beam sweeps past",
 )
-DRAWN_PROMPTS = (
+PAINTED_PROMPTS = (
     "A red boat drifts left on a calm sea at sunset",
     "A yellow balloon rises over green hills at dawn",
     "A white bird circles under the moon",
@@ -49,12 +49,17 @@ class Transformer:
 class ModelSpec:
     """One model. `weights_gib` is its transformers, `other_gib` what is loaded beside them (text encoder, VAE). Of two
     `experts` the first takes the strong noise and the second the rest, with `guidance_scale_2`.
+
+    What a model can do is declared here, so that no other room asks which engine it is of.
     """
 
     id: str
     title: str
     engine: str  # "skyreels" or "synthetic"
     modes: frozenset[Mode]
+    needs_checkpoint: bool = True  # its weights are read from a folder, by torch
+    denoises: bool = True  # by a diffusion transformer, so that presets, blocks and guidance have an effect
+    any_size: bool = False  # it makes frames of every width and height, not only multiples of the latent patches
     diffusion_forcing: bool = False
     end_image: bool = False
     family: str = "skyreels-v2"  # whose transformer it has: "skyreels-v2" or "wan"
@@ -81,9 +86,14 @@ class ModelSpec:
     about: str = ""
 
     @property
+    def many_windows(self) -> bool:
+        """Whether a video may have more than one window, each with its own prompt."""
+        return self.diffusion_forcing or not self.denoises
+
+    @property
     def painted(self) -> bool:
         """Whether it knows the small painted world only."""
-        return self.prompts is DRAWN_PROMPTS
+        return self.prompts is PAINTED_PROMPTS
 
     def as_dict(self) -> dict[str, Any]:
         """The row as REST and `--json` show it."""
@@ -170,22 +180,25 @@ TINY = ModelSpec(
     decode_elements=524.0,
     weights_gib=0.02,
     other_gib=0.02,
-    prompts=DRAWN_PROMPTS,
+    prompts=PAINTED_PROMPTS,
     about="A real SkyReels V2, only tiny: it came with the studio, knows a small painted world of ten things in eight "
     "colours, and needs no GPU. For any film you can think of, put a released checkpoint into models/.",
 )
 
 SYNTHETIC = ModelSpec(
     id="synthetic",
-    title="Storyboard sketch",
+    title="Test pattern (no AI)",
     engine="synthetic",
     modes=ALL_MODES,
+    needs_checkpoint=False,
+    denoises=False,
+    any_size=True,
     end_image=True,
     max_pixels=None,
     base_num_frames=97,
     num_inference_steps=20,
-    prompts=DRAWN_PROMPTS,
-    about="Drawn by rules, not by a trained model: a moving sketch, to plan a film and to try the studio.",
+    about="Not an AI model: a placeholder where none can run. It shows a test pattern, or zooms slowly into the given "
+    "picture or the end of the given video, with the prompt and the frame number written into it.",
 )
 
 TEXT, IMAGE = frozenset({T2V}), frozenset({I2V})

@@ -91,12 +91,12 @@ def lay_out(request: GenerationRequest, spec: ModelSpec, num_frames: int, source
     What the request leaves open is made to fit its blocks. Raises InvalidRequest where a wish cannot fit, naming the
     two nearest that do.
     """
-    block = request.skyreels.block if spec.engine == "skyreels" else 1  # the sketch has no noise levels
+    block = request.skyreels.block if spec.denoises else 1  # without noise levels nothing waits
     base, overlap = _sizes(request, spec, block)
     prefix = _prefix(overlap, source_frames, block) if source_frames else 0
     prefix_frames = pixel_frames(prefix) if prefix else 0
     total = _whole_blocks(latent_frames(legal_frames(prefix_frames + num_frames)), block)
-    if total > base and spec.engine == "skyreels" and not spec.diffusion_forcing:
+    if total > base and not spec.many_windows:
         raise InvalidRequest(
             f"num_frames={num_frames} is more than {spec.title} makes in its one window;",
             hint=f"use at most {pixel_frames(base) - prefix_frames} frames, or a DF model.",

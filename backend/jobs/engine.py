@@ -47,9 +47,9 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Everything that one render needs. `checkpoint` is the model's folder, None for the sketch, and `loras` are those
-    of the request, in its order. An engine may keep files of its own in `work` to go on from, if the next attempt finds
-    them there; frames before `first_frame` exist.
+    """Everything that one render needs. `checkpoint` is the model's folder, None for a model without one; `loras` are
+    those of the request, in its order. An engine may keep files of its own in `work` to go on from, if the next
+    attempt finds them there; frames before `first_frame` exist.
     """
 
     request: GenerationRequest

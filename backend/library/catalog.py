@@ -49,7 +49,7 @@ class Catalog:
 
     def folder_of(self, model_id: str, title: str) -> Path | None:
         """Where the weights of a model lie; None for the fallback, which has none. Raises StudioError if it is gone."""
-        if model_id == SYNTHETIC.id:
+        if model_id in MODELS and not MODELS[model_id].needs_checkpoint:
             return None
         checkpoint = self._current().get(model_id)
         if checkpoint is None:

@@ -47,8 +47,8 @@ PARTS = (*WEIGHTS, *OPTIONAL_WEIGHTS, "tokenizer", "scheduler", "image_processor
 HEADER_LIMIT = 8 * MIB  # of a safetensors file; the largest released one has 0.3
 VOCABULARIES = {"tokenizer.json", "vocab.json"}  # the only JSON that may be large
 FOREIGN_KEYS = {"auto_map", "custom_pipeline", "custom_pipelines", "transformers_weights"}
-TAKEN_IDS = {"auto"} | {spec.id for spec in MODELS.values() if spec.engine != "skyreels"}
-BY_FOLDER_NAME = {spec.id: spec for spec in MODELS.values() if spec.engine == "skyreels"} | {
+TAKEN_IDS = {"auto"} | {spec.id for spec in MODELS.values() if not spec.needs_checkpoint}
+BY_FOLDER_NAME = {spec.id: spec for spec in MODELS.values() if spec.needs_checkpoint} | {
     spec.repo_id.rsplit("/", 1)[-1].lower(): spec for spec in MODELS.values() if spec.repo_id
 }
 

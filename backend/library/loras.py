@@ -124,7 +124,7 @@ class Lora:
     def misfit(self, spec: ModelSpec) -> str | None:
         """Why it does not fit `spec`; None where nothing speaks against it."""
         shape = spec.transformer
-        if spec.engine != "skyreels" or shape is None:
+        if shape is None:
             return f"{spec.title} has no layers to change"
         if self.width not in (0, shape.dim):
             return f"it was made for models of width {self.width}, {spec.title} has {shape.dim}"

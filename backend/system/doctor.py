@@ -120,7 +120,7 @@ def check_gpu() -> Check:
     """GPU and driver, as the driver tells."""
     import pynvml
 
-    no_gpu = "films are made on the CPU: the small models and the sketch work, the released models are far too slow"
+    no_gpu = "films are made on the CPU: the small models work, the released models are far too slow"
     try:
         pynvml.nvmlInit()
         count = pynvml.nvmlDeviceGetCount()
@@ -255,7 +255,7 @@ def check_models(settings: Settings) -> Check:
     if any(checkpoint.spec.repo_id for checkpoint in found):
         return Check("Models", "ok", titles)
     way_out = f"fetch one (`./launch.sh models list --all`), or put one in diffusers format into {settings.models}"
-    return Check("Models", "warning", f"no released model; here are: {titles or 'only the sketch'}", way_out)
+    return Check("Models", "warning", f"no released model; here are: {titles or 'only the test pattern'}", way_out)
 
 
 def check_port(port: int = PORT) -> Check:

@@ -7,6 +7,7 @@ container, the container's share of memory. Sizes are GiB.
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import logging
 import math
 import os
@@ -59,7 +60,8 @@ def machine() -> Machine:
     gpu = Gpu.find()
     memory = gpu.memory() if gpu else None
     if gpu is None or memory is None:
-        return Machine(device=f"CPU, {cores} core{'s' * (cores != 1)}", cores=cores, ram_gib=ram_gib)
+        name = f"CPU, {cores} core{'s' * (cores != 1)}"
+        return Machine(device=name, cores=cores, ram_gib=ram_gib, has_torch=torch_is_installed())
     return Machine(device=gpu.name, cores=cores, ram_gib=ram_gib, vram_gib=memory[1])
 
 
@@ -188,6 +190,10 @@ def own_vram_gib() -> float:
     if cuda is None or initialised is None or not initialised():
         return 0.0
     return float(cuda.memory_reserved() / GIB + CONTEXT_GIB)
+
+
+def torch_is_installed() -> bool:
+    return importlib.util.find_spec("torch") is not None
 
 
 def torch_has_cuda() -> bool:

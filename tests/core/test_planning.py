@@ -295,7 +295,7 @@ def test_one_window_has_one_prompt():
         make_plan(ask(skyreels={"storyboard": ["noon"]}), MODELS["skyreels-v2-t2v-14b-540p"], H100)
 
 
-def test_the_sketch_has_nothing_that_waits():
+def test_the_test_pattern_has_nothing_that_waits():
     plan = wait(model=SYNTHETIC, causal_attention=True, batch_guidance=True)
     assert (plan.ar_step, plan.causal_block_size, plan.render_frames) == (0, 1, 101)
     assert (plan.causal_attention, plan.batch_guidance) == (False, False)
@@ -372,6 +372,38 @@ def test_auto_takes_the_largest_that_fits_then_what_came_with_the_studio():
     assert choose_model(ask(preset="balanced"), own, CARD_24).id == "skyreels-v2-df-14b-540p"
     assert choose_model(ask(), models, CPU) is TINY
     assert choose_model(ask(), [SYNTHETIC], H100) is SYNTHETIC
+
+
+@pytest.mark.parametrize("wish", [{}, {"mode": "image_to_video", "image": "0" * 20}, {"resolution": "720p"}])
+def test_auto_takes_the_test_pattern_where_torch_is_not_installed(wish):
+    request = parse_request({"prompt": "A boat"} | wish)
+    for machine in (H100, CPU):
+        assert choose_model(request, list(MODELS.values()), machine) is not SYNTHETIC
+        without = replace(machine, has_torch=False)
+        spec = choose_model(request, list(MODELS.values()), without)
+        assert spec is SYNTHETIC
+        assert make_plan(request, spec, without).engine == "synthetic"
+
+
+def test_a_row_says_what_its_model_can_do():
+    for spec in MODELS.values():
+        drawn = spec is SYNTHETIC
+        assert (spec.needs_checkpoint, spec.denoises, spec.any_size) == (not drawn, not drawn, drawn), spec.id
+        assert spec.many_windows == (drawn or spec.diffusion_forcing), spec.id
+        assert (spec.transformer is not None) == spec.denoises, spec.id
+
+
+def test_a_new_row_gets_the_plan_that_its_capabilities_ask_for():
+    """Plans ask a row what it can do, never which engine it is of."""
+    new = replace(DF_SMALL, id="new", engine="new", any_size=True)
+    plan = make_plan(ask(resolution="100x70", num_frames=300, preset="balanced"), new, H100)
+    assert (plan.engine, plan.render_width, plan.render_height, len(plan.windows)) == ("new", 100, 70, 4)
+    assert (plan.preset, plan.on_gpu) == ("balanced", True)
+    drawn = replace(new, denoises=False, transformer=None, diffusion_forcing=False)
+    plan = make_plan(ask(num_frames=300, preset="balanced", skyreels={"storyboard": ["b"]}), drawn, H100)
+    assert (plan.preset, plan.on_gpu, len(plan.windows)) == ("exact", False, 4)
+    with pytest.raises(InvalidRequest, match=r"more than .* makes in its one window"):
+        make_plan(ask(num_frames=300), replace(new, diffusion_forcing=False), H100)
 
 
 def test_auto_never_takes_a_model_that_lacks_the_mode():

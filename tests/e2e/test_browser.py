@@ -50,14 +50,14 @@ def film_named(tab, title: str):
 
 def test_create_then_queue_then_gallery(live, open_tab):
     tab = open_tab()
-    press(tab.get_by_role("radio", name="A red boat drifts left on a calm sea at sunset"))
-    expect(tab.get_by_role("textbox", name="Prompt", exact=True)).to_have_value(re.compile("A red boat"))
+    press(tab.get_by_role("radio", name="A red fishing boat drifts"))
+    expect(tab.get_by_role("textbox", name="Prompt", exact=True)).to_have_value(re.compile("A red fishing boat"))
     expect(tab.get_by_text("65 frames made, 64 kept")).to_be_visible()
     press(tab.get_by_role("button", name="Generate"))
 
     queue = open_tab("queue")  # a second tab, while the first one's film is made
     expect(tab.locator(".st-key-band")).to_contain_text("1 in the queue")
-    expect(queue.get_by_text("A red boat drifts left on a calm sea at sunset").first).to_be_visible()
+    expect(queue.get_by_text("A red fishing boat drifts").first).to_be_visible()
 
     assert plays(tab.locator("video"))
     [job] = live.jobs()
@@ -68,16 +68,18 @@ def test_create_then_queue_then_gallery(live, open_tab):
     for gallery in (open_tab("gallery"), open_tab("gallery")):  # two tabs, one truth
         expect(gallery.get_by_text("1 film", exact=True)).to_be_visible()
     search = gallery.get_by_role("textbox", name="Search")
-    search.fill("red boat")
+    search.fill("fishing boat")
     search.press("Enter")
-    gallery.wait_for_url(re.compile("search=red"))
-    gallery.get_by_role("img", name="A red boat").click(force=True)  # its name's button lies over the whole card
+    gallery.wait_for_url(re.compile("search=fishing"))
+    gallery.get_by_role("img", name="A red fishing boat").click(
+        force=True
+    )  # its name's button lies over the whole card
     assert plays(gallery.get_by_role("dialog").locator("video"))
     with gallery.expect_download() as download:
         press(gallery.get_by_role("dialog").get_by_text("Download"))
     assert download.value.path().stat().st_size == job["artifact"]["bytes"]
     press(gallery.get_by_role("button", name="Use these settings"))
-    expect(gallery.get_by_role("textbox", name="Prompt", exact=True)).to_have_value(re.compile("A red boat"))
+    expect(gallery.get_by_role("textbox", name="Prompt", exact=True)).to_have_value(re.compile("A red fishing boat"))
     press(gallery.get_by_text("Details: steps"))
     expect(gallery.get_by_label("Seed", exact=True)).to_have_value(str(job["request"]["seed"]))
 

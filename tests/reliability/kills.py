@@ -32,8 +32,8 @@ from backend.media.outputs import METADATA, THUMBNAIL, VIDEO
 from backend.synthetic import SyntheticEngine
 from backend.video_generator import VideoGenerator
 
-QUEUE = {"sketch": 6, "skyreels": 2}
-SKETCH = {"resolution": "128x96", "num_frames": 16, "num_inference_steps": 10, "model": "synthetic"}
+QUEUE = {"synthetic": 6, "skyreels": 2}
+PLACEHOLDER = {"resolution": "128x96", "num_frames": 16, "num_inference_steps": 10, "model": "synthetic"}
 DENOISED = {
     "model": "random-df",
     "resolution": "128x96",
@@ -45,7 +45,7 @@ SEEDS = 3  # of the films that are made; each is made once more without being ki
 
 
 def engines(engine: str) -> dict[str, Engine]:
-    if engine == "sketch":
+    if engine == "synthetic":
         return {"synthetic": SyntheticEngine()}
     from backend.skyreels_integration import SkyReelsEngine
 
@@ -57,7 +57,7 @@ def settings_of(data: Path) -> Settings:
 
 
 def request(engine: str, seed: int) -> Any:
-    wish = SKETCH if engine == "sketch" else DENOISED
+    wish = PLACEHOLDER if engine == "synthetic" else DENOISED
     return parse_request({"prompt": f"a boat number {seed}", "seed": seed} | wish)
 
 
@@ -195,7 +195,7 @@ def digest(file: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="an empty folder")
-    parser.add_argument("--engine", choices=("sketch", "skyreels"), default="sketch")
+    parser.add_argument("--engine", choices=("synthetic", "skyreels"), default="synthetic")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--films", type=int, default=0, help="go on until so many were acknowledged")
     parser.add_argument("--longest-ms", type=int, default=150)

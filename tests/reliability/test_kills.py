@@ -24,7 +24,7 @@ def kill(folder: Path, *flags: str, timeout: int = 380) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(400)
-def test_sketches_survive_twenty_kills(tmp_path):
+def test_placeholders_survive_twenty_kills(tmp_path):
     assert kill(tmp_path / "x", "--kills", "20", "--films", "12") == {}
 
 
@@ -35,7 +35,7 @@ def test_denoised_films_survive_ten_kills_with_the_same_pixels(tmp_path):
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_sketches_survive_two_hundred_kills(tmp_path):
+def test_placeholders_survive_two_hundred_kills(tmp_path):
     assert kill(tmp_path / "x", "--kills", "200", timeout=1700) == {}
 
 

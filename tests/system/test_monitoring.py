@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -69,6 +70,13 @@ def test_cuda_visible_devices_is_obeyed(nvml: Any, visible: str, name: str | Non
 def test_a_torch_for_the_cpu_is_known_by_its_version(monkeypatch: pytest.MonkeyPatch, version: str, has: bool) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
     assert monitoring.torch_has_cuda() is has
+
+
+@pytest.mark.parametrize("spec", [None, object()])
+def test_a_machine_says_whether_torch_is_installed(nvml: Any, monkeypatch: pytest.MonkeyPatch, spec: object) -> None:
+    nvml.broken = {"nvmlInit"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    assert machine().has_torch is (spec is not None)
 
 
 def test_a_gpu_that_torch_cannot_use_does_not_count(nvml: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backend.sketch.scene import Motion, Setting, Time, Weather
-from backend.sketch.words import parse
+from training.painter.scene import Motion, Setting, Time, Weather
+from training.painter.words import parse
 from training.tiny.films import HELD_OUT, SHORT, draw_film, scene_of
 from training.tiny.world import FPS, HEIGHT, ROLES, WIDTH, caption, draw_scene, film_of, mirrored, pictures
 
@@ -34,8 +34,8 @@ def test_every_role_is_drawn(random):
     assert all(s.weather is Weather.CLEAR for s in scenes if s.setting is Setting.UNDERWATER)
 
 
-def test_a_full_caption_is_read_by_the_sketch_as_it_was_meant(random):
-    """The sketch's own reader, which was written before the captions, finds the scene again."""
+def test_a_full_caption_is_read_by_the_painter_as_it_was_meant(random):
+    """The painter's own reader, which was written before the captions, finds the scene again."""
     right = total = 0
     for _ in range(400):
         scene = draw_scene(random)

@@ -86,7 +86,7 @@ def test_every_page_shows_every_kind_of_job(app, history, page):
         "ui/create.py": ["a waiting film", "1 in the queue"],
         "ui/queue.py": ["a waiting film", "a failed film", "The pencil broke; sharpen it", "a cancelled film", "Retry"],
         "ui/gallery.py": ["a finished film", "a starred film"],
-        "ui/models.py": ["Storyboard sketch", "1 in the queue"],
+        "ui/models.py": [SYNTHETIC.title, "1 in the queue"],
         "ui/system.py": ["Done 2", "Failed 1", "Success rate 67%"],
     }
     for words_ in expected[page]:
@@ -127,7 +127,7 @@ def making(generator, engine, a_request, settings, monkeypatch):
 
     progress()
     work = settings.temp / job.id
-    (work / "live.webp").unlink(missing_ok=True)  # the sketch has given its first look already
+    (work / "live.webp").unlink(missing_ok=True)  # the engine has given its first look already
     return job, progress, work
 
 
@@ -506,7 +506,7 @@ def test_user_text_means_nothing_in_markdown():
 
 
 @pytest.mark.parametrize(
-    ("small", "said"), [([SYNTHETIC], "sketches drawn by rules"), ([TINY, SYNTHETIC], "made by SkyReels V2 Tiny")]
+    ("small", "said"), [([SYNTHETIC], "no AI model is used"), ([TINY, SYNTHETIC], "made by SkyReels V2 Tiny")]
 )
 def test_the_page_says_which_small_model_draws_and_why(app, generator, monkeypatch, small, said):
     monkeypatch.setattr(generator.catalog, "models", lambda: small)
@@ -520,6 +520,14 @@ def test_the_page_says_which_small_model_draws_and_why(app, generator, monkeypat
     assert "Choose one under Details" in shown(app)
     app.selectbox(key="form_model").set_value(small[0].id).run()
     assert "as chosen under Details" in shown(app)
+
+
+def test_the_page_says_that_torch_is_missing(app, generator, monkeypatch):
+    monkeypatch.setattr(generator, "models", lambda: [MODELS[DF], TINY, SYNTHETIC])
+    generator.machine = dataclasses.replace(generator.machine, has_torch=False)
+    visit(app, "ui/create.py")
+    assert "no AI model is used" in shown(app)
+    assert "every model needs torch, which is not installed here" in shown(app)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -572,11 +580,11 @@ def test_a_short_prompt_is_made_longer_for_editing_and_one_press_brings_mine_bac
     prompt.input("A red boat").run()
     app.button(key="expand_prompt").click().run()
     first = app.text_area(key="form_prompt").value
-    assert first.startswith("A red boat drifts")
+    assert first.startswith("A red boat, ")
     assert "Added by rules" in shown(app)
     app.button(key="expand_prompt").click().run()
     second = app.text_area(key="form_prompt").value
-    assert second.startswith("A red boat drifts")
+    assert second.startswith("A red boat, ")
     assert second != first
     app.button(key="my_prompt").click().run()
     assert app.text_area(key="form_prompt").value == "A red boat"
@@ -608,7 +616,7 @@ def test_loras_that_fit_are_chosen_each_with_a_strength(app, generator, tmp_path
     assert "fits random-df" in shown(app).replace("\\", "")
     assert "old.pt cannot be used" in "".join(one.value for one in app.warning).replace("\\", "")
     visit(app, "ui/create.py")
-    assert "form_loras" not in [box.key for box in app.multiselect]  # the sketch has no layers
+    assert "form_loras" not in [box.key for box in app.multiselect]  # the test pattern has no layers
     app.session_state["form_to_restore"] = {"model": "random-df", "num_frames": 128, "prompt": "A boat"}
     app.run()
     assert app.multiselect(key="form_loras").options == ["grain", "noir"]
@@ -638,7 +646,8 @@ def test_the_models_page_tells_what_is_here_what_fits_and_fetches_what_is_asked_
     monkeypatch.setattr(generator.downloads, "add", asked.append)
     visit(app, "ui/models.py")
     words = shown(app)
-    assert "Storyboard sketch" in words
+    assert "Test pattern" in words
+    assert "a placeholder, not an AI model" in words
     assert re.search(r"needs \d+ GiB memory, \d+ can be used.*Skywork Community License", words)
     app.button(key=f"get_{DF}").click().run()
     assert asked == [DF]

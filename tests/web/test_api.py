@@ -83,7 +83,7 @@ def test_a_film_is_seen_while_it_is_made(client, generator, engine, settings):
     job_id = submit(client)["id"]
     assert engine.reached.wait(timeout=60)
     work = settings.temp / job_id
-    (work / "live.webp").unlink(missing_ok=True)  # the sketch has given its first look already
+    (work / "live.webp").unlink(missing_ok=True)  # the engine has given its first look already
     for door in PREVIEW_DOORS + LIVE_DOORS:
         missing = client.get(door.format(job_id))
         assert missing.status_code == 404
@@ -405,8 +405,8 @@ def test_events_tell_the_job_until_it_ends(client):
 
 
 def test_models_and_system(client):
-    [sketch] = [spec for spec in client.get("/api/v1/models").json()["models"] if spec["id"] == "synthetic"]
-    assert sketch["modes"] == ["image_to_video", "text_to_video", "video_extension"]
+    [pattern] = [spec for spec in client.get("/api/v1/models").json()["models"] if spec["id"] == "synthetic"]
+    assert pattern["modes"] == ["image_to_video", "text_to_video", "video_extension"]
     system = client.get("/api/v1/system").json()
     assert system["machine"]["cores"] >= 1
     assert system["now"]["disk_free_gib"] > 0
@@ -454,7 +454,7 @@ def test_a_short_prompt_is_made_longer_for_a_model(client):
 
     found = expand(prompt="A boat", model="synthetic").json()
     assert found["prompt"].endswith(found["added"][-1])
-    assert (found["by"], len(found["added"])) == ("rules", 5)
+    assert (found["by"], len(found["added"])) == ("rules", 4)
     assert expand(prompt="A boat", model="synthetic", take=1).json()["prompt"] != found["prompt"]
     for wrong in ({"prompt": ""}, {"prompt": "x" * 5000}, {"prompt": "x", "model": "nope"}, {}, {"prompt": 1}):
         answer = expand(**wrong)

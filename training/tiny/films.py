@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from backend.media.fitting import Frames
-from backend.sketch.film import Film
-from backend.sketch.scene import Scene
+from training.painter.film import Film
+from training.painter.scene import Scene
 from training.tiny.world import FPS, HEIGHT, SQUARE, WIDTH, draw_scene, film_of, pictures
 
 FRAMES = 65  # 17 latent frames

@@ -1,4 +1,4 @@
-"""Who tells what a film shows: a small network, taught on the truth of films that the sketch drew.
+"""Who tells what a film shows: a small network, taught on the truth of films that the painter drew.
 
 It answers for the films of the model what a person would be asked: which thing, in which colour, doing what, when and
 where. What it says of films that were drawn and not shown to it before is its own measure, given beside every figure.
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from backend.diffusion.components import working_device
 from backend.media.fitting import Frames
-from backend.sketch.scene import Motion, Scene
+from training.painter.scene import Motion, Scene
 from training.tiny.films import (
     A_SHARD,
     HELD_OUT,

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
-from backend.sketch.scene import Scene, Size
+from training.painter.scene import Scene, Size
 from training.tiny.films import scene_of
 from training.tiny.run import learning_rate
 from training.tiny.world import CAMERAS, COLOURS, KINDS, MOTIONS, SETTINGS, TIMES, WEATHERS, caption, draw_scene

@@ -1,6 +1,6 @@
 """The world that SkyReels V2 Tiny knows: scenes drawn at random, their captions and their pictures.
 
-A scene is one of `backend.sketch`, with one subject. A caption says what is in it in one of many ways, sometimes not
+A scene is one of `training.painter`, with one subject. A caption says what is in it in one of many ways, sometimes not
 all of it, so that a sentence which leaves the weather open gets any. Everything follows from the random generator
 given.
 """
@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from backend.media.fitting import Frames
-from backend.sketch.film import Film
-from backend.sketch.scene import Actor, Camera, Motion, Scene, Setting, Size, Time, Weather
+from training.painter.film import Film
+from training.painter.scene import Actor, Camera, Motion, Scene, Setting, Size, Time, Weather
 
 WIDTH, HEIGHT, FPS = 160, 96, 24
 SQUARE = 128

@@ -1,4 +1,4 @@
-"""The words that the sketch knows, as tables: what each means, and the phrases that must be read as one."""
+"""The words that the painter knows, as tables: what each means, and the phrases that must be read as one."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
-from backend.sketch.cast import Realm
-from backend.sketch.scene import Camera, Extra, Motion, Setting, Size, Time, Weather
+from training.painter.cast import Realm
+from training.painter.scene import Camera, Extra, Motion, Setting, Size, Time, Weather
 
 
 class Go(Enum):

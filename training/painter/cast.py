@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 
-from backend.sketch import crafts, creatures, things
-from backend.sketch.brush import Pen
-from backend.sketch.palette import Colour
-from backend.sketch.pose import Pose
-from backend.sketch.scene import Motion
+from training.painter import crafts, creatures, things
+from training.painter.brush import Pen
+from training.painter.palette import Colour
+from training.painter.pose import Pose
+from training.painter.scene import Motion
 
 
 class Realm(str, Enum):

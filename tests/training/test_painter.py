@@ -1,4 +1,4 @@
-"""The sketch means what the sentence says: checked on the scene that was read, and on the pixels that were drawn."""
+"""The painter means what the sentence says: checked on the scene that was read, and on the pixels that were drawn."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from backend.media.fitting import Picture
-from backend.sketch.cast import CAST, Realm
-from backend.sketch.film import Film, draw
-from backend.sketch.palette import COLOURS
-from backend.sketch.scene import Actor, Camera, Extra, Motion, Scene, Setting, Size, Time, Weather
-from backend.sketch.words import parse, parse_for_picture
+from training.painter.cast import CAST, Realm
+from training.painter.film import Film, draw
+from training.painter.palette import COLOURS
+from training.painter.scene import Actor, Camera, Extra, Motion, Scene, Setting, Size, Time, Weather
+from training.painter.words import parse, parse_for_picture
 
 SECONDS = 2.625
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from backend.sketch.brush import Pen
-from backend.sketch.palette import Colour, darker, lighter, rgb
-from backend.sketch.pose import Pose
+from training.painter.brush import Pen
+from training.painter.palette import Colour, darker, lighter, rgb
+from training.painter.pose import Pose
 
 BARK = rgb("#7a5238")
 STONE = rgb("#efe6d8")

@@ -7,10 +7,10 @@ import math
 import cv2
 import numpy as np
 
-from backend.sketch.brush import Canvas
-from backend.sketch.palette import Palette, lit, mix, rgb
-from backend.sketch.scene import Scene, Setting, Weather
-from backend.sketch.view import View
+from training.painter.brush import Canvas
+from training.painter.palette import Palette, lit, mix, rgb
+from training.painter.scene import Scene, Setting, Weather
+from training.painter.view import View
 
 DROPS = 260
 FLAKES = 230

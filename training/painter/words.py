@@ -13,10 +13,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from backend.sketch.cast import CAST, Realm
-from backend.sketch.palette import COLOURS
-from backend.sketch.scene import Actor, Camera, Extra, Motion, Scene, Setting, Size, Time, Weather
-from backend.sketch.vocabulary import (
+from training.painter.cast import CAST, Realm
+from training.painter.palette import COLOURS
+from training.painter.scene import Actor, Camera, Extra, Motion, Scene, Setting, Size, Time, Weather
+from training.painter.vocabulary import (
     ANIMALS,
     BREAKS,
     CAMERAS,

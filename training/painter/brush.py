@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.sketch.palette import Colour, lit, mix
+from training.painter.palette import Colour, lit, mix
 
 Points = NDArray[np.float64]  # shape (n, 2)
 Outline = Sequence[tuple[float, float]]

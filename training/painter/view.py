@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from backend.sketch.brush import Points
+from training.painter.brush import Points
 
 
 @dataclass(frozen=True, slots=True)

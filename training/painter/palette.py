@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from backend.sketch.scene import Scene, Setting, Time, Weather
+from training.painter.scene import Scene, Setting, Time, Weather
 
 Colour = tuple[float, float, float]  # red, green, blue, 0 to 255
 

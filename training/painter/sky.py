@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.media.fitting import Picture
-from backend.sketch.brush import Canvas, Points, circle
-from backend.sketch.palette import Colour, Palette, darker, lit, mix, rgb
-from backend.sketch.scene import Extra, Scene, Setting, Time, Weather
-from backend.sketch.view import View
+from training.painter.brush import Canvas, Points, circle
+from training.painter.palette import Colour, Palette, darker, lit, mix, rgb
+from training.painter.scene import Extra, Scene, Setting, Time, Weather
+from training.painter.view import View
 
 DARK_SPACE = (rgb("#05061a"), rgb("#10123a"), rgb("#2c2558"))
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from backend.sketch.brush import Canvas, Mosaic, Points, circle
-from backend.sketch.palette import Colour, Palette, darker, lighter, lit, mix, rgb
-from backend.sketch.scene import Extra, Scene, Setting, Weather
-from backend.sketch.view import View
+from training.painter.brush import Canvas, Mosaic, Points, circle
+from training.painter.palette import Colour, Palette, darker, lighter, lit, mix, rgb
+from training.painter.scene import Extra, Scene, Setting, Weather
+from training.painter.view import View
 
 Outline = Sequence[tuple[float, float]]
 

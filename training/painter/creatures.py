@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from backend.sketch.brush import Pen
-from backend.sketch.palette import Colour, darker, lighter, mix, rgb
-from backend.sketch.pose import Pose
+from training.painter.brush import Pen
+from training.painter.palette import Colour, darker, lighter, mix, rgb
+from training.painter.pose import Pose
 
 EYE = rgb("#26222e")
 CREAM = rgb("#fbf1dd")

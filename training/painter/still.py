@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.media.fitting import Frames, Picture
-from backend.sketch.brush import Canvas
-from backend.sketch.palette import palette_of
-from backend.sketch.scene import Camera, Scene
-from backend.sketch.view import View
-from backend.sketch.weather import Air
+from training.painter.brush import Canvas
+from training.painter.palette import palette_of
+from training.painter.scene import Camera, Scene
+from training.painter.view import View
+from training.painter.weather import Air
 
 Field = NDArray[np.float32]  # movement in pixels a frame, shape (height, width, 2): to the right, down
 

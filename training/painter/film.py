@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.media.fitting import Picture
-from backend.sketch import land, palette, sky, weather
-from backend.sketch.brush import Canvas, Pen
-from backend.sketch.cast import CAST, Realm
-from backend.sketch.palette import COLOURS, mix
-from backend.sketch.paths import Paths, Place
-from backend.sketch.pose import Pose
-from backend.sketch.scene import Actor, Camera, Extra, Scene, Setting, Time, Weather
-from backend.sketch.view import View
+from training.painter import land, palette, sky, weather
+from training.painter.brush import Canvas, Pen
+from training.painter.cast import CAST, Realm
+from training.painter.palette import COLOURS, mix
+from training.painter.paths import Paths, Place
+from training.painter.pose import Pose
+from training.painter.scene import Actor, Camera, Extra, Scene, Setting, Time, Weather
+from training.painter.view import View
 
 
 @dataclass(frozen=True, slots=True)

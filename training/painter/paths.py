@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.sketch.cast import CAST, Kind, Realm
-from backend.sketch.land import Land
-from backend.sketch.scene import Actor, Motion, Scene, Setting, Size, Weather
-from backend.sketch.view import View
+from training.painter.cast import CAST, Kind, Realm
+from training.painter.land import Land
+from training.painter.scene import Actor, Motion, Scene, Setting, Size, Weather
+from training.painter.view import View
 
 SIZES = {Size.SMALL: 0.66, Size.MEDIUM: 1.0, Size.LARGE: 1.5}
 UNHURRIED_S = 2.4  # a film of this length or more has time for the whole of a motion
