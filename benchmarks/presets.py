@@ -30,8 +30,9 @@ from backend.media.fitting import Frames
 from backend.skyreels_integration import SkyReelsEngine
 from benchmarks.peers import POLICIES, cached, mask_of, stock_frames
 from benchmarks.record import record
-from benchmarks.tiny import ANYWHERE, HELD_OUT, SHORT, SIZE, film, psnr, scene_of, told
+from benchmarks.tiny import ANYWHERE, SIZE, film, psnr, told
 from training.tiny.export import FOLDER
+from training.tiny.films import HELD_OUT, SHORT, scene_of
 from training.tiny.judge import load_judge, truth
 
 ASKED = ("kind", "colour", "motion", "time")

@@ -123,7 +123,7 @@ def extension(engine: SkyReelsEngine, count: int) -> dict[str, Any]:
     for number in range(count // 5):
         given = draw_film(HELD_OUT + number, SHORT)
         source = Source(WIDTH, HEIGHT, len(given), FPS)
-        wish = {"prompt": told(number), "mode": "video_extension", "video": "a" * 20, "num_frames": 16}
+        wish: dict[str, Any] = {"prompt": told(number), "mode": "video_extension", "video": "a" * 20, "num_frames": 16}
         made = film(engine, Inputs(prefix=given[-PREFIX:]), source, **wish)
         places = judge.places(np.concatenate([given[-PREFIX:], made[-16:]]))
         steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
@@ -143,7 +143,7 @@ def end(engine: SkyReelsEngine, count: int) -> dict[str, Any]:
     reached = []
     for number in range(count // 10):
         drawn = draw_film(HELD_OUT + number, SHORT)
-        given = {"mode": "image_to_video", "image": "a" * 20, "end_image": "b" * 20}
+        given: dict[str, Any] = {"mode": "image_to_video", "image": "a" * 20, "end_image": "b" * 20}
         made = film(engine, Inputs(image=drawn[0], end_image=drawn[-1]), prompt=told(number), **given)
         reached.append(psnr(made[-1], drawn[-1]))
     return {"films": len(reached), "psnr_db": round(statistics.median(reached), 2)}
@@ -169,10 +169,15 @@ def render() -> dict[str, Any]:
             job = generator.wait(generator.submit(parse_request({"prompt": told(number), "model": TINY.id})).id)
             seconds.append(round(time.monotonic() - began, 2))
             assert job.artifact is not None, job.error
+            frames = job.artifact.frames
         generator.stop()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    frames = job.artifact.frames
-    return {"frames": frames, "seconds": seconds, "median_s": statistics.median(seconds), "peak_gib": round(peak, 2)}
+    return {
+        "frames": frames,
+        "seconds": seconds,
+        "median_s": statistics.median(seconds),
+        "peak_gib": round(peak, 2),
+    }
 
 
 PARTS: dict[str, Callable[[SkyReelsEngine, int], dict[str, Any]]] = {

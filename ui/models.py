@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import streamlit as st
 
@@ -15,7 +16,7 @@ from backend.library.loras import Lora
 from ui import form
 from ui.components.dropzone import dropzone
 from ui.film import CREATE
-from ui.studio import attempt, header, studio
+from ui.studio import header, on_click, studio
 from ui.words import duration, plain, size
 
 MODES = {
@@ -44,7 +45,7 @@ def row(spec: ModelSpec) -> None:
 
 def action(label: str, icon: str, key: str, act: Callable[[], object], *, disabled: bool = False) -> None:
     """A quiet button; a refusal is a toast."""
-    st.button(label, icon=icon, key=key, type="tertiary", on_click=attempt, args=(act,), disabled=disabled)
+    st.button(label, icon=icon, key=key, type="tertiary", on_click=on_click, args=(act,), disabled=disabled)
 
 
 def here() -> None:
@@ -62,7 +63,7 @@ def here() -> None:
                     st.switch_page(CREATE)
                 folder = folders.get(spec.id)
                 if folder is not None and folder.parent == own and not studio().downloads.came_with_the_studio(folder):
-                    action("Remove", ":material/delete:", f"remove_{spec.id}", lambda i=spec.id: remove(i))
+                    action("Remove", ":material/delete:", f"remove_{spec.id}", partial(remove, spec.id))
 
 
 def left_out() -> None:
@@ -147,20 +148,21 @@ def to_fetch() -> None:
             with words:
                 row(spec)
             with buttons.container(horizontal=True, horizontal_alignment="right"):
-                action("Download", ":material/download:", f"get_{spec.id}", lambda i=spec.id: add(i), disabled=offline)
+                action("Download", ":material/download:", f"get_{spec.id}", partial(add, spec.id), disabled=offline)
 
 
 def trash() -> None:
     here = studio()
-    trashed = [(c.spec.id, c.spec.title, here.restore_model) for c in here.downloads.trashed()]
-    trashed += [(name, f"{name} (LoRA)", here.loras.restore) for name in here.loras.trashed()]
-    if not trashed:
+    restores: list[tuple[str, str, Callable[[str], None]]] = []
+    restores += [(c.spec.id, c.spec.title, here.restore_model) for c in here.downloads.trashed()]
+    restores += [(name, f"{name} (LoRA)", here.loras.restore) for name in here.loras.trashed()]
+    if not restores:
         return
     st.header("In the trash")
-    for name, title, restore in trashed:
+    for name, title, restore in restores:
         with st.container(horizontal=True, vertical_alignment="center", key=f"trashed_{name}"):
             st.markdown(plain(title), width="content")
-            action("Restore", ":material/undo:", f"restore_{name}", lambda n=name, back=restore: back(n))
+            action("Restore", ":material/undo:", f"restore_{name}", partial(restore, name))
     st.caption("What is here is gone after a week.")
 
 
@@ -173,7 +175,7 @@ def loras() -> None:
             words.markdown(f"**{plain(lora.name)}**")
             words.caption(plain(lora_words(lora)))
             with buttons.container(horizontal=True, horizontal_alignment="right"):
-                action("Remove", ":material/delete:", f"remove_lora_{lora.name}", lambda n=lora.name: remove_lora(n))
+                action("Remove", ":material/delete:", f"remove_lora_{lora.name}", partial(remove_lora, lora.name))
     for name, reason in refused.items():
         st.warning(plain(f"{name} cannot be used: {reason}."), icon=":material/block:")
     made = dropzone("Add a LoRA", "lora", key="drop_lora")

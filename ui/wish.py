@@ -55,7 +55,7 @@ def wish_column(spec: ModelSpec) -> None:
     st.segmented_control(
         "Mode",
         list(MODES),
-        format_func=MODES.get,
+        format_func=MODES.__getitem__,
         key=form.key("mode"),
         required=True,
         width="stretch",
@@ -179,7 +179,7 @@ def choice(options: dict[str, str], field: str, words: str | None = None) -> Non
     st.segmented_control(
         form.LABELS[field],
         list(options),
-        format_func=options.get,
+        format_func=options.__getitem__,
         key=form.key(field),
         required=True,
         width="stretch",
@@ -289,12 +289,14 @@ def details(spec: ModelSpec) -> None:
         models = {"auto": "Automatic"} | {s.id: s.title for s in studio().models()}
         if form.get("model") not in models:
             form.put("model", "auto")
-        st.selectbox("Model", list(models), format_func=models.get, key=form.key("model"), persist_state="session")
+        st.selectbox(
+            "Model", list(models), format_func=models.__getitem__, key=form.key("model"), persist_state="session"
+        )
         if form.get("mode") != Mode.TEXT_TO_VIDEO.value:
             st.radio(
                 "An input of another shape",
                 list(FITS),
-                format_func=FITS.get,
+                format_func=FITS.__getitem__,
                 key=form.key("fit"),
                 horizontal=True,
                 persist_state="session",

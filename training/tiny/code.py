@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import torch
 from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample, WanResidualBlock
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample, WanResidualBlock, patchify
 from torch import Tensor, nn
 
 from training.tiny import whole
@@ -23,7 +23,7 @@ LIFT = 100.0  # more than any component
 LOUD = 3e4  # so much more that the norm is this
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def write_encoder(vae: AutoencoderKLWan, video: Tensor) -> None:
     """Make the encoder of `vae` the linear code of the films in `video`, (films, 3, 4k+1 frames, height, width)."""
     encoder, width = vae.encoder, vae.config.base_dim
@@ -35,7 +35,7 @@ def write_encoder(vae: AutoencoderKLWan, video: Tensor) -> None:
     for attention in encoder.mid_block.attentions:
         _silence(attention.proj)
     _embed(encoder.conv_in)
-    features = encoder.conv_in(whole.patchify(video, patch_size=vae.config.patch_size))
+    features = encoder.conv_in(patchify(video, patch_size=vae.config.patch_size))
     kept = width
     for layer, spatial in zip(_mergers(encoder), SPATIAL, strict=True):
         kept = _write_merger(layer, features[:, :kept], spatial)
@@ -63,7 +63,7 @@ class LinearCode:
         self.first, self.later, self.level = (x.to(device) for x in (self.first, self.later, self.level))
         return self
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def encode(self, video: Tensor) -> Tensor:
         """(batch, 3, 4k+1 frames, height, width) -> (batch, channels, k+1, height / 8, width / 8)."""
         first, later = _blocks(video[:, :, :1], 1) @ self.first, _blocks(video[:, :, 1:], 4) @ self.later

@@ -87,7 +87,7 @@ class PlainAttention:
         return attn.to_out[0](mixed.transpose(1, 2).flatten(2))
 
 
-class Denoiser(nn.Module):
+class Denoiser(nn.Module):  # type: ignore[misc]
     """Nine million parameters that see, and one and a half that read."""
 
     def __init__(self, vocabulary: Any) -> None:

@@ -63,7 +63,7 @@ def truth(scene: Scene) -> dict[str, Any]:
     }
 
 
-class Judge(nn.Module):
+class Judge(nn.Module):  # type: ignore[misc]
     """Nine frames of 160 x 96 -> scores for every answer to every question, and where the subject is in each frame."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class Judge(nn.Module):
         y = (torch.arange(height, device=seen.device) + 0.5) * (HEIGHT / height)
         return torch.stack([(chance.sum(1) * x).sum(1), (chance.sum(2) * y).sum(1)], dim=1)
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def answers(self, film: Frames) -> dict[str, Any]:
         """What `film`, uint8 of (33 or more frames, 96, 160, 3), shows in its first 33.
 
@@ -116,11 +116,12 @@ class Judge(nn.Module):
         found["motion"][len(LOOKS) :] = found["motion"][len(LOOKS) :, MIRRORED_MOTIONS]
         return {name: QUESTIONS[name][int(each.mean(0).argmax())] for name, each in found.items()}
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def places(self, film: Frames) -> np.ndarray:
         """Where the subject is in every frame: (frames, 2), x and y in pixels."""
         self.eval()
-        return self._places(self.look(_frames(film).to(next(self.parameters()).device))).cpu().numpy()
+        found: np.ndarray = self._places(self.look(_frames(film).to(next(self.parameters()).device))).cpu().numpy()
+        return found
 
 
 def _layer(narrow: int, wide: int, stride: int = 1) -> list[nn.Module]:
@@ -230,6 +231,7 @@ def _held_out(number: int) -> Frames:
 
 
 def load_judge(path: Path = WEIGHTS) -> Judge:
-    judge = Judge().half()
-    judge.load_state_dict(load_file(path))
-    return judge.float().eval()
+    judge = Judge()
+    judge.half().load_state_dict(load_file(path))
+    judge.float().eval()
+    return judge

@@ -79,7 +79,7 @@ def by_step(make: Callable[[int], T], goal: Goal, start: int) -> Iterator[tuple[
             return
 
 
-class _Made(Dataset[T]):
+class _Made(Dataset[T]):  # type: ignore[misc]
     def __init__(self, make: Callable[[int], T], length: int) -> None:
         self._make, self._length = make, length
 
@@ -211,7 +211,7 @@ class Average:
             self.weights = {name: weights[name].to(tensor.device) for name, tensor in self.weights.items()}
             self.updates = 10**6
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def update(self, model: nn.Module) -> None:
         self.updates += 1
         keep = min(self.keep, (1 + self.updates) / (10 + self.updates))  # the first weights are soon forgotten

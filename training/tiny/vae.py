@@ -93,7 +93,7 @@ def psnr(made: Tensor, true: Tensor) -> Tensor:
     return -10 * torch.log10((made.clamp(-1, 1) - true).square().flatten(1).mean(1) / 4)
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def measure(vae: AutoencoderKLWan, count: int = 10) -> float:
     """PSNR on held-out films of 33 frames, by the stock calls."""
     found = []
