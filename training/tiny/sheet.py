@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from backend.core.config import ROOT
 from backend.media.fitting import Frames
 from backend.skyreels_integration import SkyReelsEngine
-from benchmarks.tiny import film
+from training.tiny.sample import generate
 
 PROMPTS = (
     "A red boat drifts left on a calm sea at sunset",
@@ -63,7 +63,7 @@ def sheet(films: list[Frames], texts: tuple[str, ...] = PROMPTS) -> Image.Image:
 
 def main(target: Path) -> None:
     engine = SkyReelsEngine()
-    films = [film(engine, prompt=prompt, seed=number) for number, prompt in enumerate(PROMPTS)]
+    films = [generate(engine, prompt=prompt, seed=number) for number, prompt in enumerate(PROMPTS)]
     sheet(films).save(target, quality=88)
 
 
