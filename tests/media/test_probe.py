@@ -246,7 +246,7 @@ def fake_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> 
 def test_a_child_that_hangs_is_ended(tmp_path: Path, monkeypatch, children: Callable[[], list[str]]):
     fake_child(tmp_path, monkeypatch, "exec sleep 60")
     with pytest.raises(UploadRefused, match="takes too long"):
-        probe(tmp_path / "clip.mp4", patience_s=0.2)
+        probe(tmp_path / "clip.mp4", timeout_s=0.2)
     assert not any("sleep" in line for line in children())
 
 
