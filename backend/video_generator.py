@@ -53,7 +53,7 @@ from backend.jobs.tidying import Tidying
 from backend.library.checkpoints import Checkpoint, look_for_checkpoints
 from backend.library.downloads import Downloads
 from backend.library.instruct import find_instruct_models, rewrite
-from backend.library.loras import Lora, Shelf
+from backend.library.loras import Lora, LoraLibrary
 from backend.media.outputs import LIVE, PREVIEW, VIDEO, move_to_trash, restore_from_trash
 from backend.media.uploads import Upload, Uploads
 from backend.skyreels_integration import SkyReelsEngine
@@ -125,7 +125,7 @@ class VideoGenerator:
         self._left_out: dict[Path, str] = {}
         self._room = Room(settings)
         self.downloads = Downloads(settings)
-        self.loras = Shelf(settings.model_folders, settings.models_trash, settings.disk_reserve_bytes)
+        self.loras = LoraLibrary(settings.model_folders, settings.models_trash, settings.disk_reserve_bytes)
         self.tidying = Tidying(settings, self.store, self.uploads, self.downloads, spare)
 
     # --- life ---
@@ -221,10 +221,10 @@ class VideoGenerator:
 
     def _model_for(self, request: GenerationRequest, loras: list[Lora]) -> ModelSpec:
         chosen = choose_model(request, self.models(), self.free_machine)
-        if request.model != "auto" or all(lora.misfit(chosen) is None for lora in loras):
+        if request.model != "auto" or all(lora.incompatibility(chosen) is None for lora in loras):
             return chosen
         able = [spec for spec in self.models() if request.mode in spec.modes]
-        fitting = [spec for spec in able if all(lora.misfit(spec) is None for lora in loras)]
+        fitting = [spec for spec in able if all(lora.incompatibility(spec) is None for lora in loras)]
         best = choose_model(request, fitting, self.free_machine)
         return best if best in fitting else min(fitting, key=lambda spec: spec.weights_gib, default=chosen)
 

@@ -79,11 +79,11 @@ def remove(model_id: str) -> None:
 
 def under_way() -> None:
     """What is fetched now, and what waits or failed."""
-    mark = lane_mark()
+    mark = downloads_mark()
 
     @st.fragment(run_every=POLL_S if mark else 5 * POLL_S)
-    def lane() -> None:
-        if lane_mark() != mark:
+    def downloads() -> None:
+        if downloads_mark() != mark:
             st.rerun()
         for download in studio().downloads.current():
             with st.container(border=True, key=f"download_{download.id}"):
@@ -91,23 +91,23 @@ def under_way() -> None:
 
     if mark:
         st.header("On their way")
-    lane()
+    downloads()
 
 
-def lane_mark() -> tuple[tuple[str, str], ...]:
+def downloads_mark() -> tuple[tuple[str, str], ...]:
     return tuple((one.id, one.state.value) for one in studio().downloads.current())
 
 
 def download_row(at: Download) -> None:
-    lane = studio().downloads
+    queue = studio().downloads
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.markdown(f"**{plain(at.title)}** {plain(state_words(at))}", width="content")
         with st.container(horizontal=True, width="content"):
             if at.state in (DownloadState.PAUSED, DownloadState.FAILED):
-                action("Resume", ":material/play_arrow:", f"resume_{at.id}", lambda: lane.resume(at.id))
+                action("Resume", ":material/play_arrow:", f"resume_{at.id}", lambda: queue.resume(at.id))
             else:
-                action("Pause", ":material/pause:", f"pause_{at.id}", lambda: lane.pause(at.id))
-            action("Cancel", ":material/close:", f"cancel_{at.id}", lambda: lane.cancel(at.id))
+                action("Pause", ":material/pause:", f"pause_{at.id}", lambda: queue.pause(at.id))
+            action("Cancel", ":material/close:", f"cancel_{at.id}", lambda: queue.cancel(at.id))
     if at.error:
         st.error(plain(at.error), icon=":material/error:")
     st.progress(min(at.fraction, 1.0))
@@ -187,14 +187,14 @@ def loras() -> None:
 def lora_words(lora: Lora) -> str:
     """What its header says, and which of the models that are here it fits."""
     ranks = "rank " + ", ".join(map(str, lora.ranks)) if lora.ranks else "whole layers"
-    fits = [spec.title for spec in studio().models() if lora.misfit(spec) is None]
+    fits = [spec.title for spec in studio().models() if lora.incompatibility(spec) is None]
     made_for = f"fits {', '.join(fits)}" if fits else f"fits no model here (it is for models of width {lora.width})"
     return " · ".join(
         [
             f"{lora.layers} layers, {ranks}",
             size(lora.bytes),
             made_for,
-            *([f"made with {lora.said}, it says"] if lora.said else []),
+            *([f"made with {lora.base_model_hint}, it says"] if lora.base_model_hint else []),
         ]
     )
 

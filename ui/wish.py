@@ -102,7 +102,7 @@ def wish_column(spec: ModelSpec) -> None:
 def loras(spec: ModelSpec) -> None:
     """What changes the model's films, and how strongly; nothing where there is none."""
     found, _ = studio().loras.all()
-    fitting = [lora.name for lora in found if lora.misfit(spec) is None]
+    fitting = [lora.name for lora in found if lora.incompatibility(spec) is None]
     names = list(dict.fromkeys([*fitting, *form.get("loras")]))
     if not names:
         return
