@@ -570,11 +570,11 @@ def models_verify(
     from backend.library.downloads import Downloads
 
     with explained():
-        lane = Downloads(with_folders())
-        wrong = lane.verify(model)
+        downloads = Downloads(with_folders())
+        wrong = downloads.verify(model)
         if wrong:
             fail(f"{model}: {'; '.join(wrong)}. Remove it and download it again.", FAILED)
-        if not lane.has_hashes(model):
+        if not downloads.has_hashes(model):
             say(f"{model} was not fetched by this studio, so nothing tells its hashes; its files can be read.")
         else:
             say(f"{model} is as it was fetched.")
