@@ -37,7 +37,7 @@ MEDIA_TYPES = {"video.mp4": "video/mp4", "thumbnail.jpg": "image/jpeg"}
 NO_CACHE = {"Cache-Control": "no-cache"}  # the next answer may differ
 EVENT_EVERY_S = 0.5
 UPLOAD_IDLE_S = 60.0
-UPLOAD_LEAST_RATE = 128 * 1024  # bytes a second, on the whole: a slot is not for who sends a letter now and then
+UPLOAD_LEAST_RATE = 128 * 1024  # bytes a second, on average: no client may hold a slot by sending slowly
 FORM_BYTES = 2**20  # what a form may have around its file
 LORA_LIMIT = 8 * 2**30  # bytes
 
@@ -162,8 +162,8 @@ async def job_events(job_id: str, generator: Generator) -> StreamingResponse:
     return StreamingResponse(events(), media_type="text/event-stream", headers=NO_CACHE)
 
 
-class Film(FileResponse):
-    """A file in ranges; a range that is none is refused like everything else, and not as plain text."""
+class RangeFileResponse(FileResponse):
+    """File response with ranges, whose errors have the API's JSON body instead of plain text."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refused = False
@@ -184,12 +184,12 @@ class Film(FileResponse):
         await super().__call__(scope, receive, sender)
 
 
-def _file(generator: VideoGenerator, job_id: str, name: str, *, filename: str | None = None) -> Film:
-    return Film(generator.file(job_id, name), media_type=MEDIA_TYPES[name], filename=filename)
+def _file(generator: VideoGenerator, job_id: str, name: str, *, filename: str | None = None) -> RangeFileResponse:
+    return RangeFileResponse(generator.file(job_id, name), media_type=MEDIA_TYPES[name], filename=filename)
 
 
-def _preview(generator: VideoGenerator, job_id: str) -> Film:
-    return Film(generator.preview(job_id), media_type="video/mp4", headers=NO_CACHE)
+def _preview(generator: VideoGenerator, job_id: str) -> RangeFileResponse:
+    return RangeFileResponse(generator.preview(job_id), media_type="video/mp4", headers=NO_CACHE)
 
 
 def _live(generator: VideoGenerator, job_id: str) -> Response:
@@ -440,8 +440,8 @@ def list_downloads(generator: Generator) -> dict[str, Any]:
 @api.post("/downloads/{model_id}/{action}", tags=["models"])
 def act_on_download(model_id: str, action: str, generator: Generator) -> dict[str, Any]:
     """`pause`, `resume`, or `cancel`, which throws away what was fetched."""
-    lane = generator.downloads
-    actions = {"pause": lane.pause, "resume": lane.resume, "cancel": lane.cancel}
+    queue = generator.downloads
+    actions = {"pause": queue.pause, "resume": queue.resume, "cancel": queue.cancel}
     if action not in actions:
         raise HTTPException(404)
     return actions[action](model_id).as_dict()
@@ -460,12 +460,12 @@ def system(generator: Generator) -> dict[str, Any]:
 
 
 METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
-nowhere = APIRouter(include_in_schema=False)
+not_found = APIRouter(include_in_schema=False)
 
 
-@nowhere.api_route("/api/{path:path}", methods=METHODS)
-@nowhere.api_route("/api", methods=METHODS)
-@nowhere.api_route("/v1/{path:path}", methods=METHODS)
+@not_found.api_route("/api/{path:path}", methods=METHODS)
+@not_found.api_route("/api", methods=METHODS)
+@not_found.api_route("/v1/{path:path}", methods=METHODS)
 def nothing_here(request: Request) -> Response:
     """Without this, an unknown address would fall through to Streamlit, which answers every path with its page."""
     known = any(getattr(route, "path_regex", re.compile("$^")).match(request.scope["path"]) for route in api.routes)
