@@ -30,8 +30,8 @@ from backend.skyreels_integration import SkyReelsEngine
 from benchmarks.peers import POLICIES, cached, mask_of, stock_frames
 from benchmarks.record import record
 from benchmarks.tiny import caption_of, psnr
+from training.tiny.clips import HELD_OUT, scene_of
 from training.tiny.export import FOLDER
-from training.tiny.films import HELD_OUT, scene_of
 from training.tiny.judge import load_judge, truth
 from training.tiny.sample import generate, sample_plan, sample_request
 

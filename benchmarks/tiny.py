@@ -36,8 +36,8 @@ from backend.media.fitting import Frames
 from backend.skyreels_integration import SkyReelsEngine
 from backend.video_generator import VideoGenerator
 from benchmarks.record import record
+from training.tiny.clips import HELD_OUT, SHORT, draw_clip, scene_of
 from training.tiny.export import FOLDER
-from training.tiny.films import HELD_OUT, SHORT, draw_film, scene_of
 from training.tiny.judge import QUESTIONS, WEIGHTS, load_judge, truth
 from training.tiny.sample import generate
 from training.tiny.vae import measure
@@ -89,7 +89,7 @@ def first(engine: SkyReelsEngine, count: int) -> dict[str, Any]:
     """A held-out film's first picture and caption: does it come back, and does the subject go on from it?"""
     judge, returned, moved = load_judge(), [], []
     for number in range(count // 5):
-        picture = draw_film(HELD_OUT + number, SHORT)[0]
+        picture = draw_clip(HELD_OUT + number, SHORT)[0]
         made = generate(engine, Inputs(image=picture), prompt=caption_of(number), mode="image_to_video", image="a" * 20)
         returned.append(psnr(made[0], picture))
         moved.append(float(np.linalg.norm(np.diff(judge.places(made[:9]), axis=0), axis=1).max()))
@@ -105,7 +105,7 @@ def extension(engine: SkyReelsEngine, count: int) -> dict[str, Any]:
     """The subject's step over the join, and its largest step elsewhere in the film, in pixels."""
     judge, joins, others = load_judge(), [], []
     for number in range(count // 5):
-        given = draw_film(HELD_OUT + number, SHORT)
+        given = draw_clip(HELD_OUT + number, SHORT)
         source = Source(WIDTH, HEIGHT, len(given), FPS)
         fields: dict[str, Any] = {
             "prompt": caption_of(number),
@@ -131,7 +131,7 @@ def end(engine: SkyReelsEngine, count: int) -> dict[str, Any]:
     """The first and the last picture of a held-out film are given; how near does the made film end?"""
     reached = []
     for number in range(count // 10):
-        drawn = draw_film(HELD_OUT + number, SHORT)
+        drawn = draw_clip(HELD_OUT + number, SHORT)
         given: dict[str, Any] = {"mode": "image_to_video", "image": "a" * 20, "end_image": "b" * 20}
         made = generate(engine, Inputs(image=drawn[0], end_image=drawn[-1]), prompt=caption_of(number), **given)
         reached.append(psnr(made[-1], drawn[-1]))

@@ -18,7 +18,7 @@ from backend.library.checkpoints import Checkpoint, find_checkpoints
 from backend.sketch.scene import Time
 from backend.skyreels_integration import SkyReelsEngine
 from benchmarks.tiny import PREFIX, caption_of, psnr
-from training.tiny.films import HELD_OUT, SHORT, draw_film, scene_of
+from training.tiny.clips import HELD_OUT, SHORT, draw_clip, scene_of
 from training.tiny.judge import load_judge, truth
 from training.tiny.sample import generate
 from training.tiny.world import FPS, HEIGHT, WIDTH
@@ -98,7 +98,7 @@ def test_a_film_shows_what_was_asked_for(engine, judge):
 
 
 def test_the_judge_knows_drawn_films(judge):
-    answers = [(judge.answers(draw_film(HELD_OUT + n, SHORT)), truth(scene_of(HELD_OUT + n))) for n in range(40)]
+    answers = [(judge.answers(draw_clip(HELD_OUT + n, SHORT)), truth(scene_of(HELD_OUT + n))) for n in range(40)]
     for name in ("colour", "time", "kind", "motion"):
         assert sum(found[name] == asked[name] for found, asked in answers) >= 37, name
 
@@ -140,7 +140,7 @@ def test_words_that_nobody_knows_do_no_harm(engine, judge):
 
 
 def test_a_first_picture_comes_back(engine):
-    picture = draw_film(HELD_OUT, 33)[0]
+    picture = draw_clip(HELD_OUT, 33)[0]
     given = {"mode": "image_to_video", "image": "a" * 20} | QUICK
     made = generate(engine, Inputs(image=picture), prompt=caption_of(0), **given)
     assert psnr(made[0], picture) > 24
@@ -148,14 +148,14 @@ def test_a_first_picture_comes_back(engine):
 
 
 def test_a_last_picture_is_reached(engine):
-    drawn = draw_film(HELD_OUT, 33)
+    drawn = draw_clip(HELD_OUT, 33)
     given = {"mode": "image_to_video", "image": "a" * 20, "end_image": "b" * 20} | QUICK
     made = generate(engine, Inputs(image=drawn[0], end_image=drawn[-1]), prompt=caption_of(0), **given)
     assert difference(made[-1], drawn[-1]) < difference(made[0], drawn[-1]) or psnr(made[-1], drawn[-1]) > 22
 
 
 def test_a_clip_goes_on(engine):
-    given = draw_film(HELD_OUT + 1, 33)
+    given = draw_clip(HELD_OUT + 1, 33)
     wish = {"mode": "video_extension", "video": "a" * 20, "num_frames": 16, "num_inference_steps": 10}
     made = generate(
         engine, Inputs(prefix=given[-PREFIX:]), Source(WIDTH, HEIGHT, 33, FPS), prompt=caption_of(1), **wish

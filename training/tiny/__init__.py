@@ -1,1 +1,1 @@
-"""SkyReels V2 Tiny: a small model trained on films that the sketch draws."""
+"""SkyReels V2 Tiny: a small model trained on drawn clips."""

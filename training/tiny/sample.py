@@ -13,8 +13,8 @@ from backend.core.schema import GenerationRequest, parse_request
 from backend.jobs.engine import Inputs, Task
 from backend.media.fitting import Frames
 from backend.skyreels_integration import SkyReelsEngine
+from training.tiny.clips import SHORT
 from training.tiny.export import FOLDER
-from training.tiny.films import SHORT
 from training.tiny.world import HEIGHT, WIDTH
 
 MACHINE = Machine("any", cores=2, ram_gib=16.0)  # so that the plan is the same everywhere
