@@ -415,12 +415,14 @@ def plan(
 def expand_prompt(
     prompt: str,
     model: Annotated[str, typer.Option(help="The model that it is for.")] = "auto",
-    take: Annotated[int, typer.Option(min=0, help="Another number says it another way.")] = 0,
+    variation: Annotated[
+        int, typer.Option("--variation", "--take", min=0, help="Another number says it another way.")
+    ] = 0,
     by_rules: Annotated[bool, typer.Option("--by-rules", help="Not by a language model, even if one is here.")] = False,
 ) -> None:
     """Make a short prompt longer, for generate --prompt; the film is not made."""
     with open_studio({"model": FLAGS["model"]}) as studio:
-        found = studio.expand(prompt, model, take, by_rules)
+        found = studio.expand(prompt, model, variation, by_rules)
     say(found["prompt"])
 
 

@@ -251,9 +251,9 @@ class VideoGenerator:
         except NotFound as missing:
             raise InvalidRequest(missing.message, hint=missing.hint, field="loras") from None
 
-    def expand(self, prompt: str, model: str = "auto", *, take: int = 0, by_rules: bool = False) -> Expansion:
+    def expand(self, prompt: str, model: str = "auto", *, variation: int = 0, by_rules: bool = False) -> Expansion:
         """`prompt` made longer for `model`: by a language model in models/ if one is there, else, or if the model knows
-        the painted world only, by rules. Queues nothing; another `take` may say it another way.
+        the painted world only, by rules. Queues nothing; another `variation` may say it another way.
 
         Raises InvalidRequest for a prompt that is empty or too long or a model that is not here, ModelUnavailable if
         the language model gives nothing.
@@ -261,7 +261,9 @@ class VideoGenerator:
         request = parse_request({"prompt": prompt, "model": model})
         painted = self.model_for(request).painted
         writers = [] if painted or by_rules else find_instruct_models(self.settings.model_folders)
-        return rewrite(writers[-1], prompt, take) if writers else expand(prompt, painted=painted, take=take)
+        if writers:
+            return rewrite(writers[-1], prompt, variation)
+        return expand(prompt, painted=painted, variation=variation)
 
     def _upload(self, upload_id: str, kind: str, field: str) -> Upload:
         try:

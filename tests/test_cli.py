@@ -463,7 +463,9 @@ def test_doctor_shows_names_harmlessly(capsys):
 def test_a_short_prompt_is_made_longer(run):
     code, out, _ = run("expand", "A boat", "--model", "synthetic")
     assert (code, out) == (0, f"{expand('A boat', painted=True).prompt}\n")
-    assert run("expand", "A boat", "--model", "synthetic", "--take", "3")[1] != out
+    other = run("expand", "A boat", "--model", "synthetic", "--variation", "3")[1]
+    assert other != out
+    assert run("expand", "A boat", "--model", "synthetic", "--take", "3")[1] == other  # its name in version 0.1
     assert run("expand", "A boat", "--model", "nope")[2].startswith("--model='nope' is not here")
     code, _, err = run("expand", " ", "--model", "synthetic")
     assert (code, "prompt is missing" in err) == (2, True)

@@ -155,24 +155,24 @@ def longer_prompt(spec: ModelSpec) -> None:
                 st.session_state["form_to_restore"] = {"prompt": made["mine"]}
                 st.rerun()
     if pressed:
-        mine, take = (made["mine"], made["take"] + 1) if made else (prompt, 0)
-        found = expansion(mine, spec, take)
+        mine, variation = (made["mine"], made["variation"] + 1) if made else (prompt, 0)
+        found = expansion(mine, spec, variation)
         if found.prompt == mine:
             st.toast("It says all of it already", icon=":material/notes:")
             return
-        st.session_state["expanded"] = {"mine": mine, "prompt": found.prompt, "by": found.by, "take": take}
+        st.session_state["expanded"] = {"mine": mine, "prompt": found.prompt, "by": found.by, "variation": variation}
         st.session_state["form_to_restore"] = {"prompt": found.prompt}
         st.rerun()
 
 
-def expansion(prompt: str, spec: ModelSpec, take: int) -> Expansion:
+def expansion(prompt: str, spec: ModelSpec, variation: int) -> Expansion:
     """By a language model if one is here; by rules, with a word about it, where it gives nothing."""
     with st.spinner("Looking for words"):
         try:
-            return studio().expand(prompt, spec.id, take=take)
+            return studio().expand(prompt, spec.id, variation=variation)
         except StudioError as error:
             st.toast(plain(str(error)), icon=":material/error:")
-            return studio().expand(prompt, spec.id, take=take, by_rules=True)
+            return studio().expand(prompt, spec.id, variation=variation, by_rules=True)
 
 
 def choice(options: dict[str, str], field: str, words: str | None = None) -> None:

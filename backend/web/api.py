@@ -14,7 +14,7 @@ import anyio
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
@@ -251,20 +251,20 @@ def plan(request: GenerationRequest, generator: Generator) -> dict[str, Any]:
 
 
 class Wording(BaseModel):
-    """A prompt to make longer, for `model`; another `take` may say it another way."""
+    """A prompt to make longer, for `model`; another `variation` may say it another way (`take` in 0.1)."""
 
     model_config = ConfigDict(extra="forbid")
 
     prompt: str
     model: str = "auto"
-    take: int = Field(0, strict=True, ge=0, le=2**31 - 1)
+    variation: int = Field(0, strict=True, ge=0, le=2**31 - 1, validation_alias=AliasChoices("variation", "take"))
     by_rules: bool = Field(False, strict=True, description="not by a language model, even if one is here")
 
 
 @api.post("/prompts/expand", tags=["plan"])
 def expand_prompt(wording: Wording, generator: Generator) -> dict[str, Any]:
     """The prompt made longer: by a language model in models/ if one is there, else by rules. To be read before use."""
-    found = generator.expand(wording.prompt, wording.model, take=wording.take, by_rules=wording.by_rules)
+    found = generator.expand(wording.prompt, wording.model, variation=wording.variation, by_rules=wording.by_rules)
     return dataclasses.asdict(found)
 
 

@@ -63,9 +63,9 @@ class RemoteStudio:
     def plan(self, wish: Mapping[str, Any]) -> dict[str, Any]:
         return self._call("POST", "/plan", json=dict(wish))
 
-    def expand(self, prompt: str, model: str, take: int, by_rules: bool) -> dict[str, Any]:
-        wish = {"prompt": prompt, "model": model, "take": take, "by_rules": by_rules}
-        return self._call("POST", "/prompts/expand", json=wish, timeout=WRITER_TIMEOUT_S)
+    def expand(self, prompt: str, model: str, variation: int, by_rules: bool) -> dict[str, Any]:
+        body = {"prompt": prompt, "model": model, "variation": variation, "by_rules": by_rules}
+        return self._call("POST", "/prompts/expand", json=body, timeout=WRITER_TIMEOUT_S)
 
     def submit(self, wish: Mapping[str, Any]) -> dict[str, Any]:
         return self._call("POST", "/jobs", json=dict(wish))

@@ -455,7 +455,10 @@ def test_a_short_prompt_is_made_longer_for_a_model(client):
     found = expand(prompt="A boat", model="synthetic").json()
     assert found["prompt"].endswith(found["added"][-1])
     assert (found["by"], len(found["added"])) == ("rules", 5)
-    assert expand(prompt="A boat", model="synthetic", take=1).json()["prompt"] != found["prompt"]
+    other = expand(prompt="A boat", model="synthetic", variation=1).json()["prompt"]
+    assert other != found["prompt"]
+    assert expand(prompt="A boat", model="synthetic", take=1).json()["prompt"] == other  # its name in version 0.1
+    assert expand(prompt="A boat", take=1, variation=1).status_code == 422
     for wrong in ({"prompt": ""}, {"prompt": "x" * 5000}, {"prompt": "x", "model": "nope"}, {}, {"prompt": 1}):
         answer = expand(**wrong)
         assert answer.status_code == 422, wrong
