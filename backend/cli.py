@@ -36,7 +36,7 @@ from backend.core.planning import steps_in_words
 from backend.core.schema import Fit, Mode, Orientation, Preset, SkyReelsOptions, parse_request
 from backend.core.text import harmless
 from backend.jobs.room import is_disk_full
-from backend.studios import Studio, reach
+from backend.studios import Studio, connect
 from backend.system.supervisor import AGAIN, LONGEST_WAIT_S, RESTART, SUPERVISED, supervise
 from backend.web.network import check_host
 
@@ -75,7 +75,7 @@ def explained(flags: Mapping[str, str] | None = None) -> Iterator[None]:
 def open_studio(flags: Mapping[str, str] | None = None) -> Iterator[Studio]:
     """The studio that runs on the data folder, else one of our own; errors are `explained`."""
     with explained(flags):
-        studio = reach(Settings.from_env())
+        studio = connect(Settings.from_env())
         try:
             yield studio
         finally:

@@ -1,4 +1,4 @@
-"""A studio of our own or one that runs elsewhere: the same calls, the same JSON."""
+"""A studio in this process or a running one over REST, with the same calls and the same JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from backend.core.config import Settings
 from backend.core.errors import FolderTaken
 from backend.core.schema import parse_request
 
-START_S = 5.0  # a studio that has taken the folder serves after about two
+START_S = 5.0  # a studio serves about two seconds after it has locked the folder
 
 
 class Studio(Protocol):
@@ -41,7 +41,7 @@ class Studio(Protocol):
 
 
 class LocalStudio:
-    """A VideoGenerator of our own; its worker starts with the first submit."""
+    """A studio in this process; its worker starts with the first submit."""
 
     def __init__(self, settings: Settings) -> None:
         from backend.video_generator import VideoGenerator
@@ -125,9 +125,9 @@ class LocalStudio:
         shutil.copyfile(self._generator.file(job_id, "video.mp4"), to)
 
 
-def reach(settings: Settings) -> Studio:
-    """The studio that runs on the data folder, else one of our own; who has the folder may need START_S to answer.
-    Raises FolderTaken if it does not.
+def connect(settings: Settings) -> Studio:
+    """The running studio of the data folder, else one in this process. Raises FolderTaken if another process has the
+    folder and does not answer within START_S.
     """
     until = time.monotonic() + START_S
     while True:

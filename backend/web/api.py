@@ -173,8 +173,8 @@ class RangeFileResponse(FileResponse):
             if message["type"] == "http.response.start" and message["status"] >= 400:
                 refused = True
                 sent = Headers(scope=scope).get("range", "")[:80]
-                said = f"The range {sent!r} is not in this file; ask for bytes=FIRST-LAST, or for all of it."
-                answer = error_response(message["status"], "bad_range", said)
+                message_text = f"The range {sent!r} is not in this file; ask for bytes=FIRST-LAST, or for all of it."
+                answer = error_response(message["status"], "bad_range", message_text)
                 if whole := Headers(raw=message["headers"]).get("content-range"):
                     answer.headers["content-range"] = whole
                 await answer(scope, receive, send)
@@ -550,8 +550,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> JSONResponse:
-        said = f"The studio met a {type(error).__name__}; its log has the whole story."
-        response = error_response(500, "internal", said)
+        message = f"The studio met a {type(error).__name__}; its log has the whole story."
+        response = error_response(500, "internal", message)
         # Starlette answers this one outside of Guard, which gives all others their headers.
         response.headers.update({name.decode(): value.decode() for name, value in HEADERS})
         return response

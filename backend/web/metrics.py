@@ -1,4 +1,4 @@
-"""`/metrics` for Prometheus: what the store, the worker and the machine say at the moment of asking."""
+"""Prometheus metrics at `/metrics`: the current figures of store, worker and machine."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class StudioCollector(Collector):
             jobs.add_metric([state.value], counts.get(state, 0))
         yield jobs
         ended = CounterMetricFamily("studio_renders", "Renders that ended", labels=["model", "outcome"])
-        usual = GaugeMetricFamily("studio_render_seconds_median", "Of the last 50 films", labels=["model"])
+        usual = GaugeMetricFamily("studio_render_seconds_median", "Of the last 50 videos", labels=["model"])
         for tally in generator.tallies():
             ended.add_metric([tally.model, "succeeded"], tally.succeeded)
             ended.add_metric([tally.model, "failed"], tally.failed)

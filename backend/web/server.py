@@ -26,7 +26,7 @@ def page_failed(error: Exception) -> bool:
 
     log.error("a page failed: %s", error, exc_info=error)
     streamlit.error(
-        "This page could not be shown; your films and the queue are as they were. Reload it; the reason is in"
+        "This page could not be shown; your videos and the queue are as they were. Reload it; the reason is in"
         " outputs/studio.log.",
         icon=":material/error:",
     )
