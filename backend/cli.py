@@ -36,7 +36,7 @@ from backend.core.planning import steps_in_words
 from backend.core.schema import Fit, Mode, Orientation, Preset, SkyReelsOptions, parse_request
 from backend.core.text import harmless
 from backend.jobs.disk_space import is_disk_full
-from backend.studios import Studio, reach
+from backend.studios import Studio, connect
 from backend.system.supervisor import AGAIN, LONGEST_WAIT_S, RESTART, SUPERVISED, supervise
 from backend.web.network import check_host
 
@@ -75,7 +75,7 @@ def explained(flags: Mapping[str, str] | None = None) -> Iterator[None]:
 def open_studio(flags: Mapping[str, str] | None = None) -> Iterator[Studio]:
     """The studio that runs on the data folder, else one of our own; errors are `explained`."""
     with explained(flags):
-        studio = reach(Settings.from_env())
+        studio = connect(Settings.from_env())
         try:
             yield studio
         finally:
@@ -415,12 +415,14 @@ def plan(
 def expand_prompt(
     prompt: str,
     model: Annotated[str, typer.Option(help="The model that it is for.")] = "auto",
-    take: Annotated[int, typer.Option(min=0, help="Another number says it another way.")] = 0,
+    variation: Annotated[
+        int, typer.Option("--variation", "--take", min=0, help="Another number says it another way.")
+    ] = 0,
     by_rules: Annotated[bool, typer.Option("--by-rules", help="Not by a language model, even if one is here.")] = False,
 ) -> None:
     """Make a short prompt longer, for generate --prompt; the film is not made."""
     with open_studio({"model": FLAGS["model"]}) as studio:
-        found = studio.expand(prompt, model, take, by_rules)
+        found = studio.expand(prompt, model, variation, by_rules)
     say(found["prompt"])
 
 
@@ -569,11 +571,11 @@ def models_verify(
     from backend.library.downloads import Downloads
 
     with explained():
-        lane = Downloads(with_folders())
-        wrong = lane.verify(model)
+        downloads = Downloads(with_folders())
+        wrong = downloads.verify(model)
         if wrong:
             fail(f"{model}: {'; '.join(wrong)}. Remove it and download it again.", FAILED)
-        if not lane.has_hashes(model):
+        if not downloads.has_hashes(model):
             say(f"{model} was not fetched by this studio, so nothing tells its hashes; its files can be read.")
         else:
             say(f"{model} is as it was fetched.")

@@ -1,4 +1,4 @@
-"""A studio of our own or one that runs elsewhere: the same calls, the same JSON."""
+"""A studio in this process or a running one over REST, with the same calls and the same JSON."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from backend.core.config import Settings
 from backend.core.errors import FolderTaken
 from backend.core.schema import parse_request
 
-START_S = 5.0  # a studio that has taken the folder serves after about two
+START_S = 5.0  # a studio serves about two seconds after it has locked the folder
 
 
 class Studio(Protocol):
     def upload(self, path: Path) -> str: ...
     def plan(self, wish: Mapping[str, Any]) -> dict[str, Any]: ...
     def submit(self, wish: Mapping[str, Any]) -> dict[str, Any]: ...
-    def expand(self, prompt: str, model: str, take: int, by_rules: bool) -> dict[str, Any]: ...
+    def expand(self, prompt: str, model: str, variation: int, by_rules: bool) -> dict[str, Any]: ...
     def job(self, job_id: str) -> dict[str, Any]: ...
     def jobs(self, states: list[str], limit: int) -> list[dict[str, Any]]: ...
     def act(self, job_id: str, action: str) -> dict[str, Any]: ...
@@ -41,7 +41,7 @@ class Studio(Protocol):
 
 
 class LocalStudio:
-    """A VideoGenerator of our own; its worker starts with the first submit."""
+    """A studio in this process; its worker starts with the first submit."""
 
     def __init__(self, settings: Settings) -> None:
         from backend.video_generator import VideoGenerator
@@ -59,8 +59,8 @@ class LocalStudio:
 
         return plan_as_dict(self._generator.plan(parse_request(wish)))
 
-    def expand(self, prompt: str, model: str, take: int, by_rules: bool) -> dict[str, Any]:
-        return dataclasses.asdict(self._generator.expand(prompt, model, take=take, by_rules=by_rules))
+    def expand(self, prompt: str, model: str, variation: int, by_rules: bool) -> dict[str, Any]:
+        return dataclasses.asdict(self._generator.expand(prompt, model, variation=variation, by_rules=by_rules))
 
     def submit(self, wish: Mapping[str, Any]) -> dict[str, Any]:
         job = self._generator.submit(parse_request(wish))
@@ -122,9 +122,9 @@ class LocalStudio:
         shutil.copyfile(self._generator.results.file(job_id, "video.mp4"), to)
 
 
-def reach(settings: Settings) -> Studio:
-    """The studio that runs on the data folder, else one of our own; who has the folder may need START_S to answer.
-    Raises FolderTaken if it does not.
+def connect(settings: Settings) -> Studio:
+    """The running studio of the data folder, else one in this process. Raises FolderTaken if another process has the
+    folder and does not answer within START_S.
     """
     until = time.monotonic() + START_S
     while True:

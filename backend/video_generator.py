@@ -36,7 +36,7 @@ from backend.jobs.worker import Worker
 from backend.library.catalog import Catalog
 from backend.library.downloads import Downloads
 from backend.library.instruct import expand_prompt
-from backend.library.loras import Shelf
+from backend.library.loras import LoraLibrary
 from backend.media.uploads import Uploads
 from backend.skyreels_integration import SkyReelsEngine
 from backend.synthetic import SyntheticEngine
@@ -55,7 +55,7 @@ class VideoGenerator:
     ) -> None:
         self.settings = settings
         self.machine = on_machine or machine()
-        engines = engines or {
+        self.engines = engines or {
             "synthetic": SyntheticEngine(),
             "skyreels": SkyReelsEngine(settings.save_every_s, settings.cache, settings.compile_blocks),
         }
@@ -69,7 +69,7 @@ class VideoGenerator:
         self.uploads = Uploads(settings)
         self.monitor = Monitor(settings.data)
         self.downloads = Downloads(settings)
-        self.loras = Shelf(settings.model_folders, settings.models_trash, settings.disk_reserve_bytes)
+        self.loras = LoraLibrary(settings.model_folders, settings.models_trash, settings.disk_reserve_bytes)
         self.tidying = Tidying(settings, self.store, self.uploads, self.downloads, reserve)
         self.catalog = Catalog(settings)
         self._services = Services(
@@ -77,7 +77,7 @@ class VideoGenerator:
             uploads=self.uploads,
             loras=self.loras,
             catalog=self.catalog,
-            engines=engines,
+            engines=self.engines,
             free_machine=lambda: self.free_machine,
             calibration=self.store.calibration,
             find_job=self.store.get,
@@ -161,16 +161,16 @@ class VideoGenerator:
         """The model that `request` would use. Raises InvalidRequest where there is none."""
         return render.model_for(request, self._services)
 
-    def expand(self, prompt: str, model: str = "auto", *, take: int = 0, by_rules: bool = False) -> Expansion:
+    def expand(self, prompt: str, model: str = "auto", *, variation: int = 0, by_rules: bool = False) -> Expansion:
         """`prompt` made longer for `model`: by a language model in models/ if one is there, else, or if the model knows
-        the painted world only, by rules. Queues nothing; another `take` may say it another way.
+        the painted world only, by rules. Queues nothing; another `variation` may say it another way.
 
         Raises InvalidRequest for a prompt that is empty or too long or a model that is not here, ModelUnavailable if
         the language model gives nothing.
         """
         spec = self.model_for(parse_request({"prompt": prompt, "model": model}))
         folders = () if by_rules else self.settings.model_folders
-        return expand_prompt(prompt, spec, folders, take)
+        return expand_prompt(prompt, spec, folders, variation)
 
     # --- jobs: in ---
 

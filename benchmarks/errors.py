@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ LAYERS = 2
 WAYS = ("stock", "ours", "compiled", "eight bits")
 
 
-def measure(models: dict[str, tuple[int, ...]], shape: tuple[int, ...], backend: str = "inductor") -> dict[str, Any]:
+def measure(models: Mapping[str, tuple[int, ...]], shape: tuple[int, ...], backend: str = "inductor") -> dict[str, Any]:
     """Of each model and mode, the errors of each way: of one call, and after the last step."""
     found: dict[str, Any] = {}
     random = torch.Generator().manual_seed(0)

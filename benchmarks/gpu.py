@@ -20,6 +20,7 @@ forecast of memory is right within 10 percent.
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import importlib.util
 import math
@@ -87,7 +88,7 @@ def attention(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device:
         times: dict[str, Any] = {}
         for name, run in candidates(Preset.TURBO).items():
             try:
-                times[name] = timed(lambda run=run, inputs=inputs: run(*inputs), device)["seconds"]
+                times[name] = timed(functools.partial(run, *inputs), device)["seconds"]
             except Exception as error:
                 times[name] = str(error).split("\n")[0][:100]
         flops = 4 * tokens**2 * heads * head_dim
@@ -277,7 +278,9 @@ PARTS = {part.__name__: part for part in (matmul, attention, text, decode, forwa
 def measure(only: list[str], models: list[str], small: bool) -> Iterator[dict[str, Any]]:
     """The results so far, after each part."""
     device = working_device()
-    sizes = {name: size for name, size in (SMALL_MODELS if small else MODELS).items() if name in models}
+    sizes: dict[str, tuple[int, ...]] = {
+        name: size for name, size in (SMALL_MODELS if small else MODELS).items() if name in models
+    }
     results: dict[str, Any] = {}
     for name in only:
         results[name] = PARTS[name](sizes, SMALL_SHAPE if small else SHAPE, device)

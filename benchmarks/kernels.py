@@ -54,14 +54,14 @@ def measure() -> dict[str, Any]:
     words = torch.randn(1, TEXT_TOKENS, parts.transformer.config.text_dim)
     level = torch.full((1, LATENT_FRAMES), 500)
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def forward() -> torch.Tensor:
         found: torch.Tensor = parts.transformer(
             latents, level, words, enable_diffusion_forcing=True, fps=[1], return_dict=False
         )[0]
         return found
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def decode() -> torch.Tensor:
         found: torch.Tensor = parts.vae.decode(latents, return_dict=False)[0]
         return found

@@ -42,11 +42,11 @@ def peak_of(run: Callable[[], Any], held: Callable[[], Sequence[Any]]) -> float:
     tracker.track_external(*held())
     with tracker:
         run()
-    return sum(found["Total"] for found in tracker.get_tracker_snapshot("peak").values()) / GIB
+    return float(sum(found["Total"] for found in tracker.get_tracker_snapshot("peak").values()) / GIB)
 
 
 def weights_of(model: Any) -> float:
-    return sum(p.numel() * p.element_size() for p in model.parameters()) / GIB
+    return float(sum(p.numel() * p.element_size() for p in model.parameters()) / GIB)
 
 
 def built(build: Any, dtype: torch.dtype) -> Any:

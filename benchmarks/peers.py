@@ -58,7 +58,7 @@ def stock_frames(
         **forcing if isinstance(pipe, SkyReelsV2DiffusionForcingPipeline) else {},
     ).frames
     assert frames.shape == (1, plan.render_frames, plan.render_height, plan.render_width, 3), frames.shape
-    return (255 * frames[0]).round().astype(np.uint8)
+    return np.asarray((255 * frames[0]).round(), np.uint8)
 
 
 def mask_of(policy: str, steps: int) -> list[int]:

@@ -23,16 +23,17 @@ from typing import Any
 from diffusers import SkyReelsV2DiffusionForcingPipeline
 from skimage.metrics import structural_similarity
 
-from backend.core.planning import Plan, make_plan
-from backend.core.registry import TINY
-from backend.core.schema import Preset, parse_request
+from backend.core.planning import Plan
+from backend.core.schema import Preset
 from backend.media.fitting import Frames
 from backend.skyreels_integration import SkyReelsEngine
 from benchmarks.peers import POLICIES, cached, mask_of, stock_frames
 from benchmarks.record import record
-from benchmarks.tiny import ANYWHERE, HELD_OUT, SHORT, SIZE, film, psnr, scene_of, told
+from benchmarks.tiny import caption_of, psnr
+from training.tiny.clips import HELD_OUT, scene_of
 from training.tiny.export import FOLDER
 from training.tiny.judge import load_judge, truth
+from training.tiny.sample import generate, sample_plan, sample_request
 
 ASKED = ("kind", "colour", "motion", "time")
 EXACT, STOCK = Preset.EXACT.value, "stock pipeline"
@@ -57,10 +58,10 @@ def all_ways(pipe: Any) -> dict[str, Way]:
     def studio(preset: Preset, eight_bits: bool = False, other_seed: int = 0) -> Way:
         plan = plan_of(preset=preset.value)
         return Way(
-            lambda number: film(
+            lambda number: generate(
                 engines[eight_bits],
                 eight_bits=eight_bits,
-                prompt=told(number),
+                prompt=caption_of(number),
                 seed=number + other_seed,
                 preset=preset.value,
             ),
@@ -76,7 +77,7 @@ def all_ways(pipe: Any) -> dict[str, Way]:
 
         def make(number: int) -> Frames:
             with cached(pipe, policy, steps) if policy else contextlib.nullcontext():
-                return stock_frames(pipe, plan, told(number), number)
+                return stock_frames(pipe, plan, caption_of(number), number)
 
         return Way(make, steps, 2 * worked_out, like=STOCK)
 
@@ -90,8 +91,8 @@ def all_ways(pipe: Any) -> dict[str, Way]:
     }
 
 
-def plan_of(**wish: Any) -> Plan:
-    return make_plan(parse_request({"prompt": "x", "resolution": SIZE, "num_frames": SHORT} | wish), TINY, ANYWHERE)
+def plan_of(**fields: Any) -> Plan:
+    return sample_plan(sample_request(prompt="x", **fields))
 
 
 def ssim(one: Frames, other: Frames) -> float:

@@ -25,6 +25,7 @@ import psutil
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Origin
 
 from backend.core.ids import new_id
 from backend.jobs.job import JobState
@@ -72,12 +73,16 @@ def lists(data: Path) -> dict[str, Any]:
     store.close()
     studio = LiveStudio(data)
     try:
-        ask = {
+        ask: dict[str, dict[str, Any]] = {
             "the newest 50": {"limit": 50},
             "a word searched": {"limit": 50, "search": "9876"},
             "far back": {"limit": 50, "offset": JOBS - 50},
         }
-        found = {what: timed(lambda _, w=wanted: studio.jobs(**w), 100) for what, wanted in ask.items()}
+
+        def listed(wanted: dict[str, Any]) -> dict[str, float]:
+            return timed(lambda _: studio.jobs(**wanted), 100)
+
+        found = {what: listed(wanted) for what, wanted in ask.items()}
         assert [job["request"]["seed"] for job in studio.jobs(search="9876")] == [9876]
         return {"jobs": JOBS} | found
     finally:
@@ -124,7 +129,7 @@ class Tab:
 async def with_tabs(studio: LiveStudio, count: int) -> dict[str, float]:
     """A film, while so many pages look on: how long it takes, and how long a page waits for an answer."""
     address = studio.url.replace("http", "ws") + "/_stcore/stream"
-    streams = [await connect(address, origin=studio.url, max_size=None) for _ in range(count)]
+    streams = [await connect(address, origin=Origin(studio.url), max_size=None) for _ in range(count)]
     tabs = [Tab(stream) for stream in streams]
     for tab in tabs:
         await tab.run()

@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,42 +28,27 @@ from diffusers import AutoencoderKLWan
 from safetensors import safe_open
 
 from backend.core.config import Settings
-from backend.core.planning import Machine, Source, make_plan
+from backend.core.planning import Source
 from backend.core.registry import TINY
 from backend.core.schema import parse_request
-from backend.jobs.engine import Inputs, Task
+from backend.jobs.engine import Inputs
 from backend.media.fitting import Frames
 from backend.skyreels_integration import SkyReelsEngine
 from backend.video_generator import VideoGenerator
 from benchmarks.record import record
+from training.tiny.clips import HELD_OUT, SHORT, draw_clip, scene_of
 from training.tiny.export import FOLDER
-from training.tiny.films import HELD_OUT, SHORT, draw_film, scene_of
 from training.tiny.judge import QUESTIONS, WEIGHTS, load_judge, truth
+from training.tiny.sample import generate
 from training.tiny.vae import measure
 from training.tiny.world import FPS, HEIGHT, WIDTH, caption
 
-SIZE = f"{WIDTH}x{HEIGHT}"
 PREFIX = 17  # frames of a film that is continued which the model sees
-ANYWHERE = Machine("any", cores=2, ram_gib=16.0)
 
 
-def told(number: int) -> str:
-    """A caption of held-out film `number` that says all that is asked about."""
+def caption_of(number: int) -> str:
+    """A caption of held-out clip `number` that answers every question of the judge."""
     return caption(scene_of(HELD_OUT + number), np.random.default_rng(number), full=True)
-
-
-def film(
-    engine: SkyReelsEngine,
-    inputs: Inputs | None = None,
-    source: Source | None = None,
-    eight_bits: bool = False,
-    **wish: Any,
-) -> Frames:
-    """All frames that the model makes for a wish, at its own size."""
-    request = parse_request({"model": TINY.id, "resolution": SIZE, "num_frames": SHORT, "seed": 1} | wish)
-    plan = replace(make_plan(request, TINY, ANYWHERE, source), eight_bits=eight_bits)
-    task = Task(request, plan, inputs or Inputs(), FOLDER)
-    return np.concatenate(list(engine.render(task, lambda report: None)))[: plan.prefix_frames + plan.num_frames]
 
 
 def psnr(one: Frames, other: Frames) -> float:
@@ -78,7 +62,7 @@ def meaning(engine: SkyReelsEngine, count: int) -> dict[str, Any]:
     judge = load_judge()
     right, wrong = dict.fromkeys(QUESTIONS, 0), dict.fromkeys(QUESTIONS, 0)
     for number in range(count):
-        found = judge.answers(film(engine, prompt=told(number), seed=number))
+        found = judge.answers(generate(engine, prompt=caption_of(number), seed=number))
         asked, other = (truth(scene_of(HELD_OUT + n)) for n in (number, (number + 1) % count))
         for name in QUESTIONS:
             right[name] += found[name] == asked[name]
@@ -105,8 +89,8 @@ def first(engine: SkyReelsEngine, count: int) -> dict[str, Any]:
     """A held-out film's first picture and caption: does it come back, and does the subject go on from it?"""
     judge, returned, moved = load_judge(), [], []
     for number in range(count // 5):
-        picture = draw_film(HELD_OUT + number, SHORT)[0]
-        made = film(engine, Inputs(image=picture), prompt=told(number), mode="image_to_video", image="a" * 20)
+        picture = draw_clip(HELD_OUT + number, SHORT)[0]
+        made = generate(engine, Inputs(image=picture), prompt=caption_of(number), mode="image_to_video", image="a" * 20)
         returned.append(psnr(made[0], picture))
         moved.append(float(np.linalg.norm(np.diff(judge.places(made[:9]), axis=0), axis=1).max()))
     return {
@@ -121,10 +105,15 @@ def extension(engine: SkyReelsEngine, count: int) -> dict[str, Any]:
     """The subject's step over the join, and its largest step elsewhere in the film, in pixels."""
     judge, joins, others = load_judge(), [], []
     for number in range(count // 5):
-        given = draw_film(HELD_OUT + number, SHORT)
+        given = draw_clip(HELD_OUT + number, SHORT)
         source = Source(WIDTH, HEIGHT, len(given), FPS)
-        wish = {"prompt": told(number), "mode": "video_extension", "video": "a" * 20, "num_frames": 16}
-        made = film(engine, Inputs(prefix=given[-PREFIX:]), source, **wish)
+        fields: dict[str, Any] = {
+            "prompt": caption_of(number),
+            "mode": "video_extension",
+            "video": "a" * 20,
+            "num_frames": 16,
+        }
+        made = generate(engine, Inputs(prefix=given[-PREFIX:]), source, **fields)
         places = judge.places(np.concatenate([given[-PREFIX:], made[-16:]]))
         steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
         joins.append(float(steps[PREFIX - 1]))
@@ -142,9 +131,9 @@ def end(engine: SkyReelsEngine, count: int) -> dict[str, Any]:
     """The first and the last picture of a held-out film are given; how near does the made film end?"""
     reached = []
     for number in range(count // 10):
-        drawn = draw_film(HELD_OUT + number, SHORT)
-        given = {"mode": "image_to_video", "image": "a" * 20, "end_image": "b" * 20}
-        made = film(engine, Inputs(image=drawn[0], end_image=drawn[-1]), prompt=told(number), **given)
+        drawn = draw_clip(HELD_OUT + number, SHORT)
+        given: dict[str, Any] = {"mode": "image_to_video", "image": "a" * 20, "end_image": "b" * 20}
+        made = generate(engine, Inputs(image=drawn[0], end_image=drawn[-1]), prompt=caption_of(number), **given)
         reached.append(psnr(made[-1], drawn[-1]))
     return {"films": len(reached), "psnr_db": round(statistics.median(reached), 2)}
 
@@ -166,13 +155,18 @@ def render() -> dict[str, Any]:
         generator.start()
         for number in range(5):
             began = time.monotonic()
-            job = generator.wait(generator.submit(parse_request({"prompt": told(number), "model": TINY.id})).id)
+            job = generator.wait(generator.submit(parse_request({"prompt": caption_of(number), "model": TINY.id})).id)
             seconds.append(round(time.monotonic() - began, 2))
             assert job.artifact is not None, job.error
+            frames = job.artifact.frames
         generator.stop()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    frames = job.artifact.frames
-    return {"frames": frames, "seconds": seconds, "median_s": statistics.median(seconds), "peak_gib": round(peak, 2)}
+    return {
+        "frames": frames,
+        "seconds": seconds,
+        "median_s": statistics.median(seconds),
+        "peak_gib": round(peak, 2),
+    }
 
 
 PARTS: dict[str, Callable[[SkyReelsEngine, int], dict[str, Any]]] = {

@@ -61,10 +61,10 @@ def main() -> None:
             job = generator.wait(generator.submit(request).id)
             assert job.artifact is not None, job.error
 
-        ways: dict[str, Callable[[], None]] = {
+        ways: dict[str, Callable[[], object]] = {
             "studio": studio,
             "bare": lambda: bare(pipe, plan),
-            "stock": lambda: stock_frames(pipe, plan, WISH["prompt"], WISH["seed"]),
+            "stock": lambda: stock_frames(pipe, plan, request.prompt, request.seed),
         }
         seconds: dict[str, list[float]] = {way: [] for way in ways}
         for number in range(ROUNDS + 1):

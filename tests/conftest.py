@@ -1,4 +1,4 @@
-"""What every test may ask for: a data folder, a studio in it that makes small placeholder videos, and its doors."""
+"""Fixtures of all tests: a data folder, a studio that makes small placeholder videos in it, and its HTTP client."""
 
 import fcntl
 import os
@@ -116,7 +116,7 @@ def a_request():
 
 
 @pytest.fixture(scope="session")
-def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+def shared_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """The whole ASGI application in process. Streamlit allows one runtime a process, so it is made once and each test
     puts its own generator behind it.
     """
@@ -125,18 +125,18 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(server, "shared_generator", lambda settings: None)
         patch.setattr(server, "stop_shared_generator", lambda: None)
-        folder = tmp_path_factory.mktemp("doors")
+        folder = tmp_path_factory.mktemp("shared_client")
         app = server.create_app(Settings(data=folder, shared_models=folder / "none"))
         with TestClient(app, base_url=HERE) as client:
             yield client
 
 
 @pytest.fixture
-def client(doors: TestClient, generator: VideoGenerator, monkeypatch: pytest.MonkeyPatch) -> TestClient:
-    """The studio's doors over `generator`."""
+def client(shared_client: TestClient, generator: VideoGenerator, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    """An HTTP client of the studio over `generator`."""
     monkeypatch.setattr(video_generator, "_shared", generator)
-    doors.app.state.generator = generator  # type: ignore[attr-defined]
-    return doors
+    shared_client.app.state.generator = generator  # type: ignore[attr-defined]
+    return shared_client
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -28,7 +29,8 @@ CHROMIUM_FLAGS = [
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
 
 
 class LiveStudio:
@@ -61,20 +63,23 @@ class LiveStudio:
         (studio,) = psutil.Process(self.process.pid).children()
         return studio.memory_info().rss / 2**20
 
-    def jobs(self, **wanted) -> list[dict]:
-        return self.api.get("/jobs", params=wanted).json()["jobs"]
+    def jobs(self, **wanted: Any) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.api.get("/jobs", params=wanted).json()["jobs"]
+        return found
 
-    def wait_for(self, job_id: str, timeout_s: float = 200) -> dict:
+    def wait_for(self, job_id: str, timeout_s: float = 200) -> dict[str, Any]:
+        job: dict[str, Any]
         deadline = time.monotonic() + timeout_s
         while (job := self.api.get(f"/jobs/{job_id}").json())["state"] in ("queued", "running", "paused"):
             assert time.monotonic() < deadline, job
             time.sleep(0.1)
         return job
 
-    def upload(self, file: Path) -> dict:
+    def upload(self, file: Path) -> dict[str, Any]:
         answer = self.api.post("/uploads", params={"filename": file.name}, content=file.read_bytes())
         assert answer.status_code == 201, answer.text
-        return answer.json()
+        found: dict[str, Any] = answer.json()
+        return found
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGINT)

@@ -123,7 +123,7 @@ def test_a_paused_queue_is_said_instead_of_waited_for(run):
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "nonsense.invalid"])
 def test_an_address_that_others_reach_is_refused(run, host):
     code, _, err = run("--host", host, "--no-browser")
-    assert (code, "no password" in err) == (1, True)
+    assert (code, "without a password" in err) == (1, True)
 
 
 def test_a_data_folder_that_cannot_be_made_is_one_sentence(run, settings):
@@ -305,14 +305,14 @@ class Elsewhere:
     ],
 )
 def test_how_a_film_ended_that_another_studio_makes_is_said(run, monkeypatch, state, exit_code, words):
-    monkeypatch.setattr(cli, "reach", lambda settings: Elsewhere(state))
+    monkeypatch.setattr(cli, "connect", lambda settings: Elsewhere(state))
     monkeypatch.setattr(cli, "RESTART_S", 0.0)
     code, _, err = run("generate", "--prompt", "x")
     assert (code, words in err) == (exit_code, True), err
 
 
 def test_a_cancellation_that_takes_a_step_is_told_as_such(run, monkeypatch):
-    monkeypatch.setattr(cli, "reach", lambda settings: Elsewhere("running"))
+    monkeypatch.setattr(cli, "connect", lambda settings: Elsewhere("running"))
     assert run("jobs", "cancel", "0" * 20)[1] == f"{'0' * 20} is being cancelled\n"
 
 
@@ -463,7 +463,9 @@ def test_doctor_shows_names_harmlessly(capsys):
 def test_a_short_prompt_is_made_longer(run):
     code, out, _ = run("expand", "A boat", "--model", "synthetic")
     assert (code, out) == (0, f"{expand('A boat').prompt}\n")
-    assert run("expand", "A boat", "--model", "synthetic", "--take", "3")[1] != out
+    other = run("expand", "A boat", "--model", "synthetic", "--variation", "3")[1]
+    assert other != out
+    assert run("expand", "A boat", "--model", "synthetic", "--take", "3")[1] == other  # its name in version 0.1
     assert run("expand", "A boat", "--model", "nope")[2].startswith("--model='nope' is not here")
     code, _, err = run("expand", " ", "--model", "synthetic")
     assert (code, "prompt is missing" in err) == (2, True)

@@ -1,4 +1,4 @@
-"""The order of the rooms, held: what a room may import, and that no door pulls torch in."""
+"""The order of imports: what each room may import, and that no door imports torch."""
 
 import ast
 import subprocess
@@ -24,6 +24,22 @@ ORDER = [
     {"backend.studios"},
     {"backend.cli", "ui", "app"},
 ]
+# What each top-level package may import; within backend and ui the order above holds too.
+MAY_IMPORT = {
+    "backend": {"backend"},
+    "ui": {"backend", "ui"},
+    "app": {"backend", "ui"},
+    "training": {"backend", "training"},
+    "benchmarks": {"backend", "benchmarks", "training", "tests"},
+}
+TEST_HELPERS = {"tests.studio", "tests.tiny_checkpoints"}  # those that benchmarks may import
+OTHER_DOORS = {"backend.cli", "backend.studios", "backend.web"}
+RENDERING = {
+    "backend.diffusion",
+    "backend.skyreels_integration",
+    "backend.synthetic",
+    "backend.trial",
+}
 TORCH = {"torch", "diffusers", "transformers", "accelerate", "safetensors"}
 
 
@@ -37,10 +53,22 @@ def level(room: str) -> int:
     return next(place for place, rooms in enumerate(ORDER) if room in rooms)
 
 
-def sources() -> list:
-    files = [*sorted((ROOT / "backend").rglob("*.py")), *sorted((ROOT / "ui").rglob("*.py")), ROOT / "app.py"]
-    names = [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files]
-    return [pytest.param(file, name, id=name) for file, name in zip(files, names, strict=True)]
+def files_of(*tops: str) -> list[Path]:
+    return [file for top in tops for file in sorted([*(ROOT / top).rglob("*.py"), *ROOT.glob(f"{top}.py")])]
+
+
+def name_of(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def sources(*tops: str) -> list:
+    return [pytest.param(file, name_of(file), id=name_of(file)) for file in files_of(*tops)]
+
+
+def is_script(module: str) -> bool:
+    """Whether the module is one that is run: `__main__`, or one that tests for it."""
+    file = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    return file.is_file() and (file.stem == "__main__" or 'if __name__ == "__main__"' in file.read_text())
 
 
 def imports(file: Path, *, top_only: bool = False):
@@ -49,11 +77,17 @@ def imports(file: Path, *, top_only: bool = False):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
+            assert not node.level, f"{file} has a relative import"
             yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module in ("backend", "ui"))
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize(("file", "name"), sources())
+def ours(file: Path) -> list[str]:
+    """What a file imports of the studio's own packages."""
+    return [name for name in imports(file) if name.split(".")[0] in {*MAY_IMPORT, "tests", "setup", "test_system"}]
+
+
+@pytest.mark.parametrize(("file", "name"), sources("backend", "ui", "app"))
 def test_imports_run_one_way(file, name):
     mine = level(room_of(name))
     for imported in imports(file):
@@ -61,9 +95,26 @@ def test_imports_run_one_way(file, name):
             assert level(room_of(imported)) <= mine, f"{name} imports {imported}"
 
 
-@pytest.mark.parametrize(("file", "name"), sources())
-def test_the_studio_runs_without_its_training(file, name):
-    assert not [module for module in imports(file) if module.split(".")[0] in ("training", "benchmarks", "tests")]
+@pytest.mark.parametrize(("file", "name"), sources(*MAY_IMPORT))
+def test_top_level_packages_import_only_those_they_may(file, name):
+    for imported in ours(file):
+        assert imported.split(".")[0] in MAY_IMPORT[name.split(".")[0]], f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize(("file", "name"), sources("benchmarks"))
+def test_benchmarks_import_no_script_of_training_and_few_helpers_of_tests(file, name):
+    for imported in ours(file):
+        top = imported.split(".")[0]
+        assert not (top == "training" and is_script(imported)), f"{name} imports the script {imported}"
+        helper = any(f"{imported}.".startswith(f"{helper}.") for helper in TEST_HELPERS)
+        assert top != "tests" or helper, f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize(("file", "name"), sources("ui", "app"))
+def test_pages_import_neither_other_doors_nor_what_renders(file, name):
+    for imported in ours(file):
+        serving = imported == "backend.web"  # which only says whether the server runs
+        assert serving or room_of(imported) not in OTHER_DOORS | RENDERING, f"{name} imports {imported}"
 
 
 def test_the_painter_needs_only_numpy_opencv_and_what_a_picture_is():
@@ -72,10 +123,10 @@ def test_the_painter_needs_only_numpy_opencv_and_what_a_picture_is():
     found = {module for file in files for module in imports(file)}
     others = {module for module in found if not module.startswith("training.painter")}
     assert {module.split(".")[0] for module in others} - set(sys.stdlib_module_names) <= {"numpy", "cv2", "backend"}
-    assert {module for module in others if module.startswith("backend")} == {"backend.media.fitting"}
+    assert {room_of(module) for module in others if module.startswith("backend")} == {"backend.media"}
 
 
-@pytest.mark.parametrize(("file", "name"), sources())
+@pytest.mark.parametrize(("file", "name"), sources("backend", "ui", "app"))
 def test_torch_is_imported_late(file, name):
     if name.startswith("backend.diffusion"):
         pytest.skip("the one room that may")

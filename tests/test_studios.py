@@ -5,7 +5,7 @@ import pytest
 
 from backend import studios
 from backend.core.errors import FolderTaken, NoAnswer, NotFound, StudioError
-from backend.studios import LocalStudio, reach
+from backend.studios import LocalStudio, connect
 from backend.web import client
 from backend.web.client import RemoteStudio
 
@@ -73,7 +73,7 @@ def test_what_is_no_job_becomes_part_of_no_address(name):
 def test_a_folder_that_a_command_holds_is_waited_for_a_moment(settings, clock, monkeypatch):
     holding = LocalStudio(settings)
     with pytest.raises(FolderTaken, match=r"already uses the data folder .*, or a command that renders;"):
-        reach(settings)
+        connect(settings)
     assert 4 < sum(clock.naps) < 6
     nap = clock.sleep
 
@@ -82,13 +82,13 @@ def test_a_folder_that_a_command_holds_is_waited_for_a_moment(settings, clock, m
         nap(seconds)
 
     monkeypatch.setattr(clock, "sleep", ends_meanwhile)
-    reach(settings).close()
+    connect(settings).close()
 
 
 def test_a_studio_that_has_the_folder_and_begins_to_serve_is_reached(settings, clock, monkeypatch):
     holding = LocalStudio(settings)
     monkeypatch.setattr(client, "running_studio", lambda settings: "http://localhost:1" if clock.naps else None)
-    found = reach(settings)
+    found = connect(settings)
     assert isinstance(found, RemoteStudio)
     found.close()
     holding.close()

@@ -16,10 +16,11 @@ from backend.core.schema import parse_request
 from backend.jobs.engine import Inputs
 from backend.library.checkpoints import Checkpoint, find_checkpoints
 from backend.skyreels_integration import SkyReelsEngine
-from benchmarks.tiny import PREFIX, film, psnr, told
+from benchmarks.tiny import PREFIX, caption_of, psnr
 from training.painter.scene import Time
-from training.tiny.films import HELD_OUT, SHORT, draw_film, scene_of
+from training.tiny.clips import HELD_OUT, SHORT, draw_clip, scene_of
 from training.tiny.judge import load_judge, truth
+from training.tiny.sample import generate
 from training.tiny.world import FPS, HEIGHT, WIDTH
 
 FOLDER = ROOT / "models" / TINY.id
@@ -73,7 +74,7 @@ def test_a_data_folder_elsewhere_finds_it(tmp_path):
 
 
 def test_a_lora_finds_the_layers_that_the_large_models_have(engine):
-    film(engine, prompt=BOAT, num_frames=17, num_inference_steps=10, guidance_scale=1)
+    generate(engine, prompt=BOAT, num_frames=17, num_inference_steps=10, guidance_scale=1)
     names = {name for name, _ in engine._components.transformer.named_modules()}
     targets = ["attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn2.to_q", "ffn.net.0.proj", "ffn.net.2"]
     assert {f"blocks.0.{target}" for target in targets} <= names
@@ -86,7 +87,7 @@ def test_a_film_shows_what_was_asked_for(engine, judge):
     right = dict.fromkeys(("colour", "time", "kind"), 0)
     wrong = 0
     for number in range(6):
-        found = judge.answers(film(engine, prompt=told(number), seed=number, num_inference_steps=10))
+        found = judge.answers(generate(engine, prompt=caption_of(number), seed=number, num_inference_steps=10))
         asked, other = truth(scene_of(HELD_OUT + number)), truth(scene_of(HELD_OUT + number + 50))
         for name in right:
             right[name] += found[name] == asked[name]
@@ -97,39 +98,41 @@ def test_a_film_shows_what_was_asked_for(engine, judge):
 
 
 def test_the_judge_knows_drawn_films(judge):
-    answers = [(judge.answers(draw_film(HELD_OUT + n, SHORT)), truth(scene_of(HELD_OUT + n))) for n in range(40)]
+    answers = [(judge.answers(draw_clip(HELD_OUT + n, SHORT)), truth(scene_of(HELD_OUT + n))) for n in range(40)]
     for name in ("colour", "time", "kind", "motion"):
         assert sum(found[name] == asked[name] for found, asked in answers) >= 37, name
 
 
 def test_another_seed_is_another_film_and_the_same_seed_the_same(engine):
-    one, again, other = (film(engine, prompt=BOAT, seed=seed, **QUICK) for seed in (1, 1, 2))
+    one, again, other = (generate(engine, prompt=BOAT, seed=seed, **QUICK) for seed in (1, 1, 2))
     assert np.array_equal(one, again)
     assert difference(one, other) > 4
 
 
 def test_guidance_pulls_towards_the_prompt(engine):
-    weak, strong = (film(engine, prompt=BOAT, guidance_scale=scale, **QUICK) for scale in (1, 6))
+    weak, strong = (generate(engine, prompt=BOAT, guidance_scale=scale, **QUICK) for scale in (1, 6))
     assert difference(weak, strong) > 2
 
 
 def test_more_steps_refine_the_same_film(engine):
-    few, many = (film(engine, prompt=BOAT, num_frames=17, num_inference_steps=steps) for steps in (10, 50))
-    other = film(engine, prompt=BOAT, num_frames=17, num_inference_steps=50, seed=2)
+    few, many = (generate(engine, prompt=BOAT, num_frames=17, num_inference_steps=steps) for steps in (10, 50))
+    other = generate(engine, prompt=BOAT, num_frames=17, num_inference_steps=50, seed=2)
     assert 0.5 < difference(few, many) < difference(other, many)
 
 
 def test_a_negative_prompt_drives_the_night_away(engine):
     open_hour = "A red boat on the sea"
     brightness = [
-        np.mean([film(engine, prompt=open_hour, negative_prompt=no, seed=seed, **QUICK).mean() for seed in (1, 2, 3)])
+        np.mean(
+            [generate(engine, prompt=open_hour, negative_prompt=no, seed=seed, **QUICK).mean() for seed in (1, 2, 3)]
+        )
         for no in ("at noon, in bright daylight", "at night, on a dark night")
     ]
     assert brightness[1] > brightness[0] + 10
 
 
 def test_words_that_nobody_knows_do_no_harm(engine, judge):
-    shown = judge.answers(film(engine, prompt=f"{BOAT}, zyxgle quorb, masterpiece", num_inference_steps=10))
+    shown = judge.answers(generate(engine, prompt=f"{BOAT}, zyxgle quorb, masterpiece", num_inference_steps=10))
     assert shown["time"] is Time.NOON
 
 
@@ -137,24 +140,26 @@ def test_words_that_nobody_knows_do_no_harm(engine, judge):
 
 
 def test_a_first_picture_comes_back(engine):
-    picture = draw_film(HELD_OUT, 33)[0]
+    picture = draw_clip(HELD_OUT, 33)[0]
     given = {"mode": "image_to_video", "image": "a" * 20} | QUICK
-    made = film(engine, Inputs(image=picture), prompt=told(0), **given)
+    made = generate(engine, Inputs(image=picture), prompt=caption_of(0), **given)
     assert psnr(made[0], picture) > 24
     assert difference(made[0], made[-1]) > 0.5
 
 
 def test_a_last_picture_is_reached(engine):
-    drawn = draw_film(HELD_OUT, 33)
+    drawn = draw_clip(HELD_OUT, 33)
     given = {"mode": "image_to_video", "image": "a" * 20, "end_image": "b" * 20} | QUICK
-    made = film(engine, Inputs(image=drawn[0], end_image=drawn[-1]), prompt=told(0), **given)
+    made = generate(engine, Inputs(image=drawn[0], end_image=drawn[-1]), prompt=caption_of(0), **given)
     assert difference(made[-1], drawn[-1]) < difference(made[0], drawn[-1]) or psnr(made[-1], drawn[-1]) > 22
 
 
 def test_a_clip_goes_on(engine):
-    given = draw_film(HELD_OUT + 1, 33)
+    given = draw_clip(HELD_OUT + 1, 33)
     wish = {"mode": "video_extension", "video": "a" * 20, "num_frames": 16, "num_inference_steps": 10}
-    made = film(engine, Inputs(prefix=given[-PREFIX:]), Source(WIDTH, HEIGHT, 33, FPS), prompt=told(1), **wish)
+    made = generate(
+        engine, Inputs(prefix=given[-PREFIX:]), Source(WIDTH, HEIGHT, 33, FPS), prompt=caption_of(1), **wish
+    )
     assert len(made) == PREFIX + 16
     join, usual = difference(made[PREFIX - 1], made[PREFIX]), difference(given[-2], given[-1])
     assert join < 4 * usual + 4
@@ -172,6 +177,6 @@ def test_a_clip_goes_on(engine):
     ids=["windows", "blocks", "story", "noise", "diffusers"],
 )
 def test_every_way_of_skyreels_keeps_the_hour(engine, judge, options):
-    made = film(engine, prompt=BOAT, num_inference_steps=10, skyreels=options)
+    made = generate(engine, prompt=BOAT, num_inference_steps=10, skyreels=options)
     assert len(made) == SHORT
     assert judge.answers(np.repeat(made[:9], 4, axis=0))["time"] is Time.NOON

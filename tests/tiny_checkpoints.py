@@ -123,8 +123,8 @@ def _transformer(kind: str, changed: Mapping[str, Any]) -> Any:
     if kind == "wan-vace":
         model = WanVACETransformer3DModel
         flags |= {"vace_layers": [0], "vace_in_channels": 96}
-    sizes = {"num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 32, "num_layers": 2}
-    made = model(text_dim=32, freq_dim=32, rope_max_seq_len=128, **sizes | flags | changed)
+    sizes: dict[str, Any] = {"num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 32, "num_layers": 2}
+    made = model(text_dim=32, freq_dim=32, rope_max_seq_len=128, **sizes | flags | dict(changed))
     for block in getattr(made, "vace_blocks", ()):
         block.proj_out.weight.data *= 30  # else what controls it is lost in the rounding of pixels
     return made

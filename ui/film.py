@@ -11,7 +11,7 @@ from backend.core.errors import StudioError
 from backend.core.schema import parse_request
 from backend.jobs.job import Job, JobState
 from ui import form
-from ui.studio import attempt, live_url, media_url, studio
+from ui.studio import attempt, live_url, media_url, on_click, studio
 from ui.theme import empty_stage, no_look
 from ui.words import age, ago, duration, plain, shortened, size
 
@@ -151,7 +151,7 @@ def action(label: str, icon: str, job: Job, act: Callable[[str], object], *, dis
         icon=icon,
         key=f"{label}_{job.id}",
         type="tertiary",
-        on_click=attempt,
+        on_click=on_click,
         args=(lambda: act(job.id),),
         disabled=disabled,
     )

@@ -129,6 +129,7 @@ def longest(spec: ModelSpec) -> int:
     """
     lines = story() if "storyboard" in controls_of(spec) else []
     most, frames = int(min(PAGE_FRAMES.most * (1 + len(lines)), NUM_FRAMES.most)), get("num_frames")
+    end: int
     known, end = st.session_state.get("longest", (0, 0))
     if most != known or frames > end:
         end = max(most, frames)

@@ -45,11 +45,11 @@ def filters() -> Filter:
     _from_address("search")
     _from_address("mode", MODES)
     search = words.text_input("Search", key="search", placeholder="Words of the prompt", icon=":material/search:")
-    chosen_mode = mode.selectbox("Mode", list(MODES), format_func=MODES.get, key="mode")
+    chosen_mode = mode.selectbox("Mode", list(MODES), format_func=MODES.__getitem__, key="mode")
     _to_address(search=search, mode=chosen_mode)
     titles = {spec.id: spec.title for spec in studio().models()}
     models = {"": "Every model"} | {t.model: titles.get(t.model, t.model) for t in studio().model_stats()}
-    chosen_model = model.selectbox("Model", list(models), format_func=models.get, key="model")
+    chosen_model = model.selectbox("Model", list(models), format_func=models.__getitem__, key="model")
     with marks:
         shown = st.pills("Show", ["Favourites", "Trash"], key="shown", label_visibility="collapsed")
     return Filter(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import streamlit as st
 
@@ -15,7 +16,7 @@ from backend.library.loras import Lora
 from ui import form
 from ui.components.dropzone import dropzone
 from ui.film import CREATE
-from ui.studio import attempt, header, studio
+from ui.studio import header, on_click, studio
 from ui.words import duration, plain, size
 
 MODES = {
@@ -44,7 +45,7 @@ def row(spec: ModelSpec) -> None:
 
 def action(label: str, icon: str, key: str, act: Callable[[], object], *, disabled: bool = False) -> None:
     """A quiet button; a refusal is a toast."""
-    st.button(label, icon=icon, key=key, type="tertiary", on_click=attempt, args=(act,), disabled=disabled)
+    st.button(label, icon=icon, key=key, type="tertiary", on_click=on_click, args=(act,), disabled=disabled)
 
 
 def here() -> None:
@@ -62,7 +63,7 @@ def here() -> None:
                     st.switch_page(CREATE)
                 folder = folders.get(spec.id)
                 if folder is not None and folder.parent == own and not studio().downloads.came_with_the_studio(folder):
-                    action("Remove", ":material/delete:", f"remove_{spec.id}", lambda i=spec.id: remove(i))
+                    action("Remove", ":material/delete:", f"remove_{spec.id}", partial(remove, spec.id))
 
 
 def left_out() -> None:
@@ -78,11 +79,11 @@ def remove(model_id: str) -> None:
 
 def under_way() -> None:
     """What is fetched now, and what waits or failed."""
-    mark = lane_mark()
+    mark = downloads_mark()
 
     @st.fragment(run_every=POLL_S if mark else 5 * POLL_S)
-    def lane() -> None:
-        if lane_mark() != mark:
+    def downloads() -> None:
+        if downloads_mark() != mark:
             st.rerun()
         for download in studio().downloads.current():
             with st.container(border=True, key=f"download_{download.id}"):
@@ -90,23 +91,23 @@ def under_way() -> None:
 
     if mark:
         st.header("On their way")
-    lane()
+    downloads()
 
 
-def lane_mark() -> tuple[tuple[str, str], ...]:
+def downloads_mark() -> tuple[tuple[str, str], ...]:
     return tuple((one.id, one.state.value) for one in studio().downloads.current())
 
 
 def download_row(at: Download) -> None:
-    lane = studio().downloads
+    queue = studio().downloads
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.markdown(f"**{plain(at.title)}** {plain(state_words(at))}", width="content")
         with st.container(horizontal=True, width="content"):
             if at.state in (DownloadState.PAUSED, DownloadState.FAILED):
-                action("Resume", ":material/play_arrow:", f"resume_{at.id}", lambda: lane.resume(at.id))
+                action("Resume", ":material/play_arrow:", f"resume_{at.id}", lambda: queue.resume(at.id))
             else:
-                action("Pause", ":material/pause:", f"pause_{at.id}", lambda: lane.pause(at.id))
-            action("Cancel", ":material/close:", f"cancel_{at.id}", lambda: lane.cancel(at.id))
+                action("Pause", ":material/pause:", f"pause_{at.id}", lambda: queue.pause(at.id))
+            action("Cancel", ":material/close:", f"cancel_{at.id}", lambda: queue.cancel(at.id))
     if at.error:
         st.error(plain(at.error), icon=":material/error:")
     st.progress(min(at.fraction, 1.0))
@@ -148,20 +149,21 @@ def to_fetch() -> None:
             with words:
                 row(spec)
             with buttons.container(horizontal=True, horizontal_alignment="right"):
-                action("Download", ":material/download:", f"get_{spec.id}", lambda i=spec.id: add(i), disabled=offline)
+                action("Download", ":material/download:", f"get_{spec.id}", partial(add, spec.id), disabled=offline)
 
 
 def trash() -> None:
     here = studio()
-    trashed = [(c.spec.id, c.spec.title, here.restore_model) for c in here.downloads.trashed()]
-    trashed += [(name, f"{name} (LoRA)", here.loras.restore) for name in here.loras.trashed()]
-    if not trashed:
+    restores: list[tuple[str, str, Callable[[str], None]]] = []
+    restores += [(c.spec.id, c.spec.title, here.restore_model) for c in here.downloads.trashed()]
+    restores += [(name, f"{name} (LoRA)", here.loras.restore) for name in here.loras.trashed()]
+    if not restores:
         return
     st.header("In the trash")
-    for name, title, restore in trashed:
+    for name, title, restore in restores:
         with st.container(horizontal=True, vertical_alignment="center", key=f"trashed_{name}"):
             st.markdown(plain(title), width="content")
-            action("Restore", ":material/undo:", f"restore_{name}", lambda n=name, back=restore: back(n))
+            action("Restore", ":material/undo:", f"restore_{name}", partial(restore, name))
     st.caption("What is here is gone after a week.")
 
 
@@ -174,7 +176,7 @@ def loras() -> None:
             words.markdown(f"**{plain(lora.name)}**")
             words.caption(plain(lora_words(lora)))
             with buttons.container(horizontal=True, horizontal_alignment="right"):
-                action("Remove", ":material/delete:", f"remove_lora_{lora.name}", lambda n=lora.name: remove_lora(n))
+                action("Remove", ":material/delete:", f"remove_lora_{lora.name}", partial(remove_lora, lora.name))
     for name, reason in refused.items():
         st.warning(plain(f"{name} cannot be used: {reason}."), icon=":material/block:")
     made = dropzone("Add a LoRA", "lora", key="drop_lora")
@@ -186,14 +188,14 @@ def loras() -> None:
 def lora_words(lora: Lora) -> str:
     """What its header says, and which of the models that are here it fits."""
     ranks = "rank " + ", ".join(map(str, lora.ranks)) if lora.ranks else "whole layers"
-    fits = [spec.title for spec in studio().models() if lora.misfit(spec) is None]
+    fits = [spec.title for spec in studio().models() if lora.incompatibility(spec) is None]
     made_for = f"fits {', '.join(fits)}" if fits else f"fits no model here (it is for models of width {lora.width})"
     return " · ".join(
         [
             f"{lora.layers} layers, {ranks}",
             size(lora.bytes),
             made_for,
-            *([f"made with {lora.said}, it says"] if lora.said else []),
+            *([f"made with {lora.base_model_hint}, it says"] if lora.base_model_hint else []),
         ]
     )
 

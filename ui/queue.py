@@ -11,7 +11,7 @@ from backend.jobs.job import RETRIABLE, Job, JobState
 from backend.jobs.store import Filter
 from ui import form
 from ui.film import CREATE, action, progress_card
-from ui.studio import attempt, header, poll_s, queue_mark, studio
+from ui.studio import attempt, header, on_click, poll_s, queue_mark, studio
 from ui.theme import empty_stage
 from ui.words import age, clock, duration, plain, shortened
 
@@ -26,7 +26,7 @@ def queue_bar(active: list[Job], more: int) -> None:
             ("Resume the queue", ":material/play_arrow:") if paused else ("Pause the queue", ":material/pause:")
         )
         flip = functools.partial(studio().pause_queue, not paused)
-        st.button(label, icon=icon, key="queue_switch", on_click=attempt, args=(flip,))
+        st.button(label, icon=icon, key="queue_switch", on_click=on_click, args=(flip,))
         if paused:
             st.caption("Paused: the current film finishes, no other starts.")
         elif active and not more and all(job.state is not JobState.PAUSED and not job.error for job in active):

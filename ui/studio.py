@@ -85,6 +85,11 @@ def attempt(act: Callable[[], object]) -> bool:
     return True
 
 
+def on_click(act: Callable[[], object]) -> None:
+    """`attempt` as the callback of a button, of which Streamlit expects no result."""
+    attempt(act)
+
+
 def header(title: str, sentence: str, model: str | None = None) -> None:
     """The band on top of a page: its name, one sentence, and chips for model, device and queue."""
     waiting = len(studio().queue())

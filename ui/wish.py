@@ -55,7 +55,7 @@ def wish_column(spec: ModelSpec) -> None:
     st.segmented_control(
         "Mode",
         list(MODES),
-        format_func=MODES.get,
+        format_func=MODES.__getitem__,
         key=form.key("mode"),
         required=True,
         width="stretch",
@@ -102,7 +102,7 @@ def wish_column(spec: ModelSpec) -> None:
 def loras(spec: ModelSpec) -> None:
     """What changes the model's films, and how strongly; nothing where there is none."""
     found, _ = studio().loras.all()
-    fitting = [lora.name for lora in found if lora.misfit(spec) is None]
+    fitting = [lora.name for lora in found if lora.incompatibility(spec) is None]
     names = list(dict.fromkeys([*fitting, *form.get("loras")]))
     if not names:
         return
@@ -155,31 +155,31 @@ def longer_prompt(spec: ModelSpec) -> None:
                 st.session_state["form_to_restore"] = {"prompt": made["mine"]}
                 st.rerun()
     if pressed:
-        mine, take = (made["mine"], made["take"] + 1) if made else (prompt, 0)
-        found = expansion(mine, spec, take)
+        mine, variation = (made["mine"], made["variation"] + 1) if made else (prompt, 0)
+        found = expansion(mine, spec, variation)
         if found.prompt == mine:
             st.toast("It says all of it already", icon=":material/notes:")
             return
-        st.session_state["expanded"] = {"mine": mine, "prompt": found.prompt, "by": found.by, "take": take}
+        st.session_state["expanded"] = {"mine": mine, "prompt": found.prompt, "by": found.by, "variation": variation}
         st.session_state["form_to_restore"] = {"prompt": found.prompt}
         st.rerun()
 
 
-def expansion(prompt: str, spec: ModelSpec, take: int) -> Expansion:
+def expansion(prompt: str, spec: ModelSpec, variation: int) -> Expansion:
     """By a language model if one is here; by rules, with a word about it, where it gives nothing."""
     with st.spinner("Looking for words"):
         try:
-            return studio().expand(prompt, spec.id, take=take)
+            return studio().expand(prompt, spec.id, variation=variation)
         except StudioError as error:
             st.toast(plain(str(error)), icon=":material/error:")
-            return studio().expand(prompt, spec.id, take=take, by_rules=True)
+            return studio().expand(prompt, spec.id, variation=variation, by_rules=True)
 
 
 def choice(options: dict[str, str], field: str, words: str | None = None) -> None:
     st.segmented_control(
         form.LABELS[field],
         list(options),
-        format_func=options.get,
+        format_func=options.__getitem__,
         key=form.key(field),
         required=True,
         width="stretch",
@@ -289,12 +289,14 @@ def details(spec: ModelSpec) -> None:
         models = {"auto": "Automatic"} | {s.id: s.title for s in studio().models()}
         if form.get("model") not in models:
             form.put("model", "auto")
-        st.selectbox("Model", list(models), format_func=models.get, key=form.key("model"), persist_state="session")
+        st.selectbox(
+            "Model", list(models), format_func=models.__getitem__, key=form.key("model"), persist_state="session"
+        )
         if form.get("mode") != Mode.TEXT_TO_VIDEO.value:
             st.radio(
                 "An input of another shape",
                 list(FITS),
-                format_func=FITS.get,
+                format_func=FITS.__getitem__,
                 key=form.key("fit"),
                 horizontal=True,
                 persist_state="session",

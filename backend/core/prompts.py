@@ -1,7 +1,7 @@
-"""A short prompt made longer by rules: what it leaves open (motion, place, light, camera, style) is filled in.
+"""Prompt expansion by rules: fills in what a short prompt leaves open (motion, place, light, camera, style).
 
-Video models are trained on captions that say all of that; where a prompt does not, the model decides by chance. Nothing
-that was said is changed, and a person sees the result before it is used.
+Video models are trained on captions that describe all of these; what a prompt leaves open, the model chooses at random.
+The words of the prompt are kept, and the user sees the result before it is used.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ CAMERA = r"camera|shot|close-?up|pans?|panning|zooms?|zoom|dolly|tracking|aerial
 
 @dataclass(frozen=True, slots=True)
 class Aspect:
-    """Something that a caption says: the words by which it is told that a prompt says it, and ways to say it."""
+    """An aspect of a caption: the pattern by which a prompt is known to describe it, and phrases that do."""
 
-    said_by: str  # a pattern of whole words
-    ways: tuple[str, ...]
+    pattern: str  # of whole words
+    phrases: tuple[str, ...]
 
-    def is_said(self, prompt: str) -> bool:
-        return re.search(rf"\b(?:{self.said_by})\b", prompt, re.IGNORECASE) is not None
+    def is_in(self, prompt: str) -> bool:
+        return re.search(rf"\b(?:{self.pattern})\b", prompt, re.IGNORECASE) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """What the small painted world has, by the words that it understands."""
+    """A subject that the small model was trained on, with the words that its text encoder knows."""
 
     names: str
-    does: tuple[str, ...]
+    motions: tuple[str, ...]
     places: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """The longer prompt, what was added to it, and by whom."""
+    """The expanded prompt, the phrases that were added, and the language model that wrote it, or "rules"."""
 
     prompt: str
     added: tuple[str, ...]
     by: str = "rules"
 
 
-FILMED = (
+ASPECTS = (
     Aspect(
         r"lights?|lit|sunlit|lamps?|neon|golden hour|shadows?|glow\w*|bright|dark|overcast|fog|mist|" + TIMES,
         ("soft morning light", "warm light of the golden hour", "overcast daylight", "low sun, long shadows"),
@@ -84,41 +84,41 @@ PAINTED_TIME = Aspect(TIMES, ("at dawn", "at noon", "at sunset", "at night"))
 PAINTED_CAMERA = Aspect(CAMERA, ("slow camera push in", "the camera pans left", "still camera", "the camera zooms out"))
 
 
-def expand(prompt: str, *, painted: bool = False, take: int = 0) -> Expansion:
-    """`prompt` with what it leaves open, in words of the small painted world where the model is `painted`. Every `take`
-    says it another way, the same one the same way.
+def expand(prompt: str, *, painted: bool = False, variation: int = 0) -> Expansion:
+    """Expand `prompt` by what it leaves open; `painted` uses only words that the small model was trained on. Another
+    `variation` chooses other phrases, the same one the same phrases.
 
     >>> expand("A boat", painted=True).prompt
     'A yellow boat drifts right on a calm sea at noon, still camera'
     """
     text = prompt.strip().rstrip(".,;")
-    pick = _Choice(f"{text} {take}")
+    pick = _Choice(f"{text} {variation}")
     if not text:
         return Expansion(prompt, ())
-    longer, added = _paint(text, pick) if painted else _film(text, pick)
+    longer, added = _expand_painted(text, pick) if painted else _expand_caption(text, pick)
     if not added or len(longer) > PROMPT_LENGTH:
         return Expansion(prompt, ())
     return Expansion(longer, tuple(added))
 
 
 class _Choice:
-    """One of several, by the prompt alone."""
+    """Deterministic choices from lists, seeded by a text."""
 
     def __init__(self, seed: str) -> None:
         self._left = int.from_bytes(hashlib.blake2b(seed.encode("utf-8", "replace"), digest_size=16).digest(), "big")
 
-    def of(self, ways: tuple[str, ...]) -> str:
-        self._left, place = divmod(self._left, len(ways))
-        return ways[place]
+    def of(self, phrases: tuple[str, ...]) -> str:
+        self._left, place = divmod(self._left, len(phrases))
+        return phrases[place]
 
 
-def _film(text: str, pick: _Choice) -> tuple[str, list[str]]:
-    added = [pick.of(aspect.ways) for aspect in FILMED if not aspect.is_said(text)]
+def _expand_caption(text: str, pick: _Choice) -> tuple[str, list[str]]:
+    added = [pick.of(aspect.phrases) for aspect in ASPECTS if not aspect.is_in(text)]
     return ", ".join([text, *added]), added
 
 
-def _paint(text: str, pick: _Choice) -> tuple[str, list[str]]:
-    """In the order in which the captions of the painted world say it: colour and thing, motion, place, time, camera."""
+def _expand_painted(text: str, pick: _Choice) -> tuple[str, list[str]]:
+    """In the order of the small model's captions: colour and subject, motion, place, time, camera."""
     added: list[str] = []
     thing, found = next(
         ((thing, match) for thing in THINGS if (match := re.search(rf"\b(?:{thing.names})\b", text, re.IGNORECASE))),
@@ -126,22 +126,22 @@ def _paint(text: str, pick: _Choice) -> tuple[str, list[str]]:
     )
     if thing and found:
         ends = found.end() == len(text)
-        if not Aspect("|".join(COLOURS), ()).is_said(text):
+        if not Aspect("|".join(COLOURS), ()).is_in(text):
             colour = pick.of(COLOURS)
             before = re.sub(r"\b([Aa])n?(\s+)$", rf"\1{'n' if colour == 'orange' else ''}\2", text[: found.start()])
             text = f"{before}{colour} {text[found.start() :]}"
             added.append(colour)
-        if not Aspect(MOTION, ()).is_said(text):
-            does = pick.of(thing.does)
-            text += f" {does}" if ends else f", it {does}"
-            added.append(does)
-        if not Aspect(PLACE, ()).is_said(text):
+        if not Aspect(MOTION, ()).is_in(text):
+            motion = pick.of(thing.motions)
+            text += f" {motion}" if ends else f", it {motion}"
+            added.append(motion)
+        if not Aspect(PLACE, ()).is_in(text):
             added.append(pick.of(thing.places))
             text += f" {added[-1]}"
-    if not PAINTED_TIME.is_said(text):
-        added.append(pick.of(PAINTED_TIME.ways))
+    if not PAINTED_TIME.is_in(text):
+        added.append(pick.of(PAINTED_TIME.phrases))
         text += f" {added[-1]}"
-    if not PAINTED_CAMERA.is_said(text):
-        added.append(pick.of(PAINTED_CAMERA.ways))
+    if not PAINTED_CAMERA.is_in(text):
+        added.append(pick.of(PAINTED_CAMERA.phrases))
         text += f", {added[-1]}"
     return text, added

@@ -12,7 +12,7 @@ from backend.core.planning import Machine, Stage
 from backend.jobs.engine import Engine, Reporter
 from backend.jobs.job import A, Job, P, R
 from backend.library.catalog import Catalog
-from backend.library.loras import Shelf
+from backend.library.loras import LoraLibrary
 from backend.media.uploads import Upload, Uploads
 
 ARTICLES = {"image": "an image", "video": "a video"}
@@ -26,7 +26,7 @@ class Services:
 
     settings: Settings
     uploads: Uploads
-    loras: Shelf
+    loras: LoraLibrary
     catalog: Catalog
     engines: Mapping[str, Engine]
     free_machine: Callable[[], Machine]

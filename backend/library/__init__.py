@@ -1,1 +1,1 @@
-"""Weights on disk."""
+"""Model files: checkpoints, LoRAs, downloads, language models."""

@@ -1,4 +1,4 @@
-"""Which checkpoints lie on this disk: folders in diffusers' format, told by their JSON files alone, without torch."""
+"""Checkpoints on this disk: folders in diffusers' format, recognised by their JSON files alone, without torch."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ BY_FOLDER_NAME = {spec.id: spec for spec in MODELS.values() if spec.needs_checkp
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model and the folder that its weights lie in."""
+    """A model and the folder of its weights."""
 
     spec: ModelSpec
     folder: Path
 
 
 class Damaged(Exception):
-    """Why a folder cannot be used."""
+    """The folder or file cannot be used; the message is the reason."""
 
 
 def find_checkpoints(folders: Iterable[Path]) -> list[Checkpoint]:
@@ -134,7 +134,7 @@ def sub_folders(folder: Path) -> list[Path]:
 
 
 def read_spec(folder: Path, called: str | None = None) -> ModelSpec:
-    """The row of the checkpoint in `folder`, which will be `called` that. Raises Damaged where it cannot be used."""
+    """The row of the checkpoint in `folder`, which gets the name `called`. Raises Damaged if it cannot be used."""
     called = called or folder.name
     index = read_json(folder / "model_index.json")
     name = index.get("_class_name")
@@ -174,7 +174,7 @@ def read_spec(folder: Path, called: str | None = None) -> ModelSpec:
 
 
 def _skyreels_row(row: ModelSpec, name: str) -> ModelSpec:
-    """What the pipeline's class says of a checkpoint of SkyReels V2."""
+    """The row of a SkyReels V2 checkpoint, completed by its pipeline class."""
     image, forcing = name == IMAGE_CLASS, name in FORCING_CLASSES
     hd = "720p" in row.id  # no configuration file tells the size that a checkpoint was trained at
     return replace(
@@ -190,7 +190,7 @@ def _skyreels_row(row: ModelSpec, name: str) -> ModelSpec:
 
 
 def _wan_row(row: ModelSpec, index: Mapping[str, Any]) -> ModelSpec:
-    """What the pipeline's class and its settings say of a checkpoint of Wan."""
+    """The row of a Wan checkpoint, completed by its pipeline class and settings."""
     control, image = index["_class_name"] == WAN_CONTROL_CLASS, index["_class_name"] == WAN_IMAGE_CLASS
     expand = bool(index.get("expand_timesteps"))
     both = frozenset({T2V, I2V}) if expand else frozenset({I2V if image else T2V})
@@ -248,16 +248,16 @@ def weights_bytes(folder: Path) -> int:
 
 
 def refuse_code(file: Path) -> None:
-    """No configuration may name code to be loaded, a kernel to be fetched or other files to be read, whatever the
-    libraries would do.
+    """Raise Damaged for a configuration that names code to load, a kernel to fetch or other files to read, whatever the
+    libraries would do with it.
     """
     _require_file(file)
     if file.name in VOCABULARIES or file.name.endswith(".index.json"):
         return  # of tokens, or a list of shards, which is checked elsewhere
-    waiting: list[Any] = [_load(file)]
-    while waiting:
-        data = waiting.pop()
-        waiting += data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
+    pending: list[Any] = [_load(file)]
+    while pending:
+        data = pending.pop()
+        pending += data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
         for key, value in data.items() if isinstance(data, dict) else ():
             foreign_kernel = key.lstrip("_").startswith("attn_implementation") and "/" in str(value)
             if key in FOREIGN_KEYS or foreign_kernel:
@@ -290,7 +290,7 @@ def _checked_bytes(file: Path) -> int:
 
 
 def read_header(file: Path) -> dict[str, Any]:
-    """What a safetensors file says of its tensors, by their names. Raises Damaged where its length is another one."""
+    """The header of a safetensors file, by tensor name. Raises Damaged if it does not match the file's length."""
     size = file.stat().st_size
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")

@@ -1,8 +1,7 @@
-"""Models on their way to this disk and off it: fetched from the hub on a lane beside the films, imported, removed.
+"""The download queue: models are fetched from the hub while videos are rendered; also importing and removing models.
 
-One download at a time, each in a child process (`fetch.py`): what is cancelled or stopped is killed. The folder
-`models/.downloads/<name>` is the whole truth about it, so after a crash the lane goes on with what it finds there.
-Nothing is fetched that nobody asked for.
+One download runs at a time, in a child process (`fetch.py`) that is killed to cancel or pause it. All of its state is
+in the folder `models/.downloads/<name>`, so the queue goes on after a crash. Nothing is downloaded without a request.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ from backend.core.errors import Conflict, InvalidRequest, ModelUnavailable, NotE
 from backend.core.registry import MODELS, TINY, ModelSpec
 from backend.durable import move_folder, replace_file, sync
 from backend.library.checkpoints import Checkpoint, Damaged, find_checkpoints, read_spec
-from backend.library.fetch import CHECKPOINT, FILES, RECORD, WISH, Listing, is_wanted
+from backend.library.fetch import CHECKPOINT, FILES, RECORD, REQUEST, REQUEST_0_1, Listing, is_wanted
 
 log = logging.getLogger(__name__)
 
-DEATHS = 3  # of the child, without a byte between them
+CRASHES_MOST = 3  # of the child, without progress between them
 SPEED_OVER_S = 20.0
 RETRY_S = 5.0
-# Ranges and hashes are looked at here, which the hub's own protocol for large files does not allow.
-MANNERS = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-MANNERS |= {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1", "HF_HUB_VERBOSITY": "error"}
+# Without Xet, the hub's own protocol for large files, which allows neither ranges nor hashes of our own.
+HF_ENV = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+HF_ENV |= {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1", "HF_HUB_VERBOSITY": "error"}
 
 
 class DownloadState(str, Enum):
@@ -48,7 +47,7 @@ class DownloadState(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A model on its way here. Bytes are those of all its files, 0 until the hub has told them."""
+    """A model being downloaded. Bytes are those of all its files, 0 until the hub has listed them."""
 
     id: str
     title: str
@@ -69,12 +68,12 @@ class Download:
 
     def as_dict(self) -> dict[str, Any]:
         """As REST and `--json` show it."""
-        told = {name: getattr(self, name) for name in self.__slots__}
-        return told | {"state": self.state.value, "fraction": self.fraction, "eta_s": self.eta_s}
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return fields | {"state": self.state.value, "fraction": self.fraction, "eta_s": self.eta_s}
 
 
 class Downloads:
-    """The lane. Methods may be called from any thread; `start` lets it go on with what was asked for before."""
+    """The download queue. Methods may be called from any thread; `start` continues the downloads of an earlier run."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -84,6 +83,9 @@ class Downloads:
         self._running: str | None = None  # the name of the folder whose child works
         self._child: subprocess.Popen[bytes] | None = None
         self._seen: dict[str, list[tuple[float, int, int]]] = {}  # by name: when, bytes done, bytes in all
+        for old in settings.downloads.glob(f"*/{REQUEST_0_1}"):
+            with contextlib.suppress(OSError):
+                old.rename(old.with_name(REQUEST))
 
     def start(self) -> None:
         with self._changed:
@@ -99,14 +101,14 @@ class Downloads:
         if self._thread is not None:
             self._thread.join(timeout)
 
-    # --- what a door may ask for ---
+    # --- requests ---
 
     def current(self) -> list[Download]:
-        """Those on their way, in the order in which they were asked for."""
-        return [self._download(name, wish) for name, wish in self._wishes()]
+        """The downloads that are not complete, in the order of their requests."""
+        return [self._download(name, request) for name, request in self._requests()]
 
     def add(self, model_id: str) -> Download:
-        """Have the model of that row in the registry fetched; the wish is on the disk when this returns.
+        """Queue the download of a model of the registry; the request is on the disk when this returns.
 
         Raises NotFound for a model that is not in the registry, Conflict for one that is here, ModelUnavailable where
         the hub is switched off.
@@ -123,9 +125,14 @@ class Downloads:
             )
         name = spec.repo_id.rsplit("/", 1)[-1]
         with self._changed:
-            if not (self._settings.downloads / name / WISH).exists():
-                wish = {"model": spec.id, "repo_id": spec.repo_id, "revision": spec.revision, "added_at": time.time()}
-                self._write(name, wish)
+            if not (self._settings.downloads / name / REQUEST).exists():
+                request = {
+                    "model": spec.id,
+                    "repo_id": spec.repo_id,
+                    "revision": spec.revision,
+                    "added_at": time.time(),
+                }
+                self._write(name, request)
             elif self._find(model_id).state is not DownloadState.RUNNING:
                 self.resume(model_id)
             self._changed.notify_all()
@@ -133,29 +140,29 @@ class Downloads:
         return self._find(model_id)
 
     def pause(self, model_id: str) -> Download:
-        """Stop fetching; what is there is kept."""
+        """Stop the download; what was fetched is kept."""
         with self._changed:
-            name, wish = self._wish(model_id)
-            self._write(name, wish | {"paused": True})
+            name, request = self._request(model_id)
+            self._write(name, request | {"paused": True})
             if self._running == name:
                 self._kill()
         return self._find(model_id)
 
     def resume(self, model_id: str) -> Download:
-        """Go on with one that was paused or failed."""
+        """Continue a download that was paused or failed."""
         with self._changed:
-            name, wish = self._wish(model_id)
-            self._write(name, {key: value for key, value in wish.items() if key not in ("paused", "error")})
+            name, request = self._request(model_id)
+            self._write(name, {key: value for key, value in request.items() if key not in ("paused", "error")})
             self._changed.notify_all()
         self.start()
         return self._find(model_id)
 
     def cancel(self, model_id: str) -> Download:
-        """Give it up, and what was fetched of it."""
+        """Cancel the download and delete what was fetched of it."""
         with self._changed:
             download = self._find(model_id)
-            name, wish = self._wish(model_id)
-            self._write(name, wish | {"paused": True})
+            name, request = self._request(model_id)
+            self._write(name, request | {"paused": True})
             if self._running == name:
                 self._kill()
                 self._changed.wait_for(lambda: self._running != name, timeout=10)
@@ -164,19 +171,19 @@ class Downloads:
         return download
 
     def remove(self, model_id: str, *, for_good: bool = False) -> None:
-        """Into the trash of models for a week, or away at once. Raises NotFound, Conflict for one of another folder."""
+        """Move it to the trash for a week, or delete it. Raises NotFound, Conflict for one of another folder."""
         folder = self._own_folder(model_id)
         self._settings.models_trash.mkdir(exist_ok=True)
         place = self._settings.models_trash / folder.name
         if place.exists():
             shutil.rmtree(place)
-        os.utime(folder)  # it has been there since now
+        os.utime(folder)  # its time in the trash begins now
         folder.rename(place)
         if for_good:
             shutil.rmtree(place)
 
     def restore(self, model_id: str) -> None:
-        """Back from the trash. Raises NotFound, or Conflict where another one has taken its place."""
+        """Move it back from the trash. Raises NotFound, or Conflict where a folder of that name exists."""
         for checkpoint in self.trashed():
             if checkpoint.spec.id == model_id:
                 target = self._settings.models / checkpoint.folder.name
@@ -191,7 +198,7 @@ class Downloads:
         return find_checkpoints([self._settings.models_trash])
 
     def purge_trash(self, keep_s: float, now: float) -> None:
-        """Remove for good what has been in the trash for longer than `keep_s`, at `now` (seconds since 1970)."""
+        """Delete what has been in the trash for longer than `keep_s` at `now` (seconds since 1970)."""
         trash = self._settings.models_trash
         for folder in trash.iterdir() if trash.is_dir() else ():
             if now - folder.stat().st_mtime > keep_s:
@@ -199,9 +206,9 @@ class Downloads:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def import_folder(self, source: Path) -> ModelSpec:
-        """Copy a checkpoint that lies elsewhere on this machine into models/, links followed, as its files are.
+        """Copy a checkpoint of this machine into models/, following links.
 
-        Raises InvalidRequest where it is none that can be used, Conflict where it is here, NotEnoughSpace.
+        Raises InvalidRequest for one that cannot be used, Conflict for one that is here already, NotEnoughSpace.
         """
         source = source.expanduser().resolve()
         name = source.parent.parent.name.rsplit("--", 1)[-1] if source.parent.name == "snapshots" else source.name
@@ -235,8 +242,8 @@ class Downloads:
         return spec
 
     def verify(self, model_id: str) -> list[str]:
-        """What is wrong with a model's files, hashed anew; nothing if all are as they were fetched. Those that were
-        not fetched have no hashes: of them the headers were looked at when they were found.
+        """Hash a model's files and list what differs from the download; empty if nothing does. Models that were not
+        downloaded have no hashes to compare with.
         """
         folder = self._checkpoint(model_id).folder
         listing = Listing.read(folder / RECORD)
@@ -245,16 +252,16 @@ class Downloads:
             content = folder / file.path
             if not content.is_file():
                 wrong.append(f"{file.path} is missing")
-            elif content.stat().st_size != file.size or not file.is_right(content):
+            elif content.stat().st_size != file.size or not file.matches(content):
                 wrong.append(f"{file.path} was changed or is damaged")
         return wrong
 
     def has_hashes(self, model_id: str) -> bool:
-        """Whether `verify` has anything to compare with."""
+        """Whether `verify` has hashes to compare with."""
         return Listing.read(self._checkpoint(model_id).folder / RECORD) is not None
 
     def came_with_the_studio(self, folder: Path) -> bool:
-        """Whether it is a part of the checkout, which is not ours to take away."""
+        """Whether the folder is part of the checkout, and so is never removed."""
         return folder.resolve() == ROOT / "models" / TINY.id
 
     # --- the disk ---
@@ -276,44 +283,44 @@ class Downloads:
             )
         return folder
 
-    def _wishes(self) -> list[tuple[str, dict[str, Any]]]:
-        """All that was asked for and is not here yet, in that order."""
+    def _requests(self) -> list[tuple[str, dict[str, Any]]]:
+        """Name and request of every download that is not complete, oldest request first."""
         found = []
-        for file in self._settings.downloads.glob(f"*/{WISH}"):
+        for file in self._settings.downloads.glob(f"*/{REQUEST}"):
             with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-                wish = json.loads(file.read_bytes())
-                found.append((float(wish["added_at"]), file.parent.name, wish))
-        return [(name, wish) for _, name, wish in sorted(found, key=lambda one: one[:2])]
+                request = json.loads(file.read_bytes())
+                found.append((float(request["added_at"]), file.parent.name, request))
+        return [(name, request) for _, name, request in sorted(found, key=lambda one: one[:2])]
 
-    def _wish(self, model_id: str) -> tuple[str, dict[str, Any]]:
-        for name, wish in self._wishes():
-            if wish["model"] == model_id:
-                return name, wish
-        raise NotFound(f"{model_id[:80]!r} is not on its way here;", hint="see `models list`.")
+    def _request(self, model_id: str) -> tuple[str, dict[str, Any]]:
+        for name, request in self._requests():
+            if request["model"] == model_id:
+                return name, request
+        raise NotFound(f"{model_id[:80]!r} is not being downloaded;", hint="see `models list`.")
 
-    def _write(self, name: str, wish: Mapping[str, Any]) -> None:
+    def _write(self, name: str, request: Mapping[str, Any]) -> None:
         folder = self._settings.downloads / name
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{WISH}.part"
-        part.write_text(json.dumps(wish), encoding="utf-8")
-        replace_file(part, folder / WISH)
+        part = folder / f"{REQUEST}.part"
+        part.write_text(json.dumps(request), encoding="utf-8")
+        replace_file(part, folder / REQUEST)
 
     def _find(self, model_id: str) -> Download:
-        return self._download(*self._wish(model_id))
+        return self._download(*self._request(model_id))
 
-    def _download(self, name: str, wish: Mapping[str, Any]) -> Download:
-        error = wish.get("error")
+    def _download(self, name: str, request: Mapping[str, Any]) -> Download:
+        error = request.get("error")
         state = DownloadState.RUNNING if self._running == name else DownloadState.QUEUED
-        if error or wish.get("paused"):
+        if error or request.get("paused"):
             state = DownloadState.FAILED if error else DownloadState.PAUSED
-        seen = self._seen.get(name) or self._look(name)
+        seen = self._seen.get(name) or self._found_on_disk(name)
         (began, first, _), (now, done, total) = (seen[0], seen[-1]) if seen else ((0.0, 0, 0), (0.0, 0, 0))
         speed = (done - first) / (now - began) if state is DownloadState.RUNNING and now > began else 0.0
-        title = MODELS[wish["model"]].title if wish["model"] in MODELS else name
-        return Download(wish["model"], title, wish["repo_id"], state, done, total, max(speed, 0.0), error)
+        title = MODELS[request["model"]].title if request["model"] in MODELS else name
+        return Download(request["model"], title, request["repo_id"], state, done, total, max(speed, 0.0), error)
 
-    def _look(self, name: str) -> list[tuple[float, int, int]]:
-        """What lies on the disk of one that no child has told about yet."""
+    def _found_on_disk(self, name: str) -> list[tuple[float, int, int]]:
+        """Progress by the files on the disk, for a download whose child has not reported yet."""
         folder = self._settings.downloads / name
         listing = Listing.read(folder / FILES)
         if listing is None:
@@ -323,7 +330,7 @@ class Downloads:
             return [(0.0, min(done, listing.size), listing.size)]
         return []
 
-    # --- the lane ---
+    # --- the worker thread ---
 
     def _work(self) -> None:
         while True:
@@ -348,36 +355,38 @@ class Downloads:
                     self._changed.notify_all()
 
     def _next(self) -> str | None:
-        return next((name for name, wish in self._wishes() if not wish.get("paused") and not wish.get("error")), None)
+        return next(
+            (name for name, request in self._requests() if not request.get("paused") and not request.get("error")), None
+        )
 
     def _fetch(self, name: str) -> None:
-        """Let children work on it until it is here, was stopped, or failed."""
-        folder, deaths, reached = self._settings.downloads / name, 0, -1
+        """Run children until the model is complete, or the download was stopped or failed."""
+        folder, crashes, reached = self._settings.downloads / name, 0, -1
         while not (self._settings.models / name).exists():
             error = self._run_child(name)
             with self._changed:
-                wish = dict(self._wishes()).get(name)
-                if self._stopping or wish is None or wish.get("paused"):
+                request = dict(self._requests()).get(name)
+                if self._stopping or request is None or request.get("paused"):
                     return
                 seen = self._seen.get(name)
-                deaths, reached = (deaths + 1, reached) if seen and seen[-1][1] == reached else (1, reached)
+                crashes, reached = (crashes + 1, reached) if seen and seen[-1][1] == reached else (1, reached)
                 reached = seen[-1][1] if seen else -1
-                if error is None and not (self._settings.models / name).exists() and deaths >= DEATHS:
+                if error is None and not (self._settings.models / name).exists() and crashes >= CRASHES_MOST:
                     error = "The download was ended by the system several times; resume it later."
                 if error is not None:
-                    self._write(name, wish | {"error": error})
+                    self._write(name, request | {"error": error})
                     return
         shutil.rmtree(folder, ignore_errors=True)
         log.info("%s is here", name)
 
     def _run_child(self, name: str) -> str | None:
-        """One child, to its end; why it gave up, or None if it is done or died without a word."""
+        """Run one child to its end. Returns its error, or None if it is done or ended without one."""
         folder = self._settings.downloads / name
-        environ = os.environ | MANNERS | {"HF_HUB_OFFLINE": "1" if self._settings.offline else "0"}
+        environ = os.environ | HF_ENV | {"HF_HUB_OFFLINE": "1" if self._settings.offline else "0"}
         command = [sys.executable, "-m", "backend.library.fetch", str(folder)]
         with self._changed:
-            wish = dict(self._wishes()).get(name)
-            if self._stopping or wish is None or wish.get("paused"):  # since it was this one's turn
+            request = dict(self._requests()).get(name)
+            if self._stopping or request is None or request.get("paused"):  # since `_next`
                 return None
             self._child = child = subprocess.Popen(
                 [*command, str(self._settings.disk_reserve_bytes)],
@@ -389,13 +398,13 @@ class Downloads:
             )
         error = None
         try:
-            for told in self._lines(child):
-                if "log" in told:
-                    log.info("%s: %s", name, told["log"])
-                elif "error" in told:
-                    error = str(told["error"]["message"])
+            for message in self._messages(child):
+                if "log" in message:
+                    log.info("%s: %s", name, message["log"])
+                elif "error" in message:
+                    error = str(message["error"]["message"])
                 else:
-                    self._note(name, int(told["done"]), int(told["total"]))
+                    self._note(name, int(message["done"]), int(message["total"]))
         finally:
             child.kill()
             child.wait()
@@ -404,7 +413,7 @@ class Downloads:
             self._child = None
         return error
 
-    def _lines(self, child: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
+    def _messages(self, child: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
         assert child.stdout is not None
         for line in child.stdout:
             with contextlib.suppress(ValueError):  # the last line of one that was killed

@@ -1,13 +1,13 @@
-"""The child process that fetches one model from the hub: `python -m backend.library.fetch FOLDER`.
+"""The child process that downloads one model from the hub: `python -m backend.library.fetch FOLDER`.
 
-FOLDER holds `wish.json` (see `downloads.py`), `files.json` (the commit and its files, once the hub has told them) and
-`checkpoint/`, where a file has its name only when all of it is there and its hash is right; before that it is a
-`.part`. So it can be killed at any moment, and the next one goes on. What it says goes to stdout, a JSON object a line:
-`{"done": bytes, "total": bytes, "file": path}`, `{"log": words}`, and where it failed
+FOLDER holds `request.json` (see `downloads.py`), `files.json` (the commit and its files, once the hub has listed them)
+and `checkpoint/`, where a file that is not complete, or whose hash is not checked yet, is named `.part`. So the
+process can be killed at any moment, and the next one resumes. It writes messages to stdout, a JSON object a line:
+`{"done": bytes, "total": bytes, "file": path}`, `{"log": text}`, and where it failed
 `{"error": {code, message, hint}}`.
 
-The list of files and their bytes come through huggingface_hub, which knows the hub's manners, mirrors and retries. What
-is kept of a file that was cut off, and whether it is the right one, is ours: that library begins anew.
+huggingface_hub lists the files and reads their bytes, with its mirrors and retries. Resuming a file that was cut off,
+and checking its hash, are done here: that library begins such a file anew.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from backend.library.checkpoints import PARTS, Damaged, read_spec
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-WISH, FILES, CHECKPOINT = "wish.json", "files.json", "checkpoint"
+REQUEST, FILES, CHECKPOINT = "request.json", "files.json", "checkpoint"
+REQUEST_0_1 = "wish.json"  # the name of request.json in version 0.1
 RECORD = ".files.json"  # in a finished checkpoint: what it was fetched as
 
 FILES_MOST = 2000
@@ -47,20 +48,21 @@ COMPONENT = re.compile(r"[\w-][\w.+-]*")
 HUB_HOSTS = ("huggingface.co", "hf.co")  # and what is below them: where the hub sends for large files
 TRIES = 4  # without a byte more
 BACK_OFF_S = 0.5
-SAY_EVERY_S = 0.3
+REPORT_EVERY_S = 0.3
 CHUNK = 2**16
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of a repository, and the hash that it must have: SHA-256, or of a small one git's own of its bytes."""
+    """A file of a repository and its expected hash: SHA-256, or for a small file git's SHA-1 of the blob."""
 
     path: str
     size: int
     sha256: str | None = None
     git_sha1: str | None = None
 
-    def is_right(self, content: Path) -> bool:
+    def matches(self, content: Path) -> bool:
+        """Whether the file `content` has the expected hash."""
         named = hashlib.sha256() if self.sha256 else hashlib.sha1(usedforsecurity=False)
         if not self.sha256:
             named.update(b"blob %d\0" % content.stat().st_size)
@@ -80,10 +82,10 @@ class Listing:
 
     @classmethod
     def read(cls, file: Path) -> Listing | None:
-        """What `write` wrote; None where there is none."""
+        """Read what `write` wrote; None if there is no file that can be read."""
         try:
-            said = json.loads(file.read_bytes())
-            return cls(said["repo_id"], said["commit"], tuple(File(**one) for one in said["files"]))
+            stored = json.loads(file.read_bytes())
+            return cls(stored["repo_id"], stored["commit"], tuple(File(**one) for one in stored["files"]))
         except (OSError, ValueError, LookupError, TypeError):
             return None
 
@@ -98,9 +100,9 @@ class Listing:
 
 
 def wanted_files(repo_id: str, listed: Iterator[File] | list[File]) -> tuple[File, ...]:
-    """Of a repository's files those that a checkpoint in diffusers format needs, none of which can run code.
+    """Select the files of a repository that a checkpoint in diffusers format needs, none of which can run code.
 
-    Raises ModelUnavailable for a repository that is none, or that names files outside of itself.
+    Raises ModelUnavailable for a repository without a checkpoint, or one that names files outside of itself.
     """
     files = list(listed)
     if len(files) > FILES_MOST:
@@ -131,7 +133,7 @@ def _no_model(repo_id: str, reason: str) -> ModelUnavailable:
 
 
 class Hub:
-    """The hub, or its mirror, as huggingface_hub speaks to it. Only this and the hub's own hosts are spoken to."""
+    """Client of the Hugging Face hub or its mirror. It connects to that host and to the hub's own hosts only."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         import huggingface_hub
@@ -140,7 +142,7 @@ class Hub:
         self._token = environ.get("HF_TOKEN") or False  # never one from a file on this disk
         self._endpoint = constants.ENDPOINT
         self._host = urlsplit(self._endpoint).hostname or ""
-        constants.DOWNLOAD_CHUNK_SIZE = CHUNK  # what is lost where the line is cut
+        constants.DOWNLOAD_CHUNK_SIZE = CHUNK  # what is lost when the connection breaks
         huggingface_hub.set_client_factory(self._client)
 
     def _client(self) -> Any:
@@ -149,7 +151,7 @@ class Hub:
         return httpx2.Client(event_hooks={"request": [self._check]}, follow_redirects=True, timeout=30.0)
 
     def _check(self, request: Any) -> None:
-        """Before every request, those of a redirect too."""
+        """Refuse other hosts; called before every request, those of a redirect included."""
         host, encrypted = request.url.host, request.url.scheme == "https"
         known = any(host == hub or host.endswith(f".{hub}") for hub in HUB_HOSTS)
         if f"{request.url}".startswith(f"{self._endpoint}/") or (encrypted and (known or host == self._host)):
@@ -163,15 +165,15 @@ class Hub:
         """The commit that `revision`, or the main branch, is now, and its files."""
         from huggingface_hub import HfApi
 
-        told = HfApi(token=self._token).model_info(repo_id, revision=revision, files_metadata=True)
+        info = HfApi(token=self._token).model_info(repo_id, revision=revision, files_metadata=True)
         files = [
             File(one.rfilename, -1 if one.size is None else one.size, one.lfs.sha256 if one.lfs else None, one.blob_id)
-            for one in told.siblings or []
+            for one in info.siblings or []
         ]
-        return Listing(repo_id, str(told.sha), wanted_files(repo_id, files))
+        return Listing(repo_id, str(info.sha), wanted_files(repo_id, files))
 
     def read(self, listing: Listing, file: File, to: BinaryIO, have: int) -> None:
-        """The bytes of `file` from `have` on, appended to `to`; from its beginning where the hub will have it so."""
+        """Append the bytes of `file` from `have` on to `to`; from its beginning if the hub ignores the range."""
         from huggingface_hub import hf_hub_url
         from huggingface_hub.file_download import http_get
         from huggingface_hub.utils._headers import build_hf_headers
@@ -182,14 +184,14 @@ class Hub:
 
 
 class _Part:
-    """A file that is being written, which tells how long it has become."""
+    """A file being written, which reports its length after every write."""
 
-    def __init__(self, stream: BinaryIO, tell: Callable[[int], None]) -> None:
-        self._stream, self._tell = stream, tell
+    def __init__(self, stream: BinaryIO, report: Callable[[int], None]) -> None:
+        self._stream, self._report = stream, report
 
     def write(self, chunk: bytes) -> int:
         written = self._stream.write(chunk)
-        self._tell(self._stream.tell())
+        self._report(self._stream.tell())
         return written
 
     def __getattr__(self, name: str) -> Any:
@@ -197,15 +199,15 @@ class _Part:
 
 
 class Fetch:
-    """One download, from what lies in `folder` on."""
+    """One download, resumed from the files in `folder`."""
 
-    def __init__(self, folder: Path, hub: Hub, say: Callable[[dict[str, Any]], None], reserve_bytes: int) -> None:
-        self._folder, self._hub, self._say, self._reserve = folder, hub, say, reserve_bytes
+    def __init__(self, folder: Path, hub: Hub, send: Callable[[dict[str, Any]], None], reserve_bytes: int) -> None:
+        self._folder, self._hub, self._send, self._reserve = folder, hub, send, reserve_bytes
         self._checkpoint = folder / CHECKPOINT
-        self._said = 0.0
+        self._reported_at = 0.0
 
     def run(self, repo_id: str, revision: str | None, target: Path) -> None:
-        """Fetch all that is missing, and give the checkpoint its place at `target`. Raises StudioError or OSError."""
+        """Download the missing files, then move the checkpoint to `target`. Raises StudioError or OSError."""
         listing = Listing.read(self._folder / FILES) or self._list(repo_id, revision)
         missing = [file for file in listing.files if not (self._checkpoint / file.path).exists()]
         self._check_space(listing, missing)
@@ -213,7 +215,7 @@ class Fetch:
         for file in missing:
             self._fetch(listing, file, done)
             done += file.size
-        self._tell(listing, listing.size, "", at_once=True)
+        self._report(listing, listing.size, "", force=True)
         listing.write(self._checkpoint / RECORD)
         try:
             read_spec(self._checkpoint, target.name)
@@ -222,7 +224,7 @@ class Fetch:
         move_folder(self._checkpoint, target)
 
     def _list(self, repo_id: str, revision: str | None) -> Listing:
-        listing = _insist(lambda: self._hub.list_files(repo_id, revision), lambda: None)
+        listing = _retry(lambda: self._hub.list_files(repo_id, revision), lambda: None)
         listing.write(self._folder / FILES)
         return listing
 
@@ -238,13 +240,13 @@ class Fetch:
             )
 
     def _fetch(self, listing: Listing, file: File, before: int) -> None:
-        """`file`, whole and right, under its name."""
+        """Download `file`, check its hash and rename it."""
         target = self._checkpoint / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f"{target.name}.part")
         for last in (False, True):
-            _insist(lambda: self._read(listing, file, part, before), lambda: _size(part))
-            if file.is_right(part):
+            _retry(lambda: self._read(listing, file, part, before), lambda: _size(part))
+            if file.matches(part):
                 replace_file(part, target)
                 return
             part.unlink()
@@ -262,18 +264,18 @@ class Fetch:
             have = 0
         with part.open("ab") as stream:
 
-            def tell(length: int) -> None:
-                self._tell(listing, before + length, file.path)
+            def report(length: int) -> None:
+                self._report(listing, before + length, file.path)
 
-            tell(have)
+            report(have)
             if have < file.size or not file.size:
-                self._hub.read(listing, file, cast(BinaryIO, _Part(stream, tell)), have)
+                self._hub.read(listing, file, cast(BinaryIO, _Part(stream, report)), have)
 
-    def _tell(self, listing: Listing, done: int, path: str, *, at_once: bool = False) -> None:
+    def _report(self, listing: Listing, done: int, path: str, *, force: bool = False) -> None:
         now = time.monotonic()
-        if at_once or now - self._said > SAY_EVERY_S:
-            self._said = now
-            self._say({"done": done, "total": listing.size, "file": path})
+        if force or now - self._reported_at > REPORT_EVERY_S:
+            self._reported_at = now
+            self._send({"done": done, "total": listing.size, "file": path})
 
 
 def _size(path: Path) -> int:
@@ -283,27 +285,27 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _insist(work: Callable[[], T], reached: Callable[[], object]) -> T:
-    """Do `work`, again where the network failed, as long as something was `reached`; its last failure in words."""
-    left, mark = TRIES, reached()
+def _retry(work: Callable[[], T], progress: Callable[[], object]) -> T:
+    """Call `work`, again after network errors while `progress` changes or TRIES are left. Raises its last error."""
+    left, mark = TRIES, progress()
     while True:
         try:
             return work()
         except StudioError:
             raise
         except Exception as error:
-            failure, passing = _in_words(error)
-            now = reached()
+            failure, temporary = _as_studio_error(error)
+            now = progress()
             left = TRIES if now != mark else left - 1
-            if not passing or left <= 0:
+            if not temporary or left <= 0:
                 raise failure from error
             log.warning("%s Trying again.", failure)
             mark = now
             time.sleep(BACK_OFF_S * 2 ** (TRIES - left))
 
 
-def _in_words(error: Exception) -> tuple[StudioError, bool]:
-    """What went wrong, and whether it may be another thing in a moment."""
+def _as_studio_error(error: Exception) -> tuple[StudioError, bool]:
+    """The error for the user, and whether it may be temporary."""
     import httpx2
     from huggingface_hub import errors
 
@@ -336,27 +338,27 @@ def _failed(what: str, way_out: str) -> ModelUnavailable:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    wish = json.loads((folder / WISH).read_bytes())
+    request = json.loads((folder / REQUEST).read_bytes())
     target = folder.parents[1] / folder.name
 
-    def say(told: dict[str, Any]) -> None:
+    def send(message: dict[str, Any]) -> None:
         try:
-            print(json.dumps(told), flush=True)
-        except BrokenPipeError:  # the studio is gone; what is here is kept for the next one
+            print(json.dumps(message), flush=True)
+        except BrokenPipeError:  # the studio has ended; the files are kept for the next one
             os._exit(1)
 
     class ToParent(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            say({"log": record.getMessage()})
+            send({"log": record.getMessage()})
 
     log.addHandler(ToParent())
     try:
-        fetch = Fetch(folder, Hub(os.environ), say, int(sys.argv[2]))
-        fetch.run(wish["repo_id"], wish["revision"], target)
+        fetch = Fetch(folder, Hub(os.environ), send, int(sys.argv[2]))
+        fetch.run(request["repo_id"], request["revision"], target)
     except Exception as error:
-        failure = error if isinstance(error, StudioError) else _in_words(error)[0]
+        failure = error if isinstance(error, StudioError) else _as_studio_error(error)[0]
         log.warning("%s: %s", folder.name, error)
-        say({"error": failure.as_dict()})
+        send({"error": failure.as_dict()})
         sys.exit(1)
 
 

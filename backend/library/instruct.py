@@ -1,7 +1,7 @@
-"""A language model that follows instructions, if one lies beside the checkpoints: it makes a short prompt longer.
+"""Prompt expansion by a language model that follows instructions, if one is in a models folder.
 
-It works in a process of its own, on the GPU if there is room for it, else on the processor, and is gone when it has
-answered: no film waits for its memory. Nothing is fetched and no code of a checkpoint is run.
+It runs in a process of its own, on the GPU if it fits, else on the CPU, and ends with its answer, so that no render
+waits for its memory. Nothing is downloaded and no code of a checkpoint is run.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from backend.library.checkpoints import Damaged, read_json, refuse_code, sub_fol
 log = logging.getLogger(__name__)
 
 CLASSES = re.compile(r"(Qwen2|Qwen3|Llama|Mistral|Gemma2|Gemma3|Phi3|SmolLM3|Granite)ForCausalLM")
-ANSWER_S = 240.0
+ANSWER_TIMEOUT_S = 240.0
 NEW_TOKENS = 256
-ON_GPU = 1.3  # times its weights must be free
+GPU_HEADROOM = 1.3  # times its weights must be free
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
-TASK = (
+SYSTEM_PROMPT = (
     "You write captions for a model that makes short films from text. Make the user's wish longer: one paragraph of 60"
     " to 100 words in the wish's own language. Say who or what is seen and how it looks, what it does, where, in what"
     " light, how the camera moves, and the style. Keep every fact of the wish and add none that contradicts it. Answer"
@@ -47,17 +47,19 @@ class InstructModel:
     weights_gib: float
 
 
-def expand_prompt(prompt: str, spec: ModelSpec, folders: Sequence[Path], take: int) -> Expansion:
+def expand_prompt(prompt: str, spec: ModelSpec, folders: Sequence[Path], variation: int) -> Expansion:
     """`prompt` made longer for a model: by the largest language model in `folders`; by rules where there is none, or
     where the model knows the painted world only. Raises ModelUnavailable if the language model gives nothing.
     """
     writers = [] if spec.painted else find_instruct_models(folders)
-    return rewrite(writers[-1], prompt, take) if writers else expand(prompt, painted=spec.painted, take=take)
+    if writers:
+        return rewrite(writers[-1], prompt, variation)
+    return expand(prompt, painted=spec.painted, variation=variation)
 
 
 def find_instruct_models(folders: Iterable[Path]) -> list[InstructModel]:
-    """Those one level below `folders` that have safetensors and a chat template, the smallest first; what cannot be
-    used is left out with a line in the log.
+    """Language models one level below `folders` that have safetensors and a chat template, the smallest first; others
+    are left out with a line in the log.
     """
     found = []
     for folder in (child for parent in folders for child in sub_folders(parent)):
@@ -80,30 +82,30 @@ def _settings(folder: Path) -> dict[str, object]:
     return dict(read_json(folder / "tokenizer_config.json"))
 
 
-def rewrite(model: InstructModel, prompt: str, take: int = 0, answer_s: float = ANSWER_S) -> Expansion:
-    """What `model` makes of `prompt`; another `take` may say it another way.
+def rewrite(model: InstructModel, prompt: str, variation: int = 0, timeout_s: float = ANSWER_TIMEOUT_S) -> Expansion:
+    """Expand `prompt` by `model`; `variation` is the seed of its sampling.
 
-    Raises ModelUnavailable where it cannot be loaded, says nothing or takes longer than `answer_s`.
+    Raises ModelUnavailable if it cannot be loaded, answers nothing or takes longer than `timeout_s`.
     """
-    wish = json.dumps({"folder": str(model.folder), "prompt": prompt, "take": take})
+    task = json.dumps({"folder": str(model.folder), "prompt": prompt, "variation": variation})
     try:
         done = subprocess.run(
             [sys.executable, "-m", "backend.library.instruct"],
             cwd=ROOT,
             env=os.environ | OFFLINE,
-            input=wish.encode(),
+            input=task.encode(),
             capture_output=True,
-            timeout=answer_s,
+            timeout=timeout_s,
             start_new_session=True,  # Ctrl-C in the terminal is the studio's to handle
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise _refused(model, f"has not answered within {answer_s:.0f} s", "use a smaller one") from None
+        raise _refused(model, f"has not answered within {timeout_s:.0f} s", "use a smaller one") from None
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         log.warning("%s failed: %s", model.folder, reason[0])
         raise _refused(model, f"failed ({reason[0][:200].replace(str(model.folder), model.title)})", "see the log")
-    text = _tidied(json.loads(done.stdout)["text"])
+    text = _cleaned(json.loads(done.stdout)["text"])
     if not text:
         raise _refused(model, "answered nothing", "try again, or use another one")
     return Expansion(text, (), by=model.title)
@@ -113,10 +115,10 @@ def _refused(model: InstructModel, what: str, way_out: str) -> ModelUnavailable:
     return ModelUnavailable(f"The language model {model.title} {what};", hint=f"{way_out}, or expand by rules.")
 
 
-def _tidied(answer: str) -> str:
-    """One paragraph without the dressing that such models like, as long as a prompt may be.
+def _cleaned(answer: str) -> str:
+    """The answer as one paragraph without introduction, quotation marks or reasoning, cut to PROMPT_LENGTH.
 
-    >>> _tidied('Sure! Here is it:\\n\\n"A red boat\\non the sea."')
+    >>> _cleaned('Sure! Here is it:\\n\\n"A red boat\\non the sea."')
     'A red boat on the sea.'
     """
     answer = re.sub(r"<think>.*?(</think>|$)", "", answer, flags=re.DOTALL).strip()
@@ -125,32 +127,32 @@ def _tidied(answer: str) -> str:
 
 
 def main() -> None:
-    """The child: a wish on stdin, an answer on stdout, as JSON."""
-    wish = json.load(sys.stdin)
+    """The child process: reads a task from stdin and writes the answer to stdout, as JSON."""
+    task = json.load(sys.stdin)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = Path(wish["folder"])
+    folder = Path(task["folder"])
     local = {"local_files_only": True, "trust_remote_code": False}
     tokenizer = AutoTokenizer.from_pretrained(folder, **local)
-    model, told = AutoModelForCausalLM.from_pretrained(
+    model, report = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.bfloat16, use_safetensors=True, output_loading_info=True, **local
     )
-    if told["missing_keys"]:  # which the library fills with random numbers
-        raise ValueError(f"{len(told['missing_keys'])} tensors are missing")
+    if report["missing_keys"]:  # which the library fills with random numbers
+        raise ValueError(f"{len(report['missing_keys'])} tensors are missing")
     size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
-    on_gpu = torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > ON_GPU * size
+    on_gpu = torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > GPU_HEADROOM * size
     model = model.to("cuda" if on_gpu else "cpu")
     if not on_gpu:
-        os.nice(5)  # a film that is being made goes first
-    talk = [{"role": "system", "content": TASK}, {"role": "user", "content": wish["prompt"]}]
-    asked = tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    torch.manual_seed(wish["take"])
+        os.nice(5)  # a running render has priority
+    messages = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": task["prompt"]}]
+    inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    torch.manual_seed(task["variation"])
     with torch.no_grad():
         tokens = model.generate(
-            **asked.to(model.device), max_new_tokens=NEW_TOKENS, do_sample=True, temperature=0.7, top_p=0.9
+            **inputs.to(model.device), max_new_tokens=NEW_TOKENS, do_sample=True, temperature=0.7, top_p=0.9
         )
-    text = tokenizer.decode(tokens[0, asked["input_ids"].shape[1] :], skip_special_tokens=True)
+    text = tokenizer.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     json.dump({"text": text}, sys.stdout)
 
 

@@ -1,8 +1,8 @@
-"""LoRAs on this disk: safetensors files in models/loras, inspected by their headers alone, without torch.
+"""LoRAs: safetensors files in models/loras, inspected by their headers alone, without torch.
 
-A LoRA changes some layers of a transformer. Whoever trained it named them in one of several styles; all become the
-names of diffusers' Wan transformer, which SkyReels V2 shares. Nothing in a file says for sure which model it was made
-for, but the shapes of its tensors say for which it cannot have been.
+A LoRA changes some layers of a transformer. Training programs name the layers in different styles; all are
+converted to the names of diffusers' Wan transformer, which SkyReels V2 shares. A file does not say reliably which model
+it was trained for, but the shapes of its tensors exclude the others.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ OTHER_FAMILIES = {
 }
 _ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0", "norm_q": "norm_q", "norm_k": "norm_k"}
 _IMAGE = {"k_img": "add_k_proj", "v_img": "add_v_proj", "norm_k_img": "norm_added_k"}
-# As the original of Wan, and of SkyReels V2, names a layer: as diffusers does. In a block, then elsewhere.
+# Names of layers in the original Wan and SkyReels V2 -> names in diffusers. Within a block, then elsewhere.
 IN_BLOCKS = {f"self_attn.{name}": f"attn1.{ours}" for name, ours in _ATTENTION.items()}
 IN_BLOCKS |= {f"cross_attn.{name}": f"attn2.{ours}" for name, ours in (_ATTENTION | _IMAGE).items()}
 IN_BLOCKS |= {"ffn.0": "ffn.net.0.proj", "ffn.2": "ffn.net.2", "norm3": "norm2"}
@@ -84,11 +84,11 @@ BLOCK = re.compile(r"((?:vace_)?blocks)\.(\d+)\.(.+)")
 
 
 class Unusable(Exception):
-    """Why a file is no LoRA for the models here."""
+    """The file is not a LoRA for the models of this registry; the message is the reason."""
 
 
 class Tensor(NamedTuple):
-    """A tensor of the file: which part of the change of which layer it is."""
+    """A tensor of the file: its key, the layer that it changes and its role in that change."""
 
     key: str
     layer: str  # as diffusers names it
@@ -98,8 +98,8 @@ class Tensor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """A file that changes a transformer. `width` and `ffn_width` are those of the model that it was made for, 0 where
-    it does not change a layer that tells; `blocks` is one more than the highest that it changes.
+    """A LoRA file. `width` and `ffn_width` are those of the model that it was trained for, 0 where none of its layers
+    shows them; `blocks` is the highest changed block plus one.
     """
 
     name: str
@@ -113,16 +113,16 @@ class Lora:
     ffn_width: int
     sees_pictures: bool
     tensors: tuple[Tensor, ...]
-    said: str = ""  # about its base model, by whoever made it
+    base_model_hint: str = ""  # from the metadata, as the training program wrote it
 
     @property
     def expert(self) -> int | None:
-        """Which of a model's two experts it was made for, by its name, 0 for that of the strong noise; None: both."""
+        """Index of the expert that it was trained for, by its name: 0 is the high-noise one; None means both."""
         match = re.search(r"(high|low)[-_ .]?noise", self.name, re.IGNORECASE)
         return {"high": 0, "low": 1}[match[1].lower()] if match else None
 
-    def misfit(self, spec: ModelSpec) -> str | None:
-        """Why it does not fit `spec`; None where nothing speaks against it."""
+    def incompatibility(self, spec: ModelSpec) -> str | None:
+        """The reason why it does not fit `spec`; None if it may fit."""
         shape = spec.transformer
         if shape is None:
             return f"{spec.title} has no layers to change"
@@ -136,17 +136,18 @@ class Lora:
 
     def require(self, spec: ModelSpec) -> None:
         """Raise InvalidRequest where it does not fit `spec`."""
-        if reason := self.misfit(spec):
+        if reason := self.incompatibility(spec):
             raise InvalidRequest(f"The LoRA {self.name} does not fit: {reason};", hint="leave it out.", field="loras")
 
     def as_dict(self) -> dict[str, Any]:
         """As REST and `--json` show it."""
-        told = ("name", "bytes", "style", "layers", "blocks", "width", "sees_pictures", "said")
-        return {name: getattr(self, name) for name in told} | {"ranks": list(self.ranks)}
+        names = ("name", "bytes", "style", "layers", "blocks", "width", "sees_pictures", "base_model_hint")
+        values = {name: getattr(self, name) for name in names}
+        return values | {"ranks": list(self.ranks), "said": self.base_model_hint}  # `said`: its name in 0.1
 
 
 def find_loras(models: Iterable[Path]) -> tuple[list[Lora], dict[str, str]]:
-    """The LoRAs in `loras` below each of the folders, by name, and by file name why others cannot be used."""
+    """The LoRAs in the `loras` folder of each of `models`, and by file name the reason why others are refused."""
     found: dict[str, Lora] = {}
     refused: dict[str, str] = {}
     for folder in models:
@@ -167,8 +168,8 @@ def find_loras(models: Iterable[Path]) -> tuple[list[Lora], dict[str, str]]:
 
 
 def inspect(file: Path, name: str | None = None) -> Lora:
-    """What the header of a LoRA says, which is called `name`, or as its file. Raises Unusable with the reason where it
-    is none for the models here.
+    """Read the header of a LoRA, named `name` or as its file. Raises Unusable with the reason if it is none for the
+    models of this registry.
     """
     stat = file.stat()
     try:
@@ -181,7 +182,7 @@ def inspect(file: Path, name: str | None = None) -> Lora:
 
 @functools.lru_cache(maxsize=256)
 def _inspected(file: Path, name: str, size: int, changed: int) -> Lora:
-    """The same for a file that has not changed."""
+    """`inspect`, cached until size or time of change differ."""
     del size, changed
     if file.suffix != ".safetensors":
         raise Unusable("it is no safetensors file, and others can run code when they are read")
@@ -197,11 +198,11 @@ def _inspected(file: Path, name: str, size: int, changed: int) -> Lora:
     if len(header) > TENSORS_MOST:
         raise Unusable(f"it has {len(header)} tensors, and a LoRA has {TENSORS_MOST} at the most")
     kohya = any(key.startswith(("lora_unet_", "lora_transformer_")) for key in header)
-    tensors = [tensor for key, entry in header.items() if (tensor := _read(key, tuple(entry["shape"])))]
+    tensors = [tensor for key, entry in header.items() if (tensor := _parse(key, tuple(entry["shape"])))]
     layers = _checked(tensors)
     blocks = [int(match[2]) + 1 for layer in layers if (match := BLOCK.fullmatch(layer)) and match[1] == "blocks"]
     original = any(".self_attn." in key or ".cross_attn." in key or ".ffn.0." in key for key in header)
-    said = " ".join(str(metadata.get(key, "")) for key in ("ss_base_model_version", "modelspec.architecture"))
+    hint = " ".join(str(metadata.get(key, "")) for key in ("ss_base_model_version", "modelspec.architecture"))
     return Lora(
         name=name,
         file=file,
@@ -214,12 +215,12 @@ def _inspected(file: Path, name: str, size: int, changed: int) -> Lora:
         ffn_width=_width(tensors, r"ffn\.net\.0\.proj"),
         sees_pictures=any("add_k_proj" in layer for layer in layers),
         tensors=tuple(tensors),
-        said=said.strip()[:80],
+        base_model_hint=hint.strip()[:80],
     )
 
 
-def _read(key: str, shape: tuple[int, ...]) -> Tensor | None:
-    """What a tensor is; None for one that changes nothing here."""
+def _parse(key: str, shape: tuple[int, ...]) -> Tensor | None:
+    """The layer and role of a tensor by its key; None for one that is ignored. Raises Unusable for unknown ones."""
     for sign, kind in OTHER_KINDS.items():
         if sign in key:
             raise Unusable(f"it is a {kind} ({key[:80]}), and only LoRAs are known here")
@@ -231,7 +232,7 @@ def _read(key: str, shape: tuple[int, ...]) -> Tensor | None:
     if layer is None or role is None:
         if bare.endswith(("modulation", "modulation.diff")):
             return None  # tables that some tools write along; nothing here adds to them
-        raise Unusable(_stranger(key))
+        raise Unusable(_unknown_layer(key))
     return Tensor(key, layer, ROLES[role], shape)
 
 
@@ -256,7 +257,7 @@ def _dotted(named: str) -> str:
     return elsewhere.get(named, named)
 
 
-def _stranger(key: str) -> str:
+def _unknown_layer(key: str) -> str:
     for sign, family in OTHER_FAMILIES.items():
         if sign in key:
             return f"it was made for {family} ({key[:80]})"
@@ -264,7 +265,7 @@ def _stranger(key: str) -> str:
 
 
 def _checked(tensors: Iterable[Tensor]) -> dict[str, dict[str, Tensor]]:
-    """The tensors by layer and role. Raises Unusable where they do not belong together."""
+    """The tensors by layer and role. Raises Unusable where their shapes or roles do not match."""
     layers: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for tensor in tensors:
         if tensor.role in layers[tensor.layer]:
@@ -287,7 +288,7 @@ def _checked(tensors: Iterable[Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 def _width(tensors: Iterable[Tensor], layer: str) -> int:
-    """How wide is what a layer of that name gives; 0 where it is not changed."""
+    """Output width of the layers whose name matches; 0 where none of them is changed."""
     pattern = re.compile(rf"blocks\.\d+\.({layer})")
     widths = {t.shape[0] for t in tensors if t.role == "up" and pattern.fullmatch(t.layer)}
     if len(widths) > 1:
@@ -296,13 +297,13 @@ def _width(tensors: Iterable[Tensor], layer: str) -> int:
 
 
 def sha256(file: Path) -> str:
-    """Of its bytes, in hexadecimal."""
+    """SHA-256 of the file, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-class Shelf:
-    """The LoRAs of some folders, looked at again where a file has changed. New ones go to the first folder."""
+class LoraLibrary:
+    """The LoRAs of some folders, read again when a file has changed. New ones are written to the first folder."""
 
     def __init__(self, models: Sequence[Path], trash: Path, reserve_bytes: int) -> None:
         self._models, self._trash, self._reserve = models, trash / FOLDER, reserve_bytes
@@ -330,15 +331,15 @@ class Shelf:
         raise NotFound(f"No LoRA {name[:80]!r} is here;", hint=hint)
 
     def sha256(self, lora: Lora) -> str:
-        """Of its file, worked out once."""
+        """SHA-256 of its file, computed once."""
         stat = lora.file.stat()
         named = (str(lora.file), stat.st_size, stat.st_mtime_ns)
         if named not in self._hashes:
             self._hashes[named] = sha256(lora.file)
         return self._hashes[named]
 
-    def receive(self, filename: str) -> Incoming:
-        """Room for a new one, called as its file; see there. Raises InvalidRequest, Conflict."""
+    def receive(self, filename: str) -> LoraWriter:
+        """Begin to receive a LoRA, named as its file. Raises InvalidRequest, Conflict."""
         stem = filename.removesuffix(".safetensors")
         if not NAME.fullmatch(stem):
             raise InvalidRequest(
@@ -348,10 +349,10 @@ class Shelf:
         if target.exists():
             raise Conflict(f"A LoRA {stem!r} is here already;", hint="remove it first, or give this one another name.")
         self._folder.mkdir(parents=True, exist_ok=True)
-        return Incoming(target, self._reserve)
+        return LoraWriter(target, self._reserve)
 
     def add(self, file: Path) -> Lora:
-        """Copy a file that lies elsewhere on this machine. Raises as `receive` and what it gives do."""
+        """Copy a file of this machine into the library. Raises InvalidRequest, Conflict, NotEnoughSpace."""
         if not file.is_file():
             raise InvalidRequest(f"{file}: there is no such file;", hint="check the path.")
         with self.receive(file.name) as incoming, file.open("rb") as source:
@@ -360,7 +361,7 @@ class Shelf:
             return incoming.accept()
 
     def remove(self, name: str, *, for_good: bool = False) -> None:
-        """Into the trash of models, or away at once. Raises NotFound, or Conflict for one of another folder."""
+        """Move it to the trash, or delete it. Raises NotFound, or Conflict for one of another folder."""
         file = self._folder / f"{name}.safetensors"
         if not NAME.fullmatch(name) or not file.is_file():
             self.get(name)
@@ -373,11 +374,11 @@ class Shelf:
         os.utime(self._trash)
 
     def trashed(self) -> list[str]:
-        """The names of those in the trash."""
+        """The names of the LoRAs in the trash."""
         return sorted(file.stem for file in self._trash.glob("*.safetensors")) if self._trash.is_dir() else []
 
     def restore(self, name: str) -> None:
-        """Back from the trash. Raises NotFound or Conflict."""
+        """Move it back from the trash. Raises NotFound or Conflict."""
         file, target = self._trash / f"{name}.safetensors", self._folder / f"{name}.safetensors"
         if not NAME.fullmatch(name) or not file.is_file():
             raise NotFound(f"No LoRA {name[:80]!r} is in the trash;", hint="it stays there for a week.")
@@ -386,15 +387,15 @@ class Shelf:
         file.replace(target)
 
 
-class Incoming:
-    """A LoRA on its way here: `write` its pieces, then `accept`. Nothing of it stays behind the context otherwise."""
+class LoraWriter:
+    """A LoRA being received: `write` its pieces, then `accept`; leaving the context without it removes the file."""
 
     def __init__(self, target: Path, reserve_bytes: int) -> None:
         self._target, self._reserve = target, reserve_bytes
         self._part = target.with_name(f".{os.urandom(8).hex()}{target.suffix}")
         self._file = self._part.open("xb")
 
-    def __enter__(self) -> Incoming:
+    def __enter__(self) -> LoraWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -409,7 +410,7 @@ class Incoming:
         self._file.write(data)
 
     def accept(self) -> Lora:
-        """Keep it, if it is a LoRA for models here; InvalidRequest otherwise."""
+        """Check and keep the file. Raises InvalidRequest if it is no LoRA for models of this registry."""
         self._file.close()
         try:
             inspect(self._part, self._target.stem)

@@ -1,4 +1,4 @@
-"""The guarded child: the one place where files that came from outside are decoded.
+"""The sandboxed decoder process: the one place where files from outside are decoded.
 
 Run by `guard.py` as `python -m backend.media.decoder JOB PATH ...`, with limits on its time, memory and files:
 
@@ -10,9 +10,10 @@ Run by `guard.py` as `python -m backend.media.decoder JOB PATH ...`, with limits
                                                again, until the reader stops
 
 A file is recognised by decoding it, never by its name. A refusal is one JSON line on standard error (`reason`, `hint`,
-`detail`) and exit status 3. Choices: of a picture that moves nothing is taken (it is refused), but of a JPEG that holds
-several photographs the first; transparency becomes white, as a page shows it; pictures are turned as EXIF says, videos
-as their display matrix says; of a video the first real video stream counts (a cover does not), sound is ignored.
+`detail`) and exit status 3. Choices: animated pictures are refused, but of a
+JPEG that holds several photographs the first is read; transparency becomes white, as a page shows it; pictures are
+rotated as EXIF says, videos as their display matrix says; of a video the first video stream is read (a cover image is
+none), sound is ignored.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ WAY_OUT = "use JPEG, PNG, WebP, MP4, MOV, MKV or AVI."
 
 
 class Refused(Exception):
-    """Why a file is not taken; `reason` goes on after its name, `hint` is the way out."""
+    """The file is not accepted. `reason` continues a sentence that begins with its name, `hint` is the way out."""
 
     def __init__(self, reason: str, hint: str) -> None:
         super().__init__(reason)
@@ -79,7 +80,7 @@ def check_shape(width: int, height: int, most_pixels: int) -> None:
 
 # --- pictures ---
 
-# EXIF orientation -> what puts the picture upright, by the names of Pillow's Transpose
+# EXIF orientation -> the transposition that puts the picture upright, by the names of Pillow's Transpose
 UPRIGHT = {
     2: "FLIP_LEFT_RIGHT",
     3: "ROTATE_180",
@@ -93,7 +94,7 @@ ORIENTATION = 0x0112
 
 
 def open_picture(path: str) -> Image | None:
-    """The picture in the file, its size checked and nothing decoded yet; None if it is none."""
+    """The picture in the file, its size checked and nothing decoded yet; None if the file is no picture."""
     import PIL.Image
 
     PIL.Image.MAX_IMAGE_PIXELS = None  # `check_shape` is stricter, and refuses instead of warning
@@ -113,7 +114,7 @@ def read_picture(path: str) -> Image:
     image = open_picture(path)
     if image is None:
         raise Refused("is no picture that the studio reads", "use JPEG, PNG or WebP.")
-    return turned(in_srgb(opaque(image)), orientation(image))
+    return rotated(in_srgb(opaque(image)), orientation(image))
 
 
 def orientation(image: Image) -> int:
@@ -123,7 +124,7 @@ def orientation(image: Image) -> int:
         return 1  # the picture itself may be whole although its EXIF block is not
 
 
-def turned(image: Image, exif_orientation: int) -> Image:
+def rotated(image: Image, exif_orientation: int) -> Image:
     from PIL.Image import Transpose
 
     name = UPRIGHT.get(exif_orientation)
@@ -167,8 +168,8 @@ def in_srgb(image: Image) -> Image:
 # --- videos ---
 
 
-class Film:
-    """An opened video: its first video stream, and the moment of every frame in display order."""
+class VideoReader:
+    """A video file: its first video stream, and the time of every frame in display order."""
 
     def __init__(self, path: str, longest_s: float = VIDEO_SECONDS) -> None:
         import av
@@ -216,7 +217,7 @@ class Film:
         raise Refused("has no video in it", "use a file with moving pictures.")
 
     def _read_index(self, container: Any, stream: Any) -> None:
-        """Read every packet and decode none: the count of frames is that of the file, not of its header."""
+        """Count the frames by reading every packet without decoding any; headers may be wrong."""
         entries: list[tuple[int | None, bool]] = []
         for packet in container.demux(stream):
             if packet.is_corrupt:
@@ -233,13 +234,13 @@ class Film:
         self.stamps = stamps if len(set(stamps)) == len(entries) else []  # empty: count the frames instead
         self.keys = sorted(pts for pts, key in entries if key and pts is not None)
         self.fps = self._rate(stream)
-        self.times = self._moments(float(stream.time_base))
+        self.times = self._display_times(float(stream.time_base))
         length = max(self.times[-1], self.frames / self.fps)
         if length > self.longest_s:
             raise Refused(f"is {length:,.0f} seconds long", f"cut it to {self.longest_s:g} seconds.")
 
     def _rate(self, stream: Any) -> float:
-        """Frames per second: what the header says if the time stamps agree to half a frame, else what they say."""
+        """Frames per second by the header, or by the time stamps where these differ by more than half a frame."""
         stated = float(stream.average_rate or stream.guessed_rate or 0)
         span = float((self.stamps[-1] - self.stamps[0]) * stream.time_base) if self.stamps else 0.0
         steps = self.frames - 1
@@ -249,11 +250,11 @@ class Film:
             raise Refused("does not say how fast it runs", "convert it to MP4.")
         return stated
 
-    def _moments(self, unit_s: float) -> list[float]:
-        """When each frame appears, in seconds from the first."""
+    def _display_times(self, unit_s: float) -> list[float]:
+        """Presentation time of each frame in seconds, counted from the first."""
         even = [place / self.fps for place in range(self.frames)]
         stamped = [(stamp - self.stamps[0]) * unit_s for stamp in self.stamps]
-        # Less than half a frame of unevenness is rounding or a phone's haste; taken for even, no frame falls out.
+        # Less than half a frame of unevenness is rounding or a phone's jitter; taken for even, no frame is left out.
         uneven = any(abs(a - b) >= 0.5 / self.fps for a, b in zip(even, stamped, strict=False))
         return stamped if uneven else even
 
@@ -316,7 +317,7 @@ class Film:
 
     @cached_property
     def size(self) -> tuple[int, int]:
-        """Width and height as shown, from the first frame. Refused unless that and the last one can be decoded."""
+        """Width and height as shown, from the first frame. Raises Refused unless it and the last one can be decoded."""
         first = next(self.decoded(), None)
         last = next(self.decoded(self.frames - 1), None)
         if first is None or last is None:
@@ -332,12 +333,12 @@ class Film:
 def probe(out: BinaryIO, path: str, longest_s: str) -> None:
     if open_picture(path) is not None:
         width, height = read_picture(path).size
-        facts: dict[str, Any] = {"kind": "image", "frames": 1, "fps": 0.0, "comment": ""}
+        details: dict[str, Any] = {"kind": "image", "frames": 1, "fps": 0.0, "comment": ""}
     else:
-        film = Film(path, float(longest_s))
-        width, height = film.size
-        facts = {"kind": "video", "frames": film.frames, "fps": film.fps, "comment": film.comment}
-    out.write(json.dumps({"width": width, "height": height, **facts}).encode())
+        video = VideoReader(path, float(longest_s))
+        width, height = video.size
+        details = {"kind": "video", "frames": video.frames, "fps": video.fps, "comment": video.comment}
+    out.write(json.dumps({"width": width, "height": height, **details}).encode())
 
 
 def picture(out: BinaryIO, path: str, width: str, height: str, fit: str) -> None:
@@ -351,22 +352,22 @@ def normalise(out: BinaryIO, path: str) -> None:
 
 
 def frames(out: BinaryIO, path: str, width: str, height: str, fit: str, fps: str, start: str) -> None:
-    film = Film(path)
+    video = VideoReader(path)
     number, rate = int(start), float(fps)
-    out.write(HEADER.pack(film.frames, film.fps))
+    out.write(HEADER.pack(video.frames, video.fps))
 
     def moment(number: int) -> float:
-        """What is on the screen in the middle of frame `number`: half a frame of jitter changes nothing."""
+        """The time in the middle of frame `number`, in seconds: half a frame of jitter changes nothing."""
         return (number + 0.5) / rate
 
     def raw(frame: Any) -> bytes:
-        return fit_picture(film.picture(frame), int(width), int(height), fit).tobytes()
+        return fit_picture(video.picture(frame), int(width), int(height), fit).tobytes()
 
     current: Any = None
-    first = max(0, bisect.bisect_right(film.times, moment(number)) - 1)
-    for place, frame in film.decoded(first):
+    first = max(0, bisect.bisect_right(video.times, moment(number)) - 1)
+    for place, frame in video.decoded(first):
         shown = None
-        while current is not None and moment(number) < film.times[place]:
+        while current is not None and moment(number) < video.times[place]:
             shown = shown or raw(current)
             out.write(shown)
             out.flush()
@@ -384,7 +385,7 @@ JOBS: dict[str, Callable[..., None]] = {"probe": probe, "picture": picture, "nor
 
 
 def bound(cpu_s: int, memory_bytes: int, file_bytes: int) -> None:
-    """Limit this process: seconds of processor time, address space, and the size of the files that it writes."""
+    """Limit CPU time, address space and the size of written files of this process."""
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -392,11 +393,11 @@ def bound(cpu_s: int, memory_bytes: int, file_bytes: int) -> None:
 
 
 def private_streams() -> tuple[BinaryIO, BinaryIO]:
-    """Standard output and error for us alone; what libraries print there goes nowhere."""
+    """Duplicates of standard output and error; what libraries print on the original ones is dropped."""
     out, err = os.fdopen(os.dup(1), "wb"), os.fdopen(os.dup(2), "wb")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
+    os.dup2(devnull, 2)
     return out, err
 
 
@@ -410,10 +411,10 @@ def main(job: str, *arguments: str) -> int:
         cause = error.__cause__
         answer = {"reason": error.reason, "hint": error.hint, "detail": repr(cause) if cause else ""}
     except BrokenPipeError:
-        os._exit(0)  # nobody listens any more
+        os._exit(0)  # the reader has closed the pipe
     except MemoryError as error:
         answer = {"reason": "needs too much memory", "hint": "make it smaller.", "detail": repr(error)}
-    except Exception as error:  # a door: whatever a decoder throws at a bad file is a refusal
+    except Exception as error:  # whatever a decoder raises for a bad file is a refusal
         answer = {"reason": "is damaged", "hint": "export it again and send that.", "detail": repr(error)}
     else:
         return 0

@@ -1,6 +1,6 @@
-"""How a picture of any shape meets a frame: `crop` fills the frame, `letterbox` shows all of the picture.
+"""Resizing a picture to a frame of another aspect ratio: `crop` fills the frame, `letterbox` adds black bars.
 
-Also what pictures and frames are. Used on both sides of the guarded child, so nothing slow is imported here.
+Also the array types of pictures and frames. The decoder process imports this, so nothing slow is imported here.
 """
 
 from __future__ import annotations

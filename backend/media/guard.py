@@ -1,4 +1,4 @@
-"""Starts the guarded child of `decoder.py`, reads what it says, and ends it: too slow, no longer wanted, or done."""
+"""The parent of the sandboxed decoder (`decoder.py`): starts the process, reads its output, and ends it."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from backend.core.errors import RenderFailed, UploadRefused
 
 log = logging.getLogger(__name__)
 
-# For a whole answer; decoder.py bounds the CPU time, so this is for a busy machine, or a child that hangs.
-ANSWER_S = 60.0
-RENDER_ANSWER_S = 600.0  # at the end of a render: what took minutes to make is not thrown away for a busy machine
-STALL_S = 60.0  # for the next frames of a film, while somebody waits for them
+# For a complete answer; decoder.py limits the CPU time, so this is for a busy machine, or a child that hangs.
+ANSWER_TIMEOUT_S = 60.0
+RENDER_ANSWER_TIMEOUT_S = 600.0  # at the end of a render, which is not discarded because the machine is busy
+STALL_S = 60.0  # for the next frames of a video, while somebody waits for them
 
 
-def ask(
+def decode(
     job: str,
     path: Path,
     *arguments: object,
     name: str = "",
     output: IO[bytes] | None = None,
-    patience_s: float = ANSWER_S,
+    timeout_s: float = ANSWER_TIMEOUT_S,
 ) -> bytes:
-    """The whole answer of one job, or nothing if it goes to the file `output`.
+    """The complete output of one decoder job, empty if it goes to the file `output`.
 
     Raises UploadRefused, which calls the file `name` (its own name by default); also if there is no answer after
-    `patience_s` seconds.
+    `timeout_s` seconds.
     """
     name = name or path.name
     with _child(job, path, arguments, output or subprocess.PIPE) as child:
         try:
-            answer, errors = child.communicate(timeout=patience_s)
+            answer, errors = child.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
             raise _too_slow(name) from None
         if child.returncode:
@@ -53,7 +53,7 @@ def ask(
 
 
 class Pipe:
-    """What a child writes while it works."""
+    """The output of a decoder process while it runs."""
 
     def __init__(self, child: subprocess.Popen[bytes], name: str) -> None:
         self._child = child
@@ -84,8 +84,8 @@ class Pipe:
 
 
 @contextmanager
-def listen(job: str, path: Path, *arguments: object) -> Iterator[Pipe]:
-    """The output of one job while it comes; leaving the block ends the child, whatever it was doing."""
+def stream(job: str, path: Path, *arguments: object) -> Iterator[Pipe]:
+    """Stream the output of one decoder job; leaving the block ends the process."""
     with _child(job, path, arguments, subprocess.PIPE) as child:
         yield Pipe(child, path.name)
 
@@ -163,7 +163,7 @@ def _started(module: list[str], stdin: int, stdout: int | IO[bytes]) -> Iterator
 
 
 def _environment() -> dict[str, str]:
-    """No tokens for the child; few threads and arenas, because each reserves some of its address space."""
+    """The child's environment: no tokens, and few threads and arenas, because each reserves address space."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG") if name in os.environ}
     return {**kept, "PYTHONDONTWRITEBYTECODE": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 
@@ -173,7 +173,7 @@ def _too_slow(name: str) -> UploadRefused:
 
 
 def _refusal(name: str, returncode: int, errors: bytes) -> UploadRefused:
-    """The child's own words; if it died without any, what its death says."""
+    """The error that the child wrote; if it ended without one, what its exit status says."""
     try:
         answer = json.loads(errors)
         reason, hint, detail = str(answer["reason"]), str(answer["hint"]), str(answer["detail"])

@@ -1,4 +1,4 @@
-"""The folder of a finished film: checked, published in one step, thrown away and fetched back."""
+"""The folder of a finished video: checked, published in one step, moved to the trash and restored."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from typing import Any
 from backend.core.errors import Conflict, NotFound, RenderFailed, UploadRefused
 from backend.core.ids import is_id
 from backend.durable import move_folder
-from backend.media.guard import RENDER_ANSWER_S
-from backend.media.probe import FILM_SECONDS, MediaInfo, probe
+from backend.media.guard import RENDER_ANSWER_TIMEOUT_S
+from backend.media.probe import OWN_VIDEO_SECONDS, MediaInfo, probe
 
 VIDEO = "video.mp4"
 THUMBNAIL = "thumbnail.jpg"
 METADATA = "metadata.json"
-PREVIEW = "preview.mp4"  # these two lie in the work folder while the film is made: as much of it as there is,
-LIVE = "live.webp"  # and a small moving picture of what is being made
+PREVIEW = "preview.mp4"  # in the work folder while a video is rendered: the partial video,
+LIVE = "live.webp"  # and the preview of the latents that are being denoised
 TRASH = ".trash"
 
 
 def publish(work: Path, outputs: Path, name: str, *, expect: MediaInfo) -> Path:
-    """Move the film in `work` to `outputs`/`name` and return that, if its video is what `expect` says.
+    """Move the folder `work` to `outputs`/`name`, synced to the disk, and return that; its video must match `expect`.
 
-    What stands there is whole and on the disk. Raises RenderFailed if it is torn, has no poster or another size, rate
-    or number of frames, Conflict if that film is there already.
+    Raises RenderFailed if the video is damaged, has no poster or another size, rate or number of frames, Conflict if
+    `outputs`/`name` exists.
     """
     from PIL import Image
 
     try:
-        found = probe(work / VIDEO, longest_s=FILM_SECONDS, patience_s=RENDER_ANSWER_S)
+        found = probe(work / VIDEO, longest_s=OWN_VIDEO_SECONDS, timeout_s=RENDER_ANSWER_TIMEOUT_S)
     except UploadRefused as error:
         raise RenderFailed(f"The finished video cannot be read back: {error.message}", hint="try again.") from error
     if replace(found, fps=expect.fps) != expect or abs(found.fps - expect.fps) > 0.001 * expect.fps:
-        raise RenderFailed(f"The finished video has {_words(found)}, not {_words(expect)};", hint="try again.")
+        raise RenderFailed(f"The finished video has {_shape(found)}, not {_shape(expect)};", hint="try again.")
     try:
         Image.open(work / THUMBNAIL).load()
     except OSError as error:
-        raise RenderFailed(f"The poster of the film cannot be read back: {error}", hint="try again.") from error
+        raise RenderFailed(f"The poster of the video cannot be read back: {error}", hint="try again.") from error
     return move_result(work, outputs, name)
 
 
@@ -52,12 +52,12 @@ def move_result(work: Path, outputs: Path, name: str) -> Path:
 
 
 def write_metadata(work: Path, metadata: Mapping[str, Any]) -> None:
-    """The sidecar beside the video, for people and for `read_metadata`."""
+    """Write the sidecar file of the video, metadata.json."""
     (work / METADATA).write_text(json.dumps(metadata, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """The sidecar of a film's folder; NotFound where there is none that can be read."""
+    """The sidecar of a video's folder. Raises NotFound where there is none that can be read."""
     try:
         metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -68,7 +68,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
 
 def move_to_trash(outputs: Path, name: str) -> None:
-    """Take a film out of the gallery; `purge_trash` counts its age from now on. Raises NotFound, Conflict."""
+    """Move a video to the trash; `purge_trash` counts its age from now on. Raises NotFound, Conflict."""
     folder = _existing(outputs, name)
     trash = outputs / TRASH
     trash.mkdir(exist_ok=True)
@@ -77,16 +77,16 @@ def move_to_trash(outputs: Path, name: str) -> None:
 
 
 def restore_from_trash(outputs: Path, name: str) -> None:
-    """Undo `move_to_trash`. Raises NotFound, Conflict."""
+    """Move a video back from the trash. Raises NotFound, Conflict."""
     _move(_existing(outputs / TRASH, name), _folder(outputs, name))
 
 
 def purge_trash(outputs: Path, older_than_s: float, now: float) -> list[str]:
-    """Remove for good what went into the trash more than `older_than_s` before `now`, seconds since 1970; the names."""
+    """Delete what was moved to the trash more than `older_than_s` before `now` (seconds since 1970); the names."""
     trash = outputs / TRASH
     if not trash.is_dir() or trash.is_symlink():
         return []
-    old = [f for f in sorted(trash.iterdir()) if _is_film(f) and now - f.stat().st_mtime > older_than_s]
+    old = [f for f in sorted(trash.iterdir()) if _is_video_folder(f) and now - f.stat().st_mtime > older_than_s]
     for folder in old:
         shutil.rmtree(folder)
     return [folder.name for folder in old]
@@ -100,12 +100,12 @@ def _folder(parent: Path, name: str) -> Path:
 
 def _existing(parent: Path, name: str) -> Path:
     folder = _folder(parent, name)
-    if not _is_film(folder):
-        raise NotFound(f"There is no film {name} here;", hint="look in the gallery, or in the trash.")
+    if not _is_video_folder(folder):
+        raise NotFound(f"There is no video {name} here;", hint="look in the gallery, or in the trash.")
     return folder
 
 
-def _is_film(folder: Path) -> bool:
+def _is_video_folder(folder: Path) -> bool:
     return is_id(folder.name) and folder.is_dir() and not folder.is_symlink()
 
 
@@ -115,9 +115,9 @@ def _move(folder: Path, target: Path) -> Path:
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
             raise
-        raise Conflict(f"A film {target.name} is there already;", hint="it was left as it is.") from None
+        raise Conflict(f"A video {target.name} is there already;", hint="it was left as it is.") from None
     return target
 
 
-def _words(info: MediaInfo) -> str:
+def _shape(info: MediaInfo) -> str:
     return f"{info.frames} frames of {info.width}x{info.height} at {info.fps:g} fps"

@@ -1,4 +1,4 @@
-"""What a file is: recognised by decoding it in the guarded child."""
+"""Kind, size, length and rate of a media file, found by decoding it in the sandboxed decoder process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from backend.core.planning import Source
 from backend.media import guard
 from backend.media.decoder import VIDEO_SECONDS
 
-FILM_SECONDS = 2 * VIDEO_SECONDS  # a film of our own may be an upload of full length and what continues it
+OWN_VIDEO_SECONDS = 2 * VIDEO_SECONDS  # the studio's own may be an upload of full length and its continuation
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +26,21 @@ class MediaInfo:
 
     @property
     def source(self) -> Source:
-        """The same as planning knows it; of a video only."""
+        """The video as planning needs it."""
         return Source(self.width, self.height, self.frames, self.fps)
 
 
 def probe(
-    path: Path, name: str = "", *, longest_s: float = VIDEO_SECONDS, patience_s: float = guard.ANSWER_S
+    path: Path, name: str = "", *, longest_s: float = VIDEO_SECONDS, timeout_s: float = guard.ANSWER_TIMEOUT_S
 ) -> MediaInfo:
-    """What is in the file; UploadRefused, which calls it `name`, unless it is a picture or video within the limits."""
-    found = facts(path, name, longest_s, patience_s)
+    """Kind, size, frames and rate of the file. Raises UploadRefused, which calls it `name`, unless it is a picture or
+    video within the limits, decoded within `timeout_s` seconds.
+    """
+    found = probe_details(path, name, longest_s, timeout_s)
     return MediaInfo(found["kind"], found["width"], found["height"], found["frames"], found["fps"])
 
 
-def facts(path: Path, name: str, longest_s: float, patience_s: float = guard.ANSWER_S) -> dict[str, Any]:
-    """All that the child says: what MediaInfo holds, and `comment`, the video's tag of that name."""
-    answer: dict[str, Any] = json.loads(guard.ask("probe", path, longest_s, name=name, patience_s=patience_s))
+def probe_details(path: Path, name: str, longest_s: float, timeout_s: float = guard.ANSWER_TIMEOUT_S) -> dict[str, Any]:
+    """The fields of MediaInfo, and `comment`, the video's tag of that name. Raises UploadRefused as `probe` does."""
+    answer: dict[str, Any] = json.loads(guard.decode("probe", path, longest_s, name=name, timeout_s=timeout_s))
     return answer

@@ -18,7 +18,7 @@ CHUNK_FRAMES = 8
 
 def read_image(path: Path, width: int, height: int, fit: Fit) -> Picture:
     """The picture in the file, upright and opaque, as `width` x `height` pixels; UploadRefused if there is none."""
-    raw = guard.ask("picture", path, width, height, fit.value)
+    raw = guard.decode("picture", path, width, height, fit.value)
     return np.frombuffer(raw, np.uint8).reshape(height, width, 3).copy()
 
 
@@ -31,7 +31,7 @@ def read_frames(
     where `stop` ends at the latest. Where the source already runs at `fps` each of its frames comes once. Holds one
     chunk; the decoding child ends with the iterator. Raises UploadRefused.
     """
-    with guard.listen("frames", path, width, height, fit.value, fps, start) as pipe:
+    with guard.stream("frames", path, width, height, fit.value, fps, start) as pipe:
         header = bytearray(HEADER.size)
         pipe.fill(memoryview(header))
         source = Source(width, height, *HEADER.unpack(header))

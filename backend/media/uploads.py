@@ -1,7 +1,7 @@
-"""Files that people sent: received in pieces, recognised, kept until no job needs them.
+"""Uploaded files: received in pieces, recognised by decoding, kept until no job needs them.
 
 An upload is a folder `<id>` with `media` (a video as it came, a picture as our own PNG), `upload.json` and previews.
-What is still arriving or being removed is in `.parts`.
+Uploads that are not complete, or being removed, are in `.parts`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Count = Annotated[int, Field(gt=0, lt=2**31)]
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An accepted file; `filename` is what its sender called it, to show and for nothing else."""
+    """An accepted file; `filename` is the sender's name for it, for display only."""
 
     id: str
     kind: Literal["image", "video"]
@@ -74,8 +74,8 @@ class Uploads:
         self._limit_bytes = settings.upload_limit_bytes
         self._quota_bytes = settings.uploads_quota_bytes
 
-    def receive(self, filename: str) -> Incoming:
-        """Begin an upload. Use it as a context: unless `accept` was reached, leaving it removes all that came.
+    def receive(self, filename: str) -> UploadWriter:
+        """Begin an upload. Use it as a context: leaving it without `accept` removes what was written.
 
         Raises NotEnoughSpace when the quota of all uploads is used up, and later when the disk is full.
         """
@@ -83,13 +83,13 @@ class Uploads:
         if used + self._limit_bytes > self._quota_bytes:
             raise NotEnoughSpace(
                 f"Uploads take {used / GIB:.1f} of {self._quota_bytes / GIB:g} GiB;",
-                hint="delete films that used some, or wait: what no job needs goes after a day.",
+                hint="delete videos that used some, or wait: what no job needs goes after a day.",
                 field="file",
             )
         upload_id = new_id()
         folder = self._parts / upload_id
         folder.mkdir(parents=True)
-        return Incoming(folder, self._folder / upload_id, shown_name(filename), self._limit_bytes)
+        return UploadWriter(folder, self._folder / upload_id, shown_name(filename), self._limit_bytes)
 
     def add(self, path: Path, filename: str = "") -> Upload:
         """Take a copy of a file of this machine; by `filename`, its own name by default. Raises as `receive` does."""
@@ -109,15 +109,15 @@ class Uploads:
     def preview(self, upload_id: str, width: int, height: int, fit: Fit) -> Path:
         """A JPEG of the picture, or of the video's last frame, as the model will see it at `width` x `height`.
 
-        Raises NotFound, and InvalidRequest for a size that no film can have.
+        Raises NotFound, and InvalidRequest for a size that no video can have.
         """
         folder = self._existing(upload_id)
         if not all(SIDE.least <= side <= SIDE.most for side in (width, height)):
             sides = f"both sides go from {SIDE.least} to {SIDE.most}."
-            raise InvalidRequest(f"{width}x{height} is no size of a film;", hint=sides, field="width")
+            raise InvalidRequest(f"{width}x{height} is no size of a video;", hint=sides, field="width")
         path = folder / f"preview-{width}x{height}-{fit.value}.jpg"
         if not path.exists():
-            picture = self._seen(folder, width, height, fit)
+            picture = self._as_model_input(folder, width, height, fit)
             part = folder / f"{path.name}.{new_id()}"
             write_poster(part, picture, max_width=width)
             part.replace(path)
@@ -134,7 +134,7 @@ class Uploads:
         for folder in _folders(self._folder):
             if folder.name not in needed and now - _made_at(folder) > older_than_s:
                 self._parts.mkdir(exist_ok=True)
-                # First out of sight: a half-removed upload must never be found.
+                # Moved away first: a half-removed upload must never be found.
                 shutil.rmtree(folder.rename(self._parts / folder.name))
                 gone.append(folder.name)
         for folder in _folders(self._parts):
@@ -156,7 +156,7 @@ class Uploads:
                 return upload
         raise NotFound(f"The upload {folder.name} is damaged;", hint="send the file again.")
 
-    def _seen(self, folder: Path, width: int, height: int, fit: Fit) -> Picture:
+    def _as_model_input(self, folder: Path, width: int, height: int, fit: Fit) -> Picture:
         upload = self._record(folder)
         if upload.kind == "image":
             return read_image(folder / MEDIA, width, height, fit)
@@ -168,8 +168,8 @@ class Uploads:
         return picture
 
 
-class Incoming:
-    """One upload on its way: `write` the pieces, then `accept`."""
+class UploadWriter:
+    """An upload in progress: `write` the pieces, then `accept`."""
 
     def __init__(self, folder: Path, target: Path, name: str, limit_bytes: int) -> None:
         self._folder = folder
@@ -179,7 +179,7 @@ class Incoming:
         self._bytes = 0
         self._file = (folder / MEDIA).open("xb")
 
-    def __enter__(self) -> Incoming:
+    def __enter__(self) -> UploadWriter:
         return self
 
     def __exit__(
@@ -200,22 +200,22 @@ class Incoming:
             self._file.write(data)
         except OSError as error:
             self.discard()
-            raise _unwritten(error) from error
+            raise _write_error(error) from error
 
     def accept(self) -> Upload:
-        """Recognise the file and keep it; UploadRefused otherwise, and then nothing of it stays behind the context."""
+        """Check the file by decoding it, and keep it. Raises UploadRefused, NotEnoughSpace."""
         try:
             self._file.close()
             upload = self._recognised()
             (self._folder / RECORD).write_text(json.dumps(asdict(upload), ensure_ascii=False), encoding="utf-8")
             move_folder(self._folder, self._target)
         except OSError as error:
-            raise _unwritten(error) from error
+            raise _write_error(error) from error
         return upload
 
     def discard(self) -> None:
-        """Forget what came, unless it was accepted."""
-        with contextlib.suppress(OSError):  # what is still in the buffer may not fit on the disk
+        """Remove what was written, unless it was accepted."""
+        with contextlib.suppress(OSError):  # buffered bytes may not fit on the disk
             self._file.close()
         if self._folder.exists():
             shutil.rmtree(self._folder)
@@ -230,10 +230,10 @@ class Incoming:
         return self._upload(info)
 
     def _normalise(self, media: Path) -> None:
-        """Put our own PNG in the picture's place: what is read later comes from our encoder, without hidden data."""
+        """Replace the picture by our own PNG of it, so that no hidden data or malformed file is read later."""
         png = self._folder / "png"
         with png.open("xb") as output:
-            guard.ask("normalise", media, name=self._name, output=output)
+            guard.decode("normalise", media, name=self._name, output=output)
         png.replace(media)
 
     def _upload(self, info: MediaInfo) -> Upload:
@@ -261,7 +261,7 @@ def shown_name(filename: str) -> str:
 
 
 def folder_bytes(folder: Path) -> int:
-    """What the files of a folder take; what goes away meanwhile counts nothing."""
+    """Bytes of all files below a folder; files that are removed meanwhile count nothing."""
     total = 0
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):
@@ -269,9 +269,9 @@ def folder_bytes(folder: Path) -> int:
     return total
 
 
-def _unwritten(error: OSError) -> Exception:
+def _write_error(error: OSError) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NotEnoughSpace("The disk is full;", hint="delete films and empty the trash.", field="file")
+        return NotEnoughSpace("The disk is full;", hint="delete videos and empty the trash.", field="file")
     return error
 
 
@@ -285,7 +285,7 @@ def _folders(parent: Path) -> Iterator[Path]:
 
 
 def _last_change(folder: Path, now: float) -> float:
-    """When something last arrived in it; `now` if it was accepted or discarded this moment."""
+    """When a file in it was last written; `now` if it was accepted or discarded this moment."""
     try:
         return max(path.lstat().st_mtime for path in [folder, *folder.iterdir()])
     except FileNotFoundError:
@@ -293,6 +293,6 @@ def _last_change(folder: Path, now: float) -> float:
 
 
 def _made_at(folder: Path) -> float:
-    """When it was accepted: its record does not change any more, its folder does with every preview."""
+    """When it was accepted: the record does not change afterwards, the folder does with every preview."""
     record = folder / RECORD
     return (record if record.exists() else folder).lstat().st_mtime

@@ -1,4 +1,4 @@
-"""Frames into an MP4 that plays in a browser and carries its own recipe; a picture into a JPEG."""
+"""Encoding: frames to an MP4 that plays in a browser and holds its own recipe, a picture to a JPEG."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from backend.core.errors import RenderFailed, UploadRefused, WorkDamaged
 from backend.durable import replace_file, sync
 from backend.media.fitting import Frames, Picture
-from backend.media.probe import FILM_SECONDS, facts
+from backend.media.probe import OWN_VIDEO_SECONDS, probe_details
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -25,7 +25,7 @@ THREADS = 4  # each holds frames of its own; another number is another file, so 
 # Among the AVX-512 routines of x264 is one whose result depends on what lay in memory before. This leaves those out
 # that are not exact, and costs no time that can be measured.
 X264 = {"crf": str(CRF), "preset": "medium", "profile": "high", "x264-params": "cpu-independent=1"}
-DELAY = 2  # frames by which x264 decodes ahead of what is shown, with its B-frames
+DELAY = 2  # frames by which x264 decodes ahead of display, because of its B-frames
 BT709 = 1  # the same number for matrix, primaries and transfer; a range of 1 is the limited one
 
 
@@ -37,7 +37,7 @@ def write_segment(path: Path, chunks: Iterable[Frames], *, fps: int, width: int,
     """
     import av
 
-    with _whole(path) as part, av.open(f"file:{part}", "w", format="mp4") as container:
+    with _atomic(path) as part, av.open(f"file:{part}", "w", format="mp4") as container:
         return _encode(container, chunks, fps, width, height)
 
 
@@ -49,19 +49,22 @@ def join_segments(path: Path, segments: Sequence[Path], *, recipe: Mapping[str, 
     """
     import av
 
-    with _whole(path) as part, av.open(f"file:{part}", "w", format="mp4", options={"movflags": "+faststart"}) as film:
+    with (
+        _atomic(path) as part,
+        av.open(f"file:{part}", "w", format="mp4", options={"movflags": "+faststart"}) as output,
+    ):
         # FFmpeg takes tags only before the first packet.
-        film.metadata.update({"title": title, "comment": json.dumps(recipe, ensure_ascii=False)})
+        output.metadata.update({"title": title, "comment": json.dumps(recipe, ensure_ascii=False)})
         try:
-            _copy_packets(segments, film)
+            _copy_packets(segments, output)
         except av.error.InvalidDataError as error:
             raise WorkDamaged(f"A part of the video cannot be read ({error.strerror});", hint="try again.") from None
 
 
 @contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Where to write a file that gets its name when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up meanwhile
+def _atomic(path: Path) -> Iterator[Path]:
+    """A temporary path whose file is renamed to `path` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have removed it meanwhile
     part = path.with_name(path.name + ".part")
     try:
         yield part
@@ -70,7 +73,7 @@ def _whole(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def _copy_packets(segments: Sequence[Path], film: OutputContainer) -> None:
+def _copy_packets(segments: Sequence[Path], output: OutputContainer) -> None:
     import av
 
     stream, written = None, 0
@@ -78,7 +81,7 @@ def _copy_packets(segments: Sequence[Path], film: OutputContainer) -> None:
         with av.open(f"file:{segment}") as source:
             given = source.streams.video[0]
             if stream is None:
-                stream = film.add_stream_from_template(given)
+                stream = output.add_stream_from_template(given)
                 stream.time_base = given.time_base
             if given.codec_context.extradata != stream.codec_context.extradata:
                 raise WorkDamaged("The parts of the video do not fit together;", hint="try again.")
@@ -89,7 +92,7 @@ def _copy_packets(segments: Sequence[Path], film: OutputContainer) -> None:
                 # A segment of one or two frames has no delay, but all must have the same for times to go up.
                 packet.dts = (number - DELAY) * frame
                 packet.stream = stream
-                film.mux(packet)
+                output.mux(packet)
             written += given.frames
 
 
@@ -126,7 +129,7 @@ def _check(chunk: Frames, width: int, height: int) -> None:
     if chunk.dtype != np.uint8 or chunk.ndim != 4 or chunk.shape[1:] != (height, width, 3):
         raise RenderFailed(
             f"The frames are {chunk.dtype} of shape {chunk.shape};",
-            hint=f"the film takes uint8 of shape (n, {height}, {width}, 3).",
+            hint=f"the video takes uint8 of shape (n, {height}, {width}, 3).",
         )
 
 
@@ -135,7 +138,7 @@ def read_recipe(path: Path, name: str = "") -> dict[str, Any] | None:
 
     The file may come from outside: UploadRefused, which calls it `name`, if it is no video.
     """
-    found = facts(path, name, FILM_SECONDS)
+    found = probe_details(path, name, OWN_VIDEO_SECONDS)
     if found["kind"] != "video":
         raise UploadRefused(f"{name or path.name} is a picture;", hint="use a video of the studio.", field="file")
     try:

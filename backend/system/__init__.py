@@ -1,1 +1,1 @@
-"""What this machine has and how busy it is."""
+"""Hardware, load, diagnosis, log and supervisor."""

@@ -1,7 +1,7 @@
-"""The diagnosis: can this computer make films, and if not, what is to be done?
+"""Diagnosis of the installation: checks whether this computer can render videos, and says how to fix what fails.
 
-Each check looks at one thing and leaves nothing behind. What it needs is imported inside it, because a missing package
-is one of the things that are looked for.
+Each check examines one thing and changes nothing. Its imports are inside it, because a missing package is one of the
+findings.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Status = Literal["ok", "warning", "failed"]
 
 PORT = 8501
 LEAST_FREE_RAM_GIB = 4.0
-ROOM_FOR_A_MODEL_GIB = 20.0  # the smallest released checkpoint takes 17 on disk
+SPACE_FOR_MODEL_GIB = 20.0  # the smallest released checkpoint takes 17 on disk
 TORCH_TIMEOUT_S = 60
 SETUP = "run `python3 setup.py`, which repairs it"
 
@@ -181,9 +181,9 @@ def check_disk(settings: Settings) -> Check:
     detail = f"{disk.free / GIB:.1f} of {disk.total / GIB:.1f} GiB free for {settings.data}"
     if disk.free < settings.disk_reserve_bytes:
         detail += f"; renders start from {settings.disk_reserve_bytes / GIB:g} GiB"
-        return Check("Disk", "failed", detail, "delete films, or set STUDIO_DATA to another disk")
-    if disk.free < ROOM_FOR_A_MODEL_GIB * GIB:
-        return Check("Disk", "warning", detail, f"make room for released models: {ROOM_FOR_A_MODEL_GIB:g} GiB and more")
+        return Check("Disk", "failed", detail, "delete videos, or set STUDIO_DATA to another disk")
+    if disk.free < SPACE_FOR_MODEL_GIB * GIB:
+        return Check("Disk", "warning", detail, f"make room for released models: {SPACE_FOR_MODEL_GIB:g} GiB and more")
     return Check("Disk", "ok", detail)
 
 
@@ -216,7 +216,7 @@ def check_history(settings: Settings) -> Check:
             return Check("History", "ok", "in use by the studio that runs now, which keeps it whole")
         fault = str(error)
     if fault != "ok":
-        way_out = "`./launch.sh doctor --repair` sets it aside and puts it together from its copy and the films"
+        way_out = "`./launch.sh doctor --repair` sets it aside and puts it together from its copy and the videos"
         return Check("History", "failed", f"{settings.database.name} is damaged: {fault}", way_out)
     copies = list(settings.copies.glob("*.db"))
     kept = f", {len(copies)} copies" if copies else ", no copy yet"

@@ -1,4 +1,4 @@
-"""What the studio says of its work: lines for people on the terminal, JSON lines with job ids in a file."""
+"""Logging: lines on the terminal, JSON lines with job ids in a file."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def _add(handler: logging.Handler) -> None:
 
 
 def redact(record: logging.LogRecord) -> bool:
-    """Note the job that is being rendered, and take secrets out of what is said."""
+    """Logging filter: add the id of the running job, and replace secrets in the message."""
     record.job = current_job.get()
-    said = record.getMessage()
-    clean = without_secrets(said)
-    if clean != said:
+    message = record.getMessage()
+    clean = without_secrets(message)
+    if clean != message:
         record.msg, record.args = clean, ()
     return True
 

@@ -1,4 +1,4 @@
-"""What this computer has, and how busy it is: one sample now, and half an hour of them. Never imports torch.
+"""Monitoring of hardware and load: a sample now, and the samples of half an hour. Never imports torch.
 
 Figures are those that count for this process: the GPU that torch would choose, the cores that it may use and, in a
 container, the container's share of memory. Sizes are GiB.
@@ -33,14 +33,14 @@ INTERVAL_S = 5.0
 LEAST_GAP_S = 0.5  # a sample asked for sooner is the last one again, however many tabs ask
 
 CONTEXT_GIB = 0.6  # that CUDA takes for a process beside its tensors
-WORTH_A_WORD_GIB = 2.0
+OTHERS_LEAST_GIB = 2.0
 
 CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """How busy the machine was at `time`, in seconds since 1970. GPU figures are None where no GPU tells them."""
+    """Load of the machine at `time`, in seconds since 1970. GPU figures are None without a GPU that reports them."""
 
     time: float
     cpu_percent: float
@@ -106,7 +106,7 @@ class Monitor:
     def vram_of_others_gib(self) -> float:
         """What other programs hold of the GPU's memory, in whole GiB; 0 for the little that a desktop takes."""
         others = self.sample().vram_others_gib or 0.0
-        return float(math.floor(others)) if others >= WORTH_A_WORD_GIB else 0.0
+        return float(math.floor(others)) if others >= OTHERS_LEAST_GIB else 0.0
 
     def _watch(self) -> None:
         while not self._ended.is_set():
@@ -176,7 +176,7 @@ class Gpu:
         return memory.used / GIB, memory.total / GIB
 
     def percent(self) -> float | None:
-        """How busy; None where it is not told, as on a slice of a shared GPU."""
+        """Utilisation in percent; None where the driver does not report it, as on a slice of a shared GPU."""
         try:
             return float(self._nvml.nvmlDeviceGetUtilizationRates(self._handle).gpu)
         except self._nvml.NVMLError:
@@ -197,7 +197,7 @@ def torch_is_installed() -> bool:
 
 
 def torch_has_cuda() -> bool:
-    """Whether the installed torch is not a build for the CPU alone, told by its version."""
+    """Whether the installed torch is a build for CUDA, by its version."""
     try:
         return not importlib.metadata.version("torch").endswith("+cpu")
     except importlib.metadata.PackageNotFoundError:

@@ -1,7 +1,7 @@
-"""Keeps the studio open: starts it as a child, and again after a crash or when it asks for a fresh process.
+"""Supervisor: runs the studio as a child process and restarts it after a crash or when it asks for that.
 
-A GPU that reports a sticky error, or a render that hangs, can only be left by ending the process. The jobs are on the
-disk; the next process goes on with them, and sets one aside that ended three.
+A sticky GPU error or a render that hangs ends only with the process. The jobs are on the disk; the next process goes
+on with them, and quarantines one that crashed three.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ PR_SET_PDEATHSIG = 1
 
 
 def supervise(command: Sequence[str]) -> int:
-    """Run `command` until it ends by itself or is told to by a signal to this process; its exit status.
+    """Run `command` until it ends by itself or by a signal to this process; returns its exit status.
 
-    Killed by a signal of its own, or ended with RESTART, it is started again: at once, then after waits that double.
+    A child that a signal killed, or that exits with RESTART, is restarted after a wait that doubles each time.
     """
     child: subprocess.Popen[bytes] | None = None
-    told: list[int] = []
+    signals: list[int] = []
 
     def forward(number: int, _: FrameType | None) -> None:
-        told.append(number)
+        signals.append(number)
         if child is not None and child.poll() is None:
             child.send_signal(number)
 
@@ -49,20 +49,20 @@ def supervise(command: Sequence[str]) -> int:
         child = subprocess.Popen(
             command, env=os.environ | {SUPERVISED: life}, start_new_session=True, preexec_fn=_end_with_parent
         )
-        if told:  # before there was a child that could be told
-            child.send_signal(told[-1])
+        if signals:  # received before the child was started
+            child.send_signal(signals[-1])
         status, life = _wait(child), AGAIN
-        if told or (status >= 0 and status != RESTART):
+        if signals or (status >= 0 and status != RESTART):
             return status if status >= 0 else 128 - status
         if time.monotonic() - began > STEADY_S:
             wait_s = FIRST_WAIT_S
         reason = "asked for a fresh process" if status == RESTART else f"was ended by {_signal_name(-status)}"
         print(f"The studio {reason}; it starts again in {wait_s:g} s.", file=sys.stderr, flush=True)
         ends = time.monotonic() + wait_s
-        while not told and time.monotonic() < ends:
+        while not signals and time.monotonic() < ends:
             time.sleep(0.05)
-        if told:
-            return 128 + told[0]
+        if signals:
+            return 128 + signals[0]
         wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
 
@@ -75,7 +75,7 @@ def _wait(child: subprocess.Popen[bytes]) -> int:
 
 
 def _end_with_parent() -> None:
-    """In the child: whoever kills the supervisor must not leave a studio behind that nobody watches."""
+    """In the child: end with the supervisor, so that no studio runs without one."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 

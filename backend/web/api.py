@@ -14,7 +14,7 @@ import anyio
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
@@ -37,7 +37,7 @@ MEDIA_TYPES = {"video.mp4": "video/mp4", "thumbnail.jpg": "image/jpeg"}
 NO_CACHE = {"Cache-Control": "no-cache"}  # the next answer may differ
 EVENT_EVERY_S = 0.5
 UPLOAD_IDLE_S = 60.0
-UPLOAD_LEAST_RATE = 128 * 1024  # bytes a second, on the whole: a slot is not for who sends a letter now and then
+UPLOAD_LEAST_RATE = 128 * 1024  # bytes a second, on average: no client may hold a slot by sending slowly
 FORM_BYTES = 2**20  # what a form may have around its file
 LORA_LIMIT = 8 * 2**30  # bytes
 
@@ -162,8 +162,8 @@ async def job_events(job_id: str, generator: Generator) -> StreamingResponse:
     return StreamingResponse(events(), media_type="text/event-stream", headers=NO_CACHE)
 
 
-class Film(FileResponse):
-    """A file in ranges; a range that is none is refused like everything else, and not as plain text."""
+class RangeFileResponse(FileResponse):
+    """File response with ranges, whose errors have the API's JSON body instead of plain text."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refused = False
@@ -173,8 +173,8 @@ class Film(FileResponse):
             if message["type"] == "http.response.start" and message["status"] >= 400:
                 refused = True
                 sent = Headers(scope=scope).get("range", "")[:80]
-                said = f"The range {sent!r} is not in this file; ask for bytes=FIRST-LAST, or for all of it."
-                answer = error_response(message["status"], "bad_range", said)
+                message_text = f"The range {sent!r} is not in this file; ask for bytes=FIRST-LAST, or for all of it."
+                answer = error_response(message["status"], "bad_range", message_text)
                 if whole := Headers(raw=message["headers"]).get("content-range"):
                     answer.headers["content-range"] = whole
                 await answer(scope, receive, send)
@@ -184,12 +184,12 @@ class Film(FileResponse):
         await super().__call__(scope, receive, sender)
 
 
-def _file(generator: VideoGenerator, job_id: str, name: str, *, filename: str | None = None) -> Film:
-    return Film(generator.results.file(job_id, name), media_type=MEDIA_TYPES[name], filename=filename)
+def _file(generator: VideoGenerator, job_id: str, name: str, *, filename: str | None = None) -> RangeFileResponse:
+    return RangeFileResponse(generator.results.file(job_id, name), media_type=MEDIA_TYPES[name], filename=filename)
 
 
-def _preview(generator: VideoGenerator, job_id: str) -> Film:
-    return Film(generator.results.partial_video(job_id), media_type="video/mp4", headers=NO_CACHE)
+def _preview(generator: VideoGenerator, job_id: str) -> RangeFileResponse:
+    return RangeFileResponse(generator.results.partial_video(job_id), media_type="video/mp4", headers=NO_CACHE)
 
 
 def _live(generator: VideoGenerator, job_id: str) -> Response:
@@ -251,20 +251,20 @@ def plan(request: GenerationRequest, generator: Generator) -> dict[str, Any]:
 
 
 class Wording(BaseModel):
-    """A prompt to make longer, for `model`; another `take` may say it another way."""
+    """A prompt to make longer, for `model`; another `variation` may say it another way (`take` in 0.1)."""
 
     model_config = ConfigDict(extra="forbid")
 
     prompt: str
     model: str = "auto"
-    take: int = Field(0, strict=True, ge=0, le=2**31 - 1)
+    variation: int = Field(0, strict=True, ge=0, le=2**31 - 1, validation_alias=AliasChoices("variation", "take"))
     by_rules: bool = Field(False, strict=True, description="not by a language model, even if one is here")
 
 
 @api.post("/prompts/expand", tags=["plan"])
 def expand_prompt(wording: Wording, generator: Generator) -> dict[str, Any]:
     """The prompt made longer: by a language model in models/ if one is there, else by rules. To be read before use."""
-    found = generator.expand(wording.prompt, wording.model, take=wording.take, by_rules=wording.by_rules)
+    found = generator.expand(wording.prompt, wording.model, variation=wording.variation, by_rules=wording.by_rules)
     return dataclasses.asdict(found)
 
 
@@ -440,8 +440,8 @@ def list_downloads(generator: Generator) -> dict[str, Any]:
 @api.post("/downloads/{model_id}/{action}", tags=["models"])
 def act_on_download(model_id: str, action: str, generator: Generator) -> dict[str, Any]:
     """`pause`, `resume`, or `cancel`, which throws away what was fetched."""
-    lane = generator.downloads
-    actions = {"pause": lane.pause, "resume": lane.resume, "cancel": lane.cancel}
+    queue = generator.downloads
+    actions = {"pause": queue.pause, "resume": queue.resume, "cancel": queue.cancel}
     if action not in actions:
         raise HTTPException(404)
     return actions[action](model_id).as_dict()
@@ -460,12 +460,12 @@ def system(generator: Generator) -> dict[str, Any]:
 
 
 METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
-nowhere = APIRouter(include_in_schema=False)
+not_found = APIRouter(include_in_schema=False)
 
 
-@nowhere.api_route("/api/{path:path}", methods=METHODS)
-@nowhere.api_route("/api", methods=METHODS)
-@nowhere.api_route("/v1/{path:path}", methods=METHODS)
+@not_found.api_route("/api/{path:path}", methods=METHODS)
+@not_found.api_route("/api", methods=METHODS)
+@not_found.api_route("/v1/{path:path}", methods=METHODS)
 def nothing_here(request: Request) -> Response:
     """Without this, an unknown address would fall through to Streamlit, which answers every path with its page."""
     known = any(getattr(route, "path_regex", re.compile("$^")).match(request.scope["path"]) for route in api.routes)
@@ -550,8 +550,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> JSONResponse:
-        said = f"The studio met a {type(error).__name__}; its log has the whole story."
-        response = error_response(500, "internal", said)
+        message = f"The studio met a {type(error).__name__}; its log has the whole story."
+        response = error_response(500, "internal", message)
         # Starlette answers this one outside of Guard, which gives all others their headers.
         response.headers.update({name.decode(): value.decode() for name, value in HEADERS})
         return response

@@ -1,4 +1,4 @@
-"""A studio that already runs, called over its own REST API: for the command line, when the data folder is taken."""
+"""REST client of a running studio, for the command line when the data folder is in use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from backend.core.ids import is_id
 from backend.web.network import read_token
 
 UPLOAD_TIMEOUT_S = 600.0
-WRITER_TIMEOUT_S = 300.0
+EXPAND_TIMEOUT_S = 300.0
 
 
 def running_studio(settings: Settings) -> str | None:
@@ -35,21 +35,21 @@ def direct_client(base_url: str, timeout_s: float, headers: Mapping[str, str] | 
 
 
 def key(settings: Settings) -> dict[str, str]:
-    """The header that opens a studio which asks for a token."""
+    """The Authorization header with the token; empty if there is none."""
     token = read_token(settings.token)
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _of_job(job_id: str) -> str:
-    """The path of a job; what is no id must not become part of one."""
+    """The path of a job. Raises NotFound for what is no id, so that nothing else becomes part of a path."""
     if not is_id(job_id):
         raise no_such_job(job_id)
     return f"/jobs/{job_id}"
 
 
 class RemoteStudio:
-    """The calls that the command line needs, as JSON, against a running studio. Raises StudioError with its words, or
-    NoAnswer.
+    """Client of a running studio with the calls of `Studio`, which return JSON. Raises StudioError with the studio's
+    message, or NoAnswer.
     """
 
     def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
@@ -69,9 +69,9 @@ class RemoteStudio:
     def plan(self, wish: Mapping[str, Any]) -> dict[str, Any]:
         return self._call("POST", "/plan", json=dict(wish))
 
-    def expand(self, prompt: str, model: str, take: int, by_rules: bool) -> dict[str, Any]:
-        wish = {"prompt": prompt, "model": model, "take": take, "by_rules": by_rules}
-        return self._call("POST", "/prompts/expand", json=wish, timeout=WRITER_TIMEOUT_S)
+    def expand(self, prompt: str, model: str, variation: int, by_rules: bool) -> dict[str, Any]:
+        body = {"prompt": prompt, "model": model, "variation": variation, "by_rules": by_rules}
+        return self._call("POST", "/prompts/expand", json=body, timeout=EXPAND_TIMEOUT_S)
 
     def submit(self, wish: Mapping[str, Any]) -> dict[str, Any]:
         return self._call("POST", "/jobs", json=dict(wish))
@@ -148,7 +148,7 @@ class RemoteStudio:
 
 
 def _refusal(answer: httpx.Response) -> StudioError:
-    """What the studio said instead."""
+    """The error in the studio's response."""
     found = answer.json().get("error", {})
     failure = StudioError(str(found.get("message", answer.status_code)), field=found.get("field"))
     failure.status, failure.code = answer.status_code, str(found.get("code"))

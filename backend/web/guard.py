@@ -1,8 +1,8 @@
-"""Who may knock: a pure ASGI gate in front of every HTTP and WebSocket route, Streamlit's own included.
+"""ASGI middleware that checks every HTTP and WebSocket request, those to Streamlit's own routes included.
 
-It takes only known Host names (a foreign name on 127.0.0.1 is DNS rebinding), refuses unsafe requests that another
-site's page sends, keeps Streamlit's own upload route closed, asks for the token where the studio has one, and adds the
-security headers. It reads the raw headers, never a URL rebuilt from them.
+It accepts only known Host names (an unknown name on 127.0.0.1 is DNS rebinding), refuses unsafe requests of other
+sites' pages, closes Streamlit's own upload route, requires the token if the studio has one, and adds the security
+headers. It reads the raw headers, never a URL built from them.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ HEADERS = (
 
 
 class Guard:
-    """ASGI middleware; `hosts` are the names, without port, under which the studio may be called. With a `token`, only
-    those come in who show it: in the address once, as `?token=`, then as a cookie, or as `Authorization: Bearer`.
+    """ASGI middleware; `hosts` are the names, without port, under which the studio may be called. With a
+    `token`, every request needs it: once in the address, as `?token=`, then as a cookie, or as `Authorization: Bearer`.
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str] = LOOPBACK_HOSTS, token: str | None = None) -> None:
@@ -71,9 +71,9 @@ class Guard:
             await self.app(scope, receive, send)
             return
         reason, status, code = self.refusal(scope), 403, "forbidden"
-        if reason is None and self.token is not None and not _shows(scope, self.token):
-            if scope["type"] == "http" and scope["method"] == "GET" and _is_same(_token_in_query(scope), self.token):
-                await _let_in(scope, send, self.token)
+        if reason is None and self.token is not None and not _has_token(scope, self.token):
+            if scope["type"] == "http" and scope["method"] == "GET" and _equal(_token_in_query(scope), self.token):
+                await _set_cookie(scope, send, self.token)
                 return
             reason = "The studio asks for its token: add /?token=... to its address; it is in outputs/studio.token."
             status, code = 401, "no_token"
@@ -85,7 +85,7 @@ class Guard:
             except TimeoutError:
                 reason, status, code = f"The body did not come within {BODY_S:.0f} seconds; send it again.", 408, "slow"
         if reason is None:
-            await self.app(_as_from_here(scope), receive, _with_headers(send))
+            await self.app(_with_local_origin(scope), receive, _with_headers(send))
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": reason[:120]})
@@ -102,8 +102,8 @@ class Guard:
         if host_name(host) not in self.hosts:
             return f"The host name {host[:80]!r} is not one of this studio's; use http://localhost."
         unsafe = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
-        foreign = site not in ("", "same-origin", "none")  # none: no page at all, the person themselves
-        if foreign and (unsafe or mode != "navigate"):  # a link of theirs may be followed, no film of ours be shown
+        foreign = site not in ("", "same-origin", "none")  # none: no page, but the user
+        if foreign and (unsafe or mode != "navigate"):  # its links to the studio work, but it cannot embed a video
             return "A page of another site sent this request; only the studio's own pages may."
         if unsafe and found["origin"] and not _is_from(origin, host):
             return f"The origin {origin[:80]!r} is not this studio's; only its own pages may send this."
@@ -141,7 +141,7 @@ def _with_headers(send: Send) -> Send:
 
 
 def body_problem(scope: Scope) -> str | None:
-    """Why the body of an API call is not read: only files that are sent may be large; they are streamed to disk."""
+    """The reason to refuse the body of an API call; only uploads may be large, and are streamed to disk."""
     if not _has_small_body(scope):
         return None
     headers = dict(scope["headers"])
@@ -159,7 +159,7 @@ def _has_small_body(scope: Scope) -> bool:
 
 
 async def _with_body(receive: Receive) -> Receive:
-    """`receive`, once all of the body has come, which it then gives at once. Raises TimeoutError after BODY_S."""
+    """Read the whole body and return a `receive` that replays it. Raises TimeoutError after BODY_S."""
     came: list[Message] = []
     with anyio.fail_after(BODY_S):
         while not came or came[-1].get("more_body", False):
@@ -172,9 +172,9 @@ async def _with_body(receive: Receive) -> Receive:
     return again
 
 
-def _as_from_here(scope: Scope) -> Scope:
-    """The request as if its page had been opened at localhost, now that its origin is known to be good: Streamlit would
-    ask a server on the internet for this machine's address, to compare.
+def _with_local_origin(scope: Scope) -> Scope:
+    """The request with localhost as its origin, which was checked: otherwise Streamlit would ask a server on the
+    internet for this machine's address, to compare.
     """
     headers = []
     for name, value in scope["headers"]:
@@ -186,17 +186,17 @@ def _as_from_here(scope: Scope) -> Scope:
     return {**scope, "headers": headers}
 
 
-def _shows(scope: Scope, token: str) -> bool:
+def _has_token(scope: Scope, token: str) -> bool:
     headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
     scheme, _, shown = headers.get(b"authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and _is_same(shown.strip(), token):
+    if scheme.lower() == "bearer" and _equal(shown.strip(), token):
         return True
-    # By hand: another program's cookie for this host name may be anything, and must not hide ours.
+    # Parsed by hand: a malformed cookie of another program for this host name must not hide ours.
     cookies = (pair.strip().partition("=") for pair in headers.get(b"cookie", "").split(";"))
-    return any(name == COOKIE and _is_same(value, token) for name, _, value in cookies)
+    return any(name == COOKIE and _equal(value, token) for name, _, value in cookies)
 
 
-def _is_same(shown: str, token: str) -> bool:
+def _equal(shown: str, token: str) -> bool:
     return secrets.compare_digest(shown.encode(), token.encode())
 
 
@@ -205,8 +205,8 @@ def _token_in_query(scope: Scope) -> str:
     return shown
 
 
-async def _let_in(scope: Scope, send: Send, token: str) -> None:
-    """Give the browser its cookie and send it to the same address without the token."""
+async def _set_cookie(scope: Scope, send: Send, token: str) -> None:
+    """Set the cookie and redirect to the same address without the token."""
     query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     rest = urlencode({name: values for name, values in query.items() if name != "token"}, doseq=True)
     # One slash: two would be an address on another host.
@@ -224,7 +224,7 @@ async def _let_in(scope: Scope, send: Send, token: str) -> None:
 
 
 async def _refuse(scope: Scope, send: Send, status: int, code: str, reason: str) -> None:
-    """Say why, as JSON, or to a browser that wants a page as one."""
+    """Send the reason as JSON, or as HTML to a browser that accepts a page."""
     wants_page = b"text/html" in dict(scope["headers"]).get(b"accept", b"")
     if wants_page:
         body = f"<!doctype html><title>Studio</title><p>{html.escape(reason)}</p>".encode()

@@ -1,4 +1,4 @@
-"""`/metrics` for Prometheus: what the store, the worker and the machine say at the moment of asking."""
+"""Prometheus metrics at `/metrics`: the current figures of store, worker and machine."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class StudioCollector(Collector):
             jobs.add_metric([state.value], counts.get(state, 0))
         yield jobs
         ended = CounterMetricFamily("studio_renders", "Renders that ended", labels=["model", "outcome"])
-        usual = GaugeMetricFamily("studio_render_seconds_median", "Of the last 50 films", labels=["model"])
-        for tally in generator.model_stats():
-            ended.add_metric([tally.model, "succeeded"], tally.succeeded)
-            ended.add_metric([tally.model, "failed"], tally.failed)
-            if tally.median_s is not None:
-                usual.add_metric([tally.model], tally.median_s)
+        usual = GaugeMetricFamily("studio_render_seconds_median", "Of the last 50 videos", labels=["model"])
+        for stats in generator.model_stats():
+            ended.add_metric([stats.model, "succeeded"], stats.succeeded)
+            ended.add_metric([stats.model, "failed"], stats.failed)
+            if stats.median_s is not None:
+                usual.add_metric([stats.model], stats.median_s)
         yield from (ended, usual)
         yield _gauge("studio_running_fraction", "Of the running job that is done", _running_fraction(generator))
         yield _gauge("studio_disk_free_bytes", "On the disk of the data folder", sample.disk_free_gib * GIB)

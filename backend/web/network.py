@@ -1,4 +1,4 @@
-"""Who on the network may come in: nobody, or those with the token, which is made once and kept for its owner alone."""
+"""Access from the network: nobody, or clients with the token, which is made once and readable by its owner alone."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ TOKEN = re.compile(r"[A-Za-z0-9_-]{43,200}")  # 43 letters are what LENGTH bytes
 
 
 def check_host(host: str) -> None:
-    """Raise StudioError for an address that others could reach without a token."""
+    """Raise StudioError for an address that other machines could connect to without a token."""
     try:
         loopback = host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         loopback = False
     if not loopback:
         raise StudioError(
-            f"--host {host} is not a loopback address, and there is no password at that door;",
+            f"--host {host} is not a loopback address, and would be open without a password;",
             hint="add --lan, which asks others on the network for a token, or leave --host out.",
         )
 
 
 def read_token(file: Path) -> str | None:
-    """The token in `file`; None where there is none that can be trusted: a link, something that is no file, a file of
-    another user or that others can open, a token that is not as `make_token` makes them.
+    """The token in `file`; None unless it is a regular file of this user that nobody else can open, with a
+    token of the form that `make_token` makes.
     """
     try:
         handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(handle, "rb") as stream:
             found = os.fstat(handle)
             private = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
-            said = stream.read(1000).decode("ascii").strip() if private else ""
+            text = stream.read(1000).decode("ascii").strip() if private else ""
     except (OSError, ValueError):
         return None
-    return said if TOKEN.fullmatch(said) else None
+    return text if TOKEN.fullmatch(text) else None
 
 
 def make_token(file: Path) -> str:
@@ -67,7 +67,7 @@ def make_token(file: Path) -> str:
 
 
 def names_of_this_machine() -> set[str]:
-    """Under what a browser on the network may call this machine: its name, with .local too, and its addresses."""
+    """Host names of this machine on the network: its name, also with .local, and its addresses."""
     host = socket.gethostname().lower()
     found = {host, f"{host.split('.')[0]}.local"}
     for addresses in psutil.net_if_addrs().values():
@@ -80,7 +80,7 @@ def names_of_this_machine() -> set[str]:
 
 
 def network_address() -> str:
-    """The address to tell other people: that of the first interface that is up and no loopback."""
+    """The address of the first network interface that is up and no loopback."""
     up = {name for name, state in psutil.net_if_stats().items() if state.isup}
     for name, addresses in psutil.net_if_addrs().items():
         for entry in addresses:

@@ -21,8 +21,8 @@ from backend.video_generator import shared_generator
 from backend.web.client import running_studio
 from backend.web.guard import LOOPBACK_HOSTS
 from backend.web.network import make_token, names_of_this_machine, network_address, read_token
-from backend.web.patience import PatientProtocol
 from backend.web.server import create_app
+from backend.web.timeouts import HeaderTimeoutProtocol
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +31,7 @@ GRACE_S = 3  # open downloads and event streams may finish for this long after C
 
 
 def run_server(settings: Settings, host: str | None, port: int, *, lan: bool, open_browser: bool) -> None:
-    """Serve until a signal ends it; with `lan` to the network too, for who has the token.
-
-    Raises StudioBusy, in one sentence with the way out, for a port that is taken.
-    """
+    """Serve until a signal ends it; with `lan` also to the network, by token. Raises StudioBusy for a taken port."""
     host = host or (EVERY_ADDRESS if lan else "127.0.0.1")
     check_port(settings, host, port)
     shown = "localhost" if host in ("127.0.0.1", "localhost", EVERY_ADDRESS) else host
@@ -45,11 +42,11 @@ def run_server(settings: Settings, host: str | None, port: int, *, lan: bool, op
     hosts, token = {*LOOPBACK_HOSTS, host}, None
     if lan:
         hosts |= names_of_this_machine()
-        token = _invite(settings, port)
+        token = _show_token(settings, port)
     app = create_app(settings, hosts, token)
     config = uvicorn.Config(
         app,
-        http=PatientProtocol,
+        http=HeaderTimeoutProtocol,
         host=host,
         port=port,
         log_level="warning",
@@ -78,8 +75,8 @@ def _allow_many_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _invite(settings: Settings, port: int) -> str:
-    """The token of this data folder; a new one is shown, with the address to give to others, this once."""
+def _show_token(settings: Settings, port: int) -> str:
+    """The token of this data folder, made if there is none; a new one is printed once, with the address for others."""
     token = read_token(settings.token)
     address = f"http://{network_address()}:{port}"
     if token is None:
@@ -114,8 +111,8 @@ def _announce(server: uvicorn.Server, settings: Settings, url: str, open_browser
         settings.address.write_text(json.dumps({"url": url, "pid": os.getpid()}))
     except OSError as error:
         where = f"{settings.outputs.name}/{settings.address.name}"
-        said = "%s cannot be written (%s): commands will not find this studio; make room, or remove what lies there"
-        log.warning(said, where, error.strerror)
+        message = "%s cannot be written (%s): commands will not find this studio; make room, or remove what lies there"
+        log.warning(message, where, error.strerror)
     print(f"The studio is open at {url} (Ctrl-C closes it)", flush=True)
     if open_browser and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or os.name != "posix"):
         webbrowser.open(url)

@@ -14,7 +14,7 @@ from fastapi_offline import FastAPIOffline
 from backend import __version__, web
 from backend.core.config import ROOT, Settings
 from backend.video_generator import shared_generator, stop_shared_generator
-from backend.web.api import api, install_error_handlers, media, nowhere
+from backend.web.api import api, install_error_handlers, media, not_found
 from backend.web.guard import LOOPBACK_HOSTS, Guard
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def page_failed(error: Exception) -> bool:
 
     log.error("a page failed: %s", error, exc_info=error)
     streamlit.error(
-        "This page could not be shown; your films and the queue are as they were. Reload it; the reason is in"
+        "This page could not be shown; your videos and the queue are as they were. Reload it; the reason is in"
         " outputs/studio.log.",
         icon=":material/error:",
     )
@@ -70,7 +70,7 @@ def create_app(settings: Settings, hosts: Iterable[str] = LOOPBACK_HOSTS, token:
     install_error_handlers(app)
     app.include_router(media)
     app.include_router(api)
-    app.include_router(nowhere)
+    app.include_router(not_found)
     app.add_middleware(Guard, hosts=tuple(hosts), token=token)
     app.mount("/", pages)
     return app

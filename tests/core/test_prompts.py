@@ -17,7 +17,7 @@ WORDS = ["boat", "balloon", "bird", "car", "train", "rocket", "fish", "ball", "s
 def test_a_thing_of_the_painted_world_gets_all_that_its_captions_say(word):
     said = expand(f"A {word}", painted=True)
     (thing,) = (thing for thing in THINGS if re.fullmatch(thing.names, word))
-    assert re.match(rf"An? ({'|'.join(COLOURS)}) {word} ({'|'.join(thing.does)}) ", said.prompt)
+    assert re.match(rf"An? ({'|'.join(COLOURS)}) {word} ({'|'.join(thing.motions)}) ", said.prompt)
     assert any(place in said.prompt for place in thing.places)
     assert re.search(rf"\b({TIMES})\b", said.prompt)
     assert re.search(rf"\b({CAMERA})\b", said.prompt)
@@ -40,21 +40,21 @@ def test_a_thing_of_the_painted_world_gets_all_that_its_captions_say(word):
     ],
 )
 def test_what_was_said_is_not_said_again_or_otherwise(prompt, painted, kept, never):
-    for take in range(20):
-        said = expand(prompt, painted=painted, take=take).prompt
+    for variation in range(20):
+        said = expand(prompt, painted=painted, variation=variation).prompt
         assert kept in said
         assert not re.search(rf"\b({never})\b", said.removeprefix(kept)), said
 
 
-def test_every_take_is_another_and_the_same_take_the_same():
-    takes = [expand("A boat", painted=True, take=take).prompt for take in range(8)]
-    assert len(set(takes)) > 5
-    assert takes == [expand("A boat", painted=True, take=take).prompt for take in range(8)]
+def test_every_variation_differs_and_the_same_one_is_the_same():
+    variations = [expand("A boat", painted=True, variation=variation).prompt for variation in range(8)]
+    assert len(set(variations)) > 5
+    assert variations == [expand("A boat", painted=True, variation=variation).prompt for variation in range(8)]
 
 
-@given(prompt=st.text(max_size=300), painted=st.booleans(), take=st.integers(0, 99))
-def test_nothing_is_lost_and_nothing_grows_too_long(prompt, painted, take):
-    found = expand(prompt, painted=painted, take=take)
+@given(prompt=st.text(max_size=300), painted=st.booleans(), variation=st.integers(0, 99))
+def test_nothing_is_lost_and_nothing_grows_too_long(prompt, painted, variation):
+    found = expand(prompt, painted=painted, variation=variation)
     assert len(found.prompt) <= max(PROMPT_LENGTH, len(prompt))
     assert bool(found.added) == (found.prompt != prompt)
     words = found.prompt.split()

@@ -56,18 +56,18 @@ def settings(tmp_path) -> Settings:
 
 @pytest.fixture
 def downloads(settings):
-    lane = Downloads(settings)
-    yield lane
-    lane.stop()
+    queue = Downloads(settings)
+    yield queue
+    queue.stop()
 
 
-def wait(lane: Downloads, timeout: float = 60.0) -> str | None:
+def wait(queue: Downloads, timeout: float = 60.0) -> str | None:
     """Until nothing is on its way; what the last one failed with."""
     deadline = time.monotonic() + timeout
-    while busy := [one for one in lane.current() if one.state in (DownloadState.QUEUED, DownloadState.RUNNING)]:
+    while busy := [one for one in queue.current() if one.state in (DownloadState.QUEUED, DownloadState.RUNNING)]:
         assert time.monotonic() < deadline, busy
         time.sleep(0.02)
-    return lane.current()[-1].error if lane.current() else None
+    return queue.current()[-1].error if queue.current() else None
 
 
 def found(settings) -> list[str]:
@@ -92,12 +92,24 @@ def test_a_model_is_fetched_and_is_what_the_hub_has(hub, downloads, settings, ch
     assert is_the_repository(settings, checkpoint)
     assert downloads.current() == []
     deadline = time.monotonic() + 60
-    while os.listdir(settings.downloads):  # the wish goes first, then its folder
+    while os.listdir(settings.downloads):  # the request goes first, then its folder
         assert time.monotonic() < deadline
     assert downloads.has_hashes(MODEL)
     assert downloads.verify(MODEL) == []
     with pytest.raises(Conflict, match="is here already"):
         downloads.add(MODEL)
+
+
+def test_a_request_of_version_0_1_is_found(settings):
+    queue = Downloads(settings)
+    folder = settings.downloads / NAME
+    folder.mkdir(parents=True)
+    request = {"model": MODEL, "repo_id": f"Skywork/{NAME}", "revision": None, "added_at": 1.0, "paused": True}
+    (folder / "wish.json").write_text(json.dumps(request))
+    assert queue.current() == []
+    (download,) = Downloads(settings).current()
+    assert (download.id, download.state) == (MODEL, DownloadState.PAUSED)
+    assert [file.name for file in folder.iterdir()] == ["request.json"]
 
 
 def test_nothing_is_fetched_that_nobody_asked_for(hub, downloads):
@@ -246,9 +258,9 @@ def test_without_a_token_none_is_sent(hub, downloads, monkeypatch, tmp_path):
 
 
 def test_offline_means_offline(hub, settings):
-    lane = Downloads(replace(settings, offline=True))
+    queue = Downloads(replace(settings, offline=True))
     with pytest.raises(ModelUnavailable, match="HF_HUB_OFFLINE"):
-        lane.add(MODEL)
+        queue.add(MODEL)
     assert hub.asked == []
 
 
@@ -260,13 +272,13 @@ def test_what_the_engine_does_to_its_environment_is_no_matter(hub, downloads, mo
 
 def test_a_disk_that_is_too_small_is_said_before_a_byte(hub, settings, checkpoint):
     free = shutil.disk_usage(settings.data).free
-    lane = Downloads(replace(settings, disk_reserve_bytes=free))
+    queue = Downloads(replace(settings, disk_reserve_bytes=free))
     try:
-        lane.add(MODEL)
-        assert "GiB more" in wait(lane)
+        queue.add(MODEL)
+        assert "GiB more" in wait(queue)
         assert not any("/resolve/" in path for path, _ in hub.asked)
     finally:
-        lane.stop()
+        queue.stop()
 
 
 def test_a_disk_that_becomes_full_is_said_and_what_has_space_is_kept(hub, settings, checkpoint, monkeypatch):
@@ -274,22 +286,22 @@ def test_a_disk_that_becomes_full_is_said_and_what_has_space_is_kept(hub, settin
 
     size = max(len(data) for data in files_in(checkpoint).values())
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    lane = Downloads(settings)
+    queue = Downloads(settings)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limit[1]))  # the child's, too
-        lane.add(MODEL)
-        error = wait(lane)
+        queue.add(MODEL)
+        error = wait(queue)
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         assert "The disk is full" in error
         assert found(settings) == []
-        lane.resume(MODEL)
-        assert wait(lane) is None
+        queue.resume(MODEL)
+        assert wait(queue) is None
         assert is_the_repository(settings, checkpoint)
         assert any(asked == f"bytes={size // 2}-" for _, asked in hub.asked)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-        lane.stop()
+        queue.stop()
 
 
 def test_a_pause_just_before_its_child_starts_is_heeded(hub, downloads, monkeypatch):
@@ -313,7 +325,7 @@ def test_a_child_whose_studio_is_gone_ends_without_a_word(hub, settings):
     hub.stop()
     folder = settings.downloads / NAME
     folder.mkdir(parents=True)
-    (folder / fetch.WISH).write_text(json.dumps({"model": MODEL, "repo_id": f"Skywork/{NAME}", "revision": COMMIT}))
+    (folder / fetch.REQUEST).write_text(json.dumps({"model": MODEL, "repo_id": f"Skywork/{NAME}", "revision": COMMIT}))
     command = [sys.executable, "-m", "backend.library.fetch", str(folder), "0"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         child.stdout.close()
@@ -322,8 +334,8 @@ def test_a_child_whose_studio_is_gone_ends_without_a_word(hub, settings):
 
 
 def test_a_stop_right_after_a_failure_is_quick(hub, settings, monkeypatch):
-    """Before the lane has begun to wait for its next try."""
-    lane, fetching, stopped = Downloads(settings), threading.Event(), threading.Event()
+    """Before the queue has begun to wait for its next try."""
+    queue, fetching, stopped = Downloads(settings), threading.Event(), threading.Event()
 
     def fetch(name: str) -> None:
         fetching.set()
@@ -331,12 +343,12 @@ def test_a_stop_right_after_a_failure_is_quick(hub, settings, monkeypatch):
         raise OSError("the disk is gone")
 
     monkeypatch.setattr("backend.library.downloads.RETRY_S", 300)
-    monkeypatch.setattr(lane, "_fetch", fetch)
-    monkeypatch.setattr(lane, "_kill", stopped.set)
-    lane.add(MODEL)
+    monkeypatch.setattr(queue, "_fetch", fetch)
+    monkeypatch.setattr(queue, "_kill", stopped.set)
+    queue.add(MODEL)
     assert fetching.wait(100)
-    lane.stop(timeout=within(30))
-    assert not lane._thread.is_alive()
+    queue.stop(timeout=within(30))
+    assert not queue._thread.is_alive()
 
 
 def test_a_commit_is_resolved_once(hub, downloads, settings):
@@ -382,34 +394,34 @@ def test_pause_resume_and_cancel(hub, downloads, settings):
 
 
 def test_fifty_kills_lose_nothing_and_show_nothing_half(hub, settings, checkpoint):
-    """Of the child or of the whole lane, at random moments."""
+    """Of the child or of the whole queue, at random moments."""
     hub.bytes_per_s = 5_000
     chance = random.Random(7)
-    lane = Downloads(settings)
-    lane.add(MODEL)
+    queue = Downloads(settings)
+    queue.add(MODEL)
     kills = 0
-    while lane.current():
+    while queue.current():
         time.sleep(chance.uniform(0.0, 0.6))
         if not found(settings):
             assert not (settings.models / NAME).exists()
-        child = lane._child
+        child = queue._child
         if kills < 50 and child is not None:
             os.kill(child.pid, signal.SIGKILL)
             kills += 1
             if kills % 5 == 0:
-                lane.stop()
-                lane = Downloads(settings)
-                lane.start()
-        for one in lane.current():
+                queue.stop()
+                queue = Downloads(settings)
+                queue.start()
+        for one in queue.current():
             # The kills are spread over all of it, however fast this machine is.
             hub.bytes_per_s = None if kills >= 50 else 300_000 if one.fraction < kills / 60 else 5_000
             if one.state is DownloadState.FAILED:
                 assert "ended by the system" in one.error
-                lane.resume(MODEL)
-    lane.stop()
+                queue.resume(MODEL)
+    queue.stop()
     assert kills == 50
     assert is_the_repository(settings, checkpoint)
-    assert lane.verify(MODEL) == []
+    assert queue.verify(MODEL) == []
 
 
 def test_a_studio_that_starts_again_goes_on(hub, settings, checkpoint):

@@ -64,7 +64,7 @@ def test_a_language_model_is_found_by_its_own_files(models, tmp_path):
 
 def test_it_answers_from_a_process_of_its_own_and_each_take_anew(models):
     (found,) = find_instruct_models([models])
-    first, again, other = (rewrite(found, "A red boat", take) for take in (0, 0, 1))
+    first, again, other = (rewrite(found, "A red boat", variation) for variation in (0, 0, 1))
     assert first.by == "Tiny-Instruct"
     assert first.prompt.count("word") > 5
     assert first == again != other
@@ -108,7 +108,7 @@ def test_another_kind_of_model_is_none(copy, caplog):
 def test_one_that_cannot_be_loaded_or_does_not_answer_is_a_sentence(copy, monkeypatch):
     (found,) = find_instruct_models([copy.parent])
     with pytest.raises(ModelUnavailable, match=r"has not answered within 0 s.*by rules"):
-        rewrite(found, "A boat", answer_s=0.01)
+        rewrite(found, "A boat", timeout_s=0.01)
     said = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(said | {"hidden_size": 24}))
     with pytest.raises(ModelUnavailable, match="Tiny-Instruct failed") as refused:
@@ -127,4 +127,4 @@ def test_one_that_cannot_be_loaded_or_does_not_answer_is_a_sentence(copy, monkey
     ],
 )
 def test_the_dressing_is_taken_off(answer, prompt):
-    assert instruct._tidied(answer) == prompt
+    assert instruct._cleaned(answer) == prompt

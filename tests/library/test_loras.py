@@ -20,15 +20,15 @@ from safetensors.torch import save_file
 from backend.core.config import MIB
 from backend.core.errors import Conflict, InvalidRequest, NotEnoughSpace, NotFound
 from backend.core.registry import MODELS, SYNTHETIC, Transformer
-from backend.library.loras import Shelf, Unusable, inspect
+from backend.library.loras import LoraLibrary, Unusable, inspect
 from tests.lora_files import DIM, FFN, LAYERS, STYLES, tensors, write_lora
 
 FITTING = replace(MODELS["wan2.1-t2v-14b"], transformer=Transformer(LAYERS, DIM, FFN))
 
 
 @pytest.fixture
-def shelf(tmp_path) -> Shelf:
-    return Shelf([tmp_path / "models", tmp_path / "shared"], tmp_path / "trash", MIB)
+def library(tmp_path) -> LoraLibrary:
+    return LoraLibrary([tmp_path / "models", tmp_path / "shared"], tmp_path / "trash", MIB)
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -36,9 +36,11 @@ def test_every_style_of_names_is_understood(tmp_path, style):
     lora = inspect(write_lora(tmp_path / "grain.safetensors", style, rank=3, alpha=1.5))
     assert lora.style == {"peft": "diffusers", "comfy kohya": "original"}.get(style, style)
     assert (lora.name, lora.layers, lora.ranks, lora.blocks) == ("grain", 20, (3,), 2)
-    assert (lora.width, lora.ffn_width, lora.sees_pictures, lora.said) == (DIM, FFN, False, "wan")
+    assert (lora.width, lora.ffn_width, lora.sees_pictures, lora.base_model_hint) == (DIM, FFN, False, "wan")
     assert lora.bytes == (tmp_path / "grain.safetensors").stat().st_size
-    assert lora.misfit(FITTING) is None
+    assert lora.incompatibility(FITTING) is None
+    shown = lora.as_dict()
+    assert shown["base_model_hint"] == shown["said"] == "wan"  # `said` is its name in version 0.1
     reference = inspect(write_lora(tmp_path / "same.safetensors", "diffusers", rank=3, alpha=1.5))
     assert {(t.layer, t.role, t.shape) for t in lora.tensors} == {(t.layer, t.role, t.shape) for t in reference.tensors}
 
@@ -145,20 +147,20 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_is_no_lora_for_models_here_is_refused_with_the_reason(tmp_path, shelf, what):
+def test_what_is_no_lora_for_models_here_is_refused_with_the_reason(tmp_path, library, what):
     make, reason = REFUSED[what]
     (tmp_path / "models/loras").mkdir(parents=True)
     file = tmp_path / "models/loras/evil.safetensors"
     make(file)
     with pytest.raises(Unusable, match=reason):
         inspect(file)
-    found, refused = shelf.all()
+    found, refused = library.all()
     assert (found, list(refused)) == ([], ["evil.safetensors"])
     with pytest.raises(NotFound, match="'evil' cannot be used: "):
-        shelf.get("evil")
+        library.get("evil")
 
 
-def test_other_files_are_refused_without_being_read(tmp_path, shelf):
+def test_other_files_are_refused_without_being_read(tmp_path, library):
     folder = tmp_path / "models/loras"
     folder.mkdir(parents=True)
     for name in ("a.pt", "b.bin", "c.ckpt"):
@@ -166,7 +168,7 @@ def test_other_files_are_refused_without_being_read(tmp_path, shelf):
     (folder / ".hidden").write_bytes(b"x")
     (folder / "d.safetensors").mkdir()
     (folder / "e\n.safetensors").write_bytes(b"x")
-    found, refused = shelf.all()
+    found, refused = library.all()
     assert found == []
     assert sorted(refused) == ["a.pt", "b.bin", "c.ckpt", "d.safetensors", "e\n.safetensors"]
     assert "can run code" in refused["a.pt"]
@@ -182,8 +184,8 @@ def test_other_files_are_refused_without_being_read(tmp_path, shelf):
 )
 def test_a_model_of_another_shape_is_no_model_for_it(tmp_path, change, reason):
     lora = inspect(write_lora(tmp_path / "grain.safetensors"))
-    assert re.search(reason, lora.misfit(replace(FITTING, **change)))
-    assert "no layers to change" in lora.misfit(SYNTHETIC)
+    assert re.search(reason, lora.incompatibility(replace(FITTING, **change)))
+    assert "no layers to change" in lora.incompatibility(SYNTHETIC)
 
 
 @pytest.mark.parametrize(
@@ -193,53 +195,53 @@ def test_the_name_tells_for_which_expert_it_was_made(tmp_path, name, expert):
     assert inspect(write_lora(tmp_path / f"{name}.safetensors")).expert == expert
 
 
-def test_one_comes_goes_and_comes_back(tmp_path, shelf):
+def test_one_comes_goes_and_comes_back(tmp_path, library):
     elsewhere = write_lora(tmp_path / "film grain.safetensors")
-    lora = shelf.add(elsewhere)
+    lora = library.add(elsewhere)
     assert (lora.name, lora.file) == ("film grain", tmp_path / "models/loras/film grain.safetensors")
     assert lora.file.read_bytes() == elsewhere.read_bytes()
-    assert shelf.get("film grain") == lora
-    assert len(shelf.sha256(lora)) == 64
+    assert library.get("film grain") == lora
+    assert len(library.sha256(lora)) == 64
     with pytest.raises(Conflict, match="is here already"):
-        shelf.add(elsewhere)
-    shelf.remove("film grain")
+        library.add(elsewhere)
+    library.remove("film grain")
     with pytest.raises(NotFound, match="put its safetensors file into models/loras"):
-        shelf.get("film grain")
-    shelf.restore("film grain")
-    assert shelf.get("film grain") == lora
-    shelf.remove("film grain", for_good=True)
+        library.get("film grain")
+    library.restore("film grain")
+    assert library.get("film grain") == lora
+    library.remove("film grain", for_good=True)
     with pytest.raises(NotFound, match="in the trash"):
-        shelf.restore("film grain")
+        library.restore("film grain")
 
 
-def test_another_file_of_the_same_name_has_another_hash(tmp_path, shelf):
-    lora = shelf.add(write_lora(tmp_path / "grain.safetensors"))
-    before = shelf.sha256(lora)
+def test_another_file_of_the_same_name_has_another_hash(tmp_path, library):
+    lora = library.add(write_lora(tmp_path / "grain.safetensors"))
+    before = library.sha256(lora)
     write_lora(lora.file, seed=1)
-    assert shelf.sha256(shelf.get("grain")) != before
+    assert library.sha256(library.get("grain")) != before
 
 
-def test_what_is_refused_leaves_nothing(tmp_path, shelf):
+def test_what_is_refused_leaves_nothing(tmp_path, library):
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
     with pytest.raises(InvalidRequest, match="x cannot be used: it is cut short"):
-        shelf.add(tmp_path / "x.safetensors")
+        library.add(tmp_path / "x.safetensors")
     assert list((tmp_path / "models/loras").iterdir()) == []
     for name in ("../evil.safetensors", "/etc/passwd", ".hidden.safetensors", "a/b.safetensors", "", "x\0.safetensors"):
         with pytest.raises(InvalidRequest, match="is no name"):
-            shelf.receive(name)
+            library.receive(name)
     for name in ("../evil", "..", "a/b"):
         with pytest.raises(NotFound):
-            shelf.remove(name)
+            library.remove(name)
         with pytest.raises(NotFound):
-            shelf.restore(name)
-    full = Shelf([tmp_path / "models"], tmp_path / "trash", 10**15)
+            library.restore(name)
+    full = LoraLibrary([tmp_path / "models"], tmp_path / "trash", 10**15)
     with pytest.raises(NotEnoughSpace):
         full.add(write_lora(tmp_path / "y.safetensors"))
     assert list((tmp_path / "models/loras").iterdir()) == []
 
 
-def test_one_of_a_shared_folder_is_used_and_not_removed(tmp_path, shelf):
+def test_one_of_a_shared_folder_is_used_and_not_removed(tmp_path, library):
     write_lora(tmp_path / "shared/loras/grain.safetensors")
-    assert shelf.get("grain").name == "grain"
+    assert library.get("grain").name == "grain"
     with pytest.raises(Conflict, match="another folder"):
-        shelf.remove("grain")
+        library.remove("grain")

@@ -246,7 +246,7 @@ def fake_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> 
 def test_a_child_that_hangs_is_ended(tmp_path: Path, monkeypatch, children: Callable[[], list[str]]):
     fake_child(tmp_path, monkeypatch, "exec sleep 60")
     with pytest.raises(UploadRefused, match="takes too long"):
-        probe(tmp_path / "clip.mp4", patience_s=0.2)
+        probe(tmp_path / "clip.mp4", timeout_s=0.2)
     assert not any("sleep" in line for line in children())
 
 
@@ -271,7 +271,7 @@ def test_the_child_sees_no_secrets(tmp_path: Path, monkeypatch):
 
 
 def in_child(code: str) -> subprocess.CompletedProcess[str]:
-    code = f"from backend.media import decoder; decoder.limit('probe')\n{code}"
+    code = f"from backend.media import decoder; decoder.bound(decoder.CPU_S['probe'], decoder.MEMORY_BYTES, 0)\n{code}"
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 

@@ -16,7 +16,7 @@ from backend.core.errors import UploadRefused
 from backend.core.planning import Source, frames_at
 from backend.core.schema import Fit
 from backend.media import guard, reader
-from backend.media.decoder import Film
+from backend.media.decoder import VideoReader
 from backend.media.fitting import Picture, fit_picture
 from backend.media.reader import read_frames, read_image
 from tests.media.conftest import PHONE_MATRIX
@@ -95,7 +95,7 @@ def test_a_range_is_a_part_of_the_whole(make_video, name: str, codec: str, optio
 
 def test_the_end_of_a_long_video_is_not_reached_through_all_of_it(make_video):
     path = make_video("long.mp4", 500, options={"g": "24", "preset": "ultrafast"})
-    place, _ = next(Film(str(path)).decoded(490))
+    place, _ = next(VideoReader(str(path)).decoded(490))
     assert 460 < place <= 490
 
 

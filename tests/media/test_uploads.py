@@ -114,7 +114,7 @@ def test_a_picture_that_cannot_be_kept_leaves_nothing(uploads: Uploads, folder: 
     def refuse(*arguments: object, **options: object) -> bytes:
         raise UploadRefused("photo.png takes too long to decode;")
 
-    monkeypatch.setattr(room.guard, "ask", refuse)
+    monkeypatch.setattr(room.guard, "decode", refuse)
     with pytest.raises(UploadRefused):
         send(uploads, save("photo.png", photo))
     assert leftovers(folder) == []
@@ -180,7 +180,7 @@ def test_a_preview_is_made_once(uploads: Uploads, save, photo: Picture, monkeypa
 @pytest.mark.parametrize("size", [(0, 64), (64, -1), (64, 100_000)])
 def test_a_preview_of_impossible_size(uploads: Uploads, save, photo: Picture, size: tuple[int, int]):
     upload = send(uploads, save("photo.png", photo))
-    with pytest.raises(InvalidRequest, match="no size of a film; both sides go from 64 to 1920"):
+    with pytest.raises(InvalidRequest, match="no size of a video; both sides go from 64 to 1920"):
         uploads.preview(upload.id, *size, Fit.CROP)
 
 

@@ -18,7 +18,7 @@ EVENTS = "/api/v1/jobs/{job_id}/events"  # goes on for as long as the job does
 
 @pytest.fixture
 def paused(client, generator, a_request):
-    """The doors of a studio with a film, a waiting job and an upload, that starts nothing more."""
+    """An HTTP client of a studio with a film, a waiting job and an upload, that starts nothing more."""
     generator.wait(generator.submit(a_request()).id, 30)
     generator.pause_queue(True)
     generator.submit(a_request(seed=2))

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.alone
 
 @pytest.fixture
 def held(client, generator):
-    """The doors of a studio that starts nothing, with room for 300 waiting jobs."""
+    """An HTTP client of a studio that starts nothing, with room for 300 waiting jobs."""
     generator.pause_queue(True)
     generator.settings = dataclasses.replace(generator.settings, queue_limit=300)
     return client

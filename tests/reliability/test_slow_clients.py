@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 
 from backend.media.uploads import Uploads
-from backend.web import api, guard, patience
+from backend.web import api, guard, timeouts
 from tests.studio import free_port
 from tests.web.test_api import png
 
@@ -27,14 +27,14 @@ HEADERS_S, BODY_S, IDLE_S = 4.0, 8.0, 1.0
 
 @pytest.fixture
 def port(client, monkeypatch):
-    """Of the doors on a real socket, as `run_server` opens them, with less patience."""
-    monkeypatch.setattr(patience, "HEADERS_S", HEADERS_S)
+    """The web server on a real socket, as `run_server` opens it, with shorter timeouts."""
+    monkeypatch.setattr(timeouts, "HEADERS_S", HEADERS_S)
     monkeypatch.setattr(api, "UPLOAD_IDLE_S", IDLE_S)
     monkeypatch.setattr(guard, "BODY_S", BODY_S)
     slots, client.app.state.upload_slots = client.app.state.upload_slots, asyncio.Semaphore(2)  # one a loop
     port = free_port()
     config = uvicorn.Config(
-        client.app, http=patience.PatientProtocol, port=port, lifespan="off", log_level="error", ws_max_size=2**20
+        client.app, http=timeouts.HeaderTimeoutProtocol, port=port, lifespan="off", log_level="error", ws_max_size=2**20
     )
     server = uvicorn.Server(config)
     serving = threading.Thread(target=server.run)
@@ -111,7 +111,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(port):
 
 
 def test_a_flood_of_connections_leaves_room_for_others(port, monkeypatch):
-    monkeypatch.setattr(patience, "CONNECTIONS_OF_ONE", 20)
+    monkeypatch.setattr(timeouts, "CONNECTIONS_OF_ONE", 20)
     wires = [connected(port, b"") for _ in range(60)]
     time.sleep(0.3)
     gone = 0

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 import torch
 
+from training.tiny.clips import A_SHARD, FRAMES
 from training.tiny.denoiser import (
     ENDS,
     Batch,
     Clips,
     Denoiser,
     PlainAttention,
-    draw_levels,
+    draw_timesteps,
     latent_frames,
     loss_of,
     weights,
 )
-from training.tiny.films import A_SHARD, FRAMES
-from training.tiny.run import Goal
-from training.tiny.text import TOKENS, captions, embed, new_text_encoder, new_tokenizer, taught, teach
+from training.tiny.run import Budget
+from training.tiny.text import TOKENS, captions, embed, new_text_encoder, new_tokenizer, pretrain, pretrained
 from training.tiny.vae import CHANNELS
 
 
@@ -69,7 +69,7 @@ def test_given_frames_are_nearly_clean_and_not_asked_for():
     for number in range(200):
         length = (5, 9, 17)[number % 3]
         batch = batch_of(4, length, ended=number % 2 == 0)
-        timesteps, asked = draw_levels(batch, random)
+        timesteps, asked = draw_timesteps(batch, random)
         assert ((timesteps[~asked] >= 0) & (timesteps[~asked] <= 60)).all()
         clean += int((timesteps[~asked] == 0).sum())
         given += int((~asked).sum())
@@ -84,7 +84,7 @@ def test_given_frames_are_nearly_clean_and_not_asked_for():
 
 
 def test_a_picture_alone_is_always_asked_for():
-    timesteps, asked = draw_levels(batch_of(8, 1, ended=False), torch.Generator().manual_seed(1))
+    timesteps, asked = draw_timesteps(batch_of(8, 1, ended=False), torch.Generator().manual_seed(1))
     assert asked.all()
     assert np.all(timesteps.numpy() >= 1)
     assert set(ENDS) == {5, 9, 17}
@@ -108,14 +108,14 @@ def test_the_frames_that_a_latent_frame_stands_for():
 def test_the_encoder_learns_what_captions_say(tokenizer):
     torch.manual_seed(0)
     encoder = new_text_encoder(tokenizer)
-    assert teach(tokenizer, encoder, steps=25) > 0.35  # 0.16 after one step, 0.93 in the end
+    assert pretrain(tokenizer, encoder, steps=25) > 0.35  # 0.16 after one step, 0.93 in the end
 
 
 def test_what_was_taught_is_found_again_with_its_tokenizer(tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr("training.tiny.text.new_tokenizer", lambda: tokenizer)
-    monkeypatch.setattr("training.tiny.text.teach", lambda tokenizer, encoder: 1.0)
-    _, encoder = taught(tmp_path)
-    again, same = taught(tmp_path)
+    monkeypatch.setattr("training.tiny.text.pretrain", lambda tokenizer, encoder: 1.0)
+    _, encoder = pretrained(tmp_path)
+    again, same = pretrained(tmp_path)
     text = "A red boat, 100% #1?"
     assert again(text).input_ids == tokenizer(text).input_ids
     assert again.model_max_length == TOKENS
@@ -148,7 +148,7 @@ def clips(tmp_path):
         latents[:, :, 17:, 2] = np.arange(1, 4)[None, None, :, None, None]  # which end
         shards.append(tmp_path / f"films-{number:05d}.npy")
         np.save(shards[-1], latents)
-    return Clips(shards, np.zeros((2, A_SHARD, FRAMES, 2), np.float32), Goal(100))
+    return Clips(shards, np.zeros((2, A_SHARD, FRAMES, 2), np.float32), Budget(100))
 
 
 def test_a_step_has_the_same_clips_every_time(clips):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import distributed, multiprocessing, nn
 
-from training.tiny.run import Average, Goal, Run, by_step, first_alone, learning_rate
+from training.tiny.run import Average, Budget, Run, by_step, first_alone, learning_rate
 
 
 def small_model():
@@ -101,26 +101,26 @@ def test_two_processes_learn_as_one_from_the_clips_of_both(tmp_path, monkeypatch
 
 
 def test_a_training_of_so_many_steps_goes_through_them_all_from_where_it_stands():
-    goal = Goal(5)
-    assert list(by_step(lambda step: step * step, goal, 2)) == [(2, 4), (3, 9), (4, 16)]
-    assert [goal.part(step) for step in (0, 4)] == [0, 0.8]
-    assert [goal.is_last(step) for step in (3, 4)] == [False, True]
+    budget = Budget(5)
+    assert list(by_step(lambda step: step * step, budget, 2)) == [(2, 4), (3, 9), (4, 16)]
+    assert [budget.part(step) for step in (0, 4)] == [0, 0.8]
+    assert [budget.is_last(step) for step in (3, 4)] == [False, True]
 
 
 def test_a_training_within_minutes_takes_the_steps_that_fit(monkeypatch):
     now = iter(range(20, 10_000, 20))
     monkeypatch.setattr("training.tiny.run.time.monotonic", lambda: next(now))
-    goal = Goal(5, within=4, began=0)
-    assert goal.part(0) == pytest.approx(20 / 240)
-    steps = [step for step, _ in by_step(lambda step: step, goal, 0)]
+    budget = Budget(5, within=4, began=0)
+    assert budget.part(0) == pytest.approx(20 / 240)
+    steps = [step for step, _ in by_step(lambda step: step, budget, 0)]
     assert len(steps) > 5
-    assert goal.part(steps[-1]) == 1
+    assert budget.part(steps[-1]) == 1
 
 
 def test_minutes_break_a_training_off(monkeypatch):
     monkeypatch.setattr("training.tiny.run.time.monotonic", lambda: 0.0)
-    goal = Goal(100, minutes=1, began=0)
-    assert not goal.is_last(50)
+    budget = Budget(100, minutes=1, began=0)
+    assert not budget.is_last(50)
     monkeypatch.setattr("training.tiny.run.time.monotonic", lambda: 61.0)
-    assert goal.is_last(50)
-    assert goal.part(50) == 0.5
+    assert budget.is_last(50)
+    assert budget.part(50) == 0.5

@@ -7,21 +7,21 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan
 
-from training.tiny import code, whole
-from training.tiny.films import draw_film
+from training.tiny import linear_codec, whole
+from training.tiny.clips import draw_clip
 from training.tiny.vae import CHANNELS, new_vae, psnr, to_video
 
 
 @pytest.fixture(scope="module")
 def films():
-    return to_video(np.stack([draw_film(number, 9) for number in range(12)]))
+    return to_video(np.stack([draw_clip(number, 9) for number in range(12)]))
 
 
 @pytest.fixture(scope="module")
 def written(films):
     torch.manual_seed(0)
     vae = new_vae().eval()
-    code.write_encoder(vae, films)
+    linear_codec.write_encoder(vae, films)
     return vae
 
 
@@ -41,19 +41,21 @@ def test_a_clip_at_once_equals_the_stock_walk(frames):
 def test_the_code_is_what_the_stock_encoder_gives(written, films):
     with torch.no_grad():
         stock = written.encode(films[:2]).latent_dist.mode()
-    torch.testing.assert_close(code.LinearCode(written).encode(films[:2]), stock, atol=2e-3, rtol=0)
+    torch.testing.assert_close(linear_codec.LinearCodec(written).encode(films[:2]), stock, atol=2e-3, rtol=0)
     assert stock.shape == (2, CHANNELS, 3, 12, 20)
     assert 0.8 < stock.std() < 1.2
 
 
 def test_the_code_holds_the_picture(written, films):
     """A linear decoder, by least squares, gives back films that the code was not made from."""
-    linear = code.LinearCode(written)
-    other = to_video(np.stack([draw_film(number, 9) for number in range(100, 106)]))
+    linear = linear_codec.LinearCodec(written)
+    other = to_video(np.stack([draw_clip(number, 9) for number in range(100, 106)]))
 
     def pairs(video):
         latents = linear.encode(video)[:, :, 1:].movedim(1, -1).flatten(0, 3)
-        return torch.cat([latents, torch.ones(len(latents), 1)], dim=1), code._blocks(video[:, :, 1:], 4).flatten(0, 3)
+        return torch.cat([latents, torch.ones(len(latents), 1)], dim=1), linear_codec._blocks(
+            video[:, :, 1:], 4
+        ).flatten(0, 3)
 
     known, wanted = pairs(films)
     weights = torch.linalg.lstsq(known, wanted).solution

@@ -7,7 +7,7 @@ import pytest
 
 from training.painter.scene import Motion, Setting, Time, Weather
 from training.painter.words import parse
-from training.tiny.films import HELD_OUT, SHORT, draw_film, scene_of
+from training.tiny.clips import HELD_OUT, SHORT, draw_clip, scene_of
 from training.tiny.world import FPS, HEIGHT, ROLES, WIDTH, caption, draw_scene, film_of, mirrored, pictures
 
 
@@ -18,8 +18,8 @@ def random():
 
 def test_a_number_decides_the_scene_and_every_pixel():
     assert scene_of(7) == scene_of(7) != scene_of(8)
-    assert np.array_equal(draw_film(7, 5), draw_film(7, 5))
-    assert not np.array_equal(draw_film(7, 5), draw_film(8, 5))
+    assert np.array_equal(draw_clip(7, 5), draw_clip(7, 5))
+    assert not np.array_equal(draw_clip(7, 5), draw_clip(8, 5))
 
 
 def test_held_out_films_are_others():

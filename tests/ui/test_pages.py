@@ -593,7 +593,7 @@ def test_a_short_prompt_is_made_longer_for_editing_and_one_press_brings_mine_bac
 
 
 def test_a_language_model_that_gives_nothing_is_said_and_the_rules_help(app, generator, monkeypatch):
-    def expand(prompt, model, *, take, by_rules=False):
+    def expand(prompt, model, *, variation, by_rules=False):
         if not by_rules:
             raise InvalidRequest("The language model Parrot answered nothing;", hint="try again.")
         return Expansion(f"{prompt} at sea", ("at sea",))

@@ -74,8 +74,8 @@ def test_films_are_served_in_ranges(client, generator):
             assert (status != 416) or answer.headers["content-range"] == f"bytes */{len(whole)}"
 
 
-PREVIEW_DOORS = ("/api/v1/jobs/{}/preview", "/app/static/media/{}/preview.mp4")
-LIVE_DOORS = ("/api/v1/jobs/{}/live", "/app/static/media/{}/live.webp")
+PREVIEW_ROUTES = ("/api/v1/jobs/{}/preview", "/app/static/media/{}/preview.mp4")
+LIVE_ROUTES = ("/api/v1/jobs/{}/live", "/app/static/media/{}/live.webp")
 
 
 def test_a_film_is_seen_while_it_is_made(client, generator, engine, settings):
@@ -84,32 +84,32 @@ def test_a_film_is_seen_while_it_is_made(client, generator, engine, settings):
     assert engine.reached.wait(timeout=60)
     work = settings.temp / job_id
     (work / "live.webp").unlink(missing_ok=True)  # the engine has given its first look already
-    for door in PREVIEW_DOORS + LIVE_DOORS:
-        missing = client.get(door.format(job_id))
+    for route in PREVIEW_ROUTES + LIVE_ROUTES:
+        missing = client.get(route.format(job_id))
         assert missing.status_code == 404
         assert job_id in missing.json()["error"]["message"]
     for so_far in (b"the first second of it", b"the first two seconds"):
         (work / "preview.mp4").write_bytes(so_far)
         (work / "live.webp").write_bytes(so_far[::-1])
-        for door in PREVIEW_DOORS:
-            answer = client.get(door.format(job_id))
+        for route in PREVIEW_ROUTES:
+            answer = client.get(route.format(job_id))
             assert (answer.content, answer.headers["content-type"]) == (so_far, "video/mp4")
             assert answer.headers["cache-control"] == "no-cache"
-            part = client.get(door.format(job_id), headers={"range": "bytes=4-8"})
+            part = client.get(route.format(job_id), headers={"range": "bytes=4-8"})
             assert (part.status_code, part.content) == (206, so_far[4:9])
-        for door in LIVE_DOORS:
-            answer = client.get(door.format(job_id))
+        for route in LIVE_ROUTES:
+            answer = client.get(route.format(job_id))
             assert (answer.content, answer.headers["content-type"]) == (so_far[::-1], "image/webp")
             assert answer.headers["cache-control"] == "no-cache"
-    assert client.head(PREVIEW_DOORS[0].format(job_id)).status_code == 200
-    assert client.head(LIVE_DOORS[0].format(job_id)).status_code == 200
+    assert client.head(PREVIEW_ROUTES[0].format(job_id)).status_code == 200
+    assert client.head(LIVE_ROUTES[0].format(job_id)).status_code == 200
     engine.release()
     generator.wait(job_id, timeout=100)
     film = client.get(f"/api/v1/jobs/{job_id}/video").content
-    assert [client.get(door.format(job_id)).content for door in PREVIEW_DOORS] == [film, film]
-    assert [client.get(door.format(job_id)).status_code for door in LIVE_DOORS] == [404, 404]
+    assert [client.get(route.format(job_id)).content for route in PREVIEW_ROUTES] == [film, film]
+    assert [client.get(route.format(job_id)).status_code for route in LIVE_ROUTES] == [404, 404]
     client.delete(f"/api/v1/jobs/{job_id}")
-    assert [client.get(door.format(job_id)).status_code for door in PREVIEW_DOORS] == [404, 404]
+    assert [client.get(route.format(job_id)).status_code for route in PREVIEW_ROUTES] == [404, 404]
 
 
 def test_the_trash_can_be_emptied(client, generator, a_request):
@@ -140,11 +140,11 @@ def test_what_a_cancelled_job_in_the_trash_left_is_not_served(client, generator,
     (work / "preview.mp4").write_bytes(b"the first second")
     (work / "live.webp").write_bytes(b"a look")
     client.post(f"/api/v1/jobs/{job_id}/cancel")
-    doors = [door.format(job_id) for door in PREVIEW_DOORS + LIVE_DOORS]
-    assert [client.get(door).status_code for door in doors] == [200] * 4
+    routes = [route.format(job_id) for route in PREVIEW_ROUTES + LIVE_ROUTES]
+    assert [client.get(route).status_code for route in routes] == [200] * 4
     client.delete(f"/api/v1/jobs/{job_id}")
-    assert [client.get(door).status_code for door in doors] == [404] * 4
-    assert [client.get(door.format("0" * 20)).status_code for door in PREVIEW_DOORS + LIVE_DOORS] == [404] * 4
+    assert [client.get(route).status_code for route in routes] == [404] * 4
+    assert [client.get(route.format("0" * 20)).status_code for route in PREVIEW_ROUTES + LIVE_ROUTES] == [404] * 4
 
 
 def test_a_download_is_an_attachment(client, generator):
@@ -455,7 +455,10 @@ def test_a_short_prompt_is_made_longer_for_a_model(client):
     found = expand(prompt="A boat", model="synthetic").json()
     assert found["prompt"].endswith(found["added"][-1])
     assert (found["by"], len(found["added"])) == ("rules", 4)
-    assert expand(prompt="A boat", model="synthetic", take=1).json()["prompt"] != found["prompt"]
+    other = expand(prompt="A boat", model="synthetic", variation=1).json()["prompt"]
+    assert other != found["prompt"]
+    assert expand(prompt="A boat", model="synthetic", take=1).json()["prompt"] == other  # its name in version 0.1
+    assert expand(prompt="A boat", take=1, variation=1).status_code == 422
     for wrong in ({"prompt": ""}, {"prompt": "x" * 5000}, {"prompt": "x", "model": "nope"}, {}, {"prompt": 1}):
         answer = expand(**wrong)
         assert answer.status_code == 422, wrong

@@ -16,7 +16,7 @@ from backend.web.server import page_failed
         ("client.showErrorDetails", "type"),
     ],
 )
-def test_streamlit_is_configured_for_a_private_studio(doors, option, value):
+def test_streamlit_is_configured_for_a_private_studio(shared_client, option, value):
     from streamlit import config
 
     assert config.get_option(option) == value

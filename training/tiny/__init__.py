@@ -1,1 +1,1 @@
-"""SkyReels V2 Tiny: a small model trained on films that `training.painter` draws."""
+"""SkyReels V2 Tiny: a small model trained on clips that `training.painter` draws."""

@@ -1,7 +1,7 @@
-"""Train SkyReels V2 Tiny from nothing: draw the films, train its parts, judge them, write models/skyreels-v2-tiny.
+"""Train SkyReels V2 Tiny from scratch: draw the clips, train the parts, measure them, write models/skyreels-v2-tiny.
 
-Whatever is there already is not made again, and a part that was broken off goes on where it stood. On a CPU one process
-gains little from a second core; two of them, which share what they learn, see twice as many clips a step:
+Files that exist are not made again, and a part that was interrupted resumes. On a CPU one process gains little from a
+second core; two processes, which average their gradients, train on twice as many clips a step:
 
     OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 -m training.tiny work --only denoiser
 """
@@ -15,9 +15,9 @@ from pathlib import Path
 from torch import distributed
 
 from training.tiny import denoiser, judge, vae
+from training.tiny.clips import SHARDS, draw_shards
 from training.tiny.export import FOLDER, begin_with, export
-from training.tiny.films import SHARDS, draw_shards
-from training.tiny.run import Goal, first_alone
+from training.tiny.run import Budget, first_alone
 
 PARTS = ("vae", "denoiser", "judge", "export")
 
@@ -26,13 +26,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m training.tiny", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("work", type=Path, help="a folder for films and what training leaves; takes 16 GB")
-    parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; may be given more than once")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="at most so long for each part, for now")
-    parser.add_argument("--steps", type=int, help="of each part, instead of its own number")
-    parser.add_argument("--within", type=float, metavar="MINUTES", help="as many steps of each part as this allows")
+    parser.add_argument("work", type=Path, help="a folder for clips and checkpoints; takes 16 GB")
+    parser.add_argument("--only", choices=PARTS, action="append", help="only this part; may be given more than once")
     parser.add_argument(
-        "--go-on", action="store_true", help=f"begin with the weights in {FOLDER.name}, not with nothing"
+        "--minutes", type=float, default=float("inf"), help="stop each part after so long, to be resumed"
+    )
+    parser.add_argument("--steps", type=int, help="steps of each part, instead of its default")
+    parser.add_argument(
+        "--within", type=float, metavar="MINUTES", help="train each part for so long, in any number of steps"
+    )
+    parser.add_argument(
+        "--go-on", action="store_true", help=f"start from the weights in {FOLDER.name} instead of from scratch"
     )
     flags = parser.parse_args()
     begin = FOLDER if flags.go_on else None
@@ -40,22 +44,22 @@ def main() -> None:
     if "RANK" in os.environ:
         alone = flags.minutes < float("inf") or flags.within is not None
         if not flags.only or set(flags.only) - {"vae", "denoiser"} or alone:
-            parser.error("processes train together with --only vae or denoiser, and to --steps, not for minutes")
+            parser.error("several processes need --only vae or denoiser, and --steps instead of minutes")
         distributed.init_process_group("gloo")
     with first_alone():
         if begin is not None:
             begin_with(begin, flags.work)
         shards = draw_shards(flags.work / "films", SHARDS)
 
-    def goal(steps: int) -> Goal:
-        return Goal(flags.steps or steps, flags.within, flags.minutes)
+    def budget(steps: int) -> Budget:
+        return Budget(flags.steps or steps, flags.within, flags.minutes)
 
     if "vae" in parts:
-        vae.train(flags.work, shards, goal(vae.STEPS))
+        vae.train(flags.work, shards, budget(vae.STEPS))
     if "denoiser" in parts:
-        denoiser.train(flags.work, shards, goal(denoiser.STEPS), begin)
+        denoiser.train(flags.work, shards, budget(denoiser.STEPS), begin)
     if "judge" in parts:
-        judge.train(flags.work, shards, goal(judge.STEPS))
+        judge.train(flags.work, shards, budget(judge.STEPS))
     if "export" in parts:
         export(flags.work)
 

@@ -1,4 +1,4 @@
-"""The transformer and its text encoder: flow matching with a noise level of its own for every latent frame."""
+"""The transformer and its text encoder: flow matching with a separate noise level for every latent frame."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from transformers import UMT5EncoderModel
 
 from backend.diffusion.components import working_device
 from backend.diffusion.transformer import Transformer, rotate
-from training.tiny.code import SIDE, LinearCode
-from training.tiny.films import (
+from training.tiny.clips import (
     A_SHARD,
     LONG_SHARDS,
     SQUARE_SHARDS,
@@ -26,41 +25,42 @@ from training.tiny.films import (
     scene_of,
     subject_paths,
 )
+from training.tiny.linear_codec import SIDE, LinearCodec
 from training.tiny.run import (
     Average,
-    Goal,
+    Budget,
     Run,
-    at_once,
+    batch_size,
     by_step,
     first_alone,
     learning_rate,
     rank,
-    together,
     wait_for_others,
+    world_size,
 )
-from training.tiny.text import WIDTH, embed, new_text_encoder, taught
+from training.tiny.text import WIDTH, embed, new_text_encoder, pretrained
 from training.tiny.vae import CHANNELS, to_video
 from training.tiny.world import caption, mirrored
 
 STEPS = 9000
 RATE = 1e-2
-Course = tuple[tuple[float, dict[int, float]], ...]
+Curriculum = tuple[tuple[float, dict[int, float]], ...]
 CLIPS = {1: 64, 2: 32, 5: 12, 9: 6, 17: 3}  # in a batch, by their length in latent frames
-# How often a batch has clips of which length, up to which part of the course: words first, long motions last.
-COURSE = (
+# Probability of each clip length in latent frames, up to each part of the training: short clips first, long ones last.
+CURRICULUM = (
     (0.65, {1: 0.4, 2: 0.4, 5: 0.2}),
     (0.85, {1: 0.1, 2: 0.2, 5: 0.5, 9: 0.2}),
     (1.0, {1: 0.05, 2: 0.05, 5: 0.3, 9: 0.3, 17: 0.3}),
 )
-# Weights that are there know the words: they go on with films.
-LATER = ((1.0, {1: 0.03, 2: 0.03, 5: 0.14, 9: 0.6, 17: 0.2}),)
+# For training that starts from a checkpoint: mostly long clips.
+CONTINUED_CURRICULUM = ((1.0, {1: 0.03, 2: 0.03, 5: 0.14, 9: 0.6, 17: 0.2}),)
 PARTS = {Transformer: "transformer", UMT5EncoderModel: "text_encoder"}  # and their folders in a checkpoint
-REACH = 2.25  # the radius of a subject in latent pixels
+SUBJECT_RADIUS = 2.25  # latent pixels
 ENDS = {5: 12, 9: 28, 17: 60}  # the frame that a clip of so many latent frames ends on, when its last one is a picture
 
 
 class PlainAttention:
-    """The attention of the model by plain products, which a CPU does in a third of the time, gradients included."""
+    """Attention by plain matrix products, which take a third of the time on a CPU, gradients included."""
 
     def __call__(
         self,
@@ -87,8 +87,8 @@ class PlainAttention:
         return attn.to_out[0](mixed.transpose(1, 2).flatten(2))
 
 
-class Denoiser(nn.Module):
-    """Nine million parameters that see, and one and a half that read."""
+class Denoiser(nn.Module):  # type: ignore[misc]
+    """Transformer of nine million parameters and text encoder of one and a half million."""
 
     def __init__(self, vocabulary: Any) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Denoiser(nn.Module):
             rope_max_seq_len=256,
             inject_sample_info=True,
         )
-        # Nothing is said about the noise at first.
+        # The output is zero at first.
         nn.init.zeros_(self.transformer.proj_out.weight)
         nn.init.zeros_(self.transformer.proj_out.bias)
         self.text_encoder = new_text_encoder(vocabulary)
@@ -120,8 +120,8 @@ class Denoiser(nn.Module):
         )[0]
         return velocity
 
-    def hasten(self) -> None:
-        """Compute as training does. On a GPU that is as the model does: to compile for every length takes too long."""
+    def use_cpu_kernels(self) -> None:
+        """On a CPU, compile the blocks with plain attention; on a GPU compiling for every length takes too long."""
         if self.transformer.device.type != "cpu":
             return
         for block in self.transformer.blocks:
@@ -132,8 +132,8 @@ class Denoiser(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`clean` latents of (clips, channels, latent frames, height, width), the text of each, and how much every place
-    counts, (clips, latent frames, height, width). If `ended`, the last latent frame is a picture that the clip ends on.
+    """Training batch: `clean` latents of (clips, channels, latent frames, height, width), their texts, and the loss
+    weights, (clips, latent frames, height, width). If `ended`, the last latent frame encodes a given end image.
     """
 
     clean: Tensor
@@ -142,21 +142,21 @@ class Batch:
     ended: bool
 
 
-def encode_shards(work: Path, films: list[Path], code: LinearCode) -> list[Path]:
-    """The films as latents: float16 of (2, films, latent frames + ends, channels, height, width), the second of the two
-    seen in a mirror. Processes that train together share the work.
+def encode_shards(work: Path, films: list[Path], codec: LinearCodec) -> list[Path]:
+    """Encode the clips to latents: float16 of (2, clips, latent frames + ends, channels, height, width), the second of
+    the two mirrored. The processes of a group share the work.
     """
     folder = work / "latents"
     folder.mkdir(parents=True, exist_ok=True)
     shards = [folder / film.name for film in films]
-    for film, shard in list(zip(films, shards, strict=True))[rank() :: together()]:
+    for film, shard in list(zip(films, shards, strict=True))[rank() :: world_size()]:
         if shard.exists():
             continue
-        video = to_video(np.load(film), code.first.device)
+        video = to_video(np.load(film), codec.first.device)
         found = []
         for seen in (video, video.flip(4)):
-            ends = [code.encode(seen[:, :, at : at + 1]) for at in ENDS.values() if at < seen.shape[2]]
-            found.append(torch.cat([code.encode(seen), *ends], dim=2).transpose(1, 2).half())
+            ends = [codec.encode(seen[:, :, at : at + 1]) for at in ENDS.values() if at < seen.shape[2]]
+            found.append(torch.cat([codec.encode(seen), *ends], dim=2).transpose(1, 2).half())
         part = folder / f"part-{rank()}.npy"
         np.save(part, torch.stack(found).cpu().numpy())
         part.rename(shard)
@@ -165,11 +165,13 @@ def encode_shards(work: Path, films: list[Path], code: LinearCode) -> list[Path]
 
 
 class Clips:
-    """Clips from the beginnings of films for every step, one film in two mirrored, each told anew."""
+    """A batch for every step: the first frames of clips, half of them mirrored, each with a new caption."""
 
-    def __init__(self, shards: list[Path], paths: np.ndarray, goal: Goal, course: Course = COURSE) -> None:
+    def __init__(
+        self, shards: list[Path], paths: np.ndarray, budget: Budget, curriculum: Curriculum = CURRICULUM
+    ) -> None:
         self.films = [np.load(shard, mmap_mode="r") for shard in shards]
-        self.paths, self.goal, self.course = paths, goal, course
+        self.paths, self.budget, self.curriculum = paths, budget, curriculum
         self.numbers = [number_of(shard) for shard in shards]
         wide = [n for n, number in enumerate(self.numbers) if is_wide(number)]
         self.long = [n for n, number in enumerate(self.numbers) if number < LONG_SHARDS]
@@ -179,16 +181,16 @@ class Clips:
         self.shapes = [wide, *(kind or wide for kind in kinds)]
 
     def of(self, step: int) -> Batch:
-        # All that train together take clips of one length and shape, or they would wait for one another.
+        # All processes take clips of one length and shape, or they would wait for one another.
         shared = np.random.default_rng(step)
         random = np.random.default_rng((step, rank()))
-        often = next(lengths for part, lengths in self.course if self.goal.part(step) <= part)
-        length = list(often)[shared.choice(len(often), p=list(often.values()))]
+        chances = next(lengths for part, lengths in self.curriculum if self.budget.part(step) <= part)
+        length = list(chances)[shared.choice(len(chances), p=list(chances.values()))]
         ended = length in ENDS and bool(shared.random() < 0.15)
         shape = self.shapes[shared.choice(3, p=(0.8, 0.1, 0.1))]
         possible = self.long if length == 17 else shape
         clips, texts, places = [], [], []
-        for _ in range(at_once(CLIPS[length])):
+        for _ in range(batch_size(CLIPS[length])):
             which = possible[random.integers(len(possible))]
             mirror, film = int(random.integers(2)), int(random.integers(A_SHARD))
             number, found = self.numbers[which], self.films[which][mirror, film]
@@ -214,19 +216,19 @@ def latent_frames(length: int, ended: bool) -> list[int]:
 
 
 def weights(places: Tensor, height: int, width: int) -> Tensor:
-    """How much every latent pixel counts, (clips, latent frames, height, width), for subjects at `places`, (clips, 2,
-    latent frames), x and y in latent pixels: five times as much where the subject is, which is what people look at.
+    """Loss weights, (clips, latent frames, height, width), for subjects at `places`, (clips, 2, latent frames), x and y
+    in latent pixels: up to five at the subject, one elsewhere.
     """
     x, y = torch.arange(width) + 0.5 - places[:, 0, :, None], torch.arange(height) + 0.5 - places[:, 1, :, None]
     away = x.square().unsqueeze(2) + y.square().unsqueeze(3)
-    return 1 + 4 * torch.exp(-away / REACH**2)
+    return 1 + 4 * torch.exp(-away / SUBJECT_RADIUS**2)
 
 
-def draw_levels(batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Timesteps of (clips, latent frames), 0 to 60 for frames that are given, and a mask of those that are asked for.
+def draw_timesteps(batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw timesteps of (clips, latent frames), and a mask of the frames to denoise; given frames have 0 to 60.
 
-    Three in four clips go down together, the others frame by frame, in any order or later frames after earlier ones.
-    One in four begins with frames that are given.
+    Three in four clips have one noise level for all frames, the others one for each, in any order or rising. One in
+    four begins with given frames.
     """
     clips, _, length = batch.clean.shape[:3]
 
@@ -234,44 +236,44 @@ def draw_levels(batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
         return torch.rand(*shape, generator=random)
 
     free = chance(clips, length)
-    way = chance(clips, 1)
-    level = torch.where(way < 0.75, free[:, :1], torch.where(way < 0.85, free, free.sort(dim=1).values))
-    shift = torch.where(chance(clips, 1) < 0.8, 9.0, 1.0)  # what a film shows is decided where noise is strong
+    kind = chance(clips, 1)
+    level = torch.where(kind < 0.75, free[:, :1], torch.where(kind < 0.85, free, free.sort(dim=1).values))
+    shift = torch.where(chance(clips, 1) < 0.8, 9.0, 1.0)  # the content of a clip is decided at high noise
     timesteps = (1000 * shift * level / (1 + (shift - 1) * level)).round().clamp(1, 999)
     given = torch.where(chance(clips, 1) < 0.6, 1, (1 + chance(clips, 1) * max(1, length // 2)).long())
     given = torch.where(chance(clips, 1) < 0.25, given, 0) if length > 1 else torch.zeros(clips, 1)
-    asked = torch.arange(length).expand(clips, -1) >= given
+    denoised = torch.arange(length).expand(clips, -1) >= given
     if batch.ended:
-        asked = asked & (torch.arange(length) < length - 1)
-    told = (60 * chance(clips, 1) * (chance(clips, 1) < 0.5)).round()  # `addnoise_condition`, or none
-    return torch.where(asked, timesteps, told), asked
+        denoised = denoised & (torch.arange(length) < length - 1)
+    condition = (60 * chance(clips, 1) * (chance(clips, 1) < 0.5)).round()  # `addnoise_condition`, or none
+    return torch.where(denoised, timesteps, condition), denoised
 
 
-def loss_of(error: Tensor, sigma: Tensor, weight: Tensor, asked: Tensor) -> Tensor:
-    """Mean square of a velocity's `error`, (clips, channels, latent frames, height, width), where frames are `asked`
-    for, and as much again of how the error of the clean film changes from frame to frame: hills that are wrong all over
-    alike count once, a subject that does not move as it should counts twice.
+def loss_of(error: Tensor, sigma: Tensor, weight: Tensor, denoised: Tensor) -> Tensor:
+    """Loss: mean square of the velocity's `error`, (clips, channels, latent frames, height, width), over the `denoised`
+    frames, plus the mean square of the change of the clean clip's error between frames. So an error of the background
+    counts once, an error of the motion twice.
     """
-    still = (error.square().mean(dim=1) * weight).mean(dim=(2, 3))[asked].mean()
-    both = asked[:, 1:] & asked[:, :-1]
+    still = (error.square().mean(dim=1) * weight).mean(dim=(2, 3))[denoised].mean()
+    both = denoised[:, 1:] & denoised[:, :-1]
     if not both.any():
         return still
     change = (error * sigma).diff(dim=2).square().mean(dim=1)
     return still + (change * weight[:, 1:]).mean(dim=(2, 3))[both].mean()
 
 
-def train(work: Path, films: list[Path], goal: Goal, begin: Path | None = None) -> None:
-    """Go on from where `work/denoiser` stands to the end of `goal`; at first from the checkpoint `begin`, or from
-    nothing.
+def train(work: Path, films: list[Path], budget: Budget, begin: Path | None = None) -> None:
+    """Train the denoiser in `work/denoiser` to the end of `budget`, from its own checkpoint if there is one, else from
+    the model in `begin`, else from scratch.
     """
     torch.manual_seed(0)
     torch._dynamo.config.recompile_limit = 32
     device = working_device()
     vae = AutoencoderKLWan.from_pretrained(work / "code", local_files_only=True)
-    shards = encode_shards(work, films, LinearCode(vae).to(device))
+    shards = encode_shards(work, films, LinearCodec(vae).to(device))
     with first_alone():
         paths = subject_paths(work / "paths.npy", len(films))
-        tokenizer, encoder = taught(work / "text")
+        tokenizer, encoder = pretrained(work / "text")
     model = Denoiser(tokenizer).to(device)
     model.text_encoder.load_state_dict(encoder.state_dict())
     if begin is not None:
@@ -283,26 +285,26 @@ def train(work: Path, films: list[Path], goal: Goal, begin: Path | None = None) 
     start = run.restore()
     average = Average(model, 0.998)
     average.load(run.averaged)
-    model.hasten()
+    model.use_cpu_kernels()
     noted, steps, total = time.monotonic(), 0, torch.zeros((), device=device)
-    clips = Clips(shards, paths, goal, COURSE if begin is None else LATER)
-    levels = torch.Generator().manual_seed(start + 10**6 * rank())
+    clips = Clips(shards, paths, budget, CURRICULUM if begin is None else CONTINUED_CURRICULUM)
+    timestep_random = torch.Generator().manual_seed(start + 10**6 * rank())
     noises = torch.Generator(device).manual_seed(start + 10**6 * rank())
-    for step, batch in by_step(clips.of, goal, start):
-        timesteps, asked = (x.to(device) for x in draw_levels(batch, levels))
+    for step, batch in by_step(clips.of, budget, start):
+        timesteps, denoised = (x.to(device) for x in draw_timesteps(batch, timestep_random))
         clean, sigma = batch.clean.to(device), timesteps[:, None, :, None, None] / 1000
         noise = torch.randn(clean.shape, generator=noises, device=device)
-        run.set_rate(learning_rate(step, goal.part(step), warmup=300, tail=0.3))
+        run.set_rate(learning_rate(step, budget.part(step), warmup=300, tail=0.3))
         with torch.autocast(device.type, torch.bfloat16):
             with torch.no_grad():
                 text = embed(tokenizer, model.text_encoder, batch.texts)
-            # At 16 frames a second as at 24 the same films are wanted.
+            # The same clips are wanted at 16 frames a second as at 24.
             found = model(clean * (1 - sigma) + noise * sigma, timesteps, text, fps=step % 2)
-        loss = loss_of(found.float() - (noise - clean), sigma, batch.weight.to(device), asked)
+        loss = loss_of(found.float() - (noise - clean), sigma, batch.weight.to(device), denoised)
         run.step(loss)
         average.update(model)
         total, steps = total + loss.detach(), steps + 1
-        last = goal.is_last(step)
+        last = budget.is_last(step)
         if step % 200 == 199 or last:
             run.note(step + 1, loss=total.item() / steps, seconds_a_step=(time.monotonic() - noted) / steps)
             noted, steps, total = time.monotonic(), 0, torch.zeros((), device=device)

@@ -1,4 +1,4 @@
-"""What training left, as a checkpoint in diffusers' format, that the studio loads like any other."""
+"""Export of the trained parts to a checkpoint in diffusers' format, which the studio loads like any other."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from backend.core.config import ROOT
 from backend.core.registry import TINY
 from training.tiny.denoiser import Denoiser
 from training.tiny.judge import WEIGHTS
-from training.tiny.text import taught
+from training.tiny.text import pretrained
 from training.tiny.vae import new_vae
 
 FOLDER = ROOT / "models" / TINY.id
 
 
 def begin_with(folder: Path, work: Path) -> None:
-    """Let the training in `work` begin with the checkpoint in `folder`: with its code of pictures and its words, which
-    have to stay what they were for all that was learned from them. What is in `work` already is left alone.
+    """Start the training in `work` from the checkpoint in `folder`: copy its VAE, tokenizer and text encoder, which the
+    trained transformer depends on. Files that are in `work` already are kept.
     """
     if (work / "text").exists():
         return
@@ -33,18 +33,18 @@ def begin_with(folder: Path, work: Path) -> None:
 
 
 def export(work: Path, folder: Path = FOLDER) -> None:
-    """Write the averaged weights of `work` to `folder`, where the model card stays, and the judge beside its module.
+    """Write the averaged weights of `work` to `folder`, and the judge beside its module; the model card is kept.
 
-    A VAE or a judge that was not trained in `work` stays as it is.
+    A VAE decoder or a judge that was not trained in `work` is not changed.
     """
-    tokenizer, _ = taught(work / "text")
+    tokenizer, _ = pretrained(work / "text")
     model = Denoiser(tokenizer)
     _load_averaged(model, work / "denoiser")
     vae = new_vae()
     vae.load_state_dict(AutoencoderKLWan.from_pretrained(work / "code", local_files_only=True).state_dict())
     if (work / "vae").exists():
         _load_averaged(vae.decoder, work / "vae")
-    vae.decoder.half()  # but not the encoder, whose written weights lie far apart
+    vae.decoder.half()  # but not the encoder, whose weights differ too much in size
     vae.save_pretrained(folder / "vae")
     transformer = SkyReelsV2Transformer3DModel.from_config(model.transformer.config)
     transformer.load_state_dict(model.transformer.state_dict())

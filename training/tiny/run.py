@@ -1,6 +1,4 @@
-"""What every training here has: an end, batches made ahead, an optimiser, a file to go on from, a log of its course,
-and averaged weights.
-"""
+"""Parts of every training here: budget, data loading, optimiser, checkpointing, log and averaged weights."""
 
 from __future__ import annotations
 
@@ -20,15 +18,15 @@ from torch.utils.data import DataLoader, Dataset
 
 T = TypeVar("T")
 
-ASIDE = 1 / 3  # of the rate of Muon, for what AdamW trains
-ON_GPU = 16  # times as many clips in a batch, so that the GPU is busy
-MAKERS = 8  # processes at most that make batches for a GPU
+ADAMW_RATE_FACTOR = 1 / 3  # of the rate of Muon, for what AdamW trains
+GPU_BATCH_FACTOR = 16  # times as many clips in a batch, so that the GPU is busy
+NUM_WORKERS = 8  # processes at most that make batches for a GPU
 
 
 @dataclass(frozen=True, slots=True)
-class Goal:
-    """When a training ends: after `steps`, or with `within` when so many minutes are over, whatever number of steps
-    that makes. With `minutes` it only breaks off then, to go on another day.
+class Budget:
+    """Training budget: it ends after `steps` steps, or, if `within` is given, after that many minutes, however many
+    steps that makes. After `minutes` it only stops, to be resumed later.
     """
 
     steps: int
@@ -38,11 +36,11 @@ class Goal:
 
     @property
     def spent(self) -> float:
-        """Minutes since the beginning."""
+        """Minutes since the start."""
         return (time.monotonic() - self.began) / 60
 
     def part(self, step: int) -> float:
-        """How much of the training is done before `step`, 0 to 1."""
+        """Share of the training that is done before `step`, 0 to 1."""
         return step / self.steps if self.within is None else min(1.0, self.spent / self.within)
 
     def is_last(self, step: int) -> bool:
@@ -52,8 +50,8 @@ class Goal:
 
 
 def learning_rate(step: int, part: float, warmup: int, tail: float = 0.4) -> float:
-    """A part of the full rate: up over `warmup` steps, then level, then down to a hundredth over the last `tail` of the
-    training, of which `part` is done.
+    """Learning rate schedule as a factor of the full rate: linear warmup over `warmup` steps, constant, then cosine
+    decay to 0.01 over the last `tail` of the training. `part` of the training is done, 0 to 1.
     """
     if step < warmup:
         return (step + 1) / warmup
@@ -61,25 +59,27 @@ def learning_rate(step: int, part: float, warmup: int, tail: float = 0.4) -> flo
     return 1.0 if left >= 1 else 0.01 + 0.99 * (0.5 - 0.5 * math.cos(math.pi * left))
 
 
-def at_once(clips: int) -> int:
-    """How many clips a batch has that has `clips` on a CPU."""
-    return clips * (ON_GPU if torch.cuda.is_available() else 1)
+def batch_size(clips: int) -> int:
+    """Clips in a batch that has `clips` of them on a CPU."""
+    return clips * (GPU_BATCH_FACTOR if torch.cuda.is_available() else 1)
 
 
-def by_step(make: Callable[[int], T], goal: Goal, start: int) -> Iterator[tuple[int, T]]:
-    """Every step from `start` to the end of `goal` with what `make` gives for it; where a GPU would wait for it, other
-    processes make it ahead.
+def by_step(make: Callable[[int], T], budget: Budget, start: int) -> Iterator[tuple[int, T]]:
+    """Yield every step from `start` to the end of `budget` with the batch `make(step)`; on a GPU, worker processes make
+    batches ahead.
     """
-    makers = min(MAKERS, (os.cpu_count() or 1) // 2) if torch.cuda.is_available() else 0
-    steps = range(start, goal.steps if goal.within is None else 10**9)
-    loader = DataLoader(_Made(make, len(steps)), sampler=steps, batch_size=None, num_workers=makers)
+    num_workers = min(NUM_WORKERS, (os.cpu_count() or 1) // 2) if torch.cuda.is_available() else 0
+    steps = range(start, budget.steps if budget.within is None else 10**9)
+    loader = DataLoader(_Steps(make, len(steps)), sampler=steps, batch_size=None, num_workers=num_workers)
     for step, made in zip(steps, loader, strict=True):
         yield step, made
-        if goal.is_last(step):
+        if budget.is_last(step):
             return
 
 
-class _Made(Dataset[T]):
+class _Steps(Dataset[T]):  # type: ignore[misc]
+    """Map-style dataset whose item `step` is `make(step)`."""
+
     def __init__(self, make: Callable[[int], T], length: int) -> None:
         self._make, self._length = make, length
 
@@ -91,12 +91,12 @@ class _Made(Dataset[T]):
 
 
 def rank() -> int:
-    """Which of the processes that train together this one is; 0 where it trains alone, too."""
+    """Rank of this process in the process group; 0 without one."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def together() -> int:
-    """How many processes train together."""
+def world_size() -> int:
+    """Number of processes in the process group; 1 without one."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
@@ -107,7 +107,7 @@ def wait_for_others() -> None:
 
 @contextmanager
 def first_alone() -> Iterator[None]:
-    """What is made once on the disk: the first process makes it, the others wait and find it."""
+    """Run the block in the process of rank 0 first; the others wait, so that they find its files."""
     if rank():
         wait_for_others()
     yield
@@ -116,11 +116,11 @@ def first_alone() -> Iterator[None]:
 
 
 class Run:
-    """Training of `model` in `folder`: `state.pt` to go on from, `log.jsonl` for the course of it.
+    """Training run of `model` in `folder`: `state.pt` is its checkpoint, `log.jsonl` its log.
 
-    Matrices, and convolutions seen as matrices, are trained by Muon, which takes a third of the steps of AdamW here;
-    all else, and what `apart` names, by AdamW. Processes of one group take the mean of their gradients, so that they
-    stay the same while each sees clips of its own; the first one writes.
+    Muon trains the matrices, and convolutions reshaped to matrices; it needs a third of the steps of AdamW here. AdamW
+    trains the other parameters, and those whose name contains a part of `apart`. In a process group gradients are
+    averaged over all processes, each of which has batches of its own; rank 0 writes the files.
     """
 
     def __init__(self, folder: Path, model: nn.Module, rate: float, apart: tuple[str, ...] = ()) -> None:
@@ -128,24 +128,24 @@ class Run:
         self.folder, self.model, self.rate = folder, model, rate
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.shaped = [p for name, p in named if p.ndim >= 2 and p.shape[0] > 1 and not any(a in name for a in apart)]
-        self.matrices = [nn.Parameter(p.data.view(len(p), -1)) for p in self.shaped]  # the same memory
+        self.matrices = [nn.Parameter(p.data.view(len(p), -1)) for p in self.shaped]  # the memory of `shaped`
         taken = {id(p) for p in self.shaped}
         others = [p for _, p in named if id(p) not in taken]
         self.optimisers = (
             torch.optim.Muon(self.matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, lr=ASIDE * rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+            torch.optim.AdamW(others, lr=ADAMW_RATE_FACTOR * rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
         )
         self.averaged: dict[str, Tensor] | None = None
 
     def set_rate(self, part: float) -> None:
-        for optimiser, rate in zip(self.optimisers, (self.rate, ASIDE * self.rate), strict=True):
+        for optimiser, rate in zip(self.optimisers, (self.rate, ADAMW_RATE_FACTOR * self.rate), strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = rate * part
 
     def step(self, loss: Tensor) -> None:
         loss.backward()
         if distributed.is_initialized():
-            self._share()
+            self._average_gradients()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         if torch.isfinite(norm):
             for matrix, shaped in zip(self.matrices, self.shaped, strict=True):
@@ -154,11 +154,11 @@ class Run:
                 optimiser.step()
         self.model.zero_grad(set_to_none=True)
 
-    def _share(self) -> None:
+    def _average_gradients(self) -> None:
         found = [p.grad for p in self.model.parameters() if p.grad is not None]
         mean = torch.cat([gradient.flatten() for gradient in found])
         distributed.all_reduce(mean)
-        mean /= together()
+        mean /= world_size()
         for gradient, part in zip(found, mean.split([gradient.numel() for gradient in found]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
@@ -185,7 +185,7 @@ class Run:
         part.rename(self.folder / "state.pt")
 
     def restore(self) -> int:
-        """The step to go on with; 0 where nothing was saved."""
+        """Load the checkpoint and return the next step; 0 if there is none."""
         path = self.folder / "state.pt"
         if not path.exists():
             return 0
@@ -199,7 +199,7 @@ class Run:
 
 
 class Average:
-    """The exponential moving average of a model's weights, which makes better films than the last ones."""
+    """Exponential moving average (EMA) of a model's weights, which generate better clips than the last weights."""
 
     def __init__(self, model: nn.Module, keep: float) -> None:
         self.keep = keep
@@ -211,16 +211,18 @@ class Average:
             self.weights = {name: weights[name].to(tensor.device) for name, tensor in self.weights.items()}
             self.updates = 10**6
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def update(self, model: nn.Module) -> None:
         self.updates += 1
-        keep = min(self.keep, (1 + self.updates) / (10 + self.updates))  # the first weights are soon forgotten
+        keep = min(
+            self.keep, (1 + self.updates) / (10 + self.updates)
+        )  # a smaller factor at first, so that the initial weights count little
         moved = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
         torch._foreach_lerp_([self.weights[name] for name in moved], list(moved.values()), 1 - keep)
 
     @contextmanager
     def in_place(self, model: nn.Module) -> Iterator[None]:
-        """While open, `model` has the averaged weights."""
+        """Load the averaged weights into `model` for the block."""
         own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         model.load_state_dict(self.weights)
         try:

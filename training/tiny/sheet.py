@@ -1,4 +1,4 @@
-"""A sheet of films to look at: what the model in the checkout makes of ordinary sentences.
+"""Contact sheet of clips that the model in the checkout generates for ordinary prompts.
 
 python -m training.tiny.sheet [docs/tiny.jpg]
 """
@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from backend.core.config import ROOT
 from backend.media.fitting import Frames
 from backend.skyreels_integration import SkyReelsEngine
-from benchmarks.tiny import film
+from training.tiny.sample import generate
 
 PROMPTS = (
     "A red boat drifts left on a calm sea at sunset",
@@ -46,13 +46,13 @@ PROMPTS = (
 COLUMNS, CELL, GAP, LINE = 3, (224, 134), 8, 20
 
 
-def sheet(films: list[Frames], texts: tuple[str, ...] = PROMPTS) -> Image.Image:
-    """Each film as its first and last picture, with its sentence below."""
+def sheet(clips: list[Frames], texts: tuple[str, ...] = PROMPTS) -> Image.Image:
+    """Contact sheet: first and last frame of each clip, with its prompt below."""
     width, height = 2 * CELL[0] + GAP, CELL[1] + LINE + GAP
-    rows = -(-len(films) // COLUMNS)
+    rows = -(-len(clips) // COLUMNS)
     page = Image.new("RGB", (COLUMNS * width + GAP, rows * height + GAP), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(12)
-    for number, (frames, text) in enumerate(zip(films, texts, strict=True)):
+    for number, (frames, text) in enumerate(zip(clips, texts, strict=True)):
         x, y = GAP + number % COLUMNS * width, GAP + number // COLUMNS * height
         for place, frame in enumerate((frames[0], frames[-1])):
             large = cv2.resize(frame, CELL, interpolation=cv2.INTER_CUBIC)
@@ -63,8 +63,8 @@ def sheet(films: list[Frames], texts: tuple[str, ...] = PROMPTS) -> Image.Image:
 
 def main(target: Path) -> None:
     engine = SkyReelsEngine()
-    films = [film(engine, prompt=prompt, seed=number) for number, prompt in enumerate(PROMPTS)]
-    sheet(films).save(target, quality=88)
+    clips = [generate(engine, prompt=prompt, seed=number) for number, prompt in enumerate(PROMPTS)]
+    sheet(clips).save(target, quality=88)
 
 
 if __name__ == "__main__":

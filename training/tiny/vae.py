@@ -1,4 +1,4 @@
-"""The VAE: its encoder is written (see `code`), its decoder is trained to take it back, with all that it can guess."""
+"""The VAE: a linear encoder that is computed (see `linear_codec`), and a decoder that is trained to invert it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from backend.diffusion.components import working_device
 from training.tiny import whole
-from training.tiny.code import SIDE, LinearCode, write_encoder
-from training.tiny.films import HELD_OUT, draw_film
-from training.tiny.run import Average, Goal, Run, at_once, by_step, first_alone, learning_rate, rank
+from training.tiny.clips import HELD_OUT, draw_clip
+from training.tiny.linear_codec import SIDE, LinearCodec, write_encoder
+from training.tiny.run import Average, Budget, Run, batch_size, by_step, first_alone, learning_rate, rank
 
 PATCH = 2  # pixels that are folded into channels before the first layer
 CHANNELS = 32
 STEPS = 7000
-NOISE = 0.2  # at most so much on the latents, so that near ones decode alike
+NOISE = 0.2  # largest standard deviation of the noise on the latents, for a smooth decoder
 SHAPES = ((2, 17, 64, 64), (1, 33, 64, 64), (1, 17, 96, 96))  # in turns; a whole frame is 96 x 160
 RATE = 4e-3
 
@@ -41,7 +41,7 @@ def new_vae() -> AutoencoderKLWan:
 
 
 def written_vae(work: Path, shards: list[Path]) -> AutoencoderKLWan:
-    """A VAE whose encoder is the linear code of the first films; kept in `work/code`."""
+    """A VAE with the linear encoder computed from the first clips; stored in `work/code`."""
     folder = work / "code"
     if not folder.exists():
         torch.manual_seed(0)
@@ -57,8 +57,8 @@ def to_video(films: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
 
 
 class Clips:
-    """Clips from anywhere in the films for every step, of the shapes of `SHAPES` in turns, one film in two mirrored;
-    cut where latent pixels begin.
+    """Random crops for every step, of the shapes of `SHAPES` in turns, half of them mirrored; aligned to latent
+    pixels.
     """
 
     def __init__(self, shards: list[Path]) -> None:
@@ -69,7 +69,7 @@ class Clips:
         random = np.random.default_rng((step, rank()))
         count, *shape = SHAPES[step % len(SHAPES)]
         clips = []
-        for _ in range(at_once(count)):
+        for _ in range(batch_size(count)):
             shard = self.films[random.integers(len(self.films))]
             film = shard[random.integers(len(shard))]
             cut = []
@@ -82,34 +82,34 @@ class Clips:
 
 
 def distance(made: Tensor, true: Tensor) -> Tensor:
-    """What is to be small: absolute and squared error, and the absolute error of the edges."""
+    """Reconstruction loss: absolute and squared error, and the absolute error of the image gradients."""
     error = made - true
     edges = (error.diff(dim=3)).abs().mean() + (error.diff(dim=4)).abs().mean()
     return error.abs().mean() + error.square().mean() + 0.5 * edges
 
 
 def psnr(made: Tensor, true: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each film in dB; both are -1 to 1."""
+    """Peak signal-to-noise ratio (PSNR) of each clip in dB, for values of -1 to 1."""
     return -10 * torch.log10((made.clamp(-1, 1) - true).square().flatten(1).mean(1) / 4)
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def measure(vae: AutoencoderKLWan, count: int = 10) -> float:
-    """PSNR on held-out films of 33 frames, by the stock calls."""
+    """Mean PSNR in dB on `count` held-out clips of 33 frames, with diffusers' own encode and decode."""
     found = []
     for number in range(count):
-        video = to_video(draw_film(HELD_OUT + number, 33)[None], vae.device)
+        video = to_video(draw_clip(HELD_OUT + number, 33)[None], vae.device)
         found.append(psnr(vae.decode(vae.encode(video).latent_dist.mode()).sample, video))
     return float(torch.cat(found).mean())
 
 
-def train(work: Path, shards: list[Path], goal: Goal) -> None:
-    """Go on from where `work/vae` stands to the end of `goal`."""
+def train(work: Path, shards: list[Path], budget: Budget) -> None:
+    """Train the decoder in `work/vae` to the end of `budget`, from its checkpoint if there is one."""
     torch.manual_seed(0)
     with first_alone():
         vae = written_vae(work, shards)
     device = working_device()
-    code = LinearCode(vae).to(device)
+    codec = LinearCodec(vae).to(device)
     vae.encoder.requires_grad_(False)
     vae.to(device)
     run = Run(work / "vae", vae.decoder, RATE)
@@ -118,18 +118,18 @@ def train(work: Path, shards: list[Path], goal: Goal) -> None:
     average.load(run.averaged)
     # On a GPU compiling takes longer than it saves.
     decode = torch.compile(whole.decode, dynamic=False) if device.type == "cpu" else whole.decode
-    for step, films in by_step(Clips(shards).of, goal, start):
+    for step, films in by_step(Clips(shards).of, budget, start):
         video = to_video(np.asarray(films), device)
-        latents = code.encode(video)
+        latents = codec.encode(video)
         latents = latents + NOISE * torch.rand(len(latents), 1, 1, 1, 1, device=device) * torch.randn_like(latents)
-        run.set_rate(learning_rate(step, goal.part(step), warmup=100, tail=0.6))
+        run.set_rate(learning_rate(step, budget.part(step), warmup=100, tail=0.6))
         with torch.autocast(device.type, torch.bfloat16):
             made = decode(vae, latents)
         loss = distance(made.float(), video)
         run.step(loss)
         average.update(vae.decoder)
-        last = goal.is_last(step)
+        last = budget.is_last(step)
         if step % 500 == 499 or last:
             with average.in_place(vae.decoder):
-                run.note(step + 1, loss=loss.item(), psnr_db=measure(vae), minutes=goal.spent)
+                run.note(step + 1, loss=loss.item(), psnr_db=measure(vae), minutes=budget.spent)
             run.save(step + 1, average.weights)

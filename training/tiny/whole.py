@@ -1,7 +1,7 @@
-"""The VAE of diffusers over a whole clip at once, as training needs it.
+"""The VAE of diffusers applied to a whole clip at once, for training.
 
-The stock model walks through a clip in pieces and keeps a cache for each layer. Here every layer sees all frames, which
-gives the same numbers in far fewer and larger operations, and lets gradients through.
+The stock model processes a clip in pieces, with a cache for each layer. Here every layer gets all frames, which gives
+the same numbers in fewer and larger operations, and is differentiable.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""The world that SkyReels V2 Tiny knows: scenes drawn at random, their captions and their pictures.
+"""The training distribution of SkyReels V2 Tiny: random scenes, their captions and their pictures.
 
-A scene is one of `training.painter`, with one subject. A caption says what is in it in one of many ways, sometimes not
-all of it, so that a sentence which leaves the weather open gets any. Everything follows from the random generator
-given.
+A scene is one of `training.painter`, with one subject. A caption describes it in one of many ways, sometimes not
+all of it, so that a prompt that leaves the weather open gets any. The given random generator determines everything.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ ALONG = (Motion.LEFT, Motion.RIGHT)
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What a kind of subject does, and where; `small` kinds are drawn larger than life, so that they can be told."""
+    """What a kind of subject does, and where; `small` kinds are drawn larger than life, to be recognisable."""
 
     settings: tuple[Setting, ...]
     motions: tuple[Motion, ...]
@@ -126,7 +125,7 @@ MOVES = {
     Camera.PUSH_IN: "slow camera push in|the camera zooms in|zoom in|camera push in",
     Camera.PULL_OUT: "the camera zooms out|zoom out|slow pull back|camera pull out",
 }
-# Words that the world has no picture for; a caption may carry some, so that they do no harm.
+# Words that cannot be drawn; captions contain some, so that they do not disturb the model.
 FILLERS = (
     "beautiful", "cinematic", "old", "lonely", "lovely", "happy", "funny", "wonderful", "strange", "shiny", "wooden",
     "cute", "friendly", "magic", "quiet", "highly detailed", "4k", "masterpiece", "in a flat illustrated style",
@@ -137,7 +136,7 @@ LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
 
 
 def draw_scene(random: np.random.Generator) -> Scene:
-    """A scene of the world; every kind, colour, time and motion is about equally frequent among its likes."""
+    """A random scene; kinds, colours, times and motions are about equally frequent."""
     kind = KINDS[random.integers(len(KINDS))]
     role = ROLES[kind]
     setting = role.settings[random.integers(len(role.settings))]
@@ -156,7 +155,7 @@ def draw_scene(random: np.random.Generator) -> Scene:
 
 
 def mirrored(scene: Scene) -> Scene:
-    """What `scene` says when its pictures are seen in a mirror."""
+    """The scene that the mirrored pictures of `scene` show."""
     ways = {Motion.LEFT: Motion.RIGHT, Motion.RIGHT: Motion.LEFT}
     pans = {Camera.PAN_LEFT: Camera.PAN_RIGHT, Camera.PAN_RIGHT: Camera.PAN_LEFT}
     actors = tuple(replace(actor, motion=ways.get(actor.motion, actor.motion)) for actor in scene.actors)
@@ -164,7 +163,7 @@ def mirrored(scene: Scene) -> Scene:
 
 
 def film_of(scene: Scene, seconds: float, width: int = WIDTH, height: int = HEIGHT) -> Film:
-    """`scene` ready to be drawn. Small kinds are drawn half as large again, unless the scene calls them small."""
+    """The moving picture of `scene`. Small kinds are 1.5 times as large, unless the scene calls them small."""
     (actor,) = scene.actors
     if ROLES[actor.kind].small and actor.size is Size.MEDIUM:
         scene = replace(scene, actors=(replace(actor, size=Size.LARGE),))
@@ -177,8 +176,8 @@ def pictures(film: Film, frames: int, first: int = 0) -> Frames:
 
 
 def caption(scene: Scene, random: np.random.Generator, full: bool = False) -> str:
-    """One of the many ways to tell `scene`, now and then by a word or two alone. With `full` all of kind,
-    colour, motion, place and time are said, and nothing that the world has no picture for.
+    """A random caption of `scene`, now and then a word or two alone. With `full` it names kind, colour, motion, place
+    and time, and nothing that cannot be drawn.
     """
 
     def one(choices: str) -> str:
@@ -234,6 +233,6 @@ def _article(who: str) -> str:
 
 
 def _nonsense(random: np.random.Generator) -> str:
-    """A word or two that nobody knows."""
+    """One or two random words without a meaning."""
     words = ["".join(random.choice(LETTERS, random.integers(3, 9))) for _ in range(random.integers(1, 3))]
     return " ".join(words)

@@ -87,10 +87,10 @@ def model_for(request: GenerationRequest, services: Services) -> ModelSpec:
 def _model_with(request: GenerationRequest, loras: list[Lora], services: Services) -> ModelSpec:
     models, machine = services.catalog.models(), services.free_machine()
     chosen = choose_model(request, models, machine)
-    if request.model != "auto" or all(lora.misfit(chosen) is None for lora in loras):
+    if request.model != "auto" or all(lora.incompatibility(chosen) is None for lora in loras):
         return chosen
     able = [spec for spec in models if request.mode in spec.modes]
-    fitting = [spec for spec in able if all(lora.misfit(spec) is None for lora in loras)]
+    fitting = [spec for spec in able if all(lora.incompatibility(spec) is None for lora in loras)]
     best = choose_model(request, fitting, machine)
     return best if best in fitting else min(fitting, key=lambda spec: spec.weights_gib, default=chosen)
 

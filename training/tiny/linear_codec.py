@@ -1,41 +1,40 @@
-"""The linear code: an encoder that is computed instead of trained.
+"""A linear VAE encoder: its weights are computed by principal component analysis (PCA) instead of trained.
 
-The layers of the stock encoder can carry a cascade of principal components: its strided convolutions merge 2 x 2
-pixels, then two frames, and each time the strongest components are kept, of space as the mean of two frames, of time
-as their difference. Residual branches are silent. The last normalisation and activation stand in the way of anything
-linear, so one channel is made so large that it alone decides the norm, and all others are lifted to where the
-activation is straight; the last convolution takes both back. What comes out is the same code every time, at once, and
-the denoiser and the decoder can learn from it independently of each other.
+The strided convolutions of the stock encoder merge 2 x 2 pixels, then two frames, and keep the strongest principal
+components each time: spatial ones of the mean of two frames, temporal ones of their difference. Residual branches are
+zero. The last normalisation and activation are not linear, so one channel is made so large that it alone determines
+the norm, and a constant moves all others to where the activation is linear; the last convolution undoes both. The
+codec is deterministic and needs no training, so the denoiser and the decoder are trained independently of each other.
 """
 
 from __future__ import annotations
 
 import torch
 from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample, WanResidualBlock
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample, WanResidualBlock, patchify
 from torch import Tensor, nn
 
 from training.tiny import whole
 
 SIDE = 8  # pixels that a latent pixel stands for, along one side
-SPATIAL = (30, 50)  # components that the two mergers keep of 2 x 2 pixels; the rest of their channels is for time
-LIFT = 100.0  # more than any component
-LOUD = 3e4  # so much more that the norm is this
+SPATIAL = (30, 50)  # spatial components that the two mergers keep; their other channels are temporal
+LIFT = 100.0  # larger than any component
+LOUD = 3e4  # so large that it determines the norm
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def write_encoder(vae: AutoencoderKLWan, video: Tensor) -> None:
-    """Make the encoder of `vae` the linear code of the films in `video`, (films, 3, 4k+1 frames, height, width)."""
+    """Set the encoder's weights to the PCA of the clips in `video`, (clips, 3, 4k+1 frames, height, width)."""
     encoder, width = vae.encoder, vae.config.base_dim
     for module in encoder.modules():
         if isinstance(module, WanResidualBlock):
-            _silence(module.conv2)
+            _zero(module.conv2)
             if not isinstance(module.conv_shortcut, nn.Identity):
                 _embed(module.conv_shortcut)
     for attention in encoder.mid_block.attentions:
-        _silence(attention.proj)
+        _zero(attention.proj)
     _embed(encoder.conv_in)
-    features = encoder.conv_in(whole.patchify(video, patch_size=vae.config.patch_size))
+    features = encoder.conv_in(patchify(video, patch_size=vae.config.patch_size))
     kept = width
     for layer, spatial in zip(_mergers(encoder), SPATIAL, strict=True):
         kept = _write_merger(layer, features[:, :kept], spatial)
@@ -44,9 +43,9 @@ def write_encoder(vae: AutoencoderKLWan, video: Tensor) -> None:
     _write_head(vae, features, kept)
 
 
-class LinearCode:
-    """What the written encoder of `vae` does to blocks of 8 x 8 pixels and 4 frames, as two matrices: the latents of
-    `vae.encode`, not normalised, by one multiplication.
+class LinearCodec:
+    """The linear encoder of `vae` as two matrices over blocks of 8 x 8 pixels and 1 or 4 frames. One multiplication
+    gives the latents of `vae.encode`, not normalised.
     """
 
     def __init__(self, vae: AutoencoderKLWan) -> None:
@@ -58,12 +57,12 @@ class LinearCode:
         self.first, self.later = slope[0, :, :, 0].flatten(1).T, slope[1, :, :, 1:].flatten(1).T
         self.level = encode(nothing).detach()
 
-    def to(self, device: torch.device) -> LinearCode:
-        """This code itself, which works on `device` from now on."""
+    def to(self, device: torch.device) -> LinearCodec:
+        """Move the matrices to `device`; returns the same object."""
         self.first, self.later, self.level = (x.to(device) for x in (self.first, self.later, self.level))
         return self
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def encode(self, video: Tensor) -> Tensor:
         """(batch, 3, 4k+1 frames, height, width) -> (batch, channels, k+1, height / 8, width / 8)."""
         first, later = _blocks(video[:, :, :1], 1) @ self.first, _blocks(video[:, :, 1:], 4) @ self.later
@@ -80,21 +79,21 @@ def _mergers(encoder: nn.Module) -> list[WanResample]:
     return [layer for layer in encoder.down_blocks if isinstance(layer, WanResample)]
 
 
-def _silence(layer: nn.Module) -> None:
+def _zero(layer: nn.Module) -> None:
     layer.weight.zero_()
     layer.bias.zero_()
 
 
 def _embed(layer: nn.Conv3d) -> None:
-    """Hand the channels on as they are; more of them are zero."""
-    _silence(layer)
+    """Make the layer the identity; additional output channels are zero."""
+    _zero(layer)
     shared = min(layer.weight.shape[:2])
     middle = layer.weight.shape[3] // 2
     layer.weight[range(shared), range(shared), -1, middle, middle] = 1.0
 
 
 def _components(samples: Tensor, count: int) -> Tensor:
-    """The `count` strongest directions of `samples` (many, channels) about zero, as rows."""
+    """The `count` strongest principal components of `samples` (many, channels) without centring, as rows."""
     _, directions = torch.linalg.eigh((samples.T @ samples / len(samples)).double())
     return directions[:, -count:].flip(1).T.float()
 
@@ -104,10 +103,10 @@ def _samples(features: Tensor) -> Tensor:
 
 
 def _write_merger(layer: WanResample, features: Tensor, spatial: int) -> int:
-    """Write the weights that merge `features`, the channels in use so far; how many are in use afterwards."""
+    """Write the weights of a merging layer for its input `features`; returns the number of output channels in use."""
     space, time = layer.resample[1], layer.time_conv
-    _silence(space)
-    _silence(time)
+    _zero(space)
+    _zero(time)
     used, wide = features.shape[1], space.weight.shape[0]
     fours = torch.cat([features[..., y::2, x::2] for y in (0, 1) for x in (0, 1)], dim=1)
     directions = _components(_samples(fours), spatial)
@@ -124,23 +123,23 @@ def _write_merger(layer: WanResample, features: Tensor, spatial: int) -> int:
 
 
 def _write_head(vae: AutoencoderKLWan, features: Tensor, kept: int) -> None:
-    """Latents from the features through the last normalisation; one channel beyond the `kept` is the loud one."""
+    """Write the last layers, which turn `features` into latents; channel `kept` is the large one for the norm."""
     encoder, channels = vae.encoder, vae.config.z_dim
     wide = features.shape[1]
     found = _samples(features[:, :kept])
     mean = found.mean(0)
     directions = _components(found - mean, channels)
     deviation = ((found - mean) @ directions.T).std(0)
-    # Half-way between natural and equal deviations: the strong ones lead without drowning the weak ones.
+    # Scaled by the root of the deviation, half-way to whitening, so that strong components do not dominate.
     scaled = directions / deviation.sqrt().unsqueeze(1)
     scaled = scaled / ((found - mean) @ scaled.T).square().mean().sqrt()
     lift = encoder.mid_block.resnets[-1].conv2.bias
     lift[:kept], lift[kept] = LIFT, LOUD
-    encoder.norm_out.gamma.fill_(LOUD / wide**0.5)  # takes the norm back
+    encoder.norm_out.gamma.fill_(LOUD / wide**0.5)  # undoes the norm
     head = encoder.conv_out
-    _silence(head)
+    _zero(head)
     head.weight[:channels, :kept, -1, 1, 1] = scaled
     head.bias[:channels] = -scaled @ (mean + LIFT)
-    head.bias[channels:] = -10.0  # the deviation of the posterior, which nobody asks for
+    head.bias[channels:] = -10.0  # log-variance of the posterior, which is not used
     vae.quant_conv.weight.copy_(torch.eye(2 * channels).view_as(vae.quant_conv.weight))
     vae.quant_conv.bias.zero_()

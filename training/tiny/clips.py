@@ -1,4 +1,4 @@
-"""Films of the world on the disk, in shards, drawn by all cores. What is there is not drawn again."""
+"""Drawn clips on the disk, in shards, made by all cores. Shards that exist are not drawn again."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from training.tiny.world import FPS, HEIGHT, SQUARE, WIDTH, draw_scene, film_of,
 
 FRAMES = 65  # 17 latent frames
 SHORT = 33  # 9 latent frames
-A_SHARD = 25  # films
-LONG_SHARDS = 32  # the first ones; the others have short films, which cost half as much
-SHARDS = 400  # ten thousand films
+A_SHARD = 25  # clips
+LONG_SHARDS = 32  # the first ones; the others have short clips, which cost half as much
+SHARDS = 400  # ten thousand clips
 TALL_SHARDS, SQUARE_SHARDS = range(320, 360), range(360, 400)  # the others are wide
-HELD_OUT = 1_000_000  # films of this number and above are never trained on
+HELD_OUT = 1_000_000  # clips of this number and above are never trained on
 
 
 def scene_of(number: int) -> Scene:
-    """The scene of film `number`, the same every time."""
+    """The scene of clip `number`, the same every time."""
     return draw_scene(np.random.default_rng((2026, number)))
 
 
 def size_of(number: int) -> tuple[int, int]:
-    """Width and height of film `number` in pixels."""
+    """Width and height of clip `number` in pixels."""
     shard = number // A_SHARD
     return (HEIGHT, WIDTH) if shard in TALL_SHARDS else (SQUARE, SQUARE) if shard in SQUARE_SHARDS else (WIDTH, HEIGHT)
 
 
-def draw_film(number: int, frames: int = FRAMES) -> Frames:
-    """Frames of film `number`, from anywhere in it: the films themselves take 65 to 97 frames for their motion."""
+def draw_clip(number: int, frames: int = FRAMES) -> Frames:
+    """Frames of clip `number`, uint8 RGB, from a random place in a motion of 65 to 97 frames."""
     film, first = _film(number, frames)
     return pictures(film, frames, first)
 
 
 def path_of(number: int, frames: int = FRAMES) -> np.ndarray:
-    """Where the subject of `draw_film(number, frames)` is: (frames, 2), x and y in pixels."""
+    """Positions of the subject of `draw_clip(number, frames)`: (frames, 2), x and y in pixels."""
     film, first = _film(number, frames)
     found = [film.truth((first + n) / FPS)[0] for n in range(frames)]
     return np.array([(subject.x, subject.y) for subject in found])
 
 
 def _film(number: int, frames: int) -> tuple[Film, int]:
-    """Film `number` and the frame that its clip of so many frames begins with."""
+    """The drawn motion of clip `number`, and the frame in it that the clip of so many frames begins with."""
     random = np.random.default_rng((2027, number))
     film = film_of(scene_of(number), float(random.uniform(FRAMES, 1.5 * FRAMES)) / FPS, *size_of(number))
     last = max(0, int(film.seconds * FPS) - frames)
@@ -56,7 +56,7 @@ def _film(number: int, frames: int) -> tuple[Film, int]:
 
 
 def subject_paths(file: Path, shards: int) -> np.ndarray:
-    """Where the subjects of all films are: float32 of (shards, films, frames, 2), x and y in pixels; kept in `file`."""
+    """Positions of all subjects: float32 of (shards, clips, frames, 2), x and y in pixels; stored in `file`."""
     if not file.exists():
         found = np.zeros((shards, A_SHARD, FRAMES, 2), np.float32)
         for number in range(shards * A_SHARD):
@@ -84,7 +84,7 @@ def is_wide(shard: int) -> bool:
 
 
 def draw_shards(folder: Path, count: int, workers: int | None = None) -> list[Path]:
-    """See that the first `count` shards are in `folder`, each uint8 of (films, frames, height, width, 3)."""
+    """Draw the first `count` shards in `folder` that do not exist, each uint8 of (clips, frames, height, width, 3)."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [(folder, number) for number in range(count) if not shard_of(folder, number).exists()]
     with multiprocessing.get_context("spawn").Pool(workers or os.cpu_count()) as pool:
@@ -96,7 +96,7 @@ def draw_shards(folder: Path, count: int, workers: int | None = None) -> list[Pa
 def _draw_shard(task: tuple[Path, int]) -> None:
     cv2.setNumThreads(1)
     folder, number = task
-    films = np.stack([draw_film(number * A_SHARD + n, frames_of(number)) for n in range(A_SHARD)])
+    clips = np.stack([draw_clip(number * A_SHARD + n, frames_of(number)) for n in range(A_SHARD)])
     part = folder / f"films-{number:05d}.part.npy"
-    np.save(part, films)
+    np.save(part, clips)
     part.rename(shard_of(folder, number))

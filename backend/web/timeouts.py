@@ -1,4 +1,4 @@
-"""How long the studio waits for a request: who opens a connection and says nothing must not hold it for ever."""
+"""Timeout for request headers, and limits on the number of connections."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ HEADERS_S = 20.0
 CONNECTIONS, CONNECTIONS_OF_ONE = 512, 256  # at a time, in all and from one address; a page takes about seven
 
 
-class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc]
-    """HTTP of uvicorn, which closes a connection when HEADERS_S have passed without the headers of a (next) request.
+class HeaderTimeoutProtocol(AutoHTTPProtocol):  # type: ignore[misc]
+    """uvicorn's HTTP protocol, which also closes a connection that has not sent the headers of a request in HEADERS_S.
 
-    uvicorn itself only closes what says nothing at all after an answer; a client that sends its headers letter by
-    letter keeps a handle of this process.
+    uvicorn alone closes only connections that are idle after a response; a client that sends its headers byte by byte
+    would keep a file handle of this process.
     """
 
     _deadline: asyncio.TimerHandle | None = None
@@ -39,14 +39,14 @@ class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc]
 
     def _wait_for_headers(self) -> None:
         self._forget()
-        self._deadline = self.loop.call_later(HEADERS_S, self._close_unless_asked)
+        self._deadline = self.loop.call_later(HEADERS_S, self._close_unless_busy)
 
     def _forget(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
 
-    def _close_unless_asked(self) -> None:
-        answering = self.cycle is not None and not self.cycle.response_complete
+    def _close_unless_busy(self) -> None:
+        responding = self.cycle is not None and not self.cycle.response_complete
         upgraded = self.transport.get_protocol() is not self  # to a WebSocket
-        if not answering and not upgraded:
+        if not responding and not upgraded:
             self.transport.close()
