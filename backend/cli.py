@@ -32,6 +32,7 @@ from rich.table import Column, Table
 
 from backend.core.config import Settings
 from backend.core.errors import FolderTaken, InvalidRequest, NoAnswer, StudioError, in_words
+from backend.core.inputs import ANY_UPLOAD, INPUTS, mode_for
 from backend.core.planning import steps_in_words
 from backend.core.schema import Fit, Mode, Orientation, Preset, SkyReelsOptions, parse_request
 from backend.core.text import harmless
@@ -124,8 +125,6 @@ TEXT_FLAGS: dict[str, tuple[type, str]] = {
 }
 FLAGS = {name: f"--{name.replace('_', '-')}" for name in (*TEXT_FLAGS, *SkyReelsOptions.model_fields)}
 FLAGS |= {"num_inference_steps": "--steps", "loras": "--lora"}
-FILES = ("image", "end_image", "video")
-
 
 REPEATED = {"storyboard": "What the next window shows; give it once for each window after the first."}
 
@@ -197,21 +196,14 @@ def send_files(studio: Studio, wish: dict[str, Any]) -> dict[str, Any]:
     """The wish with its files uploaded and its mode filled in."""
     ready = dict(wish)
     if "mode" not in ready:
-        ready["mode"] = (
-            Mode.VIDEO_EXTENSION
-            if "video" in ready
-            else Mode.IMAGE_TO_VIDEO
-            if "image" in ready
-            else Mode.TEXT_TO_VIDEO
-        ).value
-    check = ready | {name: "0" * 20 for name in FILES if name in ready}
-    parse_request(check)  # a bad flag is refused before a large file travels
-    for name in FILES:
-        if name in ready:
-            path = Path(ready[name])
-            if not path.is_file():
-                raise InvalidRequest(f"{FLAGS[name]} {path}: there is no such file;", hint="check the path.")
-            ready[name] = studio.upload(path)
+        ready["mode"] = mode_for(ready).value
+    files = [name for name in INPUTS if name in ready]
+    parse_request(ready | dict.fromkeys(files, ANY_UPLOAD))  # a bad flag is refused before a large file travels
+    for name in files:
+        path = Path(ready[name])
+        if not path.is_file():
+            raise InvalidRequest(f"{FLAGS[name]} {path}: there is no such file;", hint="check the path.")
+        ready[name] = studio.upload(path)
     return ready
 
 

@@ -37,6 +37,7 @@ from backend.core.errors import (
     NotFound,
     StudioError,
 )
+from backend.core.inputs import INPUTS, Input, MediaKind
 from backend.core.planning import Machine, Plan, PlannedLora, choose_model, make_plan
 from backend.core.prompts import Expansion, expand
 from backend.core.registry import MODELS, SYNTHETIC, ModelSpec
@@ -70,7 +71,6 @@ PROGRESS_EVERY_S = 0.5  # how often a running job's progress is written; each wr
 STORE_RETRY_S = 5.0
 WATCH_EVERY_S = 1.0
 CATALOG_KEEP_S = 5
-AN = {"image": "an image", "video": "a video"}
 
 
 class VideoGenerator:
@@ -231,11 +231,11 @@ class VideoGenerator:
     def plan(self, request: GenerationRequest) -> Plan:
         """What would happen. Raises InvalidRequest where it cannot, NotFound for an upload that is not there."""
         source = None
-        for name, kind in (("image", "image"), ("end_image", "image"), ("video", "video")):
-            upload_id = getattr(request, name)
+        for row in INPUTS.values():
+            upload_id = getattr(request, row.name)
             if upload_id is not None:
-                upload = self._upload(upload_id, kind, name)
-                source = upload.source if kind == "video" else source
+                upload = self._upload(upload_id, row)
+                source = upload.source if row.name == "video" else source
         loras = self._loras(request)
         spec = self._model_for(request, loras)
         for lora in loras:
@@ -263,14 +263,15 @@ class VideoGenerator:
         writers = [] if painted or by_rules else find_instruct_models(self.settings.model_folders)
         return rewrite(writers[-1], prompt, take) if writers else expand(prompt, painted=painted, take=take)
 
-    def _upload(self, upload_id: str, kind: str, field: str) -> Upload:
+    def _upload(self, upload_id: str, row: Input) -> Upload:
         try:
             upload = self.uploads.get(upload_id)
         except NotFound as missing:
-            raise InvalidRequest(f"{field}: {missing.message}", hint=missing.hint, field=field) from None
-        if upload.kind != kind:
+            raise InvalidRequest(f"{row.name}: {missing.message}", hint=missing.hint, field=row.name) from None
+        if upload.kind != row.kind.value:
+            is_a = MediaKind(upload.kind).noun
             raise InvalidRequest(
-                f"{upload.filename} is {AN[upload.kind]};", hint=f"{field} takes {AN[kind]}.", field=field
+                f"{upload.filename} is {is_a};", hint=f"{row.name} takes {row.kind.noun}.", field=row.name
             )
         return upload
 

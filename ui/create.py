@@ -10,6 +10,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from backend.core.errors import StudioError
+from backend.core.inputs import INPUTS, placeholders
 from backend.core.planning import Plan, steps_in_words
 from backend.core.registry import SYNTHETIC, TINY, ModelSpec
 from backend.core.schema import GenerationRequest, Mode, parse_request
@@ -46,13 +47,10 @@ def current_model() -> ModelSpec:
     if chosen is not None:
         return chosen
     mode = Mode(form.get("mode"))
-    probe = {
-        Mode.TEXT_TO_VIDEO: {"prompt": "-"},
-        Mode.IMAGE_TO_VIDEO: {"image": "0" * 20},
-        Mode.VIDEO_EXTENSION: {"video": "0" * 20},
-    }[mode]
     loras = [{"name": name} for name in form.get("loras")]
-    request = GenerationRequest(mode=mode, resolution=form.get("resolution"), loras=loras, **probe)
+    request = GenerationRequest(
+        mode=mode, prompt="-", resolution=form.get("resolution"), loras=loras, **placeholders(mode)
+    )
     try:
         return studio().model_for(request)
     except StudioError:  # a LoRA that went away: the plan says so
@@ -61,7 +59,7 @@ def current_model() -> ModelSpec:
 
 def missing(error: StudioError) -> str:
     """The first step to take, if all that `error` says is that it was not taken yet."""
-    steps = {"prompt": "Write a prompt", "image": "Drop a picture", "video": "Drop a video"}
+    steps = {"prompt": "Write a prompt"} | {row.name: f"Drop {row.kind.noun}" for row in INPUTS.values()}
     return steps[error.field] if error.field in steps and not form.get(error.field) else ""
 
 

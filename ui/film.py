@@ -8,6 +8,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from backend.core.errors import StudioError
+from backend.core.inputs import INPUTS
 from backend.core.schema import parse_request
 from backend.jobs.job import Job, JobState
 from ui import form
@@ -101,10 +102,9 @@ def extend(job: Job) -> None:
         st.error(plain(str(error)), icon=":material/error:")
         return
     form.restore(job.request, job.plan, seed=None)
-    st.session_state["form_to_restore"] |= {
+    st.session_state["form_to_restore"] |= dict.fromkeys(INPUTS) | {
         "mode": "video_extension",
         "video": upload.id,
-        "image": None,
         "storyboard": "",
     }
     st.switch_page(CREATE)

@@ -9,6 +9,7 @@ import streamlit as st
 
 from backend.core import errors
 from backend.core.errors import StudioError
+from backend.core.inputs import INPUTS
 from backend.core.planning import Plan
 from backend.core.registry import ModelSpec
 from backend.core.schema import DEFAULT_FRAMES, NUM_FRAMES, PAGE_FRAMES, SEED, Fidelity, GenerationRequest, Mode, Preset
@@ -62,10 +63,8 @@ LABELS = {
     "causal_attention": "Blocks see only earlier ones",
     "batch_guidance": "Guidance in one call",
     "fidelity": "Arithmetic of",
-    "end_image": "The last frame",
     "loras": "LoRAs",
 }
-FILES = {"image": {Mode.IMAGE_TO_VIDEO}, "end_image": {Mode.IMAGE_TO_VIDEO}, "video": {Mode.VIDEO_EXTENSION}}
 
 
 def key(field: str) -> str:
@@ -147,7 +146,7 @@ def wish(spec: ModelSpec) -> dict[str, Any]:
     uses = {name: strengths(name) for name in found.pop("loras")}
     if uses:
         found["loras"] = [{"name": name, "strength": each if own else each[:1]} for name, each in uses.items()]
-    found |= {name: get(name) for name, modes in FILES.items() if mode in modes and get(name)}
+    found |= {row.name: get(row.name) for row in INPUTS.values() if mode in row.modes and get(row.name)}
     options = {name: get(name) for name in controls_of(spec) if get(name) != SKYREELS[name]}
     if options.pop("storyboard", ""):
         options["storyboard"] = story()
@@ -157,7 +156,7 @@ def wish(spec: ModelSpec) -> dict[str, Any]:
 def restore(request: GenerationRequest, plan: Plan, *, seed: int | None) -> None:
     """Fill the form with an earlier request at the next run of the Create page; a `seed` of None draws a new one."""
     fields = {
-        name: value for name, value in request.model_dump(mode="json").items() if name in DEFAULTS or name in FILES
+        name: value for name, value in request.model_dump(mode="json").items() if name in DEFAULTS or name in INPUTS
     }
     fields["loras"] = [use.name for use in request.loras]
     fields["lora_windows"] = any(len(use.strength) > 1 for use in request.loras)

@@ -7,6 +7,7 @@ import contextlib
 import streamlit as st
 
 from backend.core.errors import StudioError
+from backend.core.inputs import INPUTS, Input
 from backend.core.prompts import Expansion
 from backend.core.registry import ModelSpec
 from backend.core.schema import (
@@ -63,11 +64,9 @@ def wish_column(spec: ModelSpec) -> None:
         persist_state="session",
     )
     mode = Mode(form.get("mode"))
-    if mode is Mode.IMAGE_TO_VIDEO:
-        file_field("image", "image", "The first frame")
-        file_field("end_image", "image", "The last frame (optional)")
-    if mode is Mode.VIDEO_EXTENSION:
-        file_field("video", "video", "The video to continue")
+    for row in INPUTS.values():
+        if mode in row.modes:
+            file_field(row, optional=mode not in row.required_by)
     st.text_area(
         "Prompt",
         key=form.key("prompt"),
@@ -228,8 +227,9 @@ def length_caption(mode: Mode, spec: ModelSpec) -> None:
     st.caption(f"{frames} {new}frames at {fps} fps = {duration(frames / fps)}")
 
 
-def file_field(field: str, kind: str, label: str) -> None:
+def file_field(row: Input, *, optional: bool) -> None:
     """A drop zone, or what was dropped there as the model will see it."""
+    field, label = row.name, f"{row.label} (optional)" if optional else row.label
     upload_id = form.get(field)
     upload = None
     if upload_id:
@@ -238,7 +238,7 @@ def file_field(field: str, kind: str, label: str) -> None:
         except StudioError:
             form.put(field, None)  # cleaned up meanwhile
     if upload is None:
-        made = dropzone(label, kind, key=f"drop_{field}")
+        made = dropzone(label, row.kind.value, key=f"drop_{field}")
         if made:
             form.put(field, made)
             st.rerun()

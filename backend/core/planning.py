@@ -14,6 +14,7 @@ from enum import Enum
 from types import MappingProxyType
 
 from backend.core.errors import InvalidRequest
+from backend.core.inputs import placeholders
 from backend.core.placement import EIGHT_BITS_FROM_GIB, SPARE, Placed, Placement, need_of, place
 from backend.core.presets import TRADES, Work, work_of
 from backend.core.registry import PIXELS_720P, SYNTHETIC, TINY, ModelSpec, Transformer
@@ -294,9 +295,8 @@ def suitability(spec: ModelSpec, machine: Machine) -> Suitability:
     """How `spec` goes with `machine`, by the forecast."""
     width, height = (1280, 720) if (spec.max_pixels or 0) >= PIXELS_720P else (960, 540)
     mode = next(mode for mode in Mode if mode in spec.modes)
-    needs = {Mode.IMAGE_TO_VIDEO: {"image": "0" * 20}, Mode.VIDEO_EXTENSION: {"video": "0" * 20}}.get(mode, {})
     source = Source(width, height, DEFAULT_FRAMES, float(spec.fps)) if mode is Mode.VIDEO_EXTENSION else None
-    request = GenerationRequest(mode=mode, prompt="-", resolution=f"{width}x{height}", seed=0, **needs)
+    request = GenerationRequest(mode=mode, prompt="-", resolution=f"{width}x{height}", seed=0, **placeholders(mode))
     plan = make_plan(request, spec, machine, source)
     peak = plan.forecast.peak_gib
     if not machine.has_gpu:

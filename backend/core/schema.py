@@ -25,6 +25,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from backend.core.errors import InvalidRequest
+from backend.core.inputs import INPUTS, required_inputs
+from backend.core.inputs import Mode as Mode
 from backend.core.text import is_blank
 
 
@@ -67,12 +69,6 @@ DEFAULT_FPS = 24
 DEFAULT_BLOCK = 5  # latent frames, as the original's authors recommend together with ar_step=5
 
 UPLOAD_ID = r"[0-9a-z]{20}"
-
-
-class Mode(str, Enum):
-    TEXT_TO_VIDEO = "text_to_video"
-    IMAGE_TO_VIDEO = "image_to_video"
-    VIDEO_EXTENSION = "video_extension"
 
 
 class Orientation(str, Enum):
@@ -121,6 +117,12 @@ def between(bounds: Bounds, default: Any = ..., description: str | None = None) 
     return Field(default, ge=bounds.least, le=bounds.most, description=description)
 
 
+def of_input(name: str) -> Any:
+    """The field of an input, called and explained as in its row of `INPUTS`."""
+    row = INPUTS[name]
+    return Field(None, title=row.label, description=f"{row.help} The id of an upload.")
+
+
 def _number(value: Any) -> Any:
     """`value`, unless it is one of JSON's look-alikes, true and "12", which Python would take for numbers."""
     if isinstance(value, bool | str):
@@ -135,6 +137,13 @@ def _scene(text: str) -> str:
     return text
 
 
+def _upload_id(value: str) -> str:
+    if not re.fullmatch(UPLOAD_ID, value):
+        raise ValueError(f"{value[:40]!r} is not the id of an upload; send the file to /api/v1/uploads first")
+    return value
+
+
+UploadId = Annotated[str, AfterValidator(_upload_id)]
 Scene = Annotated[str, StringConstraints(strip_whitespace=True, max_length=PROMPT_LENGTH), AfterValidator(_scene)]
 
 
@@ -240,9 +249,9 @@ class GenerationRequest(BaseModel):
     mode: Mode = Mode.TEXT_TO_VIDEO
     prompt: str = Field("", max_length=PROMPT_LENGTH)
     negative_prompt: str = Field("", max_length=PROMPT_LENGTH)
-    image: str | None = Field(None, description="id of an uploaded picture: the first frame")
-    end_image: str | None = Field(None, description="id of an uploaded picture: the last frame")
-    video: str | None = Field(None, description="id of an uploaded video: what is continued")
+    image: UploadId | None = of_input("image")
+    end_image: UploadId | None = of_input("end_image")
+    video: UploadId | None = of_input("video")
     fit: Fit = Fit.CROP
     model: str = Field("auto", min_length=1, max_length=200)
     resolution: str = Field("540p", description="540p, 720p or WIDTHxHEIGHT in pixels")
@@ -272,13 +281,6 @@ class GenerationRequest(BaseModel):
         if isinstance(data, Mapping) and data.get("seed", 0) is None:
             return {name: value for name, value in data.items() if name != "seed"}
         return data
-
-    @field_validator("image", "end_image", "video")
-    @classmethod
-    def _upload_id(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(UPLOAD_ID, value):
-            raise ValueError(f"{value[:40]!r} is not the id of an upload; send the file to /api/v1/uploads first")
-        return value
 
     @field_validator("resolution")
     @classmethod
@@ -313,23 +315,18 @@ class GenerationRequest(BaseModel):
             raise ValueError(
                 f"num_frames={self.num_frames} and seconds={self.seconds:g} both give the length; send one"
             )
-        needs = {
-            Mode.TEXT_TO_VIDEO: ("prompt", "a prompt", "write what the film should show"),
-            Mode.IMAGE_TO_VIDEO: ("image", "a picture", "give a JPG, PNG or WebP (its id, once it is uploaded)"),
-            Mode.VIDEO_EXTENSION: ("video", "a video", "give an MP4, MOV, AVI or MKV (its id, once it is uploaded)"),
-        }
-        field, what, way_out = needs[self.mode]
-        if not getattr(self, field):
-            raise ValueError(f"{field} is missing: {self.mode.value} needs {what}; {way_out}")
-        allowed = {
-            Mode.TEXT_TO_VIDEO: set(),
-            Mode.IMAGE_TO_VIDEO: {"image", "end_image"},
-            Mode.VIDEO_EXTENSION: {"video", "end_image"},
-        }[self.mode]
-        for extra in sorted({"image", "end_image", "video"} - allowed):
-            if getattr(self, extra):
+        if self.mode is Mode.TEXT_TO_VIDEO and not self.prompt:
+            raise ValueError(f"prompt is missing: {self.mode.value} needs a prompt; write what the video should show")
+        for row in required_inputs(self.mode):
+            if not getattr(self, row.name):
                 raise ValueError(
-                    f"{extra} is given, but {self.mode.value} does not use it; leave it out or change the mode"
+                    f"{row.name} is missing: {self.mode.value} needs {row.kind.noun}; give {row.kind.formats} (its id,"
+                    " once it is uploaded)"
+                )
+        for row in INPUTS.values():
+            if getattr(self, row.name) and self.mode not in row.modes:
+                raise ValueError(
+                    f"{row.name} is given, but {self.mode.value} does not use it; leave it out or change the mode"
                 )
         return self
 

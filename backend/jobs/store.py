@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import json
 import logging
 import os
 import shutil
@@ -23,6 +24,7 @@ from typing import Any, TypeVar
 
 from backend.core.errors import Conflict, NotEnoughSpace, NotFound, QueueFull, StudioBusy, StudioError, no_such_job
 from backend.core.ids import is_id, new_id
+from backend.core.inputs import INPUTS
 from backend.core.planning import Plan, Progress, Stage
 from backend.core.schema import GenerationRequest
 from backend.durable import replace_file
@@ -456,10 +458,11 @@ class Store:
     def uploads_in_use(self) -> set[str]:
         """Ids of the uploads that a job in the history refers to; those in the trash count until it is emptied."""
         rows = self._all(
-            "SELECT j.value AS value FROM jobs, json_each(jobs.request) AS j"
-            " WHERE j.key IN ('image', 'end_image', 'video') AND j.value IS NOT NULL"
+            "SELECT id.value AS id FROM jobs, json_each(?) AS name, json_each(jobs.request, '$.' || name.value) AS id"
+            " WHERE id.value IS NOT NULL",
+            json.dumps(list(INPUTS)),
         )
-        return {row["value"] for row in rows}
+        return {row["id"] for row in rows}
 
     def calibration(self, model: str, last: int = 5) -> dict[Stage, float]:
         """How many times as long the stages of the last renders of `model` took as was guessed: medians, of the stages
