@@ -31,7 +31,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from backend.core.config import Settings
-from backend.core.errors import FolderTaken, InvalidRequest, NoAnswer, StudioError, in_words
+from backend.core.errors import FolderTaken, InvalidRequest, NoAnswer, StudioError, mention
 from backend.core.inputs import ANY_UPLOAD, INPUTS, mode_for
 from backend.core.planning import steps_in_words
 from backend.core.schema import Fit, Mode, Orientation, Preset, SkyReelsOptions, parse_request
@@ -68,8 +68,7 @@ def explained(flags: Mapping[str, str] | None = None) -> Iterator[None]:
     try:
         yield
     except StudioError as error:
-        words = in_words(error, flags) if flags else str(error)
-        fail(words, BAD_REQUEST if error.status in (404, 409, 422) else FAILED)
+        fail(error.worded(flags or {}), BAD_REQUEST if error.status in (404, 409, 422) else FAILED)
 
 
 @contextmanager
@@ -125,6 +124,7 @@ TEXT_FLAGS: dict[str, tuple[type, str]] = {
 }
 FLAGS = {name: f"--{name.replace('_', '-')}" for name in (*TEXT_FLAGS, *SkyReelsOptions.model_fields)}
 FLAGS |= {"num_inference_steps": "--steps", "loras": "--lora"}
+DOTTED = {f"skyreels.{name}" if name in SkyReelsOptions.model_fields else name: flag for name, flag in FLAGS.items()}
 
 REPEATED = {"storyboard": "What the next window shows; give it once for each window after the first."}
 
@@ -202,7 +202,8 @@ def send_files(studio: Studio, wish: dict[str, Any]) -> dict[str, Any]:
     for name in files:
         path = Path(ready[name])
         if not path.is_file():
-            raise InvalidRequest(f"{FLAGS[name]} {path}: there is no such file;", hint="check the path.")
+            no_file = f" {path}: there is no such file;"
+            raise InvalidRequest([mention(name), no_file], hint="check the path.", field=name)
         ready[name] = studio.upload(path)
     return ready
 
@@ -264,7 +265,7 @@ def generate(
     """Render one film: by the running studio if there is one, else by this process."""
     if out_file is not None and not can_write(out_file):
         fail(f"--out {out_file} cannot be written; name a file in a folder of yours.", BAD_REQUEST)
-    with open_studio(FLAGS) as studio:
+    with open_studio(DOTTED) as studio:
         if studio.queue_paused():
             fail("The queue is paused, so the film would wait; resume it first: queue resume.", FAILED)
         job = studio.submit(send_files(studio, wish))
@@ -380,7 +381,7 @@ def plan(
     wish: dict[str, Any], as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False
 ) -> None:
     """What a render would be and cost; nothing is queued. The same flags as generate."""
-    with open_studio(FLAGS) as studio:
+    with open_studio(DOTTED) as studio:
         found = studio.plan(send_files(studio, wish))
     if as_json:
         print(json.dumps(found))

@@ -36,6 +36,7 @@ from backend.core.errors import (
     NoDevice,
     NotFound,
     StudioError,
+    mention,
 )
 from backend.core.inputs import INPUTS, Input, MediaKind
 from backend.core.planning import Machine, Plan, PlannedLora, choose_model, make_plan
@@ -267,11 +268,15 @@ class VideoGenerator:
         try:
             upload = self.uploads.get(upload_id)
         except NotFound as missing:
-            raise InvalidRequest(f"{row.name}: {missing.message}", hint=missing.hint, field=row.name) from None
+            raise InvalidRequest(
+                [mention(row.name), f": {missing.message}"], hint=missing.hint, field=row.name
+            ) from None
         if upload.kind != row.kind.value:
             is_a = MediaKind(upload.kind).noun
             raise InvalidRequest(
-                f"{upload.filename} is {is_a};", hint=f"{row.name} takes {row.kind.noun}.", field=row.name
+                f"{upload.filename} is {is_a};",
+                hint=[mention(row.name), f" takes {row.kind.noun}."],
+                field=row.name,
             )
         return upload
 

@@ -55,17 +55,27 @@ def test_generate_makes_the_film_and_prints_the_job_last(run, tmp_path):
     [
         (("--prompt", "x", "--fps", "99"), r"^--fps=99 .* 8 to 30"),
         (("--prompt", "x", "--steps", "5"), r"^--steps=5 .* 10 to 50"),
-        (("--prompt", "x", "--flow-shift", "99"), r"^--flow-shift=99.0 .* 1 to 20"),
+        (("--prompt", "x", "--flow-shift", "99"), r"^--flow-shift=99 .* 1 to 20"),
         (("--prompt", "x", "--num-frames", "20", "--seconds", "2"), r"^--num-frames=20 and --seconds=2 both"),
         (("--prompt", "x", "--resolution", "8k"), r"'8k' is not a resolution; use 540p"),
-        (("--prompt", "x", "--overlap-history", "18"), r"^--overlap-history: 18 is not 4k\+1 .* 17 or 21"),
+        (("--prompt", "x", "--overlap-history", "18"), r"^--overlap-history=18 is not 4k\+1 .* 17 or 21"),
         (("--prompt", "x", "--model", "nope"), r"^--model='nope' is not here; use auto"),
         (("--image", "nowhere.png"), r"--image nowhere.png: there is no such file"),
         ((), r"^--prompt is missing"),
         (("--prompt", "x", "--mode", "video_extension"), r"^--video is missing"),
-        (("--prompt", "x", "--lora", "a:9"), r"^--lora=9.0 is above"),
+        (("--prompt", "x", "--lora", "a:9"), r"^--lora=9 is above"),
         (("--prompt", "x", "--lora", ":0.5"), r"^--lora is empty"),
         (("--prompt", "x", "--storyboard", ""), r"^--storyboard is empty"),
+        (
+            ("--prompt", "x", "--causal-block-size", "5"),
+            r"^--causal-block-size=5 needs --ar-step, by .*, or --causal",
+        ),
+        (("--prompt", "x", "--video", "a.mp4"), r"^--video a.mp4: there is no such file"),
+        (("--prompt", "x", "--end-image", "a.png"), r"^--end-image is given, .* change the --mode\.$"),
+        (
+            ("--prompt", "x", "--fidelity", "diffusers", "--preset", "turbo"),
+            r"--preset=exact or --fidelity=original",
+        ),
         (("--prompt", "x", "--model", "num_frames"), r"^--model='num_frames' is not here"),
         (("--image", "no/storyboard.png"), r"^--image no/storyboard.png: there is"),
     ],
@@ -203,7 +213,7 @@ def test_a_story_is_told_by_a_repeated_flag(run):
     code, out, _ = run(*plan, *story, "--json")
     assert (code, json.loads(out)["window_steps"]) == (0, [20] * 4)
     code, _, err = run(*plan, *story, "--storyboard", "night", "--storyboard", "dawn")
-    assert (code, "storyboard has 4 prompts" in err) == (2, True)
+    assert (code, "--storyboard has 4 prompts" in err) == (2, True)
 
 
 def test_settings_that_are_yes_or_no_are_flags(run):
@@ -375,6 +385,8 @@ def test_commands_go_to_the_studio_that_runs(run, generator, settings, tmp_path,
         assert generator.job(job["id"]).artifact.frames == 16
         assert film.read_bytes() == generator.file(job["id"], "video.mp4").read_bytes()
         assert run("generate", "--prompt", "x", "--model", "nope")[0] == 2
+        err = run("plan", "--prompt", "x", *SMALL, "--storyboard", "then")[2]
+        assert re.match(r"--storyboard has 1 prompt .*; leave --storyboard out, or take --num-frames=\d+ or more", err)
         assert [j["id"] for j in json.loads(run("jobs", "list", "--json")[1])] == [job["id"]]
         code, out, err = run("generate", "--image", _picture(tmp_path), *SMALL, "--json")
         assert code == 0, err

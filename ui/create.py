@@ -72,7 +72,7 @@ def plan_card(spec: ModelSpec) -> None:
             if first_step := missing(error):
                 st.caption(f":material/route: {first_step}, and the plan appears here.")
             else:
-                st.markdown(f":material/error: {plain(form.in_words(error))}")
+                st.markdown(f":material/error: {plain(form.worded(error))}")
             return
         st.markdown(f":material/route: **Plan** {plain(plan_words(plan))}")
         forecast = plan.forecast
@@ -126,7 +126,7 @@ def submit(spec: ModelSpec, place: DeltaGenerator) -> None:
         studio().submit(parse_request(wish))
     except StudioError as error:
         first_step = missing(error)
-        place.error(f"{first_step} first." if first_step else plain(form.in_words(error)), icon=":material/error:")
+        place.error(f"{first_step} first." if first_step else plain(form.worded(error)), icon=":material/error:")
         return
     st.session_state["last_submit"] = (mark, time.monotonic())
     if replaced := st.session_state.pop("replaces", None):

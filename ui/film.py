@@ -85,7 +85,7 @@ def again(job: Job) -> None:
     try:
         studio().submit(parse_request(wish))
     except StudioError as error:
-        st.error(plain(form.in_words(error)), icon=":material/error:")
+        st.error(plain(form.worded(error)), icon=":material/error:")
         return
     st.switch_page(CREATE)
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import streamlit as st
 
-from backend.core import errors
 from backend.core.errors import StudioError
 from backend.core.inputs import INPUTS
 from backend.core.planning import Plan
@@ -91,9 +90,10 @@ def put(field: str, value: Any) -> None:
     st.session_state[key(field)] = value
 
 
-def in_words(error: StudioError) -> str:
+def worded(error: StudioError) -> str:
     """What `error` says, with the page's names for the settings."""
-    return errors.in_words(error, {name: f'"{label}"' for name, label in LABELS.items()}, " ")
+    dotted = {f"skyreels.{name}" if name in SKYREELS else name: f'"{label}"' for name, label in LABELS.items()}
+    return error.worded(dotted, equals=" ")
 
 
 def prepare() -> None:

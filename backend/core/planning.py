@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
 
-from backend.core.errors import InvalidRequest
+from backend.core.errors import InvalidRequest, Mention, mention
 from backend.core.inputs import placeholders
 from backend.core.placement import EIGHT_BITS_FROM_GIB, SPARE, Placed, Placement, need_of, place
 from backend.core.presets import TRADES, Work, work_of
@@ -231,15 +231,12 @@ def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machin
         spec = present.get(request.model)
         if spec is None:
             raise InvalidRequest(
-                f"model={request.model!r} is not here;",
-                hint=f"use auto, or one of {', '.join(present)}.",
-                field="model",
+                "is not here;", hint=f"use auto, or one of {', '.join(present)}.", field="model", value=request.model
             )
         if request.mode not in spec.modes:
             others = [other.id for other in present.values() if request.mode in other.modes]
-            raise InvalidRequest(
-                f"{spec.title} cannot do {request.mode.value};", hint=f"use {' or '.join(others[:2])}.", field="model"
-            )
+            way_out = f"use {' or '.join(others[:2]) or 'auto'}."
+            raise InvalidRequest(f"{spec.title} cannot do {request.mode.value};", hint=way_out, field="model")
         return spec
     width, height = request.size
     able = [
@@ -334,13 +331,16 @@ def make_plan(
         shortest = max(SECONDS.least, math.ceil(10 * least / fps) / 10)
         longest = min(SECONDS.most, math.floor(10 * most / fps) / 10)
         raise InvalidRequest(
-            f"seconds={request.seconds:g} at {fps} fps are {num_frames} frames;",
+            f"at {fps} fps are {num_frames} frames;",
             hint=f"use {shortest:g} to {longest:g} seconds.",
             field="seconds",
+            value=request.seconds,
         )
     if request.end_image and not spec.end_image:
         raise InvalidRequest(
-            f"{spec.title} cannot end on a picture;", hint="leave end_image out or use a DF model.", field="end_image"
+            f"{spec.title} cannot end on a picture;",
+            hint=["leave ", mention("end_image"), " out or use a DF model."],
+            field="end_image",
         )
     options = request.skyreels
     denoised = spec.engine == "skyreels"  # the sketch has neither noise levels nor a transformer
@@ -392,21 +392,29 @@ def _check_blocks(request: GenerationRequest, spec: ModelSpec) -> None:
     options = request.skyreels
     if not options.ar_step and not options.causal_attention:
         return
-    asked = ("ar_step", str(options.ar_step), "0") if options.ar_step else ("causal_attention", "true", "false")
-    name, value, off = asked
-    reason = None
+    name, off = ("ar_step", 0) if options.ar_step else ("causal_attention", False)
+    without = mention(f"skyreels.{name}", off)
+    ways: list[str | Mention]
     if not spec.diffusion_forcing:
-        reason = f"{spec.title} gives all frames the same noise level; use {name}={off} or a DF model."
+        reason, ways = f"{spec.title} gives all frames the same noise level", [without, " or a DF model"]
     elif request.end_image and options.causal_attention:
-        name, value = "causal_attention", "true"
-        reason = "no frame would see the last picture, which comes after it; use causal_attention=false."
+        name = "causal_attention"
+        reason, ways = "no frame would see the last picture, which comes after it", [mention(f"skyreels.{name}", False)]
     elif request.image and options.block > 1:
         # A picture is one latent frame; the original would take it for a part of a block and denoise it away.
-        reason = f"a first picture fills no block of {options.block}; use {name}={off}, or causal_block_size=1."
+        reason = f"a first picture fills no block of {options.block}"
+        ways = [without, ", or ", mention("skyreels.causal_block_size", 1)]
     elif request.end_image and options.fidelity is Fidelity.DIFFUSERS and options.block > 1:
-        reason = "the last picture fills no block of the causal mask of diffusers; use ar_step=0 or fidelity=original."
-    if reason:
-        raise InvalidRequest(f"{name}={value} is not possible:", hint=reason, field=f"skyreels.{name}")
+        reason = "the last picture fills no block of the causal mask of diffusers"
+        ways = [without, " or ", mention("skyreels.fidelity", Fidelity.ORIGINAL)]
+    else:
+        return
+    raise InvalidRequest(
+        f"is not possible: {reason};",
+        hint=["use ", *ways, "."],
+        field=f"skyreels.{name}",
+        value=getattr(options, name),
+    )
 
 
 def _check_one_window(request: GenerationRequest, spec: ModelSpec) -> None:
@@ -415,7 +423,7 @@ def _check_one_window(request: GenerationRequest, spec: ModelSpec) -> None:
         if getattr(request.skyreels, name) and not spec.diffusion_forcing:
             raise InvalidRequest(
                 f"{spec.title} makes one window, whose length is its own, from one prompt;",
-                hint=f"leave {name} out, or use a DF model.",
+                hint=["leave ", mention(f"skyreels.{name}"), " out, or use a DF model."],
                 field=f"skyreels.{name}",
             )
 
@@ -438,16 +446,17 @@ def _check_storyboard(
         return
     new = max(layout.base_num_frames - layout.overlap_history, 4)  # frames that a further window adds
     longer = layout.base_num_frames + (told - 1) * new - layout.prefix_frames + 1
-    ways = [f"use at most {further}" if further else "leave the storyboard out"]
+    story = mention("skyreels.storyboard")
+    ways: list[str | Mention] = [f"use at most {further}"] if further else ["leave ", story, " out"]
     if longer <= NUM_FRAMES.most:
-        ways.append(f"take num_frames={longer} or more")
+        ways += [", or take ", mention("num_frames", longer), " or more"]
     smaller = range(layout.base_num_frames - 4, int(WINDOW_FRAMES.least) - 1, -4)
     if base := next((frames for frames in smaller if windows(frames) > told), None):
-        ways.append(f"use base_num_frames={base}")
+        ways += [", or use ", mention("skyreels.base_num_frames", base)]
     prompts = "1 prompt" if told == 1 else f"{told} prompts"
     raise InvalidRequest(
-        f"storyboard has {prompts} for the windows after the first, of which the film has {further};",
-        hint=f"{', or '.join(ways)}.",
+        [story, f" has {prompts} for the windows after the first, of which the video has {further};"],
+        hint=[*ways, "."],
         field="skyreels.storyboard",
     )
 
@@ -458,7 +467,7 @@ def _check_strengths(request: GenerationRequest, windows: int) -> None:
         if len(use.strength) > windows:
             has = f"{windows} window{'s' if windows > 1 else ''}"
             raise InvalidRequest(
-                f"The LoRA {use.name} has {len(use.strength)} strengths, the film has {has};",
+                f"The LoRA {use.name} has {len(use.strength)} strengths, the video has {has};",
                 hint="give it one for each window, or one for all.",
                 field="loras",
             )

@@ -19,12 +19,13 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from backend.core.errors import InvalidRequest
+from backend.core.errors import InvalidRequest, Mention, Words, mention
 from backend.core.inputs import INPUTS, required_inputs
 from backend.core.inputs import Mode as Mode
 from backend.core.text import is_blank
@@ -137,14 +138,25 @@ def _scene(text: str) -> str:
     return text
 
 
-def _upload_id(value: str) -> str:
+def _upload_id(value: str, info: ValidationInfo) -> str:
     if not re.fullmatch(UPLOAD_ID, value):
-        raise ValueError(f"{value[:40]!r} is not the id of an upload; send the file to /api/v1/uploads first")
+        way_out = "send the file to /api/v1/uploads first."
+        raise InvalidRequest("is not the id of an upload;", hint=way_out, field=info.field_name, value=value)
     return value
 
 
 UploadId = Annotated[str, AfterValidator(_upload_id)]
 Scene = Annotated[str, StringConstraints(strip_whitespace=True, max_length=PROMPT_LENGTH), AfterValidator(_scene)]
+
+
+AR_STEP_FIELD = mention("skyreels.ar_step")
+CAUSAL_FIELD = mention("skyreels.causal_attention")
+ORIGINAL = mention("skyreels.fidelity", Fidelity.ORIGINAL)
+
+
+def _only_of_the_original(name: str, reason: str) -> InvalidRequest:
+    way_out: list[str | Mention] = ["leave it out or use ", ORIGINAL, "."]
+    return InvalidRequest(f"is not possible: {reason};", hint=way_out, field=f"skyreels.{name}", value=True)
 
 
 class SkyReelsOptions(BaseModel):
@@ -179,32 +191,31 @@ class SkyReelsOptions(BaseModel):
 
     @field_validator("base_num_frames", "overlap_history")
     @classmethod
-    def _packs_into_latents(cls, frames: int | None) -> int | None:
+    def _packs_into_latents(cls, frames: int | None, info: ValidationInfo) -> int | None:
         if frames is not None and frames % 4 != 1:
             below = frames - (frames - 1) % 4
-            raise ValueError(
-                f"{frames} is not 4k+1 (the VAE packs 4 frames into one latent frame); use {below} or {below + 4}"
+            raise InvalidRequest(
+                "is not 4k+1 (the VAE packs 4 frames into one latent frame);",
+                hint=f"use {below} or {below + 4}.",
+                field=f"skyreels.{info.field_name}",
+                value=frames,
             )
         return frames
 
     @model_validator(mode="after")
     def _go_together(self) -> SkyReelsOptions:
         if self.block == 1 and (self.causal_block_size or 1) > 1:
-            raise ValueError(
-                f"causal_block_size={self.causal_block_size} needs an ar_step, by which a block lags behind the one"
-                " before, or causal_attention; leave it out, or set one of these"
+            raise InvalidRequest(
+                ["needs ", AR_STEP_FIELD, ", by which a block lags behind the one before, or ", CAUSAL_FIELD, ";"],
+                hint="leave it out, or set one of these.",
+                field="skyreels.causal_block_size",
+                value=self.causal_block_size,
             )
         if self.fidelity is Fidelity.DIFFUSERS:
             if self.causal_attention:
-                raise ValueError(
-                    "causal_attention=true is not possible: the diffusers pipelines do not know it; leave it out or use"
-                    " fidelity=original"
-                )
+                raise _only_of_the_original("causal_attention", "the pipelines of diffusers do not know it")
             if self.batch_guidance:
-                raise ValueError(
-                    "batch_guidance=true is not possible: diffusers fidelity makes two calls; leave it out or use"
-                    " fidelity=original"
-                )
+                raise _only_of_the_original("batch_guidance", "the pipelines of diffusers make two calls")
         return self
 
     @property
@@ -292,43 +303,53 @@ class GenerationRequest(BaseModel):
     def _loras_and_steps(self) -> GenerationRequest:
         names = [use.name for use in self.loras]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"loras has {twice[:80]!r} twice; use it once")
+            raise InvalidRequest([mention("loras"), f" has {twice[:80]!r} twice;"], hint="use it once.", field="loras")
         if self.num_inference_steps is not None and self.num_inference_steps < STEPS.least and not self.loras:
-            raise ValueError(
-                f"num_inference_steps={self.num_inference_steps} is below the least that is possible without a LoRA"
-                f" made for few steps; use {STEPS}"
+            raise InvalidRequest(
+                "is below the least that is possible without a LoRA made for few steps;",
+                hint=f"use {STEPS}.",
+                field="num_inference_steps",
+                value=self.num_inference_steps,
             )
         return self
 
     @model_validator(mode="after")
     def _preset_fits_the_fidelity(self) -> GenerationRequest:
         if self.preset is not Preset.EXACT and self.skyreels.fidelity is Fidelity.DIFFUSERS:
-            raise ValueError(
-                f"preset={self.preset.value} is not possible: the diffusers pipelines work everything out; use"
-                " preset=exact or fidelity=original"
+            raise InvalidRequest(
+                "is not possible: the pipelines of diffusers compute every step;",
+                hint=["use ", mention("preset", Preset.EXACT), " or ", ORIGINAL, "."],
+                field="preset",
+                value=self.preset,
             )
         return self
 
     @model_validator(mode="after")
     def _fits_the_mode(self) -> GenerationRequest:
         if self.num_frames is not None and self.seconds is not None:
-            raise ValueError(
-                f"num_frames={self.num_frames} and seconds={self.seconds:g} both give the length; send one"
+            raise InvalidRequest(
+                ["and ", mention("seconds", self.seconds), " both give the length;"],
+                hint="send one.",
+                field="num_frames",
+                value=self.num_frames,
             )
         if self.mode is Mode.TEXT_TO_VIDEO and not self.prompt:
-            raise ValueError(f"prompt is missing: {self.mode.value} needs a prompt; write what the video should show")
+            raise self._misses("prompt", "a prompt", "write what the video should show.")
         for row in required_inputs(self.mode):
             if not getattr(self, row.name):
-                raise ValueError(
-                    f"{row.name} is missing: {self.mode.value} needs {row.kind.noun}; give {row.kind.formats} (its id,"
-                    " once it is uploaded)"
-                )
+                raise self._misses(row.name, row.kind.noun, f"give {row.kind.formats} (its id, once it is uploaded).")
         for row in INPUTS.values():
             if getattr(self, row.name) and self.mode not in row.modes:
-                raise ValueError(
-                    f"{row.name} is given, but {self.mode.value} does not use it; leave it out or change the mode"
+                raise InvalidRequest(
+                    [mention(row.name), f" is given, but {self.mode.value} does not use it;"],
+                    hint=["leave it out or change the ", mention("mode"), "."],
+                    field=row.name,
                 )
         return self
+
+    def _misses(self, field: str, what: str, way_out: str) -> InvalidRequest:
+        needs = f" is missing: {self.mode.value} needs {what};"
+        return InvalidRequest([mention(field), needs], hint=way_out, field=field)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -343,19 +364,23 @@ class GenerationRequest(BaseModel):
 
 
 def parse_resolution(value: str) -> tuple[int, int]:
-    """Width and height of `540p`, `720p` (as landscape) or `WIDTHxHEIGHT`, in pixels; ValueError otherwise."""
+    """Width and height of `540p`, `720p` (as landscape) or `WIDTHxHEIGHT`, in pixels; InvalidRequest otherwise."""
     if (value, Orientation.LANDSCAPE) in SIZES:
         return SIZES[value, Orientation.LANDSCAPE]
     match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", value)
     if not match:
-        raise ValueError(f"{value[:40]!r} is not a resolution; use 540p, 720p or WIDTHxHEIGHT such as 640x360")
+        raise _no_size(value, "is not a resolution;", "use 540p, 720p or WIDTHxHEIGHT such as 640x360.")
     width, height = int(match[1]), int(match[2])
     for side in (width, height):
         if not SIDE.least <= side <= SIDE.most:
-            raise ValueError(f"{value} has a side of {side} pixels; both sides go from {SIDE.least} to {SIDE.most}")
+            raise _no_size(value, f"has a side of {side} pixels;", f"both sides go from {SIDE.least} to {SIDE.most}.")
         if side % 2:
-            raise ValueError(f"{value} has an odd side, which H.264 cannot store; use {side - 1} or {side + 1}")
+            raise _no_size(value, "has an odd side, which H.264 cannot store;", f"use {side - 1} or {side + 1}.")
     return width, height
+
+
+def _no_size(value: str, reason: str, way_out: str) -> InvalidRequest:
+    return InvalidRequest(reason, hint=way_out, field="resolution", value=value)
 
 
 def parse_request(data: Mapping[str, Any]) -> GenerationRequest:
@@ -370,13 +395,12 @@ def explain(errors: Sequence[Any]) -> InvalidRequest:
     """One sentence from pydantic's error list (its first entry): value, reason, way out."""
     error = errors[0]
     path = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
-    field = ".".join(path) or None
     if (error["type"] == "json_invalid" or not path) and (said := _of_the_body(error)):
         return InvalidRequest(said[0], hint=said[1])
-    if error["type"] == "value_error":
-        return _in_its_own_words(error, field)
-    reason, way_out = _of_a_field(error, path)
-    return InvalidRequest(reason, hint=way_out, field=field)
+    refusal = error.get("ctx", {}).get("error")
+    if isinstance(refusal, InvalidRequest):
+        return refusal
+    return _of_a_field(error, path)
 
 
 def _of_the_body(error: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -392,63 +416,60 @@ def _of_the_body(error: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def _in_its_own_words(error: Mapping[str, Any], field: str | None) -> InvalidRequest:
-    """What a validator of ours said: `reason; way out`, of `field` or of one that it begins with."""
-    message = str(error.get("ctx", {}).get("error", error["msg"]))
-    first = message.split(" ", 1)[0].split("=")[0]
-    if field is None and first in GenerationRequest.model_fields:
-        field = first
-    elif field == "skyreels" and first in SkyReelsOptions.model_fields:
-        field = f"skyreels.{first}"
-    elif field:
-        message = f"{field}: {message}"
-    reason, _, way_out = message.rpartition("; ")
-    return InvalidRequest(f"{reason};", hint=f"{way_out}.", field=field)
-
-
-def _of_a_field(error: Mapping[str, Any], path: Sequence[str]) -> tuple[str, str]:
-    """Reason and way out where pydantic found a field wrong, or the whole."""
-    value, context, bounds = error.get("input"), error.get("ctx", {}), _bounds_of(path)
-    field, lora = ".".join(path) or "the request", path[:1] == ["loras"]
-    shown = f"{value!r}"[:80] if isinstance(value, str | list | dict) else f"{value}"
-    shown = shown.lower() if isinstance(value, bool) else "null" if value is None else shown  # as JSON has it
+def _of_a_field(error: Mapping[str, Any], path: Sequence[str]) -> InvalidRequest:
+    """Why pydantic found a field wrong, or the whole."""
+    value, context, bounds, lora = error.get("input"), error.get("ctx", {}), _bounds_of(path), path[:1] == ["loras"]
+    field = ".".join(path) or None
+    name: str | Mention = mention(field) if field else "the request"
     entries = "numbers" if "strength" in path else "LoRAs" if lora else "prompts"
+
+    def wrong(reason: str, way_out: str) -> InvalidRequest:
+        """About the value."""
+        if field is None:
+            return InvalidRequest([name, f" {reason}"], hint=way_out)
+        return InvalidRequest(reason, hint=way_out, field=field, value=value)
+
+    def odd(reason: str, way_out: Words) -> InvalidRequest:
+        """About the field; its value, if it has any, is not told."""
+        return InvalidRequest([name, f" {reason}"], hint=way_out, field=field)
+
     match error["type"]:
         case "missing" | "model_type" | "model_attributes_type" if lora:
-            return f"{field} is no LoRA;", 'send objects such as {"name": "grain", "strength": 0.8}.'
+            return odd("is no LoRA;", 'send objects such as {"name": "grain", "strength": 0.8}.')
         case "missing":
-            return f"{field} is missing;", "send it."
+            return odd("is missing;", "send it.")
         case "model_type" | "model_attributes_type":
-            return f"{field}={shown} is no object;", "send {...}, or leave it out."
+            return wrong("is no object;", "send {...}, or leave it out.")
         case "extra_forbidden":
             known = _part_at(path).model_fields
-            near = difflib.get_close_matches(path[-1], known, n=1)
-            way_out = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(known)}."
-            return f"{field} is not a field of a request;", way_out
+            if near := difflib.get_close_matches(path[-1], known, n=1):
+                similar = near[0] if lora else mention(".".join([*path[:-1], near[0]]))
+                return odd("is not a field of a request;", ["did you mean ", similar, "?"])
+            return odd("is not a field of a request;", f"the fields are {', '.join(known)}.")
         case "enum" | "literal_error":
-            return f"{field}={shown} is not a choice;", f"use {context.get('expected')}."
+            return wrong("is not a choice;", f"use {context.get('expected')}.")
         case "string_too_long":
-            return f"{field} has {len(str(value))} characters;", f"use at most {context['max_length']}."
+            return odd(f"has {len(str(value))} characters;", f"use at most {context['max_length']}.")
         case "string_too_short":
-            return f"{field} is empty;", "fill it in, or leave it out."
+            return odd("is empty;", "fill it in, or leave it out.")
         case "tuple_type":
-            return f"{field}={shown} is no list;", f"send a list of {entries}."
+            return wrong("is no list;", f"send a list of {entries}.")
         case "too_long":
-            return f"{field} has {context['actual_length']} {entries};", f"use at most {context['max_length']}."
+            return odd(f"has {context['actual_length']} {entries};", f"use at most {context['max_length']}.")
         case "greater_than_equal" if bounds:
             few_steps = path[-1] == "num_inference_steps"
             fewer = f", or from {FEWEST_STEPS} on with a LoRA made for few steps" if few_steps else ""
-            return f"{field}={shown} is below the least that is possible;", f"use {bounds}{fewer}."
+            return wrong("is below the least that is possible;", f"use {bounds}{fewer}.")
         case "less_than_equal" if bounds:
-            return f"{field}={shown} is above the most that is possible;", f"use {bounds}."
+            return wrong("is above the most that is possible;", f"use {bounds}.")
         case "number_type" if bounds:
-            plainly = ", without quotes" if isinstance(value, str) else ""
-            return f"{field}={shown} is no number;", f"use {bounds}{plainly}."
+            unquoted = ", without quotes" if isinstance(value, str) else ""
+            return wrong("is no number;", f"use {bounds}{unquoted}.")
         case _ if bounds:
-            return f"{field}={shown} is not a number that fits;", f"use {bounds}."
+            return wrong("is not a number that fits;", f"use {bounds}.")
         case "bool_type":
-            return f"{field}={shown} is not a choice;", "use true or false."
-    return f"{field}={shown} does not fit;", f"{error['msg'][0].lower()}{error['msg'][1:]}."
+            return wrong("is not a choice;", "use true or false.")
+    return wrong("does not fit;", f"{error['msg'][0].lower()}{error['msg'][1:]}.")
 
 
 def _part_at(path: Sequence[str]) -> type[BaseModel]:

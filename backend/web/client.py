@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 
 from backend.core.config import Settings
-from backend.core.errors import NoAnswer, StudioError, no_such_job
+from backend.core.errors import Mention, NoAnswer, StudioError, no_such_job
 from backend.core.ids import is_id
 from backend.web.network import read_token
 
@@ -144,6 +144,12 @@ class RemoteStudio:
 def _refusal(answer: httpx.Response) -> StudioError:
     """What the studio said instead."""
     found = answer.json().get("error", {})
-    failure = StudioError(str(found.get("message", answer.status_code)), field=found.get("field"))
+    failure = StudioError(_words(found) or str(answer.status_code), field=found.get("field"))
     failure.status, failure.code = answer.status_code, str(found.get("code"))
     return failure
+
+
+def _words(found: Mapping[str, Any]) -> list[str | Mention]:
+    """The sentence of an error's body, in the pieces that it has."""
+    pieces = found.get("parts", [found.get("message", "")])
+    return [Mention(piece["field"], piece["value"]) if isinstance(piece, dict) else str(piece) for piece in pieces]

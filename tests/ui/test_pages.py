@@ -333,7 +333,7 @@ def test_the_story_is_told_how_many_windows_there_are(forcing, generator):
     assert "The film has 2 windows: the prompt and up to 1 line here." in shown(forcing)
     widget(forcing, "storyboard").set_value("noon\ndusk").run()
     assert "The film has 2 windows" in shown(forcing)
-    assert words.plain('"Story" has 2 prompts for the windows after the first, of which the film has 1') in shown(
+    assert words.plain('"Story" has 2 prompts for the windows after the first, of which the video has 1') in shown(
         forcing
     )
     widget(forcing, "base_num_frames").set_value(49).run()
@@ -463,7 +463,7 @@ def test_a_button_that_is_refused_says_why(app, history, generator, monkeypatch)
     ("wish", "said"),
     [
         ({"num_inference_steps": 500}, '"Steps" 500 is above the most that is possible; use 10 to 50.'),
-        ({"skyreels": {"overlap_history": 18}}, '"Overlap, frames": 18 is not 4k+1'),
+        ({"skyreels": {"overlap_history": 18}}, '"Overlap, frames" 18 is not 4k+1'),
         ({"skyreels": {"flow_shift": 99}}, '"Flow shift" 99 is above the most that is possible; use 1 to 20.'),
         ({"seconds": 100, "fps": 30}, "at 30 fps"),
     ],
@@ -471,7 +471,7 @@ def test_a_button_that_is_refused_says_why(app, history, generator, monkeypatch)
 def test_an_error_calls_settings_as_the_page_does(generator, wish, said):
     with pytest.raises(InvalidRequest) as caught:
         generator.plan(parse_request({"prompt": "-"} | wish))
-    words = form.in_words(caught.value)
+    words = form.worded(caught.value)
     assert said in words
     assert "skyreels." not in words
 
