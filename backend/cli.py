@@ -34,8 +34,8 @@ from backend.core.config import Settings
 from backend.core.errors import FolderTaken, InvalidRequest, NoAnswer, StudioError, mention
 from backend.core.inputs import ANY_UPLOAD, INPUTS, mode_for
 from backend.core.planning import steps_in_words
-from backend.core.schema import Fit, Mode, Orientation, Preset, SkyReelsOptions, parse_request
-from backend.core.text import harmless
+from backend.core.schema import SETTINGS, Setting, parse_request
+from backend.core.text import escape_control
 from backend.jobs.room import is_disk_full
 from backend.studios import Studio, reach
 from backend.system.supervisor import AGAIN, LONGEST_WAIT_S, RESTART, SUPERVISED, supervise
@@ -88,45 +88,28 @@ def fail(message: str, code: int) -> None:
 
 
 def say(message: str) -> None:
-    out.print(harmless(message), markup=False, highlight=False, soft_wrap=True)
+    out.print(escape_control(message), markup=False, highlight=False, soft_wrap=True)
 
 
 def complain(message: str) -> None:
-    err.print(harmless(message), style="red", markup=False, highlight=False, soft_wrap=True)
+    err.print(escape_control(message), style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def cell(text: str) -> str:
     """Text for a table, in which nothing is markup and lines are joined."""
-    return escape(harmless(" ".join(text.split())))
+    return escape(escape_control(" ".join(text.split())))
 
 
 # --- flags from the schema ---
 
-TEXT_FLAGS: dict[str, tuple[type, str]] = {
-    "prompt": (str, "What the film should show."),
-    "negative_prompt": (str, "What it should not show."),
-    "image": (Path, "A picture: the first frame."),
-    "end_image": (Path, "A picture: the last frame."),
-    "video": (Path, "A video to continue."),
-    "mode": (Mode, "Follows from --image or --video if left out."),
-    "fit": (Fit, "How an input of another shape meets the frame."),
-    "model": (str, "A model's id, or auto."),
-    "resolution": (str, "540p, 720p or WIDTHxHEIGHT."),
-    "orientation": (Orientation, "Of 540p and 720p."),
-    "num_frames": (int, "New frames, delivered exactly."),
-    "seconds": (float, "The length instead of --num-frames."),
-    "fps": (int, "Frames per second, 8 to 30."),
-    "num_inference_steps": (int, "Denoising steps, 10 to 50, or from 4 on with a LoRA made for few."),
-    "guidance_scale": (float, "How closely it follows the prompt, 1 to 20."),
-    "seed": (int, "The same seed gives the same film."),
-    "preset": (Preset, "What may be traded for speed."),
-    "loras": (list[str], "A LoRA: its name, or NAME:0.8, or NAME:0.8,0.4 for windows; give it once for each."),
-}
-FLAGS = {name: f"--{name.replace('_', '-')}" for name in (*TEXT_FLAGS, *SkyReelsOptions.model_fields)}
+FLAGS = {name: f"--{name.replace('_', '-')}" for name in SETTINGS}
 FLAGS |= {"num_inference_steps": "--steps", "loras": "--lora"}
-DOTTED = {f"skyreels.{name}" if name in SkyReelsOptions.model_fields else name: flag for name, flag in FLAGS.items()}
-
-REPEATED = {"storyboard": "What the next window shows; give it once for each window after the first."}
+DOTTED = {SETTINGS[name].field: flag for name, flag in FLAGS.items()}
+SYNTAX = {  # what only the command line has to say
+    "mode": "Follows from the files if left out.",
+    "loras": "NAME, or NAME:0.8, or NAME:0.8,0.4 for windows; give it once for each.",
+    "storyboard": "Give it once for each window after the first.",
+}
 
 
 def flag_type(annotation: Any) -> Any:
@@ -140,38 +123,34 @@ def flag_type(annotation: Any) -> Any:
     return next(iter(get_args(annotation)), annotation)
 
 
+def flag_of(setting: Setting) -> inspect.Parameter:
+    """The setting as a parameter of a command, by which typer makes its flag."""
+    kind: Any = Path if setting.name in INPUTS else flag_type(setting.annotation)
+    family = "SkyReels: " if setting.is_skyreels else ""
+    words = " ".join([f"{family}{setting.help_with_bounds}", *filter(None, [SYNTAX.get(setting.name)])])
+    option = typer.Option(FLAGS[setting.name], help=words, show_default=False)
+    annotation = Annotated[kind | None, option]
+    return inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
 def request_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command(wish, ...)` a flag for every field of a request; what was not given is not in `wish`."""
-    fields = dict(TEXT_FLAGS)
-    for name, info in SkyReelsOptions.model_fields.items():
-        fields[name] = (flag_type(info.annotation), REPEATED.get(name) or f"SkyReels: {info.description}.")
+    """Give `command(params, ...)` a flag for every field of a request; what was not given is not in `params`."""
 
     @functools.wraps(command)
     def with_flags(**given: Any) -> None:
-        wish: dict[str, Any] = {}
-        for name in fields:
+        params: dict[str, Any] = {}
+        for name, setting in SETTINGS.items():
             value = given.pop(name)
             if value is None:
                 continue
             value = value.value if isinstance(value, Enum) else value
             if name == "loras":
                 value = [lora_use(words) for words in value]
-            (wish.setdefault("skyreels", {}) if name in SkyReelsOptions.model_fields else wish)[name] = value
-        command(wish, **given)
+            (params.setdefault("skyreels", {}) if setting.is_skyreels else params)[name] = value
+        command(params, **given)
 
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-    flags = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[
-                kind | None,
-                typer.Option(FLAGS[name], help=words, show_default=False),
-            ],
-        )
-        for name, (kind, words) in fields.items()
-    ]
+    flags = [flag_of(setting) for setting in SETTINGS.values()]
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
     with_flags.__signature__ = inspect.Signature([*flags, *own])  # type: ignore[attr-defined]
     with_flags.__annotations__ = {p.name: p.annotation for p in [*flags, *own]}
@@ -192,9 +171,9 @@ def lora_use(words: str) -> dict[str, Any]:
     return {"name": name, "strength": numbers} if colon else {"name": words}
 
 
-def send_files(studio: Studio, wish: dict[str, Any]) -> dict[str, Any]:
-    """The wish with its files uploaded and its mode filled in."""
-    ready = dict(wish)
+def send_files(studio: Studio, params: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a request with its files uploaded and its mode filled in."""
+    ready = dict(params)
     if "mode" not in ready:
         ready["mode"] = mode_for(ready).value
     files = [name for name in INPUTS if name in ready]
@@ -258,7 +237,7 @@ def held_by_a_command(error: StudioError) -> bool:
 @app.command()
 @request_flags
 def generate(
-    wish: dict[str, Any],
+    params: dict[str, Any],
     out_file: Annotated[Path | None, typer.Option("--out", help="Copy the film here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the job as JSON when it is done.")] = False,
 ) -> None:
@@ -268,7 +247,7 @@ def generate(
     with open_studio(DOTTED) as studio:
         if studio.queue_paused():
             fail("The queue is paused, so the film would wait; resume it first: queue resume.", FAILED)
-        job = studio.submit(send_files(studio, wish))
+        job = studio.submit(send_files(studio, params))
         try:
             job = follow(studio, job)
         except NoAnswer as gone:
@@ -378,11 +357,11 @@ def report_end(job: dict[str, Any], out_file: Path | None) -> None:
 @app.command()
 @request_flags
 def plan(
-    wish: dict[str, Any], as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False
+    params: dict[str, Any], as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False
 ) -> None:
     """What a render would be and cost; nothing is queued. The same flags as generate."""
     with open_studio(DOTTED) as studio:
-        found = studio.plan(send_files(studio, wish))
+        found = studio.plan(send_files(studio, params))
     if as_json:
         print(json.dumps(found))
         return
@@ -510,7 +489,7 @@ def models_download(model: str) -> None:
         at = studio.download(model)
         try:
             with Progress(*columns, TimeRemainingColumn(), console=err) as bar:
-                line = bar.add_task(harmless(at["title"]), total=None)
+                line = bar.add_task(escape_control(at["title"]), total=None)
                 while at["state"] in ("queued", "running"):
                     bar.update(line, completed=at["bytes_done"], total=at["bytes_total"] or None)
                     time.sleep(0.2)
@@ -584,8 +563,8 @@ def try_model(model: str) -> None:
     wrong = []
     with open_studio() as studio, tempfile.TemporaryDirectory() as folder:
 
-        def make(wish: dict[str, Any]) -> tuple[str, Path]:
-            job = follow(studio, studio.submit(wish))
+        def make(params: dict[str, Any]) -> tuple[str, Path]:
+            job = follow(studio, studio.submit(params))
             if job["state"] != "succeeded":
                 report_end(job, None)
                 raise typer.Exit(CANCELLED if job["state"] == "cancelled" else FAILED)

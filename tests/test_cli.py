@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from backend import cli
 from backend.core.errors import FolderTaken, NoAnswer, StudioBusy, StudioError
 from backend.core.prompts import expand
+from backend.core.schema import SETTINGS
 from backend.media.probe import probe
 from backend.system.supervisor import AGAIN, FIRST, RESTART, SUPERVISED
 from backend.web.client import RemoteStudio
@@ -222,6 +223,15 @@ def test_settings_that_are_yes_or_no_are_flags(run):
         code, _, err = run("plan", *rest, flag)
         assert (code, err.startswith(f"{flag}=true is not possible")) == (2, True)
     assert run("plan", *rest)[0] == 0
+
+
+@pytest.mark.parametrize("command", ["generate", "plan"])
+def test_every_setting_is_a_flag_with_its_help_and_bounds(run, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    said = " ".join(run(command, "--help")[1].split())
+    for name, setting in SETTINGS.items():
+        assert f"{cli.FLAGS[name]} " in said
+        assert setting.help_with_bounds in said, name
 
 
 def test_jobs_are_listed_shown_and_acted_on(run):

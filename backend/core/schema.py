@@ -9,6 +9,7 @@ import difflib
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, NamedTuple
 
@@ -23,6 +24,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from backend.core.errors import InvalidRequest, Mention, Words, mention
@@ -48,7 +50,7 @@ class Bounds(NamedTuple):
 FPS = Bounds(8, 30)
 STEPS = Bounds(10, 50)
 GUIDANCE_SCALE = Bounds(1.0, 20.0)
-NUM_FRAMES = Bounds(16, 1457)  # 1457 frames are a minute at 24 fps, the longest film of the original's examples
+NUM_FRAMES = Bounds(16, 1457)  # 1457 frames are a minute at 24 fps, the longest video of the original's examples
 PAGE_FRAMES = Bounds(16, 128)  # what the Create page's slider offers, without a story
 SECONDS = Bounds(0.5, 182.0)
 SIDE = Bounds(64, 1920)  # pixels; both sides even, as yuv420p wants them
@@ -70,6 +72,7 @@ DEFAULT_FPS = 24
 DEFAULT_BLOCK = 5  # latent frames, as the original's authors recommend together with ar_step=5
 
 UPLOAD_ID = r"[0-9a-z]{20}"
+USUAL_MINIMUM = "x-usual-minimum"  # in the JSON schema of a field: the least value that is shown as a bound
 
 
 class Orientation(str, Enum):
@@ -97,7 +100,7 @@ class Fidelity(str, Enum):
     """Whose arithmetic a render follows.
 
     `original`: SkyReels V2 as its authors run it, with guidance in float32 and a solver that remembers what it was
-    given. `diffusers`: the pipelines of that library bit for bit, for comparing with films made there.
+    given. `diffusers`: the pipelines of that library bit for bit, for comparing with videos made there.
     """
 
     ORIGINAL = "original"
@@ -114,8 +117,8 @@ SIZES: dict[tuple[str, Orientation], tuple[int, int]] = {
 }
 
 
-def between(bounds: Bounds, default: Any = ..., description: str | None = None) -> Any:
-    return Field(default, ge=bounds.least, le=bounds.most, description=description)
+def between(bounds: Bounds, default: Any = ..., *, title: str, description: str) -> Any:
+    return Field(default, ge=bounds.least, le=bounds.most, title=title, description=description)
 
 
 def of_input(name: str) -> Any:
@@ -165,19 +168,69 @@ class SkyReelsOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     storyboard: tuple[Scene, ...] = Field(
-        (), max_length=STORYBOARD_LENGTH, description="prompts of the windows after the first; the last one stays"
+        (),
+        max_length=STORYBOARD_LENGTH,
+        title="Storyboard",
+        description="What the windows after the first show, a prompt for each; the last one stays.",
     )
-    base_num_frames: int | None = between(WINDOW_FRAMES, None, "frames of a window, 4k+1")
-    overlap_history: int | None = between(OVERLAP_FRAMES, None, "frames that a window shares with the next one, 4k+1")
-    addnoise_condition: int = between(ADDNOISE, 0, "noise on the shared frames; 20 hides seams")
-    flow_shift: float | None = between(FLOW_SHIFT, None, "how long the steps stay at strong noise")
-    ar_step: int = between(AR_STEP, 0, "steps that a block waits for the one before; 0 makes all frames together")
-    causal_block_size: int | None = between(BLOCK, None, "latent frames that go together where blocks wait")
-    causal_attention: bool = Field(False, strict=True, description="blocks see only themselves and earlier ones")
+    base_num_frames: int | None = between(
+        WINDOW_FRAMES,
+        None,
+        title="Frames per window",
+        description="Frames that the model sees at once, 4k+1. Fewer take less memory, but motion may forget what came"
+        " before.",
+    )
+    overlap_history: int | None = between(
+        OVERLAP_FRAMES,
+        None,
+        title="Shared frames",
+        description="Frames that a window repeats of the one before, 4k+1. More make smoother joins and more work.",
+    )
+    addnoise_condition: int = between(
+        ADDNOISE,
+        0,
+        title="Noise on shared frames",
+        description="Noise on the frames that windows share: about 20 lets long videos drift less.",
+    )
+    flow_shift: float | None = between(
+        FLOW_SHIFT,
+        None,
+        title="Flow shift",
+        description="Higher spends more of the steps on layout and motion, lower on texture.",
+    )
+    ar_step: int = between(
+        AR_STEP,
+        0,
+        title="Async step delay",
+        description="Frames come in blocks, each this many steps behind the one before: steadier motion, more steps."
+        " 0 denoises all frames together.",
+    )
+    causal_block_size: int | None = between(
+        BLOCK,
+        None,
+        title="Block size (latent frames)",
+        description="Latent frames, of four frames each, that are denoised together where blocks wait.",
+    )
+    causal_attention: bool = Field(
+        False,
+        strict=True,
+        title="Causal attention",
+        description="Blocks see only themselves and earlier ones. For weights that were trained so; the released ones"
+        " draw a worse picture.",
+    )
     batch_guidance: bool = Field(
-        False, strict=True, description="both forwards of guidance in one call of the transformer"
+        False,
+        strict=True,
+        title="Batch guidance",
+        description="Both model calls of guidance in one: often a little faster, more memory, the same picture but for"
+        " rounding.",
     )
-    fidelity: Fidelity = Field(Fidelity.ORIGINAL, description="whose arithmetic, the original's or that of diffusers")
+    fidelity: Fidelity = Field(
+        Fidelity.ORIGINAL,
+        title="Reference",
+        description="Whose results are matched: SkyReels V2 as its authors run it, or the pipelines of diffusers bit"
+        " for bit.",
+    )
 
     _numbers = field_validator(
         "base_num_frames",
@@ -237,9 +290,15 @@ class LoraUse(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: str = Field(min_length=1, max_length=100)
+    name: str = Field(
+        min_length=1, max_length=100, title="LoRA", description="The name of its file without the suffix."
+    )
     strength: tuple[Annotated[float, Field(ge=STRENGTH.least, le=STRENGTH.most)], ...] = Field(
-        (1.0,), min_length=1, max_length=STORYBOARD_LENGTH + 1
+        (1.0,),
+        min_length=1,
+        max_length=STORYBOARD_LENGTH + 1,
+        title="Strength",
+        description="How strongly it changes the video: a number, or one for each window, of which the last one stays.",
     )
 
     @field_validator("strength", mode="before")
@@ -253,29 +312,80 @@ class LoraUse(BaseModel):
 
 
 class GenerationRequest(BaseModel):
-    """One wish for one film. Frozen; a null seed is drawn at once, so that every request can be repeated."""
+    """What is asked for: one video. Frozen; a null seed is drawn at once, so that every request can be repeated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
 
-    mode: Mode = Mode.TEXT_TO_VIDEO
-    prompt: str = Field("", max_length=PROMPT_LENGTH)
-    negative_prompt: str = Field("", max_length=PROMPT_LENGTH)
+    mode: Mode = Field(
+        Mode.TEXT_TO_VIDEO,
+        title="Mode",
+        description="What the video starts from: the prompt alone, a picture, or the end of another video.",
+    )
+    prompt: str = Field("", max_length=PROMPT_LENGTH, title="Prompt", description="What the video should show.")
+    negative_prompt: str = Field(
+        "", max_length=PROMPT_LENGTH, title="Negative prompt", description="What the video should not show."
+    )
     image: UploadId | None = of_input("image")
     end_image: UploadId | None = of_input("end_image")
     video: UploadId | None = of_input("video")
-    fit: Fit = Fit.CROP
-    model: str = Field("auto", min_length=1, max_length=200)
-    resolution: str = Field("540p", description="540p, 720p or WIDTHxHEIGHT in pixels")
-    orientation: Orientation = Orientation.LANDSCAPE
-    num_frames: int | None = Field(None, ge=NUM_FRAMES.least, le=NUM_FRAMES.most, description="new frames, delivered")
-    seconds: float | None = between(SECONDS, None)
-    fps: int | None = between(FPS, None)
-    num_inference_steps: int | None = between(Bounds(FEWEST_STEPS, STEPS.most), None)
-    guidance_scale: float | None = between(GUIDANCE_SCALE, None)
-    seed: int = Field(default_factory=lambda: secrets.randbelow(int(SEED.most) + 1), ge=SEED.least, le=SEED.most)
-    preset: Preset = Preset.EXACT
-    loras: tuple[LoraUse, ...] = Field((), max_length=LORAS_MOST, description="LoRAs in models/loras")
-    skyreels: SkyReelsOptions = SkyReelsOptions()
+    fit: Fit = Field(
+        Fit.CROP,
+        title="If the input has a different shape",
+        description="How an input of another shape meets the frame: crop fills it, letterbox adds black bars.",
+    )
+    model: str = Field(
+        "auto",
+        min_length=1,
+        max_length=200,
+        title="Model",
+        description="The id of the model that renders; auto takes the best one here that this machine can run.",
+    )
+    resolution: str = Field(
+        "540p", title="Size", description="540p, 720p or WIDTHxHEIGHT in pixels, both sides even and from 64 to 1920."
+    )
+    orientation: Orientation = Field(
+        Orientation.LANDSCAPE, title="Shape", description="The shape of 540p and 720p: 16:9, 9:16 or 1:1."
+    )
+    num_frames: int | None = between(NUM_FRAMES, None, title="Length", description="New frames, delivered exactly.")
+    seconds: float | None = between(
+        SECONDS, None, title="Length in seconds", description="The length, instead of the number of frames."
+    )
+    fps: int | None = between(FPS, None, title="Frames per second", description="The frame rate of the finished video.")
+    num_inference_steps: int | None = Field(
+        None,
+        ge=FEWEST_STEPS,
+        le=STEPS.most,
+        title="Steps",
+        description="Denoising steps: more is finer and slower. A LoRA made for few steps allows as few as 4.",
+        json_schema_extra={USUAL_MINIMUM: STEPS.least},
+    )
+    guidance_scale: float | None = between(
+        GUIDANCE_SCALE,
+        None,
+        title="Guidance",
+        description="How closely the video follows the prompt.",
+    )
+    seed: int = Field(
+        default_factory=lambda: secrets.randbelow(int(SEED.most) + 1),
+        ge=SEED.least,
+        le=SEED.most,
+        title="Seed",
+        description="The same seed with the same settings makes the same video again.",
+    )
+    preset: Preset = Field(
+        Preset.EXACT,
+        title="Quality",
+        description="exact computes every step, balanced less than half of them, turbo a third, for drafts.",
+    )
+    loras: tuple[LoraUse, ...] = Field(
+        (),
+        max_length=LORAS_MOST,
+        title="LoRAs",
+        description="What is added to the model: style, subject, fewer steps.",
+    )
+    skyreels: SkyReelsOptions = Field(
+        SkyReelsOptions(), title="SkyReels options", description="Windows, blocks and arithmetic of the denoising."
+    )
 
     _numbers = field_validator(
         "num_frames", "seconds", "fps", "num_inference_steps", "guidance_scale", "seed", mode="before"
@@ -353,7 +463,7 @@ class GenerationRequest(BaseModel):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the delivered film, in pixels."""
+        """Width and height of the delivered video, in pixels."""
         named = SIZES.get((self.resolution, self.orientation))
         return named or parse_resolution(self.resolution)
 
@@ -479,12 +589,54 @@ def _part_at(path: Sequence[str]) -> type[BaseModel]:
 
 
 def _bounds_of(path: Sequence[str]) -> Bounds | None:
-    info: Any = _part_at(path).model_fields.get(path[-1]) if path else None
-    limits = {type(rule).__name__: rule for rule in getattr(info, "metadata", ())}
-    if path and path[-1] == "num_inference_steps":
-        return STEPS  # fewer only with a LoRA, which another check says
     if "strength" in path:
         return STRENGTH
-    if "Ge" in limits and "Le" in limits:
-        return Bounds(limits["Ge"].ge, limits["Le"].le)
-    return None
+    info = _part_at(path).model_fields.get(path[-1]) if path else None
+    return _bounds(info) if info else None
+
+
+def _bounds(info: FieldInfo) -> Bounds | None:
+    """The bounds that a field is shown with."""
+    limits = {type(rule).__name__: rule for rule in info.metadata}
+    if "Ge" not in limits or "Le" not in limits:
+        return None
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    least: Any = extra.get(USUAL_MINIMUM, limits["Ge"].ge)
+    return Bounds(least, limits["Le"].le)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A field of a request as every door shows it: its `field` is dotted, its `help` says what it does to the video."""
+
+    name: str
+    field: str
+    title: str
+    help: str
+    bounds: Bounds | None
+    annotation: Any
+
+    @property
+    def is_skyreels(self) -> bool:
+        return self.field != self.name
+
+    @property
+    def help_with_bounds(self) -> str:
+        """
+        >>> SETTINGS["fps"].help_with_bounds
+        'The frame rate of the finished video. 8 to 30.'
+        """
+        return f"{self.help} {self.bounds}." if self.bounds else self.help
+
+
+def _setting(name: str, info: FieldInfo, prefix: str) -> Setting:
+    help_text = INPUTS[name].help if name in INPUTS else info.description or ""
+    return Setting(name, f"{prefix}{name}", info.title or name, help_text, _bounds(info), info.annotation)
+
+
+SETTINGS: dict[str, Setting] = {
+    name: _setting(name, info, prefix)
+    for prefix, model in (("", GenerationRequest), ("skyreels.", SkyReelsOptions))
+    for name, info in model.model_fields.items()
+    if name != "skyreels"
+}
