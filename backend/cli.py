@@ -1,4 +1,4 @@
-"""The command line: start the studio, render one film without it, look after jobs and models.
+"""The command line: start the studio, render one video without it, look after jobs and models.
 
 If a studio already runs on the data folder, commands go to it; otherwise they do the work themselves. Exit codes:
 0 done, 1 failed, 2 bad request, 130 cancelled.
@@ -49,7 +49,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=
 jobs_app = typer.Typer(help="Look after jobs: list, show, cancel, pause, resume, retry.", rich_markup_mode=None)
 models_app = typer.Typer(help="What can render here.", rich_markup_mode=None)
 app.add_typer(jobs_app, name="jobs")
-loras_app = typer.Typer(help="What changes a model's films: list, add, remove, restore.", rich_markup_mode=None)
+loras_app = typer.Typer(help="What changes a model's videos: list, add, remove, restore.", rich_markup_mode=None)
 app.add_typer(models_app, name="models")
 app.add_typer(loras_app, name="loras")
 
@@ -200,7 +200,7 @@ def main(
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page when it is ready.")] = True,
 ) -> None:
     """AI Video Generation Studio. Without a command: serve the studio on http://localhost:8501."""
-    os.umask(0o077)  # what is made from here on is its owner's alone: films, uploads, history and log
+    os.umask(0o077)  # what is made from here on is its owner's alone: videos, uploads, history and log
     if data is not None:
         os.environ["STUDIO_DATA"] = str(data.expanduser().resolve())
     if context.invoked_subcommand is None:
@@ -238,15 +238,15 @@ def held_by_a_command(error: StudioError) -> bool:
 @request_flags
 def generate(
     params: dict[str, Any],
-    out_file: Annotated[Path | None, typer.Option("--out", help="Copy the film here.")] = None,
+    out_file: Annotated[Path | None, typer.Option("--out", help="Copy the video here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the job as JSON when it is done.")] = False,
 ) -> None:
-    """Render one film: by the running studio if there is one, else by this process."""
+    """Render one video: by the running studio if there is one, else by this process."""
     if out_file is not None and not can_write(out_file):
         fail(f"--out {out_file} cannot be written; name a file in a folder of yours.", BAD_REQUEST)
     with open_studio(DOTTED) as studio:
         if studio.queue_paused():
-            fail("The queue is paused, so the film would wait; resume it first: queue resume.", FAILED)
+            fail("The queue is paused, so the video would wait; resume it first: queue resume.", FAILED)
         job = studio.submit(send_files(studio, params))
         try:
             job = follow(studio, job)
@@ -254,7 +254,7 @@ def generate(
             way_out = f"start it again, and job {job['id']} goes on; `jobs cancel {job['id']}` ends it."
             raise NoAnswer(gone.message, hint=way_out) from gone
         if job["state"] == "succeeded" and out_file is not None:
-            copy_film(studio, job["id"], out_file)
+            copy_video(studio, job["id"], out_file)
     if as_json:
         print(json.dumps(job))
     else:
@@ -263,7 +263,7 @@ def generate(
 
 
 def can_write(file: Path) -> bool:
-    """Whether a film can be put there, asked before an hour of rendering; makes the folder."""
+    """Whether a video can be put there, asked before an hour of rendering; makes the folder."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         return not file.is_dir() and os.access(file if file.exists() else file.parent, os.W_OK)
@@ -271,16 +271,16 @@ def can_write(file: Path) -> bool:
         return False
 
 
-def copy_film(studio: Studio, job_id: str, to: Path) -> None:
-    """Put the film there whole, or not at all."""
-    part, film = to.with_name(f"{to.name}.part"), f"the film is outputs/{job_id}/video.mp4."
+def copy_video(studio: Studio, job_id: str, to: Path) -> None:
+    """Put the video there whole, or not at all."""
+    part, where = to.with_name(f"{to.name}.part"), f"the video is outputs/{job_id}/video.mp4."
     try:
         patiently(lambda: studio.save_video(job_id, part))
         part.replace(to)
     except OSError as error:
-        raise StudioError(f"--out {to} cannot be written ({error.strerror or error});", hint=film) from error
+        raise StudioError(f"--out {to} cannot be written ({error.strerror or error});", hint=where) from error
     except NoAnswer as gone:
-        raise NoAnswer(gone.message, hint=film) from gone
+        raise NoAnswer(gone.message, hint=where) from gone
     finally:
         part.unlink(missing_ok=True)
 
@@ -342,11 +342,11 @@ def describe(job: dict[str, Any]) -> str:
 
 def report_end(job: dict[str, Any], out_file: Path | None) -> None:
     if job["state"] == "succeeded":
-        film = job["artifact"]
-        where = out_file or Settings.from_env().data / film["video"]
+        artifact = job["artifact"]
+        where = out_file or Settings.from_env().data / artifact["video"]
         say(
-            f"{where}: {film['frames']} frames, {film['width']}x{film['height']}, {film['fps']} fps,"
-            f" made by {job['plan']['model_title']} in {film['render_s']:.1f} s"
+            f"{where}: {artifact['frames']} frames, {artifact['width']}x{artifact['height']}, {artifact['fps']} fps,"
+            f" made by {job['plan']['model_title']} in {artifact['render_s']:.1f} s"
         )
     elif job["error"]:
         complain(job["error"]["message"])
@@ -390,7 +390,7 @@ def expand_prompt(
     take: Annotated[int, typer.Option(min=0, help="Another number says it another way.")] = 0,
     by_rules: Annotated[bool, typer.Option("--by-rules", help="Not by a language model, even if one is here.")] = False,
 ) -> None:
-    """Make a short prompt longer, for generate --prompt; the film is not made."""
+    """Make a short prompt longer, for generate --prompt; the video is not made."""
     with open_studio({"model": FLAGS["model"]}) as studio:
         found = studio.expand(prompt, model, take, by_rules)
     say(found["prompt"])
@@ -414,7 +414,7 @@ def jobs_list(
     if as_json:
         print(json.dumps(found))
         return
-    table = Table("job", "state", "done", "film", box=None)
+    table = Table("job", "state", "done", "video", box=None)
     for job in found:
         done = f"{job['progress']['fraction']:.0%}" if job["progress"] and job["state"] == "running" else ""
         title = cell((job["request"]["prompt"] or job["request"]["mode"])[:60])
@@ -448,7 +448,7 @@ for _action, _words in {
 
 
 @app.command()
-def queue(action: Annotated[QueueAction, typer.Argument(help="pause: start no other film; resume: go on.")]) -> None:
+def queue(action: Annotated[QueueAction, typer.Argument(help="pause: start no other video; resume: go on.")]) -> None:
     """Pause or resume the whole queue."""
     with open_studio() as studio:
         studio.pause_queue(action is QueueAction.PAUSE)
@@ -536,7 +536,7 @@ def models_import(folder: Path) -> None:
 @models_app.command("verify")
 def models_verify(
     model: str,
-    render: Annotated[bool, typer.Option("--render", help="Also make a short film of every kind that it can.")] = False,
+    render: Annotated[bool, typer.Option("--render", help="Also make a short video of each kind that it can.")] = False,
 ) -> None:
     """Hash a model's files anew and compare them with what was fetched."""
     from backend.library.downloads import Downloads
@@ -555,7 +555,7 @@ def models_verify(
 
 
 def try_model(model: str) -> None:
-    """A short film of every kind, and what can be told of each without looking."""
+    """A short video of every kind, and what can be told of each without looking."""
     from backend.library.checkpoints import find_checkpoints
     from backend.trial import takes
 
@@ -568,17 +568,17 @@ def try_model(model: str) -> None:
             if job["state"] != "succeeded":
                 report_end(job, None)
                 raise typer.Exit(CANCELLED if job["state"] == "cancelled" else FAILED)
-            film = Path(folder) / f"{job['id']}.mp4"
-            studio.save_video(job["id"], film)
-            return job["id"], film
+            video = Path(folder) / f"{job['id']}.mp4"
+            studio.save_video(job["id"], video)
+            return job["id"], video
 
         for take in takes(spec, make, studio.upload):
             wrong.append(bool(take.faults))
             say(f"{take.what}, {take.job_id}: {'; '.join(take.faults) or 'all that can be told is right'}")
     if bad := sum(wrong):
         are = "is" if bad == 1 else "are"
-        fail(f"{spec.title}: {bad} of {len(wrong)} films {are} not what was asked; see the gallery.", FAILED)
-    say(f"{spec.title} does what it claims; the films are in the gallery. Whether they are good, eyes must tell.")
+        fail(f"{spec.title}: {bad} of {len(wrong)} videos {are} not what was asked; see the gallery.", FAILED)
+    say(f"{spec.title} does what it claims; the videos are in the gallery. Whether they are good, eyes must tell.")
 
 
 @loras_app.command("list")
@@ -636,19 +636,19 @@ def with_folders() -> Settings:
 
 
 @app.command("inspect")
-def inspect_film(film: Path) -> None:
+def inspect_video(video: Path) -> None:
     """Print the recipe that an MP4 of this studio carries."""
     from backend.media.writer import read_recipe
 
-    if not film.is_file():
-        fail(f"{film}: there is no such file; check the path.", BAD_REQUEST)
+    if not video.is_file():
+        fail(f"{video}: there is no such file; check the path.", BAD_REQUEST)
     try:
-        recipe = read_recipe(film)
+        recipe = read_recipe(video)
     except StudioError as error:
         fail(str(error), BAD_REQUEST)
     else:
         if recipe is None:
-            fail(f"{film.name} carries no recipe; it was not made by this studio, or was converted since.", FAILED)
+            fail(f"{video.name} carries no recipe; it was not made by this studio, or was converted since.", FAILED)
         print(json.dumps(recipe, indent=2))
 
 

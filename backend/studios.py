@@ -18,8 +18,8 @@ START_S = 5.0  # a studio that has taken the folder serves after about two
 
 class Studio(Protocol):
     def upload(self, path: Path) -> str: ...
-    def plan(self, wish: Mapping[str, Any]) -> dict[str, Any]: ...
-    def submit(self, wish: Mapping[str, Any]) -> dict[str, Any]: ...
+    def plan(self, request: Mapping[str, Any]) -> dict[str, Any]: ...
+    def submit(self, request: Mapping[str, Any]) -> dict[str, Any]: ...
     def expand(self, prompt: str, model: str, take: int, by_rules: bool) -> dict[str, Any]: ...
     def job(self, job_id: str) -> dict[str, Any]: ...
     def jobs(self, states: list[str], limit: int) -> list[dict[str, Any]]: ...
@@ -57,16 +57,16 @@ class LocalStudio:
                 incoming.write(chunk)
             return incoming.accept().id
 
-    def plan(self, wish: Mapping[str, Any]) -> dict[str, Any]:
+    def plan(self, request: Mapping[str, Any]) -> dict[str, Any]:
         from backend.jobs.job import plan_as_dict
 
-        return plan_as_dict(self._generator.plan(parse_request(wish)))
+        return plan_as_dict(self._generator.plan(parse_request(request)))
 
     def expand(self, prompt: str, model: str, take: int, by_rules: bool) -> dict[str, Any]:
         return dataclasses.asdict(self._generator.expand(prompt, model, take=take, by_rules=by_rules))
 
-    def submit(self, wish: Mapping[str, Any]) -> dict[str, Any]:
-        job = self._generator.submit(parse_request(wish))
+    def submit(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        job = self._generator.submit(parse_request(request))
         self._generator.start()
         return job.as_dict()
 

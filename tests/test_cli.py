@@ -107,8 +107,8 @@ def test_a_file_that_is_called_like_a_setting_keeps_its_name(run, tmp_path):
 
 def test_a_studio_that_goes_away_before_the_film_is_copied_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "RESTART_S", 0.0)
-    with pytest.raises(NoAnswer, match=r"does not answer .*; the film is outputs/0+/video\.mp4"):
-        cli.copy_film(RemoteStudio("http://localhost:1"), "0" * 20, tmp_path / "film.mp4")
+    with pytest.raises(NoAnswer, match=r"does not answer .*; the video is outputs/0+/video\.mp4"):
+        cli.copy_video(RemoteStudio("http://localhost:1"), "0" * 20, tmp_path / "film.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -119,7 +119,7 @@ def test_a_film_that_cannot_be_copied_whole_is_not_there_and_where_it_is_is_said
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(StudioError, match=r"film\.mp4 cannot be written \(No space.*outputs/some-id/video\.mp4"):
-        cli.copy_film(Full(), "some-id", tmp_path / "film.mp4")
+        cli.copy_video(Full(), "some-id", tmp_path / "film.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -518,7 +518,7 @@ def test_a_model_is_tried_and_what_is_wrong_is_told(run, settings, monkeypatch):
     build_checkpoint(settings.models / "random-t2v", "t2v")
     code, out, err = run("models", "verify", "random-t2v", "--render")
     assert re.search(r"^text to video, \w+: it ", out, re.MULTILINE)
-    assert (code, "1 of 1 films is not what was asked" in err) == (1, True), out + err  # random numbers draw noise
+    assert (code, "1 of 1 videos is not what was asked" in err) == (1, True), out + err  # random numbers draw noise
 
 
 def test_models_are_imported_verified_removed_and_restored(run, settings, tmp_path):

@@ -73,7 +73,7 @@ class Source:
 class Forecast:
     """What a render will probably take: seconds a stage, peak memory of the device, bytes of the finished file.
 
-    `guess` is the seconds as a machine would have them that has made no film with this model yet.
+    `guess` is the seconds as a machine would have them that has made no video with this model yet.
     """
 
     seconds: dict[Stage, float]
@@ -182,7 +182,7 @@ class Plan:
     @property
     def segments(self) -> tuple[tuple[int, int], ...]:
         """Half-open ranges of the rendered frames that are kept, each of which becomes final at one step: a window, or
-        where blocks wait for one another, some of its blocks. A film is written to the disk in these.
+        where blocks wait for one another, some of its blocks. A video is written to the disk in these.
         """
         ends = [0]
         for window in self.windows:
@@ -221,7 +221,7 @@ def steps_in_words(window_steps: Sequence[int], worked_out: int | None = None) -
 
 def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machine: Machine) -> ModelSpec:
     """The model that `request` names, or for `auto` the best present: the largest released checkpoint that the GPU
-    holds for this film (drawing at the asked size if one does), else the one that came with the studio, else the
+    holds for this video (drawing at the asked size if one does), else the one that came with the studio, else the
     sketch.
 
     Raises InvalidRequest for a name that is not present or a mode that the model does not have.
@@ -255,7 +255,7 @@ def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machin
 
 
 def _holds(spec: ModelSpec, request: GenerationRequest, machine: Machine) -> bool:
-    """Whether the GPU holds the transformer while it makes this film."""
+    """Whether the GPU holds the transformer while it makes this video."""
     try:
         plan = make_plan(request, spec, machine)
     except InvalidRequest:  # which it will say when it is planned
@@ -280,7 +280,7 @@ WHERE_IT_LIES = {
 @dataclass(frozen=True, slots=True)
 class Suitability:
     """How a model of the registry goes with a machine: whether all or parts of it fit into the memory that renders, and
-    what a film of the usual length at its own size takes there.
+    what a video of the usual length at its own size takes there.
     """
 
     fits: bool
@@ -505,7 +505,7 @@ def _source_fps(source: Source | None) -> int | None:
     return min(max(round(source.fps), int(FPS.least)), int(FPS.most)) if source else None
 
 
-# --- the forecast: a cold machine's guess, corrected by `calibration` once it has made films ---
+# --- the forecast: a cold machine's guess, corrected by `calibration` once it has made videos ---
 
 SUSTAINED_FLOPS = (
     ("H200", 600e12),
@@ -521,7 +521,7 @@ TEXT_TOKENS = 512
 LIBRARIES_GIB = 0.8  # of main memory, before a model is loaded: torch, diffusers, the studio itself
 READ_GIB_PER_S = 1.0  # weights from a fast disk
 ENCODE_S_PER_PIXEL = 4e-8  # x264, medium, two cores
-BYTES_PER_PIXEL = 0.08  # of a finished H.264 film with detail, crf 18
+BYTES_PER_PIXEL = 0.08  # of a finished H.264 video with detail, crf 18
 
 
 def forward_flops(shape: Transformer | None, tokens: int) -> float:
@@ -603,7 +603,7 @@ def _model_seconds(plan: Plan, spec: ModelSpec, machine: Machine) -> dict[Stage,
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Where a render is. `window` and `step` count from 1; `fraction` is of the whole job, 0 to 1. The first
-    `frames_ready` frames of the film can be played; a killed render would go on from `saved_at`, seconds since 1970.
+    `frames_ready` frames of the video can be played; a killed render would go on from `saved_at`, seconds since 1970.
     """
 
     stage: Stage

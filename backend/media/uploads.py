@@ -102,12 +102,12 @@ class Uploads:
     def preview(self, upload_id: str, width: int, height: int, fit: Fit) -> Path:
         """A JPEG of the picture, or of the video's last frame, as the model will see it at `width` x `height`.
 
-        Raises NotFound, and InvalidRequest for a size that no film can have.
+        Raises NotFound, and InvalidRequest for a size that no video can have.
         """
         folder = self._existing(upload_id)
         if not all(SIDE.least <= side <= SIDE.most for side in (width, height)):
             sides = f"both sides go from {SIDE.least} to {SIDE.most}."
-            raise InvalidRequest(f"{width}x{height} is no size of a film;", hint=sides, field="width")
+            raise InvalidRequest(f"{width}x{height} is no size of a video;", hint=sides, field="width")
         path = folder / f"preview-{width}x{height}-{fit.value}.jpg"
         if not path.exists():
             picture = self._seen(folder, width, height, fit)

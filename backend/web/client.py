@@ -60,15 +60,15 @@ class RemoteStudio:
             )
         return str(answer["id"])
 
-    def plan(self, wish: Mapping[str, Any]) -> dict[str, Any]:
-        return self._call("POST", "/plan", json=dict(wish))
+    def plan(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return self._call("POST", "/plan", json=dict(request))
 
     def expand(self, prompt: str, model: str, take: int, by_rules: bool) -> dict[str, Any]:
-        wish = {"prompt": prompt, "model": model, "take": take, "by_rules": by_rules}
-        return self._call("POST", "/prompts/expand", json=wish, timeout=WRITER_TIMEOUT_S)
+        params = {"prompt": prompt, "model": model, "take": take, "by_rules": by_rules}
+        return self._call("POST", "/prompts/expand", json=params, timeout=WRITER_TIMEOUT_S)
 
-    def submit(self, wish: Mapping[str, Any]) -> dict[str, Any]:
-        return self._call("POST", "/jobs", json=dict(wish))
+    def submit(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return self._call("POST", "/jobs", json=dict(request))
 
     def job(self, job_id: str) -> dict[str, Any]:
         return self._call("GET", _of_job(job_id))

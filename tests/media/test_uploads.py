@@ -180,7 +180,7 @@ def test_a_preview_is_made_once(uploads: Uploads, save, photo: Picture, monkeypa
 @pytest.mark.parametrize("size", [(0, 64), (64, -1), (64, 100_000)])
 def test_a_preview_of_impossible_size(uploads: Uploads, save, photo: Picture, size: tuple[int, int]):
     upload = send(uploads, save("photo.png", photo))
-    with pytest.raises(InvalidRequest, match="no size of a film; both sides go from 64 to 1920"):
+    with pytest.raises(InvalidRequest, match="no size of a video; both sides go from 64 to 1920"):
         uploads.preview(upload.id, *size, Fit.CROP)
 
 
