@@ -8,7 +8,7 @@ from backend.core.config import ROOT
 from backend.core.errors import StudioError
 from ui.studio import film_news, studio
 from ui.theme import STYLE
-from ui.words import plain
+from ui.words import escape_markdown
 
 title = film_news()
 st.set_page_config(
@@ -32,6 +32,6 @@ except StudioError as error:
     st.stop()
 if notice := studio().startup_notice:
     warning, button = st.columns([8, 1], vertical_alignment="center")
-    warning.warning(plain(notice), icon=":material/healing:")
+    warning.warning(escape_markdown(notice), icon=":material/healing:")
     button.button("Got it", key="notice_seen", on_click=studio().dismiss_notice)
 page.run()

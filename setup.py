@@ -16,8 +16,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from backend.utils import (
+    FOLDERS,
+    PRIVATE,
     STAMPS,
     damaged_packages,
+    data_folder,
     inside,
     is_current,
     keep_private,
@@ -67,14 +70,12 @@ def prepare(*, test_extras: bool = False, quiet: bool = False) -> None:
     """Environment, packages and folders, each made only where it is missing or broken. Raises SetupFailed."""
     if problem := python_problem(sys.version_info[:3]):
         raise SetupFailed(problem)
-    from backend.core.config import Settings  # needs the Python that was just asked for
-
     started = time.monotonic()
     changed = make_environment() | install(wanted_files(test_extras))
-    settings = Settings.from_env()
+    data = data_folder(ROOT)
     try:
-        make_folders([settings.models, settings.outputs, settings.temp, settings.uploads])
-        keep_private([settings.outputs, settings.temp, settings.uploads])  # a checkout brings them open to everybody
+        make_folders(data / name for name in FOLDERS)
+        keep_private(data / name for name in PRIVATE)  # a checkout brings them open to everybody
     except OSError as error:
         raise SetupFailed(
             f"{error.filename} cannot be made ({error.strerror}); mend its rights or set STUDIO_DATA to another folder."

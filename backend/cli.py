@@ -1,4 +1,4 @@
-"""The command line: start the studio, render one film without it, look after jobs and models.
+"""The command line: start the studio, render one video without it, look after jobs and models.
 
 If a studio already runs on the data folder, commands go to it; otherwise they do the work themselves. Exit codes:
 0 done, 1 failed, 2 bad request, 130 cancelled.
@@ -31,10 +31,11 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from backend.core.config import Settings
-from backend.core.errors import FolderTaken, InvalidRequest, NoAnswer, StudioError, in_words
+from backend.core.errors import FolderTaken, InvalidRequest, NoAnswer, StudioError, mention
+from backend.core.inputs import ANY_UPLOAD, INPUTS, mode_for
 from backend.core.planning import steps_in_words
-from backend.core.schema import Fit, Mode, Orientation, Preset, SkyReelsOptions, parse_request
-from backend.core.text import harmless
+from backend.core.schema import SETTINGS, Setting, parse_request
+from backend.core.text import escape_control
 from backend.jobs.disk_space import is_disk_full
 from backend.studios import Studio, connect
 from backend.system.supervisor import AGAIN, LONGEST_WAIT_S, RESTART, SUPERVISED, supervise
@@ -48,7 +49,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=
 jobs_app = typer.Typer(help="Look after jobs: list, show, cancel, pause, resume, retry.", rich_markup_mode=None)
 models_app = typer.Typer(help="What can render here.", rich_markup_mode=None)
 app.add_typer(jobs_app, name="jobs")
-loras_app = typer.Typer(help="What changes a model's films: list, add, remove, restore.", rich_markup_mode=None)
+loras_app = typer.Typer(help="What changes a model's videos: list, add, remove, restore.", rich_markup_mode=None)
 app.add_typer(models_app, name="models")
 app.add_typer(loras_app, name="loras")
 
@@ -67,8 +68,7 @@ def explained(flags: Mapping[str, str] | None = None) -> Iterator[None]:
     try:
         yield
     except StudioError as error:
-        words = in_words(error, flags) if flags else str(error)
-        fail(words, BAD_REQUEST if error.status in (404, 409, 422) else FAILED)
+        fail(error.worded(flags or {}), BAD_REQUEST if error.status in (404, 409, 422) else FAILED)
 
 
 @contextmanager
@@ -88,46 +88,28 @@ def fail(message: str, code: int) -> None:
 
 
 def say(message: str) -> None:
-    out.print(harmless(message), markup=False, highlight=False, soft_wrap=True)
+    out.print(escape_control(message), markup=False, highlight=False, soft_wrap=True)
 
 
 def complain(message: str) -> None:
-    err.print(harmless(message), style="red", markup=False, highlight=False, soft_wrap=True)
+    err.print(escape_control(message), style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def cell(text: str) -> str:
     """Text for a table, in which nothing is markup and lines are joined."""
-    return escape(harmless(" ".join(text.split())))
+    return escape(escape_control(" ".join(text.split())))
 
 
 # --- flags from the schema ---
 
-TEXT_FLAGS: dict[str, tuple[type, str]] = {
-    "prompt": (str, "What the film should show."),
-    "negative_prompt": (str, "What it should not show."),
-    "image": (Path, "A picture: the first frame."),
-    "end_image": (Path, "A picture: the last frame."),
-    "video": (Path, "A video to continue."),
-    "mode": (Mode, "Follows from --image or --video if left out."),
-    "fit": (Fit, "How an input of another shape meets the frame."),
-    "model": (str, "A model's id, or auto."),
-    "resolution": (str, "540p, 720p or WIDTHxHEIGHT."),
-    "orientation": (Orientation, "Of 540p and 720p."),
-    "num_frames": (int, "New frames, delivered exactly."),
-    "seconds": (float, "The length instead of --num-frames."),
-    "fps": (int, "Frames per second, 8 to 30."),
-    "num_inference_steps": (int, "Denoising steps, 10 to 50, or from 4 on with a LoRA made for few."),
-    "guidance_scale": (float, "How closely it follows the prompt, 1 to 20."),
-    "seed": (int, "The same seed gives the same film."),
-    "preset": (Preset, "What may be traded for speed."),
-    "loras": (list[str], "A LoRA: its name, or NAME:0.8, or NAME:0.8,0.4 for windows; give it once for each."),
-}
-FLAGS = {name: f"--{name.replace('_', '-')}" for name in (*TEXT_FLAGS, *SkyReelsOptions.model_fields)}
+FLAGS = {name: f"--{name.replace('_', '-')}" for name in SETTINGS}
 FLAGS |= {"num_inference_steps": "--steps", "loras": "--lora"}
-FILES = ("image", "end_image", "video")
-
-
-REPEATED = {"storyboard": "What the next window shows; give it once for each window after the first."}
+DOTTED = {SETTINGS[name].field: flag for name, flag in FLAGS.items()}
+SYNTAX = {  # what only the command line has to say
+    "mode": "Follows from the files if left out.",
+    "loras": "NAME, or NAME:0.8, or NAME:0.8,0.4 for windows; give it once for each.",
+    "storyboard": "Give it once for each window after the first.",
+}
 
 
 def flag_type(annotation: Any) -> Any:
@@ -141,38 +123,34 @@ def flag_type(annotation: Any) -> Any:
     return next(iter(get_args(annotation)), annotation)
 
 
+def flag_of(setting: Setting) -> inspect.Parameter:
+    """The setting as a parameter of a command, by which typer makes its flag."""
+    kind: Any = Path if setting.name in INPUTS else flag_type(setting.annotation)
+    family = "SkyReels: " if setting.is_skyreels else ""
+    words = " ".join([f"{family}{setting.help_with_bounds}", *filter(None, [SYNTAX.get(setting.name)])])
+    option = typer.Option(FLAGS[setting.name], help=words, show_default=False)
+    annotation = Annotated[kind | None, option]
+    return inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
 def request_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command(wish, ...)` a flag for every field of a request; what was not given is not in `wish`."""
-    fields = dict(TEXT_FLAGS)
-    for name, info in SkyReelsOptions.model_fields.items():
-        fields[name] = (flag_type(info.annotation), REPEATED.get(name) or f"SkyReels: {info.description}.")
+    """Give `command(params, ...)` a flag for every field of a request; what was not given is not in `params`."""
 
     @functools.wraps(command)
     def with_flags(**given: Any) -> None:
-        wish: dict[str, Any] = {}
-        for name in fields:
+        params: dict[str, Any] = {}
+        for name, setting in SETTINGS.items():
             value = given.pop(name)
             if value is None:
                 continue
             value = value.value if isinstance(value, Enum) else value
             if name == "loras":
                 value = [lora_use(words) for words in value]
-            (wish.setdefault("skyreels", {}) if name in SkyReelsOptions.model_fields else wish)[name] = value
-        command(wish, **given)
+            (params.setdefault("skyreels", {}) if setting.is_skyreels else params)[name] = value
+        command(params, **given)
 
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-    flags = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[
-                kind | None,
-                typer.Option(FLAGS[name], help=words, show_default=False),
-            ],
-        )
-        for name, (kind, words) in fields.items()
-    ]
+    flags = [flag_of(setting) for setting in SETTINGS.values()]
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
     with_flags.__signature__ = inspect.Signature([*flags, *own])  # type: ignore[attr-defined]
     with_flags.__annotations__ = {p.name: p.annotation for p in [*flags, *own]}
@@ -193,25 +171,19 @@ def lora_use(words: str) -> dict[str, Any]:
     return {"name": name, "strength": numbers} if colon else {"name": words}
 
 
-def send_files(studio: Studio, wish: dict[str, Any]) -> dict[str, Any]:
-    """The wish with its files uploaded and its mode filled in."""
-    ready = dict(wish)
+def send_files(studio: Studio, params: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a request with its files uploaded and its mode filled in."""
+    ready = dict(params)
     if "mode" not in ready:
-        ready["mode"] = (
-            Mode.VIDEO_EXTENSION
-            if "video" in ready
-            else Mode.IMAGE_TO_VIDEO
-            if "image" in ready
-            else Mode.TEXT_TO_VIDEO
-        ).value
-    check = ready | {name: "0" * 20 for name in FILES if name in ready}
-    parse_request(check)  # a bad flag is refused before a large file travels
-    for name in FILES:
-        if name in ready:
-            path = Path(ready[name])
-            if not path.is_file():
-                raise InvalidRequest(f"{FLAGS[name]} {path}: there is no such file;", hint="check the path.")
-            ready[name] = studio.upload(path)
+        ready["mode"] = mode_for(ready).value
+    files = [name for name in INPUTS if name in ready]
+    parse_request(ready | dict.fromkeys(files, ANY_UPLOAD))  # a bad flag is refused before a large file travels
+    for name in files:
+        path = Path(ready[name])
+        if not path.is_file():
+            no_file = f" {path}: there is no such file;"
+            raise InvalidRequest([mention(name), no_file], hint="check the path.", field=name)
+        ready[name] = studio.upload(path)
     return ready
 
 
@@ -228,7 +200,7 @@ def main(
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page when it is ready.")] = True,
 ) -> None:
     """AI Video Generation Studio. Without a command: serve the studio on http://localhost:8501."""
-    os.umask(0o077)  # what is made from here on is its owner's alone: films, uploads, history and log
+    os.umask(0o077)  # what is made from here on is its owner's alone: videos, uploads, history and log
     if data is not None:
         os.environ["STUDIO_DATA"] = str(data.expanduser().resolve())
     if context.invoked_subcommand is None:
@@ -265,24 +237,24 @@ def held_by_a_command(error: StudioError) -> bool:
 @app.command()
 @request_flags
 def generate(
-    wish: dict[str, Any],
-    out_file: Annotated[Path | None, typer.Option("--out", help="Copy the film here.")] = None,
+    params: dict[str, Any],
+    out_file: Annotated[Path | None, typer.Option("--out", help="Copy the video here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the job as JSON when it is done.")] = False,
 ) -> None:
-    """Render one film: by the running studio if there is one, else by this process."""
+    """Render one video: by the running studio if there is one, else by this process."""
     if out_file is not None and not can_write(out_file):
         fail(f"--out {out_file} cannot be written; name a file in a folder of yours.", BAD_REQUEST)
-    with open_studio(FLAGS) as studio:
+    with open_studio(DOTTED) as studio:
         if studio.queue_paused():
-            fail("The queue is paused, so the film would wait; resume it first: queue resume.", FAILED)
-        job = studio.submit(send_files(studio, wish))
+            fail("The queue is paused, so the video would wait; resume it first: queue resume.", FAILED)
+        job = studio.submit(send_files(studio, params))
         try:
             job = follow(studio, job)
         except NoAnswer as gone:
             way_out = f"start it again, and job {job['id']} goes on; `jobs cancel {job['id']}` ends it."
             raise NoAnswer(gone.message, hint=way_out) from gone
         if job["state"] == "succeeded" and out_file is not None:
-            copy_film(studio, job["id"], out_file)
+            copy_video(studio, job["id"], out_file)
     if as_json:
         print(json.dumps(job))
     else:
@@ -291,7 +263,7 @@ def generate(
 
 
 def can_write(file: Path) -> bool:
-    """Whether a film can be put there, asked before an hour of rendering; makes the folder."""
+    """Whether a video can be put there, asked before an hour of rendering; makes the folder."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         return not file.is_dir() and os.access(file if file.exists() else file.parent, os.W_OK)
@@ -299,16 +271,16 @@ def can_write(file: Path) -> bool:
         return False
 
 
-def copy_film(studio: Studio, job_id: str, to: Path) -> None:
-    """Put the film there whole, or not at all."""
-    part, film = to.with_name(f"{to.name}.part"), f"the film is outputs/{job_id}/video.mp4."
+def copy_video(studio: Studio, job_id: str, to: Path) -> None:
+    """Put the video there whole, or not at all."""
+    part, where = to.with_name(f"{to.name}.part"), f"the video is outputs/{job_id}/video.mp4."
     try:
         patiently(lambda: studio.save_video(job_id, part))
         part.replace(to)
     except OSError as error:
-        raise StudioError(f"--out {to} cannot be written ({error.strerror or error});", hint=film) from error
+        raise StudioError(f"--out {to} cannot be written ({error.strerror or error});", hint=where) from error
     except NoAnswer as gone:
-        raise NoAnswer(gone.message, hint=film) from gone
+        raise NoAnswer(gone.message, hint=where) from gone
     finally:
         part.unlink(missing_ok=True)
 
@@ -370,11 +342,11 @@ def describe(job: dict[str, Any]) -> str:
 
 def report_end(job: dict[str, Any], out_file: Path | None) -> None:
     if job["state"] == "succeeded":
-        film = job["artifact"]
-        where = out_file or Settings.from_env().data / film["video"]
+        artifact = job["artifact"]
+        where = out_file or Settings.from_env().data / artifact["video"]
         say(
-            f"{where}: {film['frames']} frames, {film['width']}x{film['height']}, {film['fps']} fps,"
-            f" made by {job['plan']['model_title']} in {film['render_s']:.1f} s"
+            f"{where}: {artifact['frames']} frames, {artifact['width']}x{artifact['height']}, {artifact['fps']} fps,"
+            f" made by {job['plan']['model_title']} in {artifact['render_s']:.1f} s"
         )
     elif job["error"]:
         complain(job["error"]["message"])
@@ -385,11 +357,11 @@ def report_end(job: dict[str, Any], out_file: Path | None) -> None:
 @app.command()
 @request_flags
 def plan(
-    wish: dict[str, Any], as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False
+    params: dict[str, Any], as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False
 ) -> None:
     """What a render would be and cost; nothing is queued. The same flags as generate."""
-    with open_studio(FLAGS) as studio:
-        found = studio.plan(send_files(studio, wish))
+    with open_studio(DOTTED) as studio:
+        found = studio.plan(send_files(studio, params))
     if as_json:
         print(json.dumps(found))
         return
@@ -420,7 +392,7 @@ def expand_prompt(
     ] = 0,
     by_rules: Annotated[bool, typer.Option("--by-rules", help="Not by a language model, even if one is here.")] = False,
 ) -> None:
-    """Make a short prompt longer, for generate --prompt; the film is not made."""
+    """Make a short prompt longer, for generate --prompt; the video is not made."""
     with open_studio({"model": FLAGS["model"]}) as studio:
         found = studio.expand(prompt, model, variation, by_rules)
     say(found["prompt"])
@@ -477,7 +449,7 @@ for _action, _words in {
 
 
 @app.command()
-def queue(action: Annotated[QueueAction, typer.Argument(help="pause: start no other film; resume: go on.")]) -> None:
+def queue(action: Annotated[QueueAction, typer.Argument(help="pause: start no other video; resume: go on.")]) -> None:
     """Pause or resume the whole queue."""
     with open_studio() as studio:
         studio.pause_queue(action is QueueAction.PAUSE)
@@ -518,7 +490,7 @@ def models_download(model: str) -> None:
         at = studio.download(model)
         try:
             with Progress(*columns, TimeRemainingColumn(), console=err) as bar:
-                line = bar.add_task(harmless(at["title"]), total=None)
+                line = bar.add_task(escape_control(at["title"]), total=None)
                 while at["state"] in ("queued", "running"):
                     bar.update(line, completed=at["bytes_done"], total=at["bytes_total"] or None)
                     time.sleep(0.2)
@@ -565,7 +537,7 @@ def models_import(folder: Path) -> None:
 @models_app.command("verify")
 def models_verify(
     model: str,
-    render: Annotated[bool, typer.Option("--render", help="Also make a short film of every kind that it can.")] = False,
+    render: Annotated[bool, typer.Option("--render", help="Also make a short video of each kind that it can.")] = False,
 ) -> None:
     """Hash a model's files anew and compare them with what was fetched."""
     from backend.library.downloads import Downloads
@@ -584,7 +556,7 @@ def models_verify(
 
 
 def try_model(model: str) -> None:
-    """A short film of every kind, and what can be told of each without looking."""
+    """A short video of every kind, and what can be told of each without looking."""
     from backend.library.checkpoints import find_checkpoints
     from backend.trial import takes
 
@@ -592,22 +564,22 @@ def try_model(model: str) -> None:
     wrong = []
     with open_studio() as studio, tempfile.TemporaryDirectory() as folder:
 
-        def make(wish: dict[str, Any]) -> tuple[str, Path]:
-            job = follow(studio, studio.submit(wish))
+        def make(params: dict[str, Any]) -> tuple[str, Path]:
+            job = follow(studio, studio.submit(params))
             if job["state"] != "succeeded":
                 report_end(job, None)
                 raise typer.Exit(CANCELLED if job["state"] == "cancelled" else FAILED)
-            film = Path(folder) / f"{job['id']}.mp4"
-            studio.save_video(job["id"], film)
-            return job["id"], film
+            video = Path(folder) / f"{job['id']}.mp4"
+            studio.save_video(job["id"], video)
+            return job["id"], video
 
         for take in takes(spec, make, studio.upload):
             wrong.append(bool(take.faults))
             say(f"{take.what}, {take.job_id}: {'; '.join(take.faults) or 'all that can be told is right'}")
     if bad := sum(wrong):
         are = "is" if bad == 1 else "are"
-        fail(f"{spec.title}: {bad} of {len(wrong)} films {are} not what was asked; see the gallery.", FAILED)
-    say(f"{spec.title} does what it claims; the films are in the gallery. Whether they are good, eyes must tell.")
+        fail(f"{spec.title}: {bad} of {len(wrong)} videos {are} not what was asked; see the gallery.", FAILED)
+    say(f"{spec.title} does what it claims; the videos are in the gallery. Whether they are good, eyes must tell.")
 
 
 @loras_app.command("list")

@@ -18,8 +18,8 @@ START_S = 5.0  # a studio serves about two seconds after it has locked the folde
 
 class Studio(Protocol):
     def upload(self, path: Path) -> str: ...
-    def plan(self, wish: Mapping[str, Any]) -> dict[str, Any]: ...
-    def submit(self, wish: Mapping[str, Any]) -> dict[str, Any]: ...
+    def plan(self, request: Mapping[str, Any]) -> dict[str, Any]: ...
+    def submit(self, request: Mapping[str, Any]) -> dict[str, Any]: ...
     def expand(self, prompt: str, model: str, variation: int, by_rules: bool) -> dict[str, Any]: ...
     def job(self, job_id: str) -> dict[str, Any]: ...
     def jobs(self, states: list[str], limit: int) -> list[dict[str, Any]]: ...
@@ -54,16 +54,16 @@ class LocalStudio:
     def upload(self, path: Path) -> str:
         return self._generator.uploads.add(path).id
 
-    def plan(self, wish: Mapping[str, Any]) -> dict[str, Any]:
+    def plan(self, request: Mapping[str, Any]) -> dict[str, Any]:
         from backend.jobs.job import plan_as_dict
 
-        return plan_as_dict(self._generator.plan(parse_request(wish)))
+        return plan_as_dict(self._generator.plan(parse_request(request)))
 
     def expand(self, prompt: str, model: str, variation: int, by_rules: bool) -> dict[str, Any]:
         return dataclasses.asdict(self._generator.expand(prompt, model, variation=variation, by_rules=by_rules))
 
-    def submit(self, wish: Mapping[str, Any]) -> dict[str, Any]:
-        job = self._generator.submit(parse_request(wish))
+    def submit(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        job = self._generator.submit(parse_request(request))
         self._generator.start()
         return job.as_dict()
 

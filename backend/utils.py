@@ -9,11 +9,14 @@ import contextlib
 import csv
 import importlib.metadata
 import json
+import os
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
 LEAST_PYTHON = (3, 11)
+FOLDERS = ("models", "outputs", "temp", "uploads")  # of a data folder
+PRIVATE = ("outputs", "temp", "uploads")  # those of them that other users must not read
 STAMPS = "studio"  # folder inside an environment: the requirements it was made from, and what was installed then
 
 
@@ -23,6 +26,12 @@ def python_problem(version: tuple[int, ...]) -> str | None:
         return None
     shown, least = (".".join(map(str, numbers)) for numbers in (version[:3], LEAST_PYTHON))
     return f"Python {shown} is too old, the studio needs {least} or newer; run `python3.12 setup.py` or the like."
+
+
+def data_folder(checkout: Path) -> Path:
+    """The data folder: STUDIO_DATA, else the checkout itself. The same as that of `core.config.Settings`."""
+    named = os.environ.get("STUDIO_DATA")
+    return Path(named).expanduser().resolve() if named else checkout
 
 
 def make_folders(folders: Iterable[Path]) -> None:

@@ -259,7 +259,10 @@ def measure(cases: list[Case], layers: int, small: bool) -> Iterator[dict[str, A
     models = {"tiny": SMALL} if small else MODELS
     sizes = {model: (*width, layers or LAYERS[model]) for model, (*width, _) in models.items()}
     with tempfile.TemporaryDirectory() as data:
-        settings = Settings(Path(data), Path(data) / "models", disk_reserve_bytes=0, compile_blocks=not small)
+        folder = Path(data)
+        settings = Settings(
+            data=folder, shared_models=folder / "models", disk_reserve_bytes=0, compile_blocks=not small
+        )
         for case in cases:
             size = sizes[case.model]
             folder = settings.models / case.checkpoint

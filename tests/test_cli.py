@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from backend import cli
 from backend.core.errors import FolderTaken, NoAnswer, StudioBusy, StudioError
 from backend.core.prompts import expand
+from backend.core.schema import SETTINGS
 from backend.media.probe import probe
 from backend.system.supervisor import AGAIN, FIRST, RESTART, SUPERVISED
 from backend.web.client import RemoteStudio
@@ -55,17 +56,27 @@ def test_generate_makes_the_film_and_prints_the_job_last(run, tmp_path):
     [
         (("--prompt", "x", "--fps", "99"), r"^--fps=99 .* 8 to 30"),
         (("--prompt", "x", "--steps", "5"), r"^--steps=5 .* 10 to 50"),
-        (("--prompt", "x", "--flow-shift", "99"), r"^--flow-shift=99.0 .* 1 to 20"),
+        (("--prompt", "x", "--flow-shift", "99"), r"^--flow-shift=99 .* 1 to 20"),
         (("--prompt", "x", "--num-frames", "20", "--seconds", "2"), r"^--num-frames=20 and --seconds=2 both"),
         (("--prompt", "x", "--resolution", "8k"), r"'8k' is not a resolution; use 540p"),
-        (("--prompt", "x", "--overlap-history", "18"), r"^--overlap-history: 18 is not 4k\+1 .* 17 or 21"),
+        (("--prompt", "x", "--overlap-history", "18"), r"^--overlap-history=18 is not 4k\+1 .* 17 or 21"),
         (("--prompt", "x", "--model", "nope"), r"^--model='nope' is not here; use auto"),
         (("--image", "nowhere.png"), r"--image nowhere.png: there is no such file"),
         ((), r"^--prompt is missing"),
         (("--prompt", "x", "--mode", "video_extension"), r"^--video is missing"),
-        (("--prompt", "x", "--lora", "a:9"), r"^--lora=9.0 is above"),
+        (("--prompt", "x", "--lora", "a:9"), r"^--lora=9 is above"),
         (("--prompt", "x", "--lora", ":0.5"), r"^--lora is empty"),
         (("--prompt", "x", "--storyboard", ""), r"^--storyboard is empty"),
+        (
+            ("--prompt", "x", "--causal-block-size", "5"),
+            r"^--causal-block-size=5 needs --ar-step, by .*, or --causal",
+        ),
+        (("--prompt", "x", "--video", "a.mp4"), r"^--video a.mp4: there is no such file"),
+        (("--prompt", "x", "--end-image", "a.png"), r"^--end-image is given, .* change the --mode\.$"),
+        (
+            ("--prompt", "x", "--fidelity", "diffusers", "--preset", "turbo"),
+            r"--preset=exact or --fidelity=original",
+        ),
         (("--prompt", "x", "--model", "num_frames"), r"^--model='num_frames' is not here"),
         (("--image", "no/storyboard.png"), r"^--image no/storyboard.png: there is"),
     ],
@@ -96,8 +107,8 @@ def test_a_file_that_is_called_like_a_setting_keeps_its_name(run, tmp_path):
 
 def test_a_studio_that_goes_away_before_the_film_is_copied_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "RESTART_S", 0.0)
-    with pytest.raises(NoAnswer, match=r"does not answer .*; the film is outputs/0+/video\.mp4"):
-        cli.copy_film(RemoteStudio("http://localhost:1"), "0" * 20, tmp_path / "film.mp4")
+    with pytest.raises(NoAnswer, match=r"does not answer .*; the video is outputs/0+/video\.mp4"):
+        cli.copy_video(RemoteStudio("http://localhost:1"), "0" * 20, tmp_path / "film.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -108,7 +119,7 @@ def test_a_film_that_cannot_be_copied_whole_is_not_there_and_where_it_is_is_said
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(StudioError, match=r"film\.mp4 cannot be written \(No space.*outputs/some-id/video\.mp4"):
-        cli.copy_film(Full(), "some-id", tmp_path / "film.mp4")
+        cli.copy_video(Full(), "some-id", tmp_path / "film.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -203,7 +214,7 @@ def test_a_story_is_told_by_a_repeated_flag(run):
     code, out, _ = run(*plan, *story, "--json")
     assert (code, json.loads(out)["window_steps"]) == (0, [20] * 4)
     code, _, err = run(*plan, *story, "--storyboard", "night", "--storyboard", "dawn")
-    assert (code, "storyboard has 4 prompts" in err) == (2, True)
+    assert (code, "--storyboard has 4 prompts" in err) == (2, True)
 
 
 def test_settings_that_are_yes_or_no_are_flags(run):
@@ -212,6 +223,15 @@ def test_settings_that_are_yes_or_no_are_flags(run):
         code, _, err = run("plan", *rest, flag)
         assert (code, err.startswith(f"{flag}=true is not possible")) == (2, True)
     assert run("plan", *rest)[0] == 0
+
+
+@pytest.mark.parametrize("command", ["generate", "plan"])
+def test_every_setting_is_a_flag_with_its_help_and_bounds(run, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    said = " ".join(run(command, "--help")[1].split())
+    for name, setting in SETTINGS.items():
+        assert f"{cli.FLAGS[name]} " in said
+        assert setting.help_with_bounds in said, name
 
 
 def test_jobs_are_listed_shown_and_acted_on(run):
@@ -375,6 +395,8 @@ def test_commands_go_to_the_studio_that_runs(run, generator, settings, tmp_path,
         assert generator.job(job["id"]).artifact.frames == 16
         assert film.read_bytes() == generator.results.file(job["id"], "video.mp4").read_bytes()
         assert run("generate", "--prompt", "x", "--model", "nope")[0] == 2
+        err = run("plan", "--prompt", "x", *SMALL, "--storyboard", "then")[2]
+        assert re.match(r"--storyboard has 1 prompt .*; leave --storyboard out, or take --num-frames=\d+ or more", err)
         assert [j["id"] for j in json.loads(run("jobs", "list", "--json")[1])] == [job["id"]]
         code, out, err = run("generate", "--image", _picture(tmp_path), *SMALL, "--json")
         assert code == 0, err
@@ -498,7 +520,7 @@ def test_a_model_is_tried_and_what_is_wrong_is_told(run, settings, monkeypatch):
     build_checkpoint(settings.models / "random-t2v", "t2v")
     code, out, err = run("models", "verify", "random-t2v", "--render")
     assert re.search(r"^text to video, \w+: it ", out, re.MULTILINE)
-    assert (code, "1 of 1 films is not what was asked" in err) == (1, True), out + err  # random numbers draw noise
+    assert (code, "1 of 1 videos is not what was asked" in err) == (1, True), out + err  # random numbers draw noise
 
 
 def test_models_are_imported_verified_removed_and_restored(run, settings, tmp_path):

@@ -9,11 +9,13 @@ import typer
 from typer.testing import CliRunner
 
 from backend import cli
+from backend.core.config import Settings, variable_of
 from backend.core.placement import Placement
 from backend.core.planning import Machine, Source, make_plan
 from backend.core.registry import MODELS
 from backend.core.schema import GenerationRequest, SkyReelsOptions, parse_request
 from backend.web.api import api
+from benchmarks import settings as settings_tables
 from benchmarks.models import page as models_page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,6 +48,18 @@ def test_every_field_of_a_request_is_described():
 
 def test_the_page_of_the_models_is_that_of_the_registry():
     assert text("docs/models.md") == models_page(), "python -m benchmarks.models"
+
+
+def test_the_tables_of_settings_are_those_of_the_code():
+    page = text("docs/usage.md")
+    assert page == settings_tables.page(page), "python -m benchmarks.settings"
+
+
+def test_every_variable_of_the_environment_is_described():
+    described = text("docs/usage.md")
+    for field, info in Settings.model_fields.items():
+        assert f"`{variable_of(field)}`" in described
+        assert info.description, field
 
 
 def test_the_readme_says_from_which_memory_on_models_are_fastest_and_fit():

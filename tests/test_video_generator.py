@@ -460,9 +460,8 @@ def test_a_film_that_cannot_go_to_the_trash_stays_in_the_gallery(generator, sett
 
 
 def test_tidying_takes_old_uploads_and_the_old_trash_but_never_an_output(settings, a_request):
-    from dataclasses import replace
 
-    quick = replace(settings, upload_keep_s=0, trash_keep_s=0)
+    quick = settings.model_copy(update={"upload_keep_s": 0, "trash_keep_s": 0})
     generator = VideoGenerator(quick, {"synthetic": SyntheticEngine()})
     kept = generator.uploads.receive("kept.png")
     with kept as incoming:

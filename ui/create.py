@@ -1,4 +1,4 @@
-"""Create: left the wish, right the stage."""
+"""Create: left the request, right the stage."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from backend.core.errors import StudioError
+from backend.core.inputs import INPUTS, placeholders
 from backend.core.planning import Plan, steps_in_words
 from backend.core.registry import SYNTHETIC, TINY, ModelSpec
 from backend.core.schema import GenerationRequest, Mode, parse_request
 from backend.jobs.job import Job
 from ui import form
+from ui.fields import request_column
 from ui.film import film_card, film_dialog, progress_card
 from ui.studio import (
     before_a_new_job,
@@ -28,8 +30,7 @@ from ui.studio import (
     studio,
 )
 from ui.theme import empty_stage
-from ui.wish import wish_column
-from ui.words import duration, plain, shortened
+from ui.words import duration, escape_markdown, shortened
 
 DOUBLE_CLICK_S = 1.5
 CAME_WITH_THE_STUDIO = {
@@ -46,13 +47,10 @@ def current_model() -> ModelSpec:
     if chosen is not None:
         return chosen
     mode = Mode(form.get("mode"))
-    probe = {
-        Mode.TEXT_TO_VIDEO: {"prompt": "-"},
-        Mode.IMAGE_TO_VIDEO: {"image": "0" * 20},
-        Mode.VIDEO_EXTENSION: {"video": "0" * 20},
-    }[mode]
     loras = [{"name": name} for name in form.get("loras")]
-    request = GenerationRequest(mode=mode, resolution=form.get("resolution"), loras=loras, **probe)
+    request = GenerationRequest(
+        mode=mode, prompt="-", resolution=form.get("resolution"), loras=loras, **placeholders(mode)
+    )
     try:
         return studio().model_for(request)
     except StudioError:  # a LoRA that went away: the plan says so
@@ -61,7 +59,7 @@ def current_model() -> ModelSpec:
 
 def missing(error: StudioError) -> str:
     """The first step to take, if all that `error` says is that it was not taken yet."""
-    steps = {"prompt": "Write a prompt", "image": "Drop a picture", "video": "Drop a video"}
+    steps = {"prompt": "Write a prompt"} | {row.name: f"Drop {row.kind.noun}" for row in INPUTS.values()}
     return steps[error.field] if error.field in steps and not form.get(error.field) else ""
 
 
@@ -69,14 +67,14 @@ def plan_card(spec: ModelSpec) -> None:
     """The plan of the form as it stands, or why there is none."""
     with st.container(border=True, key="plan"):
         try:
-            plan = studio().plan(parse_request(form.wish(spec)))
+            plan = studio().plan(parse_request(form.request_fields(spec)))
         except StudioError as error:
             if first_step := missing(error):
                 st.caption(f":material/route: {first_step}, and the plan appears here.")
             else:
-                st.markdown(f":material/error: {plain(form.in_words(error))}")
+                st.markdown(f":material/error: {escape_markdown(form.worded(error))}")
             return
-        st.markdown(f":material/route: **Plan** {plain(plan_words(plan))}")
+        st.markdown(f":material/route: **Plan** {escape_markdown(plan_words(plan))}")
         forecast = plan.forecast
         peak = f"{forecast.peak_gib:.1f}" if forecast.peak_gib >= 0.1 else "less than 0.1"
         cost = f"peak {peak} GiB · up to {max(1, round(forecast.disk_bytes / 1e6))} MB on disk"
@@ -115,20 +113,22 @@ def generate_button(spec: ModelSpec, place: DeltaGenerator) -> None:
 
 
 def submit(spec: ModelSpec, place: DeltaGenerator) -> None:
-    """Queue the form's wish once; a second click within a moment is the same wish. Why it is refused stands in `place`,
+    """Queue the form's request once; a second click within a moment counts as one. Why it is refused stands in `place`,
     instead of the plan.
     """
-    wish = form.wish(spec)
-    mark = json.dumps(wish, sort_keys=True)
+    fields = form.request_fields(spec)
+    mark = json.dumps(fields, sort_keys=True)
     last_mark, last_time = st.session_state.get("last_submit", ("", 0.0))
     if mark == last_mark and time.monotonic() - last_time < DOUBLE_CLICK_S:
         return
     before = before_a_new_job()
     try:
-        studio().submit(parse_request(wish))
+        studio().submit(parse_request(fields))
     except StudioError as error:
         first_step = missing(error)
-        place.error(f"{first_step} first." if first_step else plain(form.in_words(error)), icon=":material/error:")
+        place.error(
+            f"{first_step} first." if first_step else escape_markdown(form.worded(error)), icon=":material/error:"
+        )
         return
     st.session_state["last_submit"] = (mark, time.monotonic())
     if replaced := st.session_state.pop("replaces", None):
@@ -203,7 +203,7 @@ def first_seconds(job: Job, ready: int) -> None:
     except StudioError:
         st.html(empty_stage("Its first seconds are no longer here", "The page follows in a moment."))
         return
-    fps, title = job.plan.fps, plain(shortened(job.title, 80))
+    fps, title = job.plan.fps, escape_markdown(shortened(job.title, 80))
     st.caption(f"The first {ready / fps:.1f} s of {job.plan.total_s:.1f} s · {title}")
 
 
@@ -214,8 +214,8 @@ def latest_film(job: Job) -> None:
         st.html(empty_stage("This film's files are gone", error.message))
         return
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="stage_row"):
-        words = f"{plain(shortened(job.title, 80))} · {plain(job.plan.model_title)} · seed {job.request.seed}"
-        st.caption(words, width="content")
+        facts = f"{shortened(job.title, 80)} · {job.plan.model_title} · seed {job.request.seed}"
+        st.caption(escape_markdown(facts), width="content")
         if st.button("Open", icon=":material/open_in_full:", type="tertiary", key="open_stage"):
             film_dialog(job.id)
 
@@ -251,7 +251,7 @@ spec = current_model()
 header("Create", "Describe a film. It is made on this machine, and stays here.", spec.title)
 left, right = st.columns([41, 59], gap="large")
 with left:
-    wish_column(spec)
+    request_column(spec)
     place = st.empty()
     with place.container():
         plan_card(spec)

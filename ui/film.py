@@ -8,12 +8,13 @@ from collections.abc import Callable
 import streamlit as st
 
 from backend.core.errors import StudioError
+from backend.core.inputs import INPUTS
 from backend.core.schema import parse_request
 from backend.jobs.job import Job, JobState
 from ui import form
 from ui.studio import attempt, live_url, media_url, on_click, studio
 from ui.theme import empty_stage, no_look
-from ui.words import age, ago, duration, plain, shortened, size
+from ui.words import age, ago, duration, escape_markdown, shortened, size
 
 CREATE = "ui/create.py"
 
@@ -26,11 +27,13 @@ def film_card(job: Job, where: str) -> None:
         except StudioError:
             st.html(empty_stage("Its files are gone", "Somebody removed this film's folder."))
         star = ":material/star: " if job.favourite else ""
-        if st.button(f"{star}{plain(shortened(job.title, 46))}", key=f"open_{where}_{job.id}", type="tertiary"):
+        if st.button(
+            f"{star}{escape_markdown(shortened(job.title, 46))}", key=f"open_{where}_{job.id}", type="tertiary"
+        ):
             film_dialog(job.id)
         if job.artifact:
             length, when = duration(job.artifact.frames / job.artifact.fps), age(job.finished_at or job.created_at)
-            st.caption(f"{length} · {when}  \n{plain(job.plan.model_title)}")
+            st.caption(f"{length} · {when}  \n{escape_markdown(job.plan.model_title)}")
 
 
 @st.dialog("Film", width="large")
@@ -44,8 +47,8 @@ def film_dialog(job_id: str) -> None:
     try:
         st.video(media_url(job), autoplay=True, loop=True, alt=job.title)
     except StudioError as error:
-        st.error(plain(str(error)), icon=":material/error:")
-    st.markdown(f"**{plain(job.title)}**")
+        st.error(escape_markdown(str(error)), icon=":material/error:")
+    st.markdown(f"**{escape_markdown(job.title)}**")
     st.caption(
         f"{film.width}x{film.height} · {film.frames} frames at {film.fps} fps · {duration(film.frames / film.fps)}"
         f" · {size(film.bytes)} · made by {plan.model_title} in {duration(film.render_s)} · seed {job.request.seed}"
@@ -79,12 +82,12 @@ def download_link(job: Job) -> str:
 
 
 def again(job: Job) -> None:
-    """Queue the same wish with a new seed."""
-    wish = job.request.model_dump(mode="json", exclude={"seed"})
+    """Queue the same request with a new seed."""
+    fields = job.request.model_dump(mode="json", exclude={"seed"})
     try:
-        studio().submit(parse_request(wish))
+        studio().submit(parse_request(fields))
     except StudioError as error:
-        st.error(plain(form.in_words(error)), icon=":material/error:")
+        st.error(escape_markdown(form.worded(error)), icon=":material/error:")
         return
     st.switch_page(CREATE)
 
@@ -95,13 +98,12 @@ def extend(job: Job) -> None:
         video = studio().results.file(job.id)
         upload = studio().uploads.add(video, f"{shortened(job.title, 40)}.mp4")
     except StudioError as error:
-        st.error(plain(str(error)), icon=":material/error:")
+        st.error(escape_markdown(str(error)), icon=":material/error:")
         return
     form.restore(job.request, job.plan, seed=None)
-    st.session_state["form_to_restore"] |= {
+    st.session_state["form_to_restore"] |= dict.fromkeys(INPUTS) | {
         "mode": "video_extension",
         "video": upload.id,
-        "image": None,
         "storyboard": "",
     }
     st.switch_page(CREATE)
@@ -133,7 +135,7 @@ def live_picture(job: Job) -> None:
 def progress_rows(job: Job) -> None:
     cancelling = studio().is_cancelling(job.id)
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.markdown(plain(progress_words(job)), width="content")
+        st.markdown(escape_markdown(progress_words(job)), width="content")
         with st.container(horizontal=True, width="content"):
             if job.state is JobState.PAUSED:
                 action("Resume", ":material/play_arrow:", job, studio().resume)
@@ -173,11 +175,11 @@ def progress_words(job: Job) -> str:
 
 
 def time_words(job: Job) -> str:
-    title = plain(shortened(job.title, 70))
+    title = escape_markdown(shortened(job.title, 70))
     if job.state is JobState.PAUSED:
         return f"{title} · it keeps its place" if job.started_at else title
     if job.state is JobState.QUEUED:
-        return plain(job.error.message) if job.error else ""  # what it waits for
+        return escape_markdown(job.error.message) if job.error else ""  # what it waits for
     if job.started_at is None:
         return title
     parts = [f"{duration(time.time() - job.started_at)} so far"]

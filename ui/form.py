@@ -1,4 +1,4 @@
-"""The Create form's state: what each widget is called, the wish they add up to, and how a request fills them again."""
+"""The Create form's state: the widgets' names, the request they add up to, and how a request fills them again."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ from typing import Any
 
 import streamlit as st
 
-from backend.core import errors
 from backend.core.errors import StudioError
+from backend.core.inputs import INPUTS
 from backend.core.planning import Plan
 from backend.core.registry import ModelSpec
-from backend.core.schema import DEFAULT_FRAMES, NUM_FRAMES, PAGE_FRAMES, SEED, Fidelity, GenerationRequest, Mode, Preset
+from backend.core.schema import (
+    DEFAULT_FRAMES,
+    NUM_FRAMES,
+    PAGE_FRAMES,
+    SEED,
+    SETTINGS,
+    Fidelity,
+    GenerationRequest,
+    Mode,
+    Preset,
+)
 
 DEFAULTS: dict[str, Any] = {
     "mode": Mode.TEXT_TO_VIDEO.value,
@@ -42,30 +52,10 @@ SKYREELS: dict[str, Any] = {
     "batch_guidance": False,
     "fidelity": Fidelity.ORIGINAL.value,
 }
-# What the page calls the settings that have a widget with a label.
-LABELS = {
-    "num_frames": "Length",
-    "orientation": "Shape",
-    "resolution": "Size",
-    "preset": "Speed",
-    "num_inference_steps": "Steps",
-    "guidance_scale": "Guidance",
-    "fps": "Frames per second",
-    "seed": "Seed",
-    "storyboard": "Story",
-    "base_num_frames": "Window, frames",
-    "overlap_history": "Overlap, frames",
-    "flow_shift": "Flow shift",
-    "addnoise_condition": "Noise on the overlap",
-    "ar_step": "Steps a block waits",
-    "causal_block_size": "Block, latent frames",
-    "causal_attention": "Blocks see only earlier ones",
-    "batch_guidance": "Guidance in one call",
-    "fidelity": "Arithmetic of",
-    "end_image": "The last frame",
-    "loras": "LoRAs",
-}
-FILES = {"image": {Mode.IMAGE_TO_VIDEO}, "end_image": {Mode.IMAGE_TO_VIDEO}, "video": {Mode.VIDEO_EXTENSION}}
+
+
+def label(field: str) -> str:
+    return SETTINGS[field].title
 
 
 def key(field: str) -> str:
@@ -92,9 +82,9 @@ def put(field: str, value: Any) -> None:
     st.session_state[key(field)] = value
 
 
-def in_words(error: StudioError) -> str:
+def worded(error: StudioError) -> str:
     """What `error` says, with the page's names for the settings."""
-    return errors.in_words(error, {name: f'"{label}"' for name, label in LABELS.items()}, " ")
+    return error.worded({setting.field: f'"{setting.title}"' for setting in SETTINGS.values()}, equals=" ")
 
 
 def prepare() -> None:
@@ -102,7 +92,7 @@ def prepare() -> None:
     waiting: dict[str, Any] | None = st.session_state.pop("form_to_restore", None)
     for field, value in (waiting or {}).items():
         put(field, value)
-    if waiting and "storyboard" in waiting:  # a whole film
+    if waiting and "storyboard" in waiting:  # a whole video
         st.session_state.pop("longest", None)
         st.session_state["story_open"] = bool(waiting["storyboard"])
     for field, value in (DEFAULTS | SKYREELS).items():
@@ -124,7 +114,7 @@ def story() -> list[str]:
 
 
 def longest(spec: ModelSpec) -> int:
-    """Frames at which the slider ends: as many again for each line of a story, or what a film taken over has. The end
+    """Frames at which the slider ends: as many again for each line of a story, or what a video taken over has. The end
     stays while the story does; a slider with another one is a new one, which is told its value.
     """
     lines = story() if "storyboard" in controls_of(spec) else []
@@ -138,7 +128,7 @@ def longest(spec: ModelSpec) -> int:
     return end
 
 
-def wish(spec: ModelSpec) -> dict[str, Any]:
+def request_fields(spec: ModelSpec) -> dict[str, Any]:
     """The form as the fields of a request; files count only in the mode that uses them, SkyReels settings only where
     they are shown.
     """
@@ -148,7 +138,7 @@ def wish(spec: ModelSpec) -> dict[str, Any]:
     uses = {name: strengths(name) for name in found.pop("loras")}
     if uses:
         found["loras"] = [{"name": name, "strength": each if own else each[:1]} for name, each in uses.items()]
-    found |= {name: get(name) for name, modes in FILES.items() if mode in modes and get(name)}
+    found |= {row.name: get(row.name) for row in INPUTS.values() if mode in row.modes and get(row.name)}
     options = {name: get(name) for name in controls_of(spec) if get(name) != SKYREELS[name]}
     if options.pop("storyboard", ""):
         options["storyboard"] = story()
@@ -158,7 +148,7 @@ def wish(spec: ModelSpec) -> dict[str, Any]:
 def restore(request: GenerationRequest, plan: Plan, *, seed: int | None) -> None:
     """Fill the form with an earlier request at the next run of the Create page; a `seed` of None draws a new one."""
     fields = {
-        name: value for name, value in request.model_dump(mode="json").items() if name in DEFAULTS or name in FILES
+        name: value for name, value in request.model_dump(mode="json").items() if name in DEFAULTS or name in INPUTS
     }
     fields["loras"] = [use.name for use in request.loras]
     fields["lora_windows"] = any(len(use.strength) > 1 for use in request.loras)
@@ -182,7 +172,7 @@ def restore(request: GenerationRequest, plan: Plan, *, seed: int | None) -> None
 
 
 def edit(job_id: str, request: GenerationRequest, plan: Plan) -> None:
-    """Fill the form with a waiting job's wish; the next Generate replaces that job, which is held until then."""
+    """Fill the form with a waiting job's request; the next Generate replaces that job, which is held until then."""
     restore(request, plan, seed=request.seed)
     st.session_state["replaces"] = job_id
 

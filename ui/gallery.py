@@ -12,7 +12,7 @@ from backend.jobs.store import Filter
 from ui.film import CREATE, action, film_card
 from ui.studio import attempt, header, poll_s, queue_mark, studio
 from ui.theme import empty_stage
-from ui.words import age, plain, shortened
+from ui.words import age, escape_markdown, shortened
 
 PER_PAGE = 24
 MODES = {
@@ -90,7 +90,7 @@ def grid(wanted: Filter) -> None:
 
 def trashed_card(job: Job) -> None:
     with st.container(border=True, key=f"trash_{job.id}"):
-        st.markdown(plain(shortened(job.title, 60)))
+        st.markdown(escape_markdown(shortened(job.title, 60)))
         st.caption(f"deleted {age(job.trashed_at or 0)}, kept for a week")
         action("Restore", ":material/undo:", job, studio().restore)
 

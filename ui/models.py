@@ -17,7 +17,7 @@ from ui import form
 from ui.components.dropzone import dropzone
 from ui.film import CREATE
 from ui.studio import header, on_click, studio
-from ui.words import duration, plain, size
+from ui.words import duration, escape_markdown, size
 
 MODES = {
     Mode.TEXT_TO_VIDEO: "text to video",
@@ -29,7 +29,7 @@ POLL_S = 1.0
 
 def row(spec: ModelSpec) -> None:
     """What a model is, and how it goes with this machine."""
-    st.markdown(f"**{plain(spec.title)}**")
+    st.markdown(f"**{escape_markdown(spec.title)}**")
     facts, icon = [", ".join(words for mode, words in MODES.items() if mode in spec.modes).capitalize()], ""
     if not spec.denoises:
         facts.append("a placeholder, not an AI model")
@@ -40,7 +40,7 @@ def row(spec: ModelSpec) -> None:
         facts += [f"{size(spec.memory_gib * GIB)} of weights", f"{film}{how.words}"]
     if spec.licence:
         facts.append(spec.licence)
-    st.caption(icon + plain(" · ".join(facts)))
+    st.caption(icon + escape_markdown(" · ".join(facts)))
 
 
 def action(label: str, icon: str, key: str, act: Callable[[], object], *, disabled: bool = False) -> None:
@@ -69,7 +69,7 @@ def here() -> None:
 def left_out() -> None:
     """What lies in models/ and cannot be used."""
     for name, reason in studio().catalog.rejected().items():
-        st.warning(plain(f"{name} cannot be used: {reason}."), icon=":material/block:")
+        st.warning(escape_markdown(f"{name} cannot be used: {reason}."), icon=":material/block:")
 
 
 def remove(model_id: str) -> None:
@@ -101,7 +101,7 @@ def downloads_mark() -> tuple[tuple[str, str], ...]:
 def download_row(at: Download) -> None:
     queue = studio().downloads
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.markdown(f"**{plain(at.title)}** {plain(state_words(at))}", width="content")
+        st.markdown(f"**{escape_markdown(at.title)}** {escape_markdown(state_words(at))}", width="content")
         with st.container(horizontal=True, width="content"):
             if at.state in (DownloadState.PAUSED, DownloadState.FAILED):
                 action("Resume", ":material/play_arrow:", f"resume_{at.id}", lambda: queue.resume(at.id))
@@ -109,13 +109,13 @@ def download_row(at: Download) -> None:
                 action("Pause", ":material/pause:", f"pause_{at.id}", lambda: queue.pause(at.id))
             action("Cancel", ":material/close:", f"cancel_{at.id}", lambda: queue.cancel(at.id))
     if at.error:
-        st.error(plain(at.error), icon=":material/error:")
+        st.error(escape_markdown(at.error), icon=":material/error:")
     st.progress(min(at.fraction, 1.0))
     if at.bytes_total:
         parts = [f"{size(at.bytes_done)} of {size(at.bytes_total)}"]
         if at.bytes_per_s and at.eta_s is not None:
             parts += [f"{size(at.bytes_per_s)} a second", f"{duration(at.eta_s)} left"]
-        st.caption(plain(" · ".join(parts)))
+        st.caption(escape_markdown(" · ".join(parts)))
 
 
 def state_words(at: Download) -> str:
@@ -162,7 +162,7 @@ def trash() -> None:
     st.header("In the trash")
     for name, title, restore in restores:
         with st.container(horizontal=True, vertical_alignment="center", key=f"trashed_{name}"):
-            st.markdown(plain(title), width="content")
+            st.markdown(escape_markdown(title), width="content")
             action("Restore", ":material/undo:", f"restore_{name}", partial(restore, name))
     st.caption("What is here is gone after a week.")
 
@@ -173,15 +173,15 @@ def loras() -> None:
     for lora in found:
         with st.container(border=True, key=f"lora_{lora.name}"):
             words, buttons = st.columns([4, 1], vertical_alignment="center")
-            words.markdown(f"**{plain(lora.name)}**")
-            words.caption(plain(lora_words(lora)))
+            words.markdown(f"**{escape_markdown(lora.name)}**")
+            words.caption(escape_markdown(lora_words(lora)))
             with buttons.container(horizontal=True, horizontal_alignment="right"):
                 action("Remove", ":material/delete:", f"remove_lora_{lora.name}", partial(remove_lora, lora.name))
     for name, reason in refused.items():
-        st.warning(plain(f"{name} cannot be used: {reason}."), icon=":material/block:")
+        st.warning(escape_markdown(f"{name} cannot be used: {reason}."), icon=":material/block:")
     made = dropzone("Add a LoRA", "lora", key="drop_lora")
     if made:
-        st.toast(plain(f"{made} is here; choose it on the Create page"), icon=":material/check:")
+        st.toast(escape_markdown(f"{made} is here; choose it on the Create page"), icon=":material/check:")
     st.caption("It is looked at before use. Or put the file into models/loras/ yourself.")
 
 

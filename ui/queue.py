@@ -13,7 +13,7 @@ from ui import form
 from ui.film import CREATE, action, progress_card
 from ui.studio import attempt, header, on_click, poll_s, queue_mark, studio
 from ui.theme import empty_stage
-from ui.words import age, clock, duration, plain, shortened
+from ui.words import age, clock, duration, escape_markdown, shortened
 
 SHOWN = 30  # waiting jobs on the page; the rest are counted
 
@@ -41,9 +41,9 @@ def seconds_left(job: Job) -> float:
 def waiting_row(job: Job, place: int, last: int) -> None:
     with st.container(border=True, key=f"job_{job.id}"):
         words, buttons = st.columns([3, 2], vertical_alignment="center")
-        words.markdown(f"**{place}** · {plain(shortened(job.title, 80))}")
+        words.markdown(f"**{place}** · {escape_markdown(shortened(job.title, 80))}")
         if job.error:
-            words.markdown(plain(job.error.message))
+            words.markdown(escape_markdown(job.error.message))
         words.caption(facts(job))
         with buttons.container(horizontal=True, horizontal_alignment="right", gap="xsmall"):
             move("To the front", ":material/vertical_align_top:", job, None, disabled=place == 1)
@@ -72,7 +72,7 @@ def facts(job: Job) -> str:
 
 
 def edit(job: Job) -> None:
-    """Hold a waiting job and open its wish on the Create page, where Generate replaces it."""
+    """Hold a waiting job and open its request on the Create page, where Generate replaces it."""
     if attempt(lambda: studio().pause(job.id)):
         form.edit(job.id, job.request, job.plan)
         st.switch_page(CREATE)
@@ -81,9 +81,9 @@ def edit(job: Job) -> None:
 def ended_row(job: Job) -> None:
     with st.container(border=True, key=f"job_{job.id}"):
         words, buttons = st.columns([3, 1], vertical_alignment="center")
-        words.markdown(f"**{job.state.value.capitalize()}** · {plain(shortened(job.title, 80))}")
+        words.markdown(f"**{job.state.value.capitalize()}** · {escape_markdown(shortened(job.title, 80))}")
         if job.error:
-            words.markdown(plain(job.error.message))
+            words.markdown(escape_markdown(job.error.message))
         words.caption(facts(job))
         if job.error and job.error.log:
             with st.expander("The end of its log"):

@@ -19,7 +19,7 @@ from backend.jobs.store import Filter
 from backend.media.uploads import Upload
 from backend.video_generator import VideoGenerator, shared_generator
 from ui.theme import band
-from ui.words import plain
+from ui.words import escape_markdown
 
 BUSY_POLL_S = 1.0
 IDLE_POLL_S = 5.0
@@ -80,7 +80,7 @@ def attempt(act: Callable[[], object]) -> bool:
     try:
         act()
     except StudioError as error:
-        st.toast(plain(str(error)), icon=":material/error:")
+        st.toast(escape_markdown(str(error)), icon=":material/error:")
         return False
     return True
 

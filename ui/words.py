@@ -9,10 +9,10 @@ LINK = re.compile(r"(:(?=//)|www(?=\.)|@)", re.IGNORECASE)  # an invisible joine
 MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$:~])")
 
 
-def plain(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """User text for a Markdown slot: nothing in it means anything.
 
-    >>> plain("**a** :material/star: $x$")
+    >>> escape_markdown("**a** :material/star: $x$")
     '\\\\*\\\\*a\\\\*\\\\* \\\\:material/star\\\\: \\\\$x\\\\$'
     """
     return MARKDOWN.sub(r"\\\1", LINK.sub("\\1\u2060", " ".join(text.split())))

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+)
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from backend.core.errors import InvalidRequest
 
@@ -16,55 +25,113 @@ ROOT = Path(__file__).resolve().parents[2]  # the checkout: pages, and weights t
 MIB = 2**20
 GIB = 2**30
 
+PREFIX = "STUDIO_"
+HUB_OFFLINE = "HF_HUB_OFFLINE"  # the hub's own name for `offline`
+HUB_TRUE = ("1", "ON", "YES", "TRUE")
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Where the studio keeps its things and how much it takes on."""
 
-    data: Path = ROOT
-    shared_models: Path = ROOT / "models"  # weights beside those of the data folder; SkyReels V2 Tiny came in it
-    queue_limit: int = 1000  # waiting jobs; one more is refused
-    upload_limit_bytes: int = 500 * MIB
-    upload_slots: int = 2  # uploads at once; a further one waits
-    uploads_quota_bytes: int = 20 * GIB  # all uploads together; a further one is refused
-    upload_keep_s: float = 24 * 3600  # an upload that no job needs is removed after this
-    save_every_s: float = 30.0  # a render that is killed loses at most this much, and the step that it was in
-    unfinished_keep_s: float = 7 * 24 * 3600  # what a cancelled or failed job can go on from
-    unfinished_quota_bytes: int = 50 * GIB  # the oldest of them go first
-    trash_keep_s: float = 7 * 24 * 3600
-    disk_reserve_bytes: int = 2 * GIB  # a render starts only if this much would stay free
-    hang_s: float = 120.0  # a render that reports nothing for so long, and for ten of its steps, hangs
-    slow_hang_s: float = 1800.0  # the same while weights are read and while the film is joined, which report rarely
-    offline: bool = False  # the hub is not to be asked for models
-    compile_blocks: bool | None = None  # of transformers; None: on a GPU, where it was tried once and is faster
-    cancel_s: float = 10.0  # a render that does not heed its cancellation for so long is ended with the process
-    slow_cancel_s: float = 180.0  # the same while weights are read and blocks compiled, which nothing interrupts
+def _zero_or_one(value: Any) -> Any:
+    """`value`, unless it is text: then the truth of "0" or "1", and ValueError for other text."""
+    if isinstance(value, str) and value not in ("0", "1"):
+        raise ValueError("neither 0 nor 1")
+    return value == "1" if isinstance(value, str) else value
+
+
+def _full_path(path: Path) -> Path:
+    try:
+        return path.expanduser().resolve()
+    except RuntimeError:  # ~somebody, who has no home here
+        raise ValueError("no such user") from None
+
+
+Folder = Annotated[Path, AfterValidator(_full_path)]
+Switch = Annotated[bool, BeforeValidator(_zero_or_one)]
+
+
+class Settings(BaseSettings):
+    """Where the studio keeps its things and how much it takes on.
+
+    The constructor takes values by the names of the fields and reads no environment; `from_env` reads it.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        populate_by_name=True,
+    )
+
+    data: Folder = Field(ROOT, description="the data folder; the checkout if left out")
+    shared_models: Folder = Field(
+        ROOT / "models",
+        validation_alias=f"{PREFIX}MODELS",
+        description="a second folder of weights, beside `models/` of the data folder; that of the checkout if left out",
+    )
+    queue_limit: PositiveInt = Field(1000, description="waiting jobs; one more is refused")
+    upload_limit_bytes: PositiveInt = Field(500 * MIB, description="the largest upload")
+    upload_slots: PositiveInt = Field(2, description="uploads at once; a further one waits")
+    uploads_quota_bytes: PositiveInt = Field(20 * GIB, description="all uploads together; a further one is refused")
+    upload_keep_s: NonNegativeFloat = Field(
+        24 * 3600.0, description="an upload that no job needs is removed after this"
+    )
+    save_every_s: NonNegativeFloat = Field(
+        30.0, description="a render that is killed loses at most this much, and the step that it was in"
+    )
+    unfinished_keep_s: NonNegativeFloat = Field(
+        7 * 24 * 3600.0, description="how long the work of a cancelled or failed job is kept, to go on from"
+    )
+    unfinished_quota_bytes: NonNegativeInt = Field(
+        50 * GIB, description="all such work together; the oldest is removed first"
+    )
+    trash_keep_s: NonNegativeFloat = Field(7 * 24 * 3600.0, description="how long deleted videos and models are kept")
+    disk_reserve_bytes: NonNegativeInt = Field(
+        2 * GIB, description="a render starts only if this much of the disk would stay free"
+    )
+    hang_timeout_s: NonNegativeFloat = Field(
+        120.0, description="a render that reports nothing for so long, and for ten of its steps, hangs"
+    )
+    slow_hang_timeout_s: NonNegativeFloat = Field(
+        1800.0, description="the same while weights are read and while the video is joined, which report rarely"
+    )
+    offline: Switch = Field(False, description=f"1: ask the hub for no models; `{HUB_OFFLINE}=1` does the same")
+    compile_blocks: Switch | None = Field(
+        None,
+        validation_alias=f"{PREFIX}COMPILE",
+        description="1 compiles the transformer's blocks without a trial, 0 never; if left out they are timed on a GPU",
+    )
+    cancel_timeout_s: NonNegativeFloat = Field(
+        10.0, description="a render that does not heed its cancellation for so long is ended with the process"
+    )
+    slow_cancel_timeout_s: NonNegativeFloat = Field(
+        180.0, description="the same while weights are read and blocks compiled, which nothing interrupts"
+    )
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
-        """`STUDIO_DATA` moves the data folder away from the checkout, `STUDIO_MODELS` names another folder for
-        `shared_models`, `STUDIO_SAVE_EVERY_S` sets `save_every_s`, `STUDIO_COMPILE` 0 or 1 `compile_blocks`. The hub's
-        own `HF_HUB_OFFLINE` sets `offline`.
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
 
-        Raises InvalidRequest for a value that is none of these.
+    @classmethod
+    def from_env(cls) -> Settings:
+        """The settings that the variables of the environment set; `variable_of` names the one of each field.
+
+        Raises InvalidRequest for a value that does not fit.
         """
-        found: dict[str, Any] = {}
-        for name, field in (("STUDIO_DATA", "data"), ("STUDIO_MODELS", "shared_models")):
-            if path := environ.get(name):
-                found[field] = Path(path).expanduser().resolve()
-        if save := environ.get("STUDIO_SAVE_EVERY_S"):
-            try:
-                found["save_every_s"] = float(save)
-            except ValueError:
-                found["save_every_s"] = math.nan
-            if not found["save_every_s"] >= 0:
-                raise InvalidRequest(f"STUDIO_SAVE_EVERY_S={save} is no number of seconds;", hint="use one such as 30.")
-        if wish := environ.get("STUDIO_COMPILE"):
-            if wish not in ("0", "1"):
-                raise InvalidRequest(f"STUDIO_COMPILE={wish} is no choice;", hint="use 0 or 1.")
-            found["compile_blocks"] = wish == "1"
-        found["offline"] = environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-        return cls(**found)
+        found = EnvSettingsSource(cls)()
+        if os.environ.get(HUB_OFFLINE, "").upper() in HUB_TRUE:
+            found.setdefault("offline", True)
+        try:
+            return cls(**found)
+        except ValidationError as error:
+            raise _explain(error.errors()[0]) from None
 
     @property
     def models(self) -> Path:
@@ -141,3 +208,36 @@ class Settings:
     def address(self) -> Path:
         """Where a running studio writes its URL, for the command line to find."""
         return self.outputs / "studio.json"
+
+
+def variable_of(field: str) -> str:
+    """The environment variable that sets a field.
+
+    >>> variable_of("data"), variable_of("shared_models")
+    ('STUDIO_DATA', 'STUDIO_MODELS')
+    """
+    alias = Settings.model_fields[field].validation_alias
+    return alias if isinstance(alias, str) else f"{PREFIX}{field.upper()}"
+
+
+def wanted(field: str) -> str:
+    """What a field's variable takes, in words.
+
+    >>> wanted("data"), wanted("offline"), wanted("queue_limit"), wanted("save_every_s")
+    ('the path of a folder', '0 or 1', 'a whole number from 1 on', 'a number of seconds from 0 on')
+    """
+    info = Settings.model_fields[field]
+    kind = info.annotation
+    if kind is Path:
+        return "the path of a folder"
+    if kind not in (int, float):
+        return "0 or 1"
+    unit = next((f" of {unit}" for end, unit in (("_bytes", "bytes"), ("_s", "seconds")) if field.endswith(end)), "")
+    least = 1 if any(hasattr(rule, "gt") for rule in info.metadata) else 0
+    return f"a {'whole ' if kind is int else ''}number{unit} from {least} on"
+
+
+def _explain(error: ErrorDetails) -> InvalidRequest:
+    name = str(error["loc"][0])
+    field = next(field for field in Settings.model_fields if name in (field, variable_of(field)))
+    return InvalidRequest(f"{variable_of(field)}={error['input']} does not fit;", hint=f"use {wanted(field)}.")

@@ -1,7 +1,7 @@
 """Everything that can go wrong, as a tree. A door turns a `StudioError` into its words and its HTTP status.
 
 StudioError
-├── InvalidRequest     422  a wish that cannot be met; `field` says where
+├── InvalidRequest     422  a request that cannot be met; `field` says where
 │   └── UploadRefused  422  a file that is not what it should be
 ├── NotFound           404
 ├── Conflict           409  the job's state does not allow it
@@ -23,57 +23,139 @@ JobCancelled                somebody asked for it: not an error
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+NOTHING: Final = object()  # stands for a value that is not told; None is one that can be
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """A field of a request where a sentence names it, dotted, and the value that stands with it, as text.
+
+    Each door writes its own name for the field: REST `fps=24`, the command line `--fps=24`, a page `"Frames per
+    second" 24`. All other text of a sentence, what a user typed above all, is left as it is.
+    """
+
+    field: str
+    value: str | None = None
+
+
+Words = str | Mention | Sequence[str | Mention]
+
+
+def mention(field: str, value: object = NOTHING) -> Mention:
+    """
+    >>> mention("skyreels.ar_step", 0)
+    Mention(field='skyreels.ar_step', value='0')
+    >>> [mention("x", value).value for value in ("my model", True, 20.0, None)]
+    ["'my model'", 'true', '20', 'null']
+    """
+    return Mention(field, None if value is NOTHING else _shown(value))
+
+
+def _shown(value: object) -> str:
+    """A value as JSON has it, cut short; a choice by its name and a number without a .0 at its end."""
+    if isinstance(value, Enum):
+        return str(value.value)
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, str | list | tuple | dict):
+        return f"{value!r}"[:80]
+    return f"{value}".removesuffix(".0")
+
+
+def _parts(words: Words) -> tuple[str | Mention, ...]:
+    return (words,) if isinstance(words, str | Mention) else tuple(words)
+
+
+def _join(parts: Sequence[str | Mention], names: Mapping[str, str], equals: str) -> str:
+    def text(part: str | Mention) -> str:
+        if isinstance(part, str):
+            return part
+        name = name_of(part.field, names)
+        return name if part.value is None else f"{name}{equals}{part.value}"
+
+    return "".join(map(text, parts))
+
+
+def name_of(field: str, names: Mapping[str, str]) -> str:
+    """What `names` calls a field or, where it has no name, the nearest one around it; the field itself otherwise.
+
+    >>> name_of("skyreels.storyboard.1", {"skyreels.storyboard": "--storyboard"}), name_of("fps", {})
+    ('--storyboard', 'fps')
+    """
+    path = field.split(".")
+    around = (".".join(path[:length]) for length in range(len(path), 0, -1))
+    return next((names[name] for name in around if name in names), field)
 
 
 class StudioError(Exception):
-    """A failure that can be explained: value and reason in `message`, the way out in `hint`, the place in `field`."""
+    """A failure that can be explained, by its parts: the `reason`, ending in ";", the way out in `hint`, and where it
+    is about a field of a request, that `field`, dotted, and its `value`. A value is told before the reason.
+
+    >>> error = InvalidRequest(
+    ...     "is more than the video has;", hint=["use 3, or ", mention("fps", 8), "."], field="num_frames", value=99
+    ... )
+    >>> str(error)
+    'num_frames=99 is more than the video has; use 3, or fps=8.'
+    >>> error.worded({"num_frames": "--num-frames", "fps": "--fps"})
+    '--num-frames=99 is more than the video has; use 3, or --fps=8.'
+    """
 
     code = "studio_error"
     status = 500
 
-    def __init__(self, message: str, *, hint: str = "", field: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+    def __init__(self, reason: Words, *, hint: Words = "", field: str | None = None, value: object = NOTHING) -> None:
         self.field = field
+        self.value = value
+        self.reason = _parts(reason)
+        self.way_out = _parts(hint)
+        super().__init__(self.message)
+
+    @property
+    def _told(self) -> tuple[str | Mention, ...]:
+        if self.field is None or self.value is NOTHING:
+            return self.reason
+        return (mention(self.field, self.value), " ", *self.reason)
+
+    @property
+    def parts(self) -> tuple[str | Mention, ...]:
+        """The whole sentence in pieces."""
+        return (*self._told, " ", *self.way_out) if any(self.way_out) else self._told
+
+    @property
+    def message(self) -> str:
+        """Field, value and reason, with the fields' own names."""
+        return _join(self._told, {}, "=")
+
+    @property
+    def hint(self) -> str:
+        """The way out, with the fields' own names."""
+        return _join(self.way_out, {}, "=")
+
+    def worded(self, names: Mapping[str, str], equals: str = "=") -> str:
+        """The whole sentence with a door's own `names` for fields, which are given dotted; `equals` precedes values."""
+        return _join(self.parts, names, equals)
 
     def __str__(self) -> str:
-        return f"{self.message} {self.hint}".strip()
+        return self.worded({})
 
-    def as_dict(self) -> dict[str, str | None]:
-        """The body that REST answers with, and that a failed job keeps."""
-        return {"code": self.code, "message": str(self), "hint": self.hint, "field": self.field}
-
-
-def in_words(error: StudioError, names: Mapping[str, str], equals: str = "=") -> str:
-    """What `error` says, with a door's own `names` for the fields of a request: where one has a value (`equals` stands
-    before it then), where the sentence is about one, and wherever it can be no word. What was typed is left as it is.
-
-    >>> error = InvalidRequest("skyreels.ar_step=99 of this seed is too much;", hint="use fewer, or other num_frames.")
-    >>> in_words(error, {"ar_step": "--ar-step", "seed": "--seed", "num_frames": "--num-frames"})
-    '--ar-step=99 of this seed is too much; use fewer, or other --num-frames.'
-    """
-    if error.code == UploadRefused.code:  # begins with the name of a file
-        return str(error)
-    place = (error.field or "").split(".")[-1]
-    typed = r"""'[^']*'|"[^"]*"|\S*/\S*"""
-    named = re.compile(rf"{typed}|\b(?:skyreels\.)?({'|'.join(names)})((?:\.\d[\w.]*)?=|\.\d[\w.]*|\b)")
-
-    def rename(found: re.Match[str]) -> str:
-        name, after = found.groups()
-        if name is None:
-            return found[0]
-        ordinary = not after and "_" not in name and name != "storyboard"
-        if ordinary and not (name == place and found.start() == 0):
-            return found[0]
-        return names[name] + (equals if after.endswith("=") else "")
-
-    return named.sub(rename, str(error))
+    def as_dict(self) -> dict[str, Any]:
+        """The error as REST answers it: with `parts` where the sentence names fields, for clients with other names."""
+        shown: dict[str, Any] = {"code": self.code, "message": str(self), "field": self.field}
+        if any(isinstance(part, Mention) for part in self.parts):
+            shown["parts"] = [
+                part if isinstance(part, str) else {"field": part.field, "value": part.value} for part in self.parts
+            ]
+        return shown
 
 
-class InvalidRequest(StudioError):
+class InvalidRequest(StudioError, ValueError):
+    """A ValueError too, so that validators of pydantic may raise it."""
+
     code = "invalid_request"
     status = 422
 

@@ -1,4 +1,4 @@
-"""Where the parts of a model lie while a film is made, so that it fits into a GPU's memory. Pure arithmetic, in GiB.
+"""Where the parts of a model lie while a video is made, so that it fits into a GPU's memory. Pure arithmetic, in GiB.
 
 The coefficients are peaks of live tensors at the shapes of the released models, counted without running them
 (`benchmarks/peaks.py`).
@@ -63,7 +63,7 @@ class Placed:
 def place(need: Need, gpu_gib: float, half_decode: bool = False, safer_than: Placement | None = None) -> Placed:
     """The fastest way that fits into `gpu_gib` and is safer than `safer_than`; the safest where none does.
 
-    `half_decode` says that the film is decoded in half precision in any case; otherwise it is where it must be.
+    `half_decode` says that the video is decoded in half precision in any case; otherwise it is where it must be.
     """
     ways = list(_ways(need, half_decode, safer_than))
     return next((way for way in ways if way.peak_gib <= SPARE * gpu_gib), ways[-1])

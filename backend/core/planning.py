@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
 
-from backend.core.errors import InvalidRequest
+from backend.core.errors import InvalidRequest, Mention, mention
+from backend.core.inputs import placeholders
 from backend.core.placement import EIGHT_BITS_FROM_GIB, SPARE, Placed, Placement, need_of, place
 from backend.core.presets import TRADES, Work, work_of
 from backend.core.registry import PIXELS_720P, SYNTHETIC, TINY, ModelSpec, Transformer
@@ -74,7 +75,7 @@ class Source:
 class Forecast:
     """What a render will probably take: seconds a stage, peak memory of the device, bytes of the finished file.
 
-    `guess` is the seconds as a machine would have them that has made no film with this model yet.
+    `guess` is the seconds as a machine would have them that has made no video with this model yet.
     """
 
     seconds: dict[Stage, float]
@@ -183,7 +184,7 @@ class Plan:
     @property
     def segments(self) -> tuple[tuple[int, int], ...]:
         """Half-open ranges of the rendered frames that are kept, each of which becomes final at one step: a window, or
-        where blocks wait for one another, some of its blocks. A film is written to the disk in these.
+        where blocks wait for one another, some of its blocks. A video is written to the disk in these.
         """
         ends = [0]
         for window in self.windows:
@@ -222,7 +223,7 @@ def steps_in_words(window_steps: Sequence[int], worked_out: int | None = None) -
 
 def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machine: Machine) -> ModelSpec:
     """The model that `request` names, or for `auto` the best present: the largest released checkpoint that the GPU
-    holds for this film (drawing at the asked size if one does), else the one that came with the studio, else the test
+    holds for this video (drawing at the asked size if one does), else the one that came with the studio, else the test
     pattern, which is all that is left where torch is not installed.
 
     Raises InvalidRequest for a name that is not present or a mode that the model does not have.
@@ -232,15 +233,12 @@ def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machin
         spec = present.get(request.model)
         if spec is None:
             raise InvalidRequest(
-                f"model={request.model!r} is not here;",
-                hint=f"use auto, or one of {', '.join(present)}.",
-                field="model",
+                "is not here;", hint=f"use auto, or one of {', '.join(present)}.", field="model", value=request.model
             )
         if request.mode not in spec.modes:
             others = [other.id for other in present.values() if request.mode in other.modes]
-            raise InvalidRequest(
-                f"{spec.title} cannot do {request.mode.value};", hint=f"use {' or '.join(others[:2])}.", field="model"
-            )
+            way_out = f"use {' or '.join(others[:2]) or 'auto'}."
+            raise InvalidRequest(f"{spec.title} cannot do {request.mode.value};", hint=way_out, field="model")
         return spec
     if not machine.has_torch:
         return SYNTHETIC
@@ -261,7 +259,7 @@ def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machin
 
 
 def _holds(spec: ModelSpec, request: GenerationRequest, machine: Machine) -> bool:
-    """Whether the GPU holds the transformer while it makes this film."""
+    """Whether the GPU holds the transformer while it makes this video."""
     try:
         plan = make_plan(request, spec, machine)
     except InvalidRequest:  # which it will say when it is planned
@@ -286,7 +284,7 @@ WHERE_IT_LIES = {
 @dataclass(frozen=True, slots=True)
 class Suitability:
     """How a model of the registry goes with a machine: whether all or parts of it fit into the memory that renders, and
-    what a film of the usual length at its own size takes there.
+    what a video of the usual length at its own size takes there.
     """
 
     fits: bool
@@ -298,9 +296,8 @@ def suitability(spec: ModelSpec, machine: Machine) -> Suitability:
     """How `spec` goes with `machine`, by the forecast."""
     width, height = (1280, 720) if (spec.max_pixels or 0) >= PIXELS_720P else (960, 540)
     mode = next(mode for mode in Mode if mode in spec.modes)
-    needs = {Mode.IMAGE_TO_VIDEO: {"image": "0" * 20}, Mode.VIDEO_EXTENSION: {"video": "0" * 20}}.get(mode, {})
     source = Source(width, height, DEFAULT_FRAMES, float(spec.fps)) if mode is Mode.VIDEO_EXTENSION else None
-    request = GenerationRequest(mode=mode, prompt="-", resolution=f"{width}x{height}", seed=0, **needs)
+    request = GenerationRequest(mode=mode, prompt="-", resolution=f"{width}x{height}", seed=0, **placeholders(mode))
     plan = make_plan(request, spec, machine, source)
     peak = plan.forecast.peak_gib
     if not machine.has_gpu:
@@ -338,13 +335,16 @@ def make_plan(
         shortest = max(SECONDS.least, math.ceil(10 * least / fps) / 10)
         longest = min(SECONDS.most, math.floor(10 * most / fps) / 10)
         raise InvalidRequest(
-            f"seconds={request.seconds:g} at {fps} fps are {num_frames} frames;",
+            f"at {fps} fps are {num_frames} frames;",
             hint=f"use {shortest:g} to {longest:g} seconds.",
             field="seconds",
+            value=request.seconds,
         )
     if request.end_image and not spec.end_image:
         raise InvalidRequest(
-            f"{spec.title} cannot end on a picture;", hint="leave end_image out or use a DF model.", field="end_image"
+            f"{spec.title} cannot end on a picture;",
+            hint=["leave ", mention("end_image"), " out or use a DF model."],
+            field="end_image",
         )
     options = request.skyreels
     if spec.denoises:
@@ -395,21 +395,29 @@ def _check_blocks(request: GenerationRequest, spec: ModelSpec) -> None:
     options = request.skyreels
     if not options.ar_step and not options.causal_attention:
         return
-    asked = ("ar_step", str(options.ar_step), "0") if options.ar_step else ("causal_attention", "true", "false")
-    name, value, off = asked
-    reason = None
+    name, off = ("ar_step", 0) if options.ar_step else ("causal_attention", False)
+    without = mention(f"skyreels.{name}", off)
+    ways: list[str | Mention]
     if not spec.diffusion_forcing:
-        reason = f"{spec.title} gives all frames the same noise level; use {name}={off} or a DF model."
+        reason, ways = f"{spec.title} gives all frames the same noise level", [without, " or a DF model"]
     elif request.end_image and options.causal_attention:
-        name, value = "causal_attention", "true"
-        reason = "no frame would see the last picture, which comes after it; use causal_attention=false."
+        name = "causal_attention"
+        reason, ways = "no frame would see the last picture, which comes after it", [mention(f"skyreels.{name}", False)]
     elif request.image and options.block > 1:
         # A picture is one latent frame; the original would take it for a part of a block and denoise it away.
-        reason = f"a first picture fills no block of {options.block}; use {name}={off}, or causal_block_size=1."
+        reason = f"a first picture fills no block of {options.block}"
+        ways = [without, ", or ", mention("skyreels.causal_block_size", 1)]
     elif request.end_image and options.fidelity is Fidelity.DIFFUSERS and options.block > 1:
-        reason = "the last picture fills no block of the causal mask of diffusers; use ar_step=0 or fidelity=original."
-    if reason:
-        raise InvalidRequest(f"{name}={value} is not possible:", hint=reason, field=f"skyreels.{name}")
+        reason = "the last picture fills no block of the causal mask of diffusers"
+        ways = [without, " or ", mention("skyreels.fidelity", Fidelity.ORIGINAL)]
+    else:
+        return
+    raise InvalidRequest(
+        f"is not possible: {reason};",
+        hint=["use ", *ways, "."],
+        field=f"skyreels.{name}",
+        value=getattr(options, name),
+    )
 
 
 def _check_one_window(request: GenerationRequest, spec: ModelSpec) -> None:
@@ -418,7 +426,7 @@ def _check_one_window(request: GenerationRequest, spec: ModelSpec) -> None:
         if getattr(request.skyreels, name) and not spec.diffusion_forcing:
             raise InvalidRequest(
                 f"{spec.title} makes one window, whose length is its own, from one prompt;",
-                hint=f"leave {name} out, or use a DF model.",
+                hint=["leave ", mention(f"skyreels.{name}"), " out, or use a DF model."],
                 field=f"skyreels.{name}",
             )
 
@@ -441,16 +449,17 @@ def _check_storyboard(
         return
     new = max(layout.base_num_frames - layout.overlap_history, 4)  # frames that a further window adds
     longer = layout.base_num_frames + (told - 1) * new - layout.prefix_frames + 1
-    ways = [f"use at most {further}" if further else "leave the storyboard out"]
+    story = mention("skyreels.storyboard")
+    ways: list[str | Mention] = [f"use at most {further}"] if further else ["leave ", story, " out"]
     if longer <= NUM_FRAMES.most:
-        ways.append(f"take num_frames={longer} or more")
+        ways += [", or take ", mention("num_frames", longer), " or more"]
     smaller = range(layout.base_num_frames - 4, int(WINDOW_FRAMES.least) - 1, -4)
     if base := next((frames for frames in smaller if windows(frames) > told), None):
-        ways.append(f"use base_num_frames={base}")
+        ways += [", or use ", mention("skyreels.base_num_frames", base)]
     prompts = "1 prompt" if told == 1 else f"{told} prompts"
     raise InvalidRequest(
-        f"storyboard has {prompts} for the windows after the first, of which the film has {further};",
-        hint=f"{', or '.join(ways)}.",
+        [story, f" has {prompts} for the windows after the first, of which the video has {further};"],
+        hint=[*ways, "."],
         field="skyreels.storyboard",
     )
 
@@ -461,7 +470,7 @@ def _check_strengths(request: GenerationRequest, windows: int) -> None:
         if len(use.strength) > windows:
             has = f"{windows} window{'s' if windows > 1 else ''}"
             raise InvalidRequest(
-                f"The LoRA {use.name} has {len(use.strength)} strengths, the film has {has};",
+                f"The LoRA {use.name} has {len(use.strength)} strengths, the video has {has};",
                 hint="give it one for each window, or one for all.",
                 field="loras",
             )
@@ -499,7 +508,7 @@ def _source_fps(source: Source | None) -> int | None:
     return min(max(round(source.fps), int(FPS.least)), int(FPS.most)) if source else None
 
 
-# --- the forecast: a cold machine's guess, corrected by `calibration` once it has made films ---
+# --- the forecast: a cold machine's guess, corrected by `calibration` once it has made videos ---
 
 SUSTAINED_FLOPS = (
     ("H200", 600e12),
@@ -515,7 +524,7 @@ TEXT_TOKENS = 512
 LIBRARIES_GIB = 0.8  # of main memory, before a model is loaded: torch, diffusers, the studio itself
 READ_GIB_PER_S = 1.0  # weights from a fast disk
 ENCODE_S_PER_PIXEL = 4e-8  # x264, medium, two cores
-BYTES_PER_PIXEL = 0.08  # of a finished H.264 film with detail, crf 18
+BYTES_PER_PIXEL = 0.08  # of a finished H.264 video with detail, crf 18
 
 
 def forward_flops(shape: Transformer | None, tokens: int) -> float:
@@ -597,7 +606,7 @@ def _model_seconds(plan: Plan, spec: ModelSpec, machine: Machine) -> dict[Stage,
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Where a render is. `window` and `step` count from 1; `fraction` is of the whole job, 0 to 1. The first
-    `frames_ready` frames of the film can be played; a killed render would go on from `saved_at`, seconds since 1970.
+    `frames_ready` frames of the video can be played; a killed render would go on from `saved_at`, seconds since 1970.
     """
 
     stage: Stage

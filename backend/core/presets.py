@@ -2,7 +2,7 @@
 
 `exact` works everything out. The others leave guidance out where it changes little any more, and in the middle of the
 way down do not ask the transformer at every step: between two answers the velocity changes slowly and is extrapolated.
-Strong noise, where a film is decided, and the last step are always worked out.
+Strong noise, where a video is decided, and the last step are always worked out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SKIPS_FROM = 10  # steps; of fewer, which a LoRA made for them takes, every one 
 @dataclass(frozen=True, slots=True)
 class Trade:
     """`guided` is the part of the noise levels, from pure noise on, that get guidance. Of `asked`, each pair says below
-    which part of the levels one step of how many asks the transformer. With `half_decode` a GPU decodes the film in
+    which part of the levels one step of how many asks the transformer. With `half_decode` a GPU decodes the video in
     half precision, and with `eight_bits` it multiplies the large matrices of a large transformer in eight bits.
     """
 

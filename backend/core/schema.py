@@ -9,6 +9,7 @@ import difflib
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -19,12 +20,16 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from backend.core.errors import InvalidRequest
+from backend.core.errors import InvalidRequest, Mention, Words, mention
+from backend.core.inputs import INPUTS, required_inputs
+from backend.core.inputs import Mode as Mode
 from backend.core.text import is_blank
 
 
@@ -45,7 +50,7 @@ class Bounds(NamedTuple):
 FPS = Bounds(8, 30)
 STEPS = Bounds(10, 50)
 GUIDANCE_SCALE = Bounds(1.0, 20.0)
-NUM_FRAMES = Bounds(16, 1457)  # 1457 frames are a minute at 24 fps, the longest film of the original's examples
+NUM_FRAMES = Bounds(16, 1457)  # 1457 frames are a minute at 24 fps, the longest video of the original's examples
 PAGE_FRAMES = Bounds(16, 128)  # what the Create page's slider offers, without a story
 SECONDS = Bounds(0.5, 182.0)
 SIDE = Bounds(64, 1920)  # pixels; both sides even, as yuv420p wants them
@@ -67,12 +72,7 @@ DEFAULT_FPS = 24
 DEFAULT_BLOCK = 5  # latent frames, as the original's authors recommend together with ar_step=5
 
 UPLOAD_ID = r"[0-9a-z]{20}"
-
-
-class Mode(str, Enum):
-    TEXT_TO_VIDEO = "text_to_video"
-    IMAGE_TO_VIDEO = "image_to_video"
-    VIDEO_EXTENSION = "video_extension"
+USUAL_MINIMUM = "x-usual-minimum"  # in the JSON schema of a field: the least value that is shown as a bound
 
 
 class Orientation(str, Enum):
@@ -100,7 +100,7 @@ class Fidelity(str, Enum):
     """Whose arithmetic a render follows.
 
     `original`: SkyReels V2 as its authors run it, with guidance in float32 and a solver that remembers what it was
-    given. `diffusers`: the pipelines of that library bit for bit, for comparing with films made there.
+    given. `diffusers`: the pipelines of that library bit for bit, for comparing with videos made there.
     """
 
     ORIGINAL = "original"
@@ -117,8 +117,14 @@ SIZES: dict[tuple[str, Orientation], tuple[int, int]] = {
 }
 
 
-def between(bounds: Bounds, default: Any = ..., description: str | None = None) -> Any:
-    return Field(default, ge=bounds.least, le=bounds.most, description=description)
+def between(bounds: Bounds, default: Any = ..., *, title: str, description: str) -> Any:
+    return Field(default, ge=bounds.least, le=bounds.most, title=title, description=description)
+
+
+def of_input(name: str) -> Any:
+    """The field of an input, called and explained as in its row of `INPUTS`."""
+    row = INPUTS[name]
+    return Field(None, title=row.label, description=f"{row.help} The id of an upload.")
 
 
 def _number(value: Any) -> Any:
@@ -135,7 +141,25 @@ def _scene(text: str) -> str:
     return text
 
 
+def _upload_id(value: str, info: ValidationInfo) -> str:
+    if not re.fullmatch(UPLOAD_ID, value):
+        way_out = "send the file to /api/v1/uploads first."
+        raise InvalidRequest("is not the id of an upload;", hint=way_out, field=info.field_name, value=value)
+    return value
+
+
+UploadId = Annotated[str, AfterValidator(_upload_id)]
 Scene = Annotated[str, StringConstraints(strip_whitespace=True, max_length=PROMPT_LENGTH), AfterValidator(_scene)]
+
+
+AR_STEP_FIELD = mention("skyreels.ar_step")
+CAUSAL_FIELD = mention("skyreels.causal_attention")
+ORIGINAL = mention("skyreels.fidelity", Fidelity.ORIGINAL)
+
+
+def _only_of_the_original(name: str, reason: str) -> InvalidRequest:
+    way_out: list[str | Mention] = ["leave it out or use ", ORIGINAL, "."]
+    return InvalidRequest(f"is not possible: {reason};", hint=way_out, field=f"skyreels.{name}", value=True)
 
 
 class SkyReelsOptions(BaseModel):
@@ -144,19 +168,69 @@ class SkyReelsOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     storyboard: tuple[Scene, ...] = Field(
-        (), max_length=STORYBOARD_LENGTH, description="prompts of the windows after the first; the last one stays"
+        (),
+        max_length=STORYBOARD_LENGTH,
+        title="Storyboard",
+        description="What the windows after the first show, a prompt for each; the last one stays.",
     )
-    base_num_frames: int | None = between(WINDOW_FRAMES, None, "frames of a window, 4k+1")
-    overlap_history: int | None = between(OVERLAP_FRAMES, None, "frames that a window shares with the next one, 4k+1")
-    addnoise_condition: int = between(ADDNOISE, 0, "noise on the shared frames; 20 hides seams")
-    flow_shift: float | None = between(FLOW_SHIFT, None, "how long the steps stay at strong noise")
-    ar_step: int = between(AR_STEP, 0, "steps that a block waits for the one before; 0 makes all frames together")
-    causal_block_size: int | None = between(BLOCK, None, "latent frames that go together where blocks wait")
-    causal_attention: bool = Field(False, strict=True, description="blocks see only themselves and earlier ones")
+    base_num_frames: int | None = between(
+        WINDOW_FRAMES,
+        None,
+        title="Frames per window",
+        description="Frames that the model sees at once, 4k+1. Fewer take less memory, but motion may forget what came"
+        " before.",
+    )
+    overlap_history: int | None = between(
+        OVERLAP_FRAMES,
+        None,
+        title="Shared frames",
+        description="Frames that a window repeats of the one before, 4k+1. More make smoother joins and more work.",
+    )
+    addnoise_condition: int = between(
+        ADDNOISE,
+        0,
+        title="Noise on shared frames",
+        description="Noise on the frames that windows share: about 20 lets long videos drift less.",
+    )
+    flow_shift: float | None = between(
+        FLOW_SHIFT,
+        None,
+        title="Flow shift",
+        description="Higher spends more of the steps on layout and motion, lower on texture.",
+    )
+    ar_step: int = between(
+        AR_STEP,
+        0,
+        title="Async step delay",
+        description="Frames come in blocks, each this many steps behind the one before: steadier motion, more steps."
+        " 0 denoises all frames together.",
+    )
+    causal_block_size: int | None = between(
+        BLOCK,
+        None,
+        title="Block size (latent frames)",
+        description="Latent frames, of four frames each, that are denoised together where blocks wait.",
+    )
+    causal_attention: bool = Field(
+        False,
+        strict=True,
+        title="Causal attention",
+        description="Blocks see only themselves and earlier ones. For weights that were trained so; the released ones"
+        " draw a worse picture.",
+    )
     batch_guidance: bool = Field(
-        False, strict=True, description="both forwards of guidance in one call of the transformer"
+        False,
+        strict=True,
+        title="Batch guidance",
+        description="Both model calls of guidance in one: often a little faster, more memory, the same picture but for"
+        " rounding.",
     )
-    fidelity: Fidelity = Field(Fidelity.ORIGINAL, description="whose arithmetic, the original's or that of diffusers")
+    fidelity: Fidelity = Field(
+        Fidelity.ORIGINAL,
+        title="Reference",
+        description="Whose results are matched: SkyReels V2 as its authors run it, or the pipelines of diffusers bit"
+        " for bit.",
+    )
 
     _numbers = field_validator(
         "base_num_frames",
@@ -170,32 +244,31 @@ class SkyReelsOptions(BaseModel):
 
     @field_validator("base_num_frames", "overlap_history")
     @classmethod
-    def _packs_into_latents(cls, frames: int | None) -> int | None:
+    def _packs_into_latents(cls, frames: int | None, info: ValidationInfo) -> int | None:
         if frames is not None and frames % 4 != 1:
             below = frames - (frames - 1) % 4
-            raise ValueError(
-                f"{frames} is not 4k+1 (the VAE packs 4 frames into one latent frame); use {below} or {below + 4}"
+            raise InvalidRequest(
+                "is not 4k+1 (the VAE packs 4 frames into one latent frame);",
+                hint=f"use {below} or {below + 4}.",
+                field=f"skyreels.{info.field_name}",
+                value=frames,
             )
         return frames
 
     @model_validator(mode="after")
     def _go_together(self) -> SkyReelsOptions:
         if self.block == 1 and (self.causal_block_size or 1) > 1:
-            raise ValueError(
-                f"causal_block_size={self.causal_block_size} needs an ar_step, by which a block lags behind the one"
-                " before, or causal_attention; leave it out, or set one of these"
+            raise InvalidRequest(
+                ["needs ", AR_STEP_FIELD, ", by which a block lags behind the one before, or ", CAUSAL_FIELD, ";"],
+                hint="leave it out, or set one of these.",
+                field="skyreels.causal_block_size",
+                value=self.causal_block_size,
             )
         if self.fidelity is Fidelity.DIFFUSERS:
             if self.causal_attention:
-                raise ValueError(
-                    "causal_attention=true is not possible: the diffusers pipelines do not know it; leave it out or use"
-                    " fidelity=original"
-                )
+                raise _only_of_the_original("causal_attention", "the pipelines of diffusers do not know it")
             if self.batch_guidance:
-                raise ValueError(
-                    "batch_guidance=true is not possible: diffusers fidelity makes two calls; leave it out or use"
-                    " fidelity=original"
-                )
+                raise _only_of_the_original("batch_guidance", "the pipelines of diffusers make two calls")
         return self
 
     @property
@@ -217,9 +290,15 @@ class LoraUse(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: str = Field(min_length=1, max_length=100)
+    name: str = Field(
+        min_length=1, max_length=100, title="LoRA", description="The name of its file without the suffix."
+    )
     strength: tuple[Annotated[float, Field(ge=STRENGTH.least, le=STRENGTH.most)], ...] = Field(
-        (1.0,), min_length=1, max_length=STORYBOARD_LENGTH + 1
+        (1.0,),
+        min_length=1,
+        max_length=STORYBOARD_LENGTH + 1,
+        title="Strength",
+        description="How strongly it changes the video: a number, or one for each window, of which the last one stays.",
     )
 
     @field_validator("strength", mode="before")
@@ -233,30 +312,81 @@ class LoraUse(BaseModel):
 
 
 class GenerationRequest(BaseModel):
-    """One wish for one film. Frozen; a null seed is drawn at once, so that every request can be repeated."""
+    """What is asked for: one video. Frozen; a null seed is drawn at once, so that every request can be repeated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
 
-    kind: Literal["render"] = Field("render", exclude=True, description="the kind of job: a video is rendered")
-    mode: Mode = Mode.TEXT_TO_VIDEO
-    prompt: str = Field("", max_length=PROMPT_LENGTH)
-    negative_prompt: str = Field("", max_length=PROMPT_LENGTH)
-    image: str | None = Field(None, description="id of an uploaded picture: the first frame")
-    end_image: str | None = Field(None, description="id of an uploaded picture: the last frame")
-    video: str | None = Field(None, description="id of an uploaded video: what is continued")
-    fit: Fit = Fit.CROP
-    model: str = Field("auto", min_length=1, max_length=200)
-    resolution: str = Field("540p", description="540p, 720p or WIDTHxHEIGHT in pixels")
-    orientation: Orientation = Orientation.LANDSCAPE
-    num_frames: int | None = Field(None, ge=NUM_FRAMES.least, le=NUM_FRAMES.most, description="new frames, delivered")
-    seconds: float | None = between(SECONDS, None)
-    fps: int | None = between(FPS, None)
-    num_inference_steps: int | None = between(Bounds(FEWEST_STEPS, STEPS.most), None)
-    guidance_scale: float | None = between(GUIDANCE_SCALE, None)
-    seed: int = Field(default_factory=lambda: secrets.randbelow(int(SEED.most) + 1), ge=SEED.least, le=SEED.most)
-    preset: Preset = Preset.EXACT
-    loras: tuple[LoraUse, ...] = Field((), max_length=LORAS_MOST, description="LoRAs in models/loras")
-    skyreels: SkyReelsOptions = SkyReelsOptions()
+    kind: Literal["render"] = Field("render", exclude=True, title="Kind", description="The kind of job: render.")
+    mode: Mode = Field(
+        Mode.TEXT_TO_VIDEO,
+        title="Mode",
+        description="What the video starts from: the prompt alone, a picture, or the end of another video.",
+    )
+    prompt: str = Field("", max_length=PROMPT_LENGTH, title="Prompt", description="What the video should show.")
+    negative_prompt: str = Field(
+        "", max_length=PROMPT_LENGTH, title="Negative prompt", description="What the video should not show."
+    )
+    image: UploadId | None = of_input("image")
+    end_image: UploadId | None = of_input("end_image")
+    video: UploadId | None = of_input("video")
+    fit: Fit = Field(
+        Fit.CROP,
+        title="If the input has a different shape",
+        description="How an input of another shape meets the frame: crop fills it, letterbox adds black bars.",
+    )
+    model: str = Field(
+        "auto",
+        min_length=1,
+        max_length=200,
+        title="Model",
+        description="The id of the model that renders; auto takes the best one here that this machine can run.",
+    )
+    resolution: str = Field(
+        "540p", title="Size", description="540p, 720p or WIDTHxHEIGHT in pixels, both sides even and from 64 to 1920."
+    )
+    orientation: Orientation = Field(
+        Orientation.LANDSCAPE, title="Shape", description="The shape of 540p and 720p: 16:9, 9:16 or 1:1."
+    )
+    num_frames: int | None = between(NUM_FRAMES, None, title="Length", description="New frames, delivered exactly.")
+    seconds: float | None = between(
+        SECONDS, None, title="Length in seconds", description="The length, instead of the number of frames."
+    )
+    fps: int | None = between(FPS, None, title="Frames per second", description="The frame rate of the finished video.")
+    num_inference_steps: int | None = Field(
+        None,
+        ge=FEWEST_STEPS,
+        le=STEPS.most,
+        title="Steps",
+        description="Denoising steps: more is finer and slower. A LoRA made for few steps allows as few as 4.",
+        json_schema_extra={USUAL_MINIMUM: STEPS.least},
+    )
+    guidance_scale: float | None = between(
+        GUIDANCE_SCALE,
+        None,
+        title="Guidance",
+        description="How closely the video follows the prompt.",
+    )
+    seed: int = Field(
+        default_factory=lambda: secrets.randbelow(int(SEED.most) + 1),
+        ge=SEED.least,
+        le=SEED.most,
+        title="Seed",
+        description="The same seed with the same settings makes the same video again.",
+    )
+    preset: Preset = Field(
+        Preset.EXACT,
+        title="Quality",
+        description="exact computes every step, balanced less than half of them, turbo a third, for drafts.",
+    )
+    loras: tuple[LoraUse, ...] = Field(
+        (),
+        max_length=LORAS_MOST,
+        title="LoRAs",
+        description="What is added to the model: style, subject, fewer steps.",
+    )
+    skyreels: SkyReelsOptions = Field(
+        SkyReelsOptions(), title="SkyReels options", description="Windows, blocks and arithmetic of the denoising."
+    )
 
     _numbers = field_validator(
         "num_frames", "seconds", "fps", "num_inference_steps", "guidance_scale", "seed", mode="before"
@@ -274,13 +404,6 @@ class GenerationRequest(BaseModel):
             return {name: value for name, value in data.items() if name != "seed"}
         return data
 
-    @field_validator("image", "end_image", "video")
-    @classmethod
-    def _upload_id(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(UPLOAD_ID, value):
-            raise ValueError(f"{value[:40]!r} is not the id of an upload; send the file to /api/v1/uploads first")
-        return value
-
     @field_validator("resolution")
     @classmethod
     def _known_resolution(cls, value: str) -> str:
@@ -291,52 +414,57 @@ class GenerationRequest(BaseModel):
     def _loras_and_steps(self) -> GenerationRequest:
         names = [use.name for use in self.loras]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"loras has {twice[:80]!r} twice; use it once")
+            raise InvalidRequest([mention("loras"), f" has {twice[:80]!r} twice;"], hint="use it once.", field="loras")
         if self.num_inference_steps is not None and self.num_inference_steps < STEPS.least and not self.loras:
-            raise ValueError(
-                f"num_inference_steps={self.num_inference_steps} is below the least that is possible without a LoRA"
-                f" made for few steps; use {STEPS}"
+            raise InvalidRequest(
+                "is below the least that is possible without a LoRA made for few steps;",
+                hint=f"use {STEPS}.",
+                field="num_inference_steps",
+                value=self.num_inference_steps,
             )
         return self
 
     @model_validator(mode="after")
     def _preset_fits_the_fidelity(self) -> GenerationRequest:
         if self.preset is not Preset.EXACT and self.skyreels.fidelity is Fidelity.DIFFUSERS:
-            raise ValueError(
-                f"preset={self.preset.value} is not possible: the diffusers pipelines work everything out; use"
-                " preset=exact or fidelity=original"
+            raise InvalidRequest(
+                "is not possible: the pipelines of diffusers compute every step;",
+                hint=["use ", mention("preset", Preset.EXACT), " or ", ORIGINAL, "."],
+                field="preset",
+                value=self.preset,
             )
         return self
 
     @model_validator(mode="after")
     def _fits_the_mode(self) -> GenerationRequest:
         if self.num_frames is not None and self.seconds is not None:
-            raise ValueError(
-                f"num_frames={self.num_frames} and seconds={self.seconds:g} both give the length; send one"
+            raise InvalidRequest(
+                ["and ", mention("seconds", self.seconds), " both give the length;"],
+                hint="send one.",
+                field="num_frames",
+                value=self.num_frames,
             )
-        needs = {
-            Mode.TEXT_TO_VIDEO: ("prompt", "a prompt", "write what the film should show"),
-            Mode.IMAGE_TO_VIDEO: ("image", "a picture", "give a JPG, PNG or WebP (its id, once it is uploaded)"),
-            Mode.VIDEO_EXTENSION: ("video", "a video", "give an MP4, MOV, AVI or MKV (its id, once it is uploaded)"),
-        }
-        field, what, way_out = needs[self.mode]
-        if not getattr(self, field):
-            raise ValueError(f"{field} is missing: {self.mode.value} needs {what}; {way_out}")
-        allowed = {
-            Mode.TEXT_TO_VIDEO: set(),
-            Mode.IMAGE_TO_VIDEO: {"image", "end_image"},
-            Mode.VIDEO_EXTENSION: {"video", "end_image"},
-        }[self.mode]
-        for extra in sorted({"image", "end_image", "video"} - allowed):
-            if getattr(self, extra):
-                raise ValueError(
-                    f"{extra} is given, but {self.mode.value} does not use it; leave it out or change the mode"
+        if self.mode is Mode.TEXT_TO_VIDEO and not self.prompt:
+            raise self._misses("prompt", "a prompt", "write what the video should show.")
+        for row in required_inputs(self.mode):
+            if not getattr(self, row.name):
+                raise self._misses(row.name, row.kind.noun, f"give {row.kind.formats} (its id, once it is uploaded).")
+        for row in INPUTS.values():
+            if getattr(self, row.name) and self.mode not in row.modes:
+                raise InvalidRequest(
+                    [mention(row.name), f" is given, but {self.mode.value} does not use it;"],
+                    hint=["leave it out or change the ", mention("mode"), "."],
+                    field=row.name,
                 )
         return self
 
+    def _misses(self, field: str, what: str, way_out: str) -> InvalidRequest:
+        needs = f" is missing: {self.mode.value} needs {what};"
+        return InvalidRequest([mention(field), needs], hint=way_out, field=field)
+
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the delivered film, in pixels."""
+        """Width and height of the delivered video, in pixels."""
         named = SIZES.get((self.resolution, self.orientation))
         return named or parse_resolution(self.resolution)
 
@@ -352,19 +480,23 @@ class GenerationRequest(BaseModel):
 
 
 def parse_resolution(value: str) -> tuple[int, int]:
-    """Width and height of `540p`, `720p` (as landscape) or `WIDTHxHEIGHT`, in pixels; ValueError otherwise."""
+    """Width and height of `540p`, `720p` (as landscape) or `WIDTHxHEIGHT`, in pixels; InvalidRequest otherwise."""
     if (value, Orientation.LANDSCAPE) in SIZES:
         return SIZES[value, Orientation.LANDSCAPE]
     match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", value)
     if not match:
-        raise ValueError(f"{value[:40]!r} is not a resolution; use 540p, 720p or WIDTHxHEIGHT such as 640x360")
+        raise _no_size(value, "is not a resolution;", "use 540p, 720p or WIDTHxHEIGHT such as 640x360.")
     width, height = int(match[1]), int(match[2])
     for side in (width, height):
         if not SIDE.least <= side <= SIDE.most:
-            raise ValueError(f"{value} has a side of {side} pixels; both sides go from {SIDE.least} to {SIDE.most}")
+            raise _no_size(value, f"has a side of {side} pixels;", f"both sides go from {SIDE.least} to {SIDE.most}.")
         if side % 2:
-            raise ValueError(f"{value} has an odd side, which H.264 cannot store; use {side - 1} or {side + 1}")
+            raise _no_size(value, "has an odd side, which H.264 cannot store;", f"use {side - 1} or {side + 1}.")
     return width, height
+
+
+def _no_size(value: str, reason: str, way_out: str) -> InvalidRequest:
+    return InvalidRequest(reason, hint=way_out, field="resolution", value=value)
 
 
 def parse_request(data: Mapping[str, Any]) -> GenerationRequest:
@@ -379,13 +511,12 @@ def explain(errors: Sequence[Any]) -> InvalidRequest:
     """One sentence from pydantic's error list (its first entry): value, reason, way out."""
     error = errors[0]
     path = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
-    field = ".".join(path) or None
     if (error["type"] == "json_invalid" or not path) and (said := _of_the_body(error)):
         return InvalidRequest(said[0], hint=said[1])
-    if error["type"] == "value_error":
-        return _in_its_own_words(error, field)
-    reason, way_out = _of_a_field(error, path)
-    return InvalidRequest(reason, hint=way_out, field=field)
+    refusal = error.get("ctx", {}).get("error")
+    if isinstance(refusal, InvalidRequest):
+        return refusal
+    return _of_a_field(error, path)
 
 
 def _of_the_body(error: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -401,63 +532,60 @@ def _of_the_body(error: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def _in_its_own_words(error: Mapping[str, Any], field: str | None) -> InvalidRequest:
-    """What a validator of ours said: `reason; way out`, of `field` or of one that it begins with."""
-    message = str(error.get("ctx", {}).get("error", error["msg"]))
-    first = message.split(" ", 1)[0].split("=")[0]
-    if field is None and first in GenerationRequest.model_fields:
-        field = first
-    elif field == "skyreels" and first in SkyReelsOptions.model_fields:
-        field = f"skyreels.{first}"
-    elif field:
-        message = f"{field}: {message}"
-    reason, _, way_out = message.rpartition("; ")
-    return InvalidRequest(f"{reason};", hint=f"{way_out}.", field=field)
-
-
-def _of_a_field(error: Mapping[str, Any], path: Sequence[str]) -> tuple[str, str]:
-    """Reason and way out where pydantic found a field wrong, or the whole."""
-    value, context, bounds = error.get("input"), error.get("ctx", {}), _bounds_of(path)
-    field, lora = ".".join(path) or "the request", path[:1] == ["loras"]
-    shown = f"{value!r}"[:80] if isinstance(value, str | list | dict) else f"{value}"
-    shown = shown.lower() if isinstance(value, bool) else "null" if value is None else shown  # as JSON has it
+def _of_a_field(error: Mapping[str, Any], path: Sequence[str]) -> InvalidRequest:
+    """Why pydantic found a field wrong, or the whole."""
+    value, context, bounds, lora = error.get("input"), error.get("ctx", {}), _bounds_of(path), path[:1] == ["loras"]
+    field = ".".join(path) or None
+    name: str | Mention = mention(field) if field else "the request"
     entries = "numbers" if "strength" in path else "LoRAs" if lora else "prompts"
+
+    def wrong(reason: str, way_out: str) -> InvalidRequest:
+        """About the value."""
+        if field is None:
+            return InvalidRequest([name, f" {reason}"], hint=way_out)
+        return InvalidRequest(reason, hint=way_out, field=field, value=value)
+
+    def odd(reason: str, way_out: Words) -> InvalidRequest:
+        """About the field; its value, if it has any, is not told."""
+        return InvalidRequest([name, f" {reason}"], hint=way_out, field=field)
+
     match error["type"]:
         case "missing" | "model_type" | "model_attributes_type" if lora:
-            return f"{field} is no LoRA;", 'send objects such as {"name": "grain", "strength": 0.8}.'
+            return odd("is no LoRA;", 'send objects such as {"name": "grain", "strength": 0.8}.')
         case "missing":
-            return f"{field} is missing;", "send it."
+            return odd("is missing;", "send it.")
         case "model_type" | "model_attributes_type":
-            return f"{field}={shown} is no object;", "send {...}, or leave it out."
+            return wrong("is no object;", "send {...}, or leave it out.")
         case "extra_forbidden":
             known = _part_at(path).model_fields
-            near = difflib.get_close_matches(path[-1], known, n=1)
-            way_out = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(known)}."
-            return f"{field} is not a field of a request;", way_out
+            if near := difflib.get_close_matches(path[-1], known, n=1):
+                similar = near[0] if lora else mention(".".join([*path[:-1], near[0]]))
+                return odd("is not a field of a request;", ["did you mean ", similar, "?"])
+            return odd("is not a field of a request;", f"the fields are {', '.join(known)}.")
         case "enum" | "literal_error":
-            return f"{field}={shown} is not a choice;", f"use {context.get('expected')}."
+            return wrong("is not a choice;", f"use {context.get('expected')}.")
         case "string_too_long":
-            return f"{field} has {len(str(value))} characters;", f"use at most {context['max_length']}."
+            return odd(f"has {len(str(value))} characters;", f"use at most {context['max_length']}.")
         case "string_too_short":
-            return f"{field} is empty;", "fill it in, or leave it out."
+            return odd("is empty;", "fill it in, or leave it out.")
         case "tuple_type":
-            return f"{field}={shown} is no list;", f"send a list of {entries}."
+            return wrong("is no list;", f"send a list of {entries}.")
         case "too_long":
-            return f"{field} has {context['actual_length']} {entries};", f"use at most {context['max_length']}."
+            return odd(f"has {context['actual_length']} {entries};", f"use at most {context['max_length']}.")
         case "greater_than_equal" if bounds:
             few_steps = path[-1] == "num_inference_steps"
             fewer = f", or from {FEWEST_STEPS} on with a LoRA made for few steps" if few_steps else ""
-            return f"{field}={shown} is below the least that is possible;", f"use {bounds}{fewer}."
+            return wrong("is below the least that is possible;", f"use {bounds}{fewer}.")
         case "less_than_equal" if bounds:
-            return f"{field}={shown} is above the most that is possible;", f"use {bounds}."
+            return wrong("is above the most that is possible;", f"use {bounds}.")
         case "number_type" if bounds:
-            plainly = ", without quotes" if isinstance(value, str) else ""
-            return f"{field}={shown} is no number;", f"use {bounds}{plainly}."
+            unquoted = ", without quotes" if isinstance(value, str) else ""
+            return wrong("is no number;", f"use {bounds}{unquoted}.")
         case _ if bounds:
-            return f"{field}={shown} is not a number that fits;", f"use {bounds}."
+            return wrong("is not a number that fits;", f"use {bounds}.")
         case "bool_type":
-            return f"{field}={shown} is not a choice;", "use true or false."
-    return f"{field}={shown} does not fit;", f"{error['msg'][0].lower()}{error['msg'][1:]}."
+            return wrong("is not a choice;", "use true or false.")
+    return wrong("does not fit;", f"{error['msg'][0].lower()}{error['msg'][1:]}.")
 
 
 def _part_at(path: Sequence[str]) -> type[BaseModel]:
@@ -467,12 +595,54 @@ def _part_at(path: Sequence[str]) -> type[BaseModel]:
 
 
 def _bounds_of(path: Sequence[str]) -> Bounds | None:
-    info: Any = _part_at(path).model_fields.get(path[-1]) if path else None
-    limits = {type(rule).__name__: rule for rule in getattr(info, "metadata", ())}
-    if path and path[-1] == "num_inference_steps":
-        return STEPS  # fewer only with a LoRA, which another check says
     if "strength" in path:
         return STRENGTH
-    if "Ge" in limits and "Le" in limits:
-        return Bounds(limits["Ge"].ge, limits["Le"].le)
-    return None
+    info = _part_at(path).model_fields.get(path[-1]) if path else None
+    return _bounds(info) if info else None
+
+
+def _bounds(info: FieldInfo) -> Bounds | None:
+    """The bounds that a field is shown with."""
+    limits = {type(rule).__name__: rule for rule in info.metadata}
+    if "Ge" not in limits or "Le" not in limits:
+        return None
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    least: Any = extra.get(USUAL_MINIMUM, limits["Ge"].ge)
+    return Bounds(least, limits["Le"].le)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A field of a request as every door shows it: its `field` is dotted, its `help` says what it does to the video."""
+
+    name: str
+    field: str
+    title: str
+    help: str
+    bounds: Bounds | None
+    annotation: Any
+
+    @property
+    def is_skyreels(self) -> bool:
+        return self.field != self.name
+
+    @property
+    def help_with_bounds(self) -> str:
+        """
+        >>> SETTINGS["fps"].help_with_bounds
+        'The frame rate of the finished video. 8 to 30.'
+        """
+        return f"{self.help} {self.bounds}." if self.bounds else self.help
+
+
+def _setting(name: str, info: FieldInfo, prefix: str) -> Setting:
+    help_text = INPUTS[name].help if name in INPUTS else info.description or ""
+    return Setting(name, f"{prefix}{name}", info.title or name, help_text, _bounds(info), info.annotation)
+
+
+SETTINGS: dict[str, Setting] = {
+    name: _setting(name, info, prefix)
+    for prefix, model in (("", GenerationRequest), ("skyreels.", SkyReelsOptions))
+    for name, info in model.model_fields.items()
+    if name not in ("kind", "skyreels")
+}

@@ -14,10 +14,10 @@ STEERING = re.compile(
 INVISIBLE_LETTERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # fillers, which count as letters or symbols
 
 
-def harmless(text: str) -> str:
+def escape_control(text: str) -> str:
     r"""`text` in one line, with what would steer a terminal or a log as \uXXXX, which JSON reads back as it was.
 
-    >>> print(harmless("a \x1b[31mred\x1b[0m boat\n\u202e"))
+    >>> print(escape_control("a \x1b[31mred\x1b[0m boat\n\u202e"))
     a \u001b[31mred\u001b[0m boat\u000a\u202e
     """
     return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -1,4 +1,4 @@
-"""How the frames of a film lie in windows, the passes over a model that can see only so many at once.
+"""How the frames of a video lie in windows, the passes over a model that can see only so many at once.
 
 The VAE packs the first pixel frame into one latent frame and every further four into another, so legal counts are 4k+1.
 Where blocks of latent frames wait for one another (`ar_step`) or see only what came before (`causal_attention`), every
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from backend.core.errors import InvalidRequest
+from backend.core.errors import InvalidRequest, mention
 from backend.core.registry import ModelSpec
 from backend.core.schema import OVERLAP_FRAMES, WINDOW_FRAMES, GenerationRequest
 
@@ -64,7 +64,7 @@ def legal_frames(frames: int) -> int:
 
 
 def plan_windows(num_frames: int, base_num_frames: int, overlap_history: int) -> tuple[Window, ...]:
-    """Split a long film into denoising windows that share `overlap_history` frames; the last may be shorter.
+    """Split a long video into denoising windows that share `overlap_history` frames; the last may be shorter.
 
     Arguments are frames, each 4k+1. Raises InvalidRequest unless `overlap_history` is shorter than `base_num_frames`.
 
@@ -74,9 +74,10 @@ def plan_windows(num_frames: int, base_num_frames: int, overlap_history: int) ->
     total, base, overlap = latent_frames(num_frames), latent_frames(base_num_frames), latent_frames(overlap_history)
     if overlap >= base:
         raise InvalidRequest(
-            f"overlap_history={overlap_history} is not shorter than the window of {base_num_frames} frames;",
+            f"is not shorter than the window of {base_num_frames} frames;",
             hint=f"use at most {base_num_frames - 4}.",
             field="skyreels.overlap_history",
+            value=overlap_history,
         )
     windows = [Window(0, min(base, total))]
     while windows[-1].stop < total:
@@ -88,7 +89,7 @@ def plan_windows(num_frames: int, base_num_frames: int, overlap_history: int) ->
 def lay_out(request: GenerationRequest, spec: ModelSpec, num_frames: int, source_frames: int) -> Layout:
     """The shortest legal layout with `num_frames` new frames after the end of a source of `source_frames`, 0 for none.
 
-    What the request leaves open is made to fit its blocks. Raises InvalidRequest where a wish cannot fit, naming the
+    What the request leaves open is made to fit its blocks. Raises InvalidRequest where a value cannot fit, naming the
     two nearest that do.
     """
     block = request.skyreels.block if spec.denoises else 1  # without noise levels nothing waits
@@ -98,9 +99,10 @@ def lay_out(request: GenerationRequest, spec: ModelSpec, num_frames: int, source
     total = _whole_blocks(latent_frames(legal_frames(prefix_frames + num_frames)), block)
     if total > base and not spec.many_windows:
         raise InvalidRequest(
-            f"num_frames={num_frames} is more than {spec.title} makes in its one window;",
+            f"is more than {spec.title} makes in its one window;",
             hint=f"use at most {pixel_frames(base) - prefix_frames} frames, or a DF model.",
             field="num_frames",
+            value=num_frames,
         )
     if block > 1 and total > base and request.skyreels.base_num_frames is not None:
         room = 2 * block if request.skyreels.overlap_history is None else max(2 * block, overlap + 1)
@@ -132,28 +134,30 @@ def _prefix(overlap: int, source_frames: int, block: int) -> int:
     has = latent_frames(source_frames)
     if has < block:
         raise InvalidRequest(
-            f"causal_block_size={block} continues {pixel_frames(block)} frames or more, the video has {source_frames};",
-            hint=f"use causal_block_size={has}, or a longer video.",
+            f"continues {pixel_frames(block)} frames or more, the video has {source_frames};",
+            hint=["use ", mention("skyreels.causal_block_size", has), ", or a longer video."],
             field="skyreels.causal_block_size",
+            value=block,
         )
     return min(overlap, has - has % block)
 
 
-def _check_blocks(name: str, wish: int, block: int, least: int, most: int, fits: int | None = None) -> None:
-    """Raise InvalidRequest unless `wish`, in latent frames, is a number of whole blocks from `least` to `most`. Told is
-    what is not above `fits`, if there is any such number.
+def _check_blocks(name: str, asked: int, block: int, least: int, most: int, fits: int | None = None) -> None:
+    """Raise InvalidRequest unless `asked`, in latent frames, is a number of whole blocks from `least` to `most`. The
+    error suggests the counts up to `fits`, if there are any.
     """
-    if wish % block == 0 and least <= wish <= most:
+    if asked % block == 0 and least <= asked <= most:
         return
     legal = [count for count in range(block, most + 1, block) if count >= least]
     if fits is not None:
         legal = [count for count in legal if count <= fits] or legal
-    nearest = sorted(sorted(legal, key=lambda count: abs(count - wish))[:2])
-    reason = "cannot be divided by" if wish % block else "leaves no room for"
+    nearest = sorted(sorted(legal, key=lambda count: abs(count - asked))[:2])
+    reason = "cannot be divided by" if asked % block else "leaves no room for"
     raise InvalidRequest(
-        f"{name}={pixel_frames(wish)} is {wish} latent frames, which {reason} blocks of {block};",
+        f"is {asked} latent frames, which {reason} blocks of {block};",
         hint=f"use {' or '.join(str(pixel_frames(count)) for count in nearest)}.",
         field=f"skyreels.{name}",
+        value=pixel_frames(asked),
     )
 
 

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Generic
 
 from backend.core.config import Settings
-from backend.core.errors import InvalidRequest, NotFound
+from backend.core.errors import InvalidRequest, NotFound, Words, mention
+from backend.core.inputs import Input, MediaKind
 from backend.core.planning import Machine, Stage
 from backend.jobs.engine import Engine, Reporter
 from backend.jobs.job import A, Job, P, R
 from backend.library.catalog import Catalog
 from backend.library.loras import LoraLibrary
 from backend.media.uploads import Upload, Uploads
-
-ARTICLES = {"image": "an image", "video": "a video"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +32,20 @@ class Services:
     calibration: Callable[[str], Mapping[Stage, float]]
     find_job: Callable[[str], Job]
 
-    def upload(self, upload_id: str, media_kind: str, field: str) -> Upload:
-        """The upload that `field` of a request names. Raises InvalidRequest where it is missing or of another kind."""
+    def upload(self, upload_id: str, row: Input) -> Upload:
+        """The upload that the input `row` of a request names. Raises InvalidRequest where it is missing or of another
+        kind.
+        """
         try:
             upload = self.uploads.get(upload_id)
         except NotFound as missing:
-            raise InvalidRequest(f"{field}: {missing.message}", hint=missing.hint, field=field) from None
-        if upload.kind != media_kind:
+            reason: Words = [mention(row.name), f": {missing.message}"]
+            raise InvalidRequest(reason, hint=missing.hint, field=row.name) from None
+        if upload.kind != row.kind.value:
             raise InvalidRequest(
-                f"{upload.filename} is {ARTICLES[upload.kind]};",
-                hint=f"{field} takes {ARTICLES[media_kind]}.",
-                field=field,
+                f"{upload.filename} is {MediaKind(upload.kind).noun};",
+                hint=[mention(row.name), f" takes {row.kind.noun}."],
+                field=row.name,
             )
         return upload
 

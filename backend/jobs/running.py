@@ -125,7 +125,7 @@ class RunningJob:
     def hang_timeout_s(self, limits: Settings) -> float:
         """How long it may report nothing: ten usual steps; longer while loading or saving, less once cancelled."""
         if self.cancelled:
-            return limits.slow_cancel_s if self.stage is Stage.LOADING else limits.cancel_s
+            return limits.slow_cancel_timeout_s if self.stage is Stage.LOADING else limits.cancel_timeout_s
         if self.stage in (Stage.LOADING, Stage.SAVING):
-            return limits.slow_hang_s
-        return max(limits.hang_s, 10 * statistics.median(self.step_s) if self.step_s else 0.0)
+            return limits.slow_hang_timeout_s
+        return max(limits.hang_timeout_s, 10 * statistics.median(self.step_s) if self.step_s else 0.0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import json
 import logging
 import os
 import re
@@ -25,6 +26,7 @@ from typing import Any, TypeVar
 
 from backend.core.errors import Conflict, NotEnoughSpace, NotFound, QueueFull, StudioBusy, StudioError, no_such_job
 from backend.core.ids import is_id, new_id
+from backend.core.inputs import INPUTS
 from backend.core.planning import Plan, Progress, Stage
 from backend.core.schema import UPLOAD_ID
 from backend.durable import replace_file
@@ -515,11 +517,12 @@ class Store:
         request that cannot be read, everything that looks like an id counts.
         """
         rows = self._all(
-            "SELECT j.value AS value FROM jobs, json_each(jobs.request) AS j WHERE state <> 'unreadable'"
-            " AND j.key IN ('image', 'end_image', 'video') AND j.value IS NOT NULL"
+            "SELECT id.value AS id FROM jobs, json_each(?) AS name, json_each(jobs.request, '$.' || name.value) AS id"
+            " WHERE jobs.state <> 'unreadable' AND id.value IS NOT NULL",
+            json.dumps(list(INPUTS)),
         )
         unreadable = self._all("SELECT request FROM jobs WHERE state = 'unreadable'")
-        return {row["value"] for row in rows}.union(*(re.findall(UPLOAD_ID, row["request"]) for row in unreadable))
+        return {row["id"] for row in rows}.union(*(re.findall(UPLOAD_ID, row["request"]) for row in unreadable))
 
     def calibration(self, model: str, last: int = 5) -> dict[Stage, float]:
         """How many times as long the stages of the last renders of `model` took as was guessed: medians, of the stages

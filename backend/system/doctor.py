@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backend.core.config import GIB, ROOT, Settings
-from backend.core.text import harmless
+from backend.core.text import escape_control
 from backend.utils import python_problem
 
 Status = Literal["ok", "warning", "failed"]
@@ -74,9 +74,9 @@ def print_checks(checks: Iterable[Check]) -> None:
     """One line a check, and under it what to do."""
     width = max((len(check.name) for check in checks), default=0)
     for check in checks:
-        print(f"{check.status:>7}  {check.name:<{width}}  {harmless(check.detail)}")
+        print(f"{check.status:>7}  {check.name:<{width}}  {escape_control(check.detail)}")
         if check.way_out:
-            print(f"{'':7}  {'':<{width}}  -> {harmless(check.way_out)}")
+            print(f"{'':7}  {'':<{width}}  -> {escape_control(check.way_out)}")
 
 
 def guarded(name: str, check: Callable[[], Check]) -> Check:

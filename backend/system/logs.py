@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.core.errors import StudioError
-from backend.core.text import harmless
+from backend.core.text import escape_control
 
 FILE_BYTES, FILES = 5 * 2**20, 3
 TAIL_BYTES = 256 * 1024
@@ -118,7 +118,7 @@ class _Lines(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        return "\n    ".join(harmless(line) for line in super().format(record).split("\n"))
+        return "\n    ".join(escape_control(line) for line in super().format(record).split("\n"))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
         return without_secrets(super().formatException(ei))
@@ -138,7 +138,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = without_secrets(self.formatException(record.exc_info))
-        return harmless(json.dumps(line, ensure_ascii=False))
+        return escape_control(json.dumps(line, ensure_ascii=False))
 
 
 def last_lines(file: Path, job_id: str, count: int = 8) -> tuple[str, ...]:

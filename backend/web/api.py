@@ -53,6 +53,11 @@ class Failure(BaseModel):
     code: str
     message: str
     field: str | None
+    parts: list[str | dict[str, str | None]] | None = Field(
+        None,
+        description="the message in pieces, if it names fields: text, and {field, value} for each field, for clients"
+        " that call fields by other names",
+    )
 
 
 class ErrorAnswer(BaseModel):
@@ -514,20 +519,24 @@ def healthz(generator: Generator) -> dict[str, str]:
 # --- errors: always {"error": {code, message, field}}, never a traceback ---
 
 
-def error_response(status: int, code: str, message: str, field: str | None = None) -> JSONResponse:
+def error_response(status: int, code: str, message: str) -> JSONResponse:
+    return error_body(status, {"code": code, "message": message, "field": None})
+
+
+def error_body(status: int, error: dict[str, Any]) -> JSONResponse:
     headers = {"Retry-After": "30"} if status in (429, 503) else None
-    return JSONResponse({"error": {"code": code, "message": message, "field": field}}, status, headers=headers)
+    return JSONResponse({"error": error}, status, headers=headers)
 
 
 def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(StudioError)
     async def studio_error(_: Request, error: StudioError) -> JSONResponse:
-        return error_response(error.status, error.code, str(error), error.field)
+        return error_body(error.status, error.as_dict())
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(_: Request, error: RequestValidationError) -> JSONResponse:
         found = explain(error.errors())
-        return error_response(422, found.code, str(found), found.field)
+        return error_body(422, found.as_dict())
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:

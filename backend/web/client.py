@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 
 from backend.core.config import Settings
-from backend.core.errors import NoAnswer, StudioError, no_such_job
+from backend.core.errors import Mention, NoAnswer, StudioError, no_such_job
 from backend.core.ids import is_id
 from backend.web.network import read_token
 
@@ -66,15 +66,15 @@ class RemoteStudio:
             )
         return str(answer["id"])
 
-    def plan(self, wish: Mapping[str, Any]) -> dict[str, Any]:
-        return self._call("POST", "/plan", json=dict(wish))
+    def plan(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return self._call("POST", "/plan", json=dict(request))
 
     def expand(self, prompt: str, model: str, variation: int, by_rules: bool) -> dict[str, Any]:
         body = {"prompt": prompt, "model": model, "variation": variation, "by_rules": by_rules}
         return self._call("POST", "/prompts/expand", json=body, timeout=EXPAND_TIMEOUT_S)
 
-    def submit(self, wish: Mapping[str, Any]) -> dict[str, Any]:
-        return self._call("POST", "/jobs", json=dict(wish))
+    def submit(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return self._call("POST", "/jobs", json=dict(request))
 
     def job(self, job_id: str) -> dict[str, Any]:
         return self._call("GET", _of_job(job_id))
@@ -150,6 +150,12 @@ class RemoteStudio:
 def _refusal(answer: httpx.Response) -> StudioError:
     """The error in the studio's response."""
     found = answer.json().get("error", {})
-    failure = StudioError(str(found.get("message", answer.status_code)), field=found.get("field"))
+    failure = StudioError(_words(found) or str(answer.status_code), field=found.get("field"))
     failure.status, failure.code = answer.status_code, str(found.get("code"))
     return failure
+
+
+def _words(found: Mapping[str, Any]) -> list[str | Mention]:
+    """The sentence of an error's body, in the pieces that it has."""
+    pieces = found.get("parts", [found.get("message", "")])
+    return [Mention(piece["field"], piece["value"]) if isinstance(piece, dict) else str(piece) for piece in pieces]

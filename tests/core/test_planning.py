@@ -173,7 +173,7 @@ def test_an_extension_begins_with_whole_blocks():
     assert wait(source=100).prefix_frames == 17
     assert wait(source=100, causal_block_size=2).prefix_frames == 21
     assert wait(source=12, causal_block_size=2).prefix_frames == 5
-    with pytest.raises(InvalidRequest, match=r"17 frames or more, the video has 9; use causal_block_size=3,"):
+    with pytest.raises(InvalidRequest, match=r"17 frames or more, the video has 9; use skyreels.causal_block_size=3,"):
         wait(source=9)
 
 
@@ -201,14 +201,14 @@ def test_windows_that_are_not_whole_blocks_are_refused_with_the_two_nearest(opti
 def test_a_first_picture_and_plain_models_cannot_wait():
     """The original and the port take the picture for a part of a block, and denoise it away."""
     picture = {"mode": "image_to_video", "image": "0" * 20, "skyreels": {"ar_step": 5}}
-    with pytest.raises(InvalidRequest, match=r"ar_step=5 .* first picture .* use ar_step=0"):
+    with pytest.raises(InvalidRequest, match=r"ar_step=5 .* first picture .* use skyreels.ar_step=0"):
         make_plan(ask(**picture), DF_SMALL, H100)
-    with pytest.raises(InvalidRequest, match=r"same noise level; use ar_step=0 or a DF model"):
+    with pytest.raises(InvalidRequest, match=r"same noise level; use skyreels.ar_step=0 or a DF model"):
         wait(model=MODELS["skyreels-v2-t2v-14b-540p"])
     ends = {"mode": "video_extension", "video": "0" * 20, "end_image": "0" * 20}
     source = Source(64, 64, 100, 24.0)
     assert make_plan(ask(**ends, skyreels={"ar_step": 5}), DF_SMALL, H100, source).ar_step == 5
-    with pytest.raises(InvalidRequest, match=r"causal mask of diffusers; use ar_step=0 or fidelity=original"):
+    with pytest.raises(InvalidRequest, match=r"of diffusers; use skyreels.ar_step=0 or skyreels.fidelity=original"):
         make_plan(ask(**ends, skyreels={"ar_step": 5, "fidelity": "diffusers"}), DF_SMALL, H100, source)
 
 
@@ -228,10 +228,10 @@ def test_causal_blocks_are_whole_and_go_down_together():
 
 
 def test_what_causal_blocks_cannot_show_is_refused():
-    with pytest.raises(InvalidRequest, match=r"causal_attention=true .* same noise level; use causal_attention=false"):
+    with pytest.raises(InvalidRequest, match=r"=true .* same noise level; use skyreels\.causal_attention=false"):
         make_plan(ask(num_frames=64, skyreels={"causal_attention": True}), MODELS["skyreels-v2-t2v-14b-540p"], H100)
     picture = {"mode": "image_to_video", "image": "0" * 20, "num_frames": 64}
-    with pytest.raises(InvalidRequest, match=r"first picture fills no block of 5; .* causal_block_size=1"):
+    with pytest.raises(InvalidRequest, match=r"first picture fills no block of 5; .*causal_block_size=1"):
         make_plan(ask(**picture, skyreels={"causal_attention": True}), DF_SMALL, H100)
     frames = {"causal_attention": True, "causal_block_size": 1}
     assert make_plan(ask(**picture, skyreels=frames), DF_SMALL, H100).causal_attention
@@ -273,8 +273,8 @@ def test_a_storyboard_has_at_most_a_prompt_for_each_window(model):
     with pytest.raises(InvalidRequest) as refused:
         make_plan(ask(**told | {"skyreels": {"storyboard": ["noon", "dusk", "night"]}}), model, H100)
     assert str(refused.value) == (
-        "storyboard has 3 prompts for the windows after the first, of which the film has 1;"
-        " use at most 1, or take num_frames=258 or more, or use base_num_frames=53."
+        "skyreels.storyboard has 3 prompts for the windows after the first, of which the video has 1;"
+        " use at most 1, or take num_frames=258 or more, or use skyreels.base_num_frames=53."
     )
     assert refused.value.field == "skyreels.storyboard"
     told["skyreels"]["storyboard"] = ["noon", "dusk", "night"]
@@ -286,12 +286,12 @@ def test_a_storyboard_has_at_most_a_prompt_for_each_window(model):
 
 
 def test_a_storyboard_that_no_film_is_long_enough_for_names_no_length():
-    with pytest.raises(InvalidRequest, match=r"30 prompts .* has 0; leave the storyboard out\.$"):
+    with pytest.raises(InvalidRequest, match=r"30 prompts .* has 0; leave skyreels.storyboard out\.$"):
         make_plan(ask(num_frames=64, skyreels={"storyboard": ["x"] * 30}), DF_SMALL, H100)
 
 
 def test_one_window_has_one_prompt():
-    with pytest.raises(InvalidRequest, match="from one prompt; leave storyboard out, or use a DF model"):
+    with pytest.raises(InvalidRequest, match=r"from one prompt; leave skyreels\.storyboard out, or use a DF model"):
         make_plan(ask(skyreels={"storyboard": ["noon"]}), MODELS["skyreels-v2-t2v-14b-540p"], H100)
 
 

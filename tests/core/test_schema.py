@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from backend.core.errors import InvalidRequest
 from backend.core.schema import (
     FPS,
+    SETTINGS,
+    USUAL_MINIMUM,
     Bounds,
     GenerationRequest,
     Mode,
@@ -54,7 +56,7 @@ def test_a_request_survives_json():
         ({"prompt": "x", "mode": "film"}, "mode", "film", "text_to_video"),
         ({"prompt": "x", "frames": 64}, "frames", "frames", "num_frames"),
         ({"prompt": "x" * 4001}, "prompt", "4001", "4000"),
-        ({"prompt": "   "}, "prompt", "prompt", "what the film should show"),
+        ({"prompt": "   "}, "prompt", "prompt", "what the video should show"),
         ({"mode": "image_to_video"}, "image", "image", "upload"),
         ({"mode": "video_extension"}, "video", "video", "upload"),
         ({"mode": "image_to_video", "image": "../../etc/passwd"}, "image", "../../etc/passwd", "uploads"),
@@ -88,7 +90,7 @@ def test_a_request_survives_json():
         ),
         ({"prompt": "x", "skyreels": {"fidelity": "exact"}}, "skyreels.fidelity", "exact", "original"),
         ({"prompt": ["x"]}, "prompt", "['x']", "string"),
-        ({"prompt": " \u200b\u2060\ufeff"}, "prompt", "prompt", "what the film should show"),
+        ({"prompt": " \u200b\u2060\ufeff"}, "prompt", "prompt", "what the video should show"),
         ({"prompt": "\ud800"}, "prompt", r"\ud800", "string"),
         ({"prompt": "x", "negative_prompt": "\ud800"}, "negative_prompt", r"\ud800", "string"),
         ({"prompt": "x", "skyreels": {"storyboard": ["\u200b"]}}, "skyreels.storyboard.0", "empty", "leave it out"),
@@ -208,3 +210,36 @@ def test_every_even_size_in_bounds_is_a_resolution(width, height):
 
 def test_bounds_are_a_pair():
     assert Bounds(8, 30) == FPS
+
+
+def test_every_setting_has_a_title_a_line_of_help_and_bounds_where_it_is_a_number():
+    for name, setting in SETTINGS.items():
+        assert setting.title[0].isupper(), name
+        assert setting.help.endswith("."), name
+        assert "\n" not in setting.help
+        is_number = bool({int, float} & {setting.annotation, *get_args(setting.annotation)})
+        assert (setting.bounds is not None) == is_number, name
+    assert {setting.name for setting in SETTINGS.values() if setting.is_skyreels} == set(SkyReelsOptions.model_fields)
+
+
+def test_the_json_schema_says_of_every_field_what_doors_say():
+    schema = GenerationRequest.model_json_schema()
+    parts = {"": schema, "skyreels.": schema["$defs"]["SkyReelsOptions"]}
+    for setting in SETTINGS.values():
+        found = parts["skyreels." if setting.is_skyreels else ""]["properties"][setting.name]
+        assert found.get("title", setting.name.title()) == setting.title  # the name of an enum is its own title
+        assert found["description"].startswith(setting.help)
+        if setting.bounds:
+            [limits] = [one for one in [found, *found.get("anyOf", [])] if "maximum" in one]
+            least = found.get(USUAL_MINIMUM, limits["minimum"])
+            assert (least, limits["maximum"]) == setting.bounds
+
+
+def test_a_bound_that_a_setting_shows_is_taken_and_the_next_value_is_not():
+    for setting in SETTINGS.values():
+        for bound, step in zip(setting.bounds or (), (-1, 1), strict=False):
+            for value, fits in ((bound, True), (bound + step, False)):
+                wish = {setting.name: value} | ({"ar_step": 1} if setting.name == "causal_block_size" else {})
+                wish = {"prompt": "x"} | ({"skyreels": wish} if setting.is_skyreels else wish)
+                with contextlib.nullcontext() if fits else pytest.raises(InvalidRequest, match=str(setting.bounds)):
+                    parse_request(wish)

@@ -87,7 +87,7 @@ def test_create_then_queue_then_gallery(live, open_tab):
 def test_a_picture_becomes_a_film_that_begins_with_it(live, open_tab, tmp_path, photo):
     tab = open_tab()
     press(tab.get_by_role("radio", name="Image to video"))
-    tab.get_by_label("The first frame").first.set_input_files(photo)
+    tab.get_by_label("First frame").first.set_input_files(photo)
     expect(tab.get_by_text("Shown as it will be used.")).to_be_visible()
     set_length(tab, 40)
     before = len(live.jobs())
@@ -104,7 +104,7 @@ def test_a_picture_becomes_a_film_that_begins_with_it(live, open_tab, tmp_path, 
 def test_a_clip_is_continued(live, open_tab, clip):
     tab = open_tab()
     press(tab.get_by_role("radio", name="Extend a video"))
-    tab.get_by_label("The video to continue").first.set_input_files(clip)
+    tab.get_by_label("Video to extend").first.set_input_files(clip)
     expect(tab.get_by_text("Shown as it will be used.")).to_be_visible()
     set_length(tab, 50)
     press(tab.get_by_role("button", name="Generate"))
@@ -120,7 +120,7 @@ def test_a_file_that_is_no_picture_is_refused_where_it_was_dropped(live, open_ta
     fake.write_text("not a picture")
     tab = open_tab()
     press(tab.get_by_role("radio", name="Image to video"))
-    zone = tab.get_by_label("The first frame").first
+    zone = tab.get_by_label("First frame").first
     zone.set_input_files(clip)
     expect(tab.locator(".refused .hint")).to_contain_text("is a video; drop a JPG, PNG or WebP.")
     zone.set_input_files(fake)

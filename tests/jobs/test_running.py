@@ -36,7 +36,7 @@ def denoise(render: RunningJob, step: int) -> Report:
     return at
 
 
-LIMITS = Settings(hang_s=120, slow_hang_s=1800, cancel_s=10, slow_cancel_s=180)
+LIMITS = Settings(hang_timeout_s=120, slow_hang_timeout_s=1800, cancel_timeout_s=10, slow_cancel_timeout_s=180)
 
 
 def test_it_may_be_silent_for_ten_of_its_usual_steps_and_longer_while_it_loads(render, render_clock):

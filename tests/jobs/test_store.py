@@ -1,3 +1,4 @@
+import json
 import threading
 import time
 from dataclasses import replace
@@ -5,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from backend.core.errors import Conflict, NotFound, QueueFull
+from backend.core.inputs import INPUTS, Input, MediaKind, Mode
 from backend.core.planning import Machine, Progress, Stage, make_plan
 from backend.core.registry import SYNTHETIC
 from backend.core.schema import parse_request
@@ -336,6 +338,20 @@ def test_uploads_in_use_are_those_of_every_job_in_the_history(store):
     add(store, mode="image_to_video", image=a, end_image=b)
     add(store)
     assert store.uploads_in_use() == {a, b}
+
+
+def test_an_input_that_is_new_in_the_table_keeps_its_uploads(store, monkeypatch):
+    """One id, and a list of them where a mode takes several."""
+    image, sound, *references = ("a" * 20, "b" * 20, "c" * 20, "d" * 20)
+    job = add(store, mode="image_to_video", image=image)
+    store._run("UPDATE jobs SET request = json_set(request, '$.sound', ?) WHERE id = ?", sound, job.id)
+    given = json.dumps(references)
+    store._run("UPDATE jobs SET request = json_set(request, '$.references', json(?)) WHERE id = ?", given, job.id)
+    assert store.uploads_in_use() == {image}
+    for name, most in (("sound", 1), ("references", 4)):
+        row = Input(name, MediaKind.IMAGE, frozenset(Mode), label=name, help="", most=most)
+        monkeypatch.setitem(INPUTS, name, row)
+    assert store.uploads_in_use() == {image, sound, *references}
 
 
 def test_calibration_is_the_median_of_what_was_measured(store):

@@ -235,9 +235,11 @@ def test_looking_takes_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_weights_in_a_folder_that_data_folders_share_are_found(tmp_path):
+def test_weights_in_a_folder_that_data_folders_share_are_found(tmp_path, monkeypatch):
     build_checkpoint(tmp_path / "shared" / "random-df", "df")
-    settings = Settings.from_env({"STUDIO_DATA": str(tmp_path / "data"), "STUDIO_MODELS": str(tmp_path / "shared")})
+    monkeypatch.setenv("STUDIO_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("STUDIO_MODELS", str(tmp_path / "shared"))
+    settings = Settings.from_env()
     assert [found.spec.id for found in find_checkpoints(settings.model_folders)] == ["random-df"]
     assert Settings(data=tmp_path).shared_models == Settings().models
 

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -258,7 +257,7 @@ def test_without_a_token_none_is_sent(hub, downloads, monkeypatch, tmp_path):
 
 
 def test_offline_means_offline(hub, settings):
-    queue = Downloads(replace(settings, offline=True))
+    queue = Downloads(settings.model_copy(update={"offline": True}))
     with pytest.raises(ModelUnavailable, match="HF_HUB_OFFLINE"):
         queue.add(MODEL)
     assert hub.asked == []
@@ -272,7 +271,7 @@ def test_what_the_engine_does_to_its_environment_is_no_matter(hub, downloads, mo
 
 def test_a_disk_that_is_too_small_is_said_before_a_byte(hub, settings, checkpoint):
     free = shutil.disk_usage(settings.data).free
-    queue = Downloads(replace(settings, disk_reserve_bytes=free))
+    queue = Downloads(settings.model_copy(update={"disk_reserve_bytes": free}))
     try:
         queue.add(MODEL)
         assert "GiB more" in wait(queue)
@@ -513,7 +512,7 @@ def test_what_cannot_be_imported_is_said(downloads, settings, checkpoint, tmp_pa
     weights.write_bytes(weights.read_bytes()[:-10])
     with pytest.raises(InvalidRequest, match="cut short or damaged"):
         downloads.import_folder(broken)
-    small = Downloads(replace(settings, disk_reserve_bytes=shutil.disk_usage(settings.data).free))
+    small = Downloads(settings.model_copy(update={"disk_reserve_bytes": shutil.disk_usage(settings.data).free}))
     with pytest.raises(NotEnoughSpace):
         small.import_folder(checkpoint)
     assert found(settings) == []

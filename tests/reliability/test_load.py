@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from collections import Counter
@@ -22,7 +21,7 @@ pytestmark = pytest.mark.alone
 def held(client, generator):
     """An HTTP client of a studio that starts nothing, with room for 300 waiting jobs."""
     generator.pause_queue(True)
-    generator.settings = dataclasses.replace(generator.settings, queue_limit=300)
+    generator.settings = generator.settings.model_copy(update={"queue_limit": 300})
     return client
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import socket
 import threading
 import time
@@ -183,7 +182,7 @@ def test_uploads_that_come_too_slowly_give_their_slot_to_others(port, kind, gene
 @pytest.mark.parametrize("form", [False, True])
 def test_an_upload_without_end_is_refused_at_the_limit(port, form, generator, monkeypatch):
     monkeypatch.setattr(api, "FORM_BYTES", 1000)
-    monkeypatch.setattr(generator, "settings", dataclasses.replace(generator.settings, upload_limit_bytes=100_000))
+    monkeypatch.setattr(generator, "settings", generator.settings.model_copy(update={"upload_limit_bytes": 100_000}))
     generator.uploads = Uploads(generator.settings)
     url = f"http://localhost:{port}/api/v1/uploads?filename=a.mp4"
     noise = b"\0" * 2_000_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 
 import pytest
@@ -13,7 +12,7 @@ from backend.media.uploads import Uploads
 
 
 def test_uploads_have_a_quota_together(settings):
-    small = dataclasses.replace(settings, upload_limit_bytes=MIB, uploads_quota_bytes=3 * MIB)
+    small = settings.model_copy(update={"upload_limit_bytes": MIB, "uploads_quota_bytes": 3 * MIB})
     uploads = Uploads(small)
     with uploads.receive("a.png") as first, uploads.receive("b.png") as second:
         first.write(bytes(MIB))
@@ -54,6 +53,6 @@ def test_unfinished_films_beyond_the_quota_go_the_oldest_first(generator, faults
         folder = generator.settings.temp / job.id
         folder.mkdir(exist_ok=True)
         (folder / "state").write_bytes(bytes(MIB))
-    generator.tidying._settings = dataclasses.replace(generator.settings, unfinished_quota_bytes=2 * MIB + MIB // 2)
+    generator.tidying._settings = generator.settings.model_copy(update={"unfinished_quota_bytes": 2 * MIB + MIB // 2})
     generator.tidying.tidy()
     assert [(generator.settings.temp / job.id).exists() for job in failed] == [False, True, True]

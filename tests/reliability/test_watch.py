@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -65,7 +64,14 @@ class Watched(VideoGenerator):
 @pytest.fixture
 def studio(settings, engine, monkeypatch, render_clock):
     monkeypatch.setattr("backend.jobs.worker.WATCH_EVERY_S", 0.01)
-    settings = dataclasses.replace(settings, hang_s=120, slow_hang_s=1800, cancel_s=10, slow_cancel_s=180)
+    settings = settings.model_copy(
+        update={
+            "hang_timeout_s": 120,
+            "slow_hang_timeout_s": 1800,
+            "cancel_timeout_s": 10,
+            "slow_cancel_timeout_s": 180,
+        }
+    )
     studio = Watched(settings, {"synthetic": engine})
     monkeypatch.setattr("backend.jobs.worker.end_process", lambda: studio.worker._ended.set())
     studio.start()

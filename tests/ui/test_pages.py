@@ -12,10 +12,11 @@ from streamlit.testing.v1 import AppTest
 from backend import video_generator
 from backend.core.config import ROOT
 from backend.core.errors import InvalidRequest, NotEnoughSpace, RenderFailed
+from backend.core.inputs import INPUTS
 from backend.core.planning import Progress, Stage
 from backend.core.prompts import Expansion
 from backend.core.registry import MODELS, SYNTHETIC, TINY
-from backend.core.schema import parse_request
+from backend.core.schema import SETTINGS, parse_request
 from backend.jobs.job import JobError
 from backend.library import catalog
 from backend.library.downloads import Download, DownloadState
@@ -90,7 +91,7 @@ def test_every_page_shows_every_kind_of_job(app, history, page):
         "ui/system.py": ["Done 2", "Failed 1", "Success rate 67%"],
     }
     for words_ in expected[page]:
-        assert words.plain(words_) in text or words_ in text, words_
+        assert words.escape_markdown(words_) in text or words_ in text, words_
 
 
 def test_the_plan_appears_with_the_prompt_and_follows_the_form(app):
@@ -331,17 +332,17 @@ def test_a_setting_counts_only_where_it_is_shown(forcing, generator):
 
 
 def test_the_story_is_told_how_many_windows_there_are(forcing, generator):
-    assert "The film has 2 windows: the prompt and up to 1 line here." in shown(forcing)
+    assert "The video has 2 windows: the prompt and up to 1 line here." in shown(forcing)
     widget(forcing, "storyboard").set_value("noon\ndusk").run()
-    assert "The film has 2 windows" in shown(forcing)
-    assert words.plain('"Story" has 2 prompts for the windows after the first, of which the film has 1') in shown(
-        forcing
-    )
+    assert "The video has 2 windows" in shown(forcing)
+    assert words.escape_markdown(
+        '"Storyboard" has 2 prompts for the windows after the first, of which the video has 1'
+    ) in shown(forcing)
     widget(forcing, "base_num_frames").set_value(49).run()
-    assert "The film has 4 windows: the prompt and up to 3 lines here." in shown(forcing)
+    assert "The video has 4 windows: the prompt and up to 3 lines here." in shown(forcing)
     assert "4 windows · 30 steps" in shown(forcing)
     forcing.slider(key="form_num_frames").set_value(40).run()
-    assert "The film has one window" in shown(forcing)
+    assert "The video has one window" in shown(forcing)
 
 
 def test_blocks_show_their_steps_and_offer_windows_that_they_fill(forcing):
@@ -357,7 +358,7 @@ def test_blocks_show_their_steps_and_offer_windows_that_they_fill(forcing):
 def test_the_window_that_the_plan_names_can_be_chosen(forcing):
     forcing.slider(key="form_num_frames").set_value(40).run()
     widget(forcing, "storyboard").set_value("noon\ndusk").run()
-    assert words.plain('"Window, frames" 25') in shown(forcing)
+    assert words.escape_markdown('"Frames per window" 25') in shown(forcing)
     widget(forcing, "base_num_frames").set_value(25).run()
     assert "3 windows · 30 steps" in shown(forcing)
     overlaps, windows = (widget(forcing, field).options for field in ("overlap_history", "base_num_frames"))
@@ -373,10 +374,10 @@ def test_the_length_that_the_plan_names_for_a_story_can_be_chosen(forcing):
 
     assert length().max == 128
     widget(forcing, "storyboard").set_value("noon\n\ndusk\nnight").run()
-    assert words.plain('take "Length" 258 or more') in shown(forcing)
+    assert words.escape_markdown('take "Length" 258 or more') in shown(forcing)
     assert length().max == 512
     length().set_value(258).run()
-    assert "The film has 4 windows" in shown(forcing)
+    assert "The video has 4 windows" in shown(forcing)
     widget(forcing, "storyboard").set_value("").run()
     assert (length().value, length().max) == (258, 258)
     length().set_value(200).run()
@@ -464,7 +465,7 @@ def test_a_button_that_is_refused_says_why(app, history, generator, monkeypatch)
     ("wish", "said"),
     [
         ({"num_inference_steps": 500}, '"Steps" 500 is above the most that is possible; use 10 to 50.'),
-        ({"skyreels": {"overlap_history": 18}}, '"Overlap, frames": 18 is not 4k+1'),
+        ({"skyreels": {"overlap_history": 18}}, '"Shared frames" 18 is not 4k+1'),
         ({"skyreels": {"flow_shift": 99}}, '"Flow shift" 99 is above the most that is possible; use 1 to 20.'),
         ({"seconds": 100, "fps": 30}, "at 30 fps"),
     ],
@@ -472,20 +473,23 @@ def test_a_button_that_is_refused_says_why(app, history, generator, monkeypatch)
 def test_an_error_calls_settings_as_the_page_does(generator, wish, said):
     with pytest.raises(InvalidRequest) as caught:
         generator.plan(parse_request({"prompt": "-"} | wish))
-    words = form.in_words(caught.value)
+    words = form.worded(caught.value)
     assert said in words
     assert "skyreels." not in words
 
 
-def test_every_setting_of_the_page_has_a_label():
-    assert set(form.DEFAULTS | form.SKYREELS) - set(form.LABELS) <= {
-        "mode",
-        "prompt",
-        "negative_prompt",
-        "fit",
-        "model",
-        "lora_windows",
-    }
+def test_every_field_of_the_form_is_a_setting_of_a_request():
+    assert set(form.DEFAULTS | form.SKYREELS) - set(SETTINGS) == {"lora_windows"}
+    assert set(SETTINGS) - set(form.DEFAULTS | form.SKYREELS) == {*INPUTS, "seconds"}
+
+
+def test_a_widget_has_the_label_and_the_help_of_its_setting(forcing):
+    for name in ("num_inference_steps", "guidance_scale", "fps", "seed", "flow_shift", "ar_step", "causal_block_size"):
+        found = widget(forcing, name)
+        assert (found.label, found.help) == (SETTINGS[name].title, SETTINGS[name].help_with_bounds)
+    for name in ("base_num_frames", "overlap_history", "causal_attention", "batch_guidance"):
+        found = widget(forcing, name)
+        assert (found.label, found.help) == (SETTINGS[name].title, SETTINGS[name].help)
 
 
 def test_a_second_studio_is_explained_on_the_page(generator, settings, monkeypatch):
@@ -501,7 +505,7 @@ def test_a_second_studio_is_explained_on_the_page(generator, settings, monkeypat
 
 def test_user_text_means_nothing_in_markdown():
     for evil in ("**bold**", "[a](javascript:alert(1))", ":material/star:", "$x$", "<b>", "# title", "`code`", "a_b_c"):
-        escaped = words.plain(evil)
+        escaped = words.escape_markdown(evil)
         assert all(f"\\{sign}" in escaped for sign in evil if sign in "*[]():$<>#`_")
 
 
@@ -534,7 +538,7 @@ def test_the_page_says_that_torch_is_missing(app, generator, monkeypatch):
 def test_what_happened_to_the_history_is_said_on_every_page_until_it_is_read(app, generator, page):
     generator.startup_notice = "The history could not be used (it is *empty*)."
     visit(app, page)
-    assert [warning.value for warning in app.warning] == [words.plain(generator.startup_notice)]
+    assert [warning.value for warning in app.warning] == [words.escape_markdown(generator.startup_notice)]
     app.button(key="notice_seen").click().run()
     assert generator.startup_notice is None
     assert not app.warning

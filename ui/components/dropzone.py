@@ -9,7 +9,7 @@ import streamlit as st
 from backend import web
 from backend.core.errors import StudioError
 from ui.studio import studio
-from ui.words import plain
+from ui.words import escape_markdown
 
 HERE = Path(__file__).parent
 HTML = """<label class="zone"><span class="label"></span><span class="hint"></span>
@@ -67,9 +67,9 @@ def _through_the_page(label: str, kind: str, key: str) -> str | None:
                 incoming.write(chunk)
             upload = incoming.accept()
     except StudioError as error:
-        st.error(plain(str(error)), icon=":material/error:")
+        st.error(escape_markdown(str(error)), icon=":material/error:")
         return None
     if upload.kind != kind:
-        st.error(f"{plain(upload.filename)} {OTHER[kind]}", icon=":material/error:")
+        st.error(f"{escape_markdown(upload.filename)} {OTHER[kind]}", icon=":material/error:")
         return None
     return upload.id

@@ -13,7 +13,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from backend.core.errors import InvalidRequest, NotFound, StudioError
+from backend.core.errors import InvalidRequest, NotFound, StudioError, Words, mention
+from backend.core.inputs import INPUTS
 from backend.core.planning import Forecast, Source, Stage
 from backend.core.schema import UPLOAD_ID, Fit
 from backend.jobs.engine import Report, Reporter
@@ -50,9 +51,11 @@ class ExportRequest(BaseModel):
     @model_validator(mode="after")
     def _one_source(self) -> ExportRequest:
         if (self.job is None) == (self.video is None):
-            raise ValueError("job or video says what is exported; send one of them")
+            reason: Words = [mention("job"), " or ", mention("video"), " says what is exported;"]
+            raise InvalidRequest(reason, hint="send one of them.", field="job")
         if self.frame and self.format is not ExportFormat.STILL:
-            raise ValueError(f"frame={self.frame} is of a still only; leave it out, or use format=still")
+            hint: Words = ["leave it out, or use ", mention("format", "still"), "."]
+            raise InvalidRequest("is of a still only;", hint=hint, field="frame", value=self.frame)
         return self
 
     @property
@@ -115,7 +118,7 @@ def plan_export(request: ExportRequest, services: Services) -> ExportPlan:
 def _source(request: ExportRequest, services: Services) -> tuple[Path, Source]:
     """The video that is exported, and its shape."""
     if request.video is not None:
-        upload = services.upload(request.video, "video", "video")
+        upload = services.upload(request.video, INPUTS["video"])
         return services.uploads.file(upload.id), upload.source
     made = _finished_video(request, services)
     path = services.settings.data / made.video
@@ -155,9 +158,10 @@ def _still(frame: int, frames: int) -> int:
     number = frame + frames if frame < 0 else frame
     if not 0 <= number < frames:
         raise InvalidRequest(
-            f"frame={frame} is not in the video, which has {frames} frames;",
+            f"is not in the video, which has {frames} frames;",
             hint=f"use 0 to {frames - 1}, or -1 for the last one.",
             field="frame",
+            value=frame,
         )
     return number
 

@@ -32,6 +32,7 @@ from backend.core.errors import (
     StudioError,
     WorkDamaged,
 )
+from backend.core.inputs import INPUTS
 from backend.core.planning import Plan, PlannedLora, Stage, choose_model, make_plan
 from backend.core.registry import ModelSpec
 from backend.core.schema import Fit, GenerationRequest
@@ -64,11 +65,11 @@ LOOK_S = 3.0  # a look plays as long, however many frames it has
 def plan_render(request: GenerationRequest, services: Services) -> Plan:
     """What would happen. Raises InvalidRequest where it cannot, also for an upload that is not there."""
     source = None
-    for name, media_kind in (("image", "image"), ("end_image", "image"), ("video", "video")):
-        upload_id = getattr(request, name)
+    for row in INPUTS.values():
+        upload_id = getattr(request, row.name)
         if upload_id is not None:
-            upload = services.upload(upload_id, media_kind, name)
-            source = upload.source if media_kind == "video" else source
+            upload = services.upload(upload_id, row)
+            source = upload.source if row.name == "video" else source
     loras = loras_of(request, services)
     spec = _model_with(request, loras, services)
     for lora in loras:

@@ -1,4 +1,4 @@
-"""The left side of Create: what a film is wished to be, field by field, as the chosen model heeds it."""
+"""The left side of Create: the fields of a request, as the chosen model heeds them."""
 
 from __future__ import annotations
 
@@ -7,23 +7,16 @@ import contextlib
 import streamlit as st
 
 from backend.core.errors import StudioError
+from backend.core.inputs import INPUTS, Input
 from backend.core.prompts import Expansion
 from backend.core.registry import ModelSpec
 from backend.core.schema import (
-    ADDNOISE,
-    AR_STEP,
-    BLOCK,
     DEFAULT_BLOCK,
-    FLOW_SHIFT,
-    FPS,
-    GUIDANCE_SCALE,
     NUM_FRAMES,
     OVERLAP_FRAMES,
-    SEED,
+    SETTINGS,
     SIZES,
-    STEPS,
     WINDOW_FRAMES,
-    Bounds,
     Mode,
     Orientation,
     SkyReelsOptions,
@@ -34,7 +27,7 @@ from backend.core.windows import latent_frames, pixel_frames
 from ui import form
 from ui.components.dropzone import dropzone
 from ui.studio import preview_url, studio
-from ui.words import duration, plain, shortened
+from ui.words import duration, escape_markdown, shortened
 
 MODES = {
     "text_to_video": "Text to video",
@@ -43,15 +36,15 @@ MODES = {
 }
 SHAPES = {"landscape": "16:9", "portrait": "9:16", "square": "1:1"}
 FITS = {"crop": "Fill the frame (crop)", "letterbox": "Show all of it (bars)"}
-ARITHMETIC = {"original": "the original", "diffusers": "diffusers"}
-SPEEDS = {
-    "exact": ("Exact", "works out every step."),
-    "balanced": ("Balanced", "works out less than half; nearly the same film."),
-    "turbo": ("Turbo", "works out a third, for drafts."),
+REFERENCES = {"original": "SkyReels", "diffusers": "diffusers"}
+QUALITIES = {
+    "turbo": ("Draft", "computes a third of the steps."),
+    "balanced": ("Balanced", "computes less than half; nearly the same video."),
+    "exact": ("Best", "computes every step."),
 }
 
 
-def wish_column(spec: ModelSpec) -> None:
+def request_column(spec: ModelSpec) -> None:
     st.segmented_control(
         "Mode",
         list(MODES),
@@ -63,16 +56,14 @@ def wish_column(spec: ModelSpec) -> None:
         persist_state="session",
     )
     mode = Mode(form.get("mode"))
-    if mode is Mode.IMAGE_TO_VIDEO:
-        file_field("image", "image", "The first frame")
-        file_field("end_image", "image", "The last frame (optional)")
-    if mode is Mode.VIDEO_EXTENSION:
-        file_field("video", "video", "The video to continue")
+    for row in INPUTS.values():
+        if mode in row.modes:
+            file_field(row, optional=mode not in row.required_by)
     st.text_area(
-        "Prompt",
+        form.label("prompt"),
         key=form.key("prompt"),
         height=100,
-        placeholder="What should the film show?" if mode is Mode.TEXT_TO_VIDEO else "What should happen? (optional)",
+        placeholder="What should the video show?" if mode is Mode.TEXT_TO_VIDEO else "What should happen? (optional)",
         persist_state="session",
     )
     longer_prompt(spec)
@@ -91,7 +82,7 @@ def wish_column(spec: ModelSpec) -> None:
     with how_large:
         choice({"540p": "540p", "720p": "720p"}, "resolution")
     if spec.denoises:
-        speed(spec)
+        quality(spec)
     length(spec)
     length_caption(mode, spec)
     details(spec)
@@ -100,7 +91,7 @@ def wish_column(spec: ModelSpec) -> None:
 
 
 def loras(spec: ModelSpec) -> None:
-    """What changes the model's films, and how strongly; nothing where there is none."""
+    """What is added to the model, and how strongly; nothing where there is none."""
     found, _ = studio().loras.all()
     fitting = [lora.name for lora in found if lora.incompatibility(spec) is None]
     names = list(dict.fromkeys([*fitting, *form.get("loras")]))
@@ -108,7 +99,7 @@ def loras(spec: ModelSpec) -> None:
         return
     with st.expander("LoRAs: a style, a subject, fewer steps"):
         st.multiselect(
-            "LoRAs",
+            form.label("loras"),
             names,
             key=form.key("loras"),
             placeholder=f"Those that fit {spec.title}",
@@ -124,13 +115,13 @@ def loras(spec: ModelSpec) -> None:
                 st.session_state.setdefault(key, 1.0)
                 label = name if windows == 1 or not form.get("lora_windows") else f"{name}, window {window + 1}"
                 least, most = min(-1.0, st.session_state[key]), max(2.0, st.session_state[key])
-                st.slider(plain(label), least, most, step=0.05, key=key, persist_state="session")
+                st.slider(escape_markdown(label), least, most, step=0.05, key=key, persist_state="session")
 
 
 def lora_windows(spec: ModelSpec) -> int:
-    """How many windows the film has."""
+    """How many windows the video has."""
     try:
-        return len(studio().plan(parse_request(form.wish(spec) | {"loras": []})).windows)
+        return len(studio().plan(parse_request(form.request_fields(spec) | {"loras": []})).windows)
     except StudioError:
         return 1
 
@@ -150,7 +141,7 @@ def longer_prompt(spec: ModelSpec) -> None:
             help="Fills in what the prompt leaves open: motion, place, light, camera, style. You can edit it.",
         )
         if made:
-            st.caption(f"Added by {plain(made['by'])}.", width="content")
+            st.caption(f"Added by {escape_markdown(made['by'])}.", width="content")
             if st.button("Back to mine", type="tertiary", key="my_prompt"):
                 st.session_state["form_to_restore"] = {"prompt": made["mine"]}
                 st.rerun()
@@ -171,13 +162,13 @@ def expansion(prompt: str, spec: ModelSpec, variation: int) -> Expansion:
         try:
             return studio().expand(prompt, spec.id, variation=variation)
         except StudioError as error:
-            st.toast(plain(str(error)), icon=":material/error:")
+            st.toast(escape_markdown(str(error)), icon=":material/error:")
             return studio().expand(prompt, spec.id, variation=variation, by_rules=True)
 
 
 def choice(options: dict[str, str], field: str, words: str | None = None) -> None:
     st.segmented_control(
-        form.LABELS[field],
+        form.label(field),
         list(options),
         format_func=options.__getitem__,
         key=form.key(field),
@@ -188,15 +179,15 @@ def choice(options: dict[str, str], field: str, words: str | None = None) -> Non
     )
 
 
-def speed(spec: ModelSpec) -> None:
+def quality(spec: ModelSpec) -> None:
     """The presets, each with its forecast for the form as it stands."""
-    labels = {preset: words for preset, (words, _) in SPEEDS.items()}
-    wish = form.wish(spec)
+    labels = {preset: words for preset, (words, _) in QUALITIES.items()}
+    fields = form.request_fields(spec)
     for preset in labels:
         with contextlib.suppress(StudioError):
-            forecast = studio().plan(parse_request(wish | {"preset": preset})).forecast
+            forecast = studio().plan(parse_request(fields | {"preset": preset})).forecast
             labels[preset] += f" · {duration(forecast.total_s)}"
-    words = "  \n".join(f"**{name}** {what}" for name, what in SPEEDS.values())
+    words = "  \n".join(f"**{name}** {what}" for name, what in QUALITIES.values())
     choice(labels, "preset", words)
 
 
@@ -208,7 +199,7 @@ def take_example() -> None:
 
 def length(spec: ModelSpec) -> None:
     st.slider(
-        "Length",
+        form.label("num_frames"),
         int(NUM_FRAMES.least),
         form.longest(spec),
         key=form.key("num_frames"),
@@ -228,8 +219,9 @@ def length_caption(mode: Mode, spec: ModelSpec) -> None:
     st.caption(f"{frames} {new}frames at {fps} fps = {duration(frames / fps)}")
 
 
-def file_field(field: str, kind: str, label: str) -> None:
+def file_field(row: Input, *, optional: bool) -> None:
     """A drop zone, or what was dropped there as the model will see it."""
+    field, label = row.name, f"{row.label} (optional)" if optional else row.label
     upload_id = form.get(field)
     upload = None
     if upload_id:
@@ -238,7 +230,7 @@ def file_field(field: str, kind: str, label: str) -> None:
         except StudioError:
             form.put(field, None)  # cleaned up meanwhile
     if upload is None:
-        made = dropzone(label, kind, key=f"drop_{field}")
+        made = dropzone(label, row.kind.value, key=f"drop_{field}")
         if made:
             form.put(field, made)
             st.rerun()
@@ -254,7 +246,7 @@ def file_field(field: str, kind: str, label: str) -> None:
         what = f"{upload.width}x{upload.height}"
         if upload.kind == "video":
             what += f", {upload.frames} frames at {upload.fps:g} fps, without its sound"
-        words.markdown(f"**{label}**  \n{plain(shortened(upload.filename, 40))}")
+        words.markdown(f"**{label}**  \n{escape_markdown(shortened(upload.filename, 40))}")
         words.caption(f"{what}. Shown as it will be used.")
         if words.button("Remove", key=f"remove_{field}", icon=":material/close:", type="tertiary"):
             form.put(field, None)
@@ -264,37 +256,41 @@ def file_field(field: str, kind: str, label: str) -> None:
 def details(spec: ModelSpec) -> None:
     with st.expander("Details: steps, guidance, seed, negative prompt, model"):
         st.text_area(
-            "Negative prompt",
+            form.label("negative_prompt"),
             key=form.key("negative_prompt"),
             height=68,
-            placeholder="What should not be in the film",
+            placeholder="What should not be in the video",
             persist_state="session",
         )
         left, right = st.columns(2)
         with left:
-            number("num_inference_steps", STEPS, spec.num_inference_steps, "More steps: finer, slower.")
+            number("num_inference_steps", spec.num_inference_steps)
             rate = "the clip's" if form.get("mode") == Mode.VIDEO_EXTENSION.value else spec.fps
-            number("fps", FPS, rate, "The speed of the finished film.")
+            number("fps", rate)
         with right:
-            number("guidance_scale", GUIDANCE_SCALE, spec.guidance_scale, "Higher: closer to the prompt.")
+            number("guidance_scale", spec.guidance_scale)
             with st.container(horizontal=True, vertical_alignment="bottom"):
-                number("seed", SEED, "a new one", "The same seed makes the same film again.")
+                number("seed", "random")
                 st.button(
-                    "Roll a seed",
+                    "Random seed",
                     icon=":material/casino:",
                     on_click=form.roll_the_dice,
-                    help="Draw a seed and keep it",
+                    help="Pick a random seed and keep it",
                     key="dice",
                 )
         models = {"auto": "Automatic"} | {s.id: s.title for s in studio().models()}
         if form.get("model") not in models:
             form.put("model", "auto")
         st.selectbox(
-            "Model", list(models), format_func=models.__getitem__, key=form.key("model"), persist_state="session"
+            form.label("model"),
+            list(models),
+            format_func=models.__getitem__,
+            key=form.key("model"),
+            persist_state="session",
         )
         if form.get("mode") != Mode.TEXT_TO_VIDEO.value:
             st.radio(
-                "An input of another shape",
+                form.label("fit"),
                 list(FITS),
                 format_func=FITS.__getitem__,
                 key=form.key("fit"),
@@ -303,30 +299,31 @@ def details(spec: ModelSpec) -> None:
             )
 
 
-def number(field: str, bounds: Bounds, default: object, words: str) -> None:
+def number(field: str, default: object) -> None:
     """A number that may stay empty: then the model's own default counts, shown as the placeholder."""
     # Without bounds of its own: the page would keep a value outside of them to itself, and render with another one.
-    whole = isinstance(bounds.least, int)
+    setting = SETTINGS[field]
+    whole = setting.bounds is not None and isinstance(setting.bounds.least, int)
     st.number_input(
-        form.LABELS[field],
+        setting.title,
         value=None,
         step=1 if whole else 0.5,
         key=form.key(field),
         placeholder=f"{default:g}" if isinstance(default, int | float) else str(default),
-        help=f"{words} {bounds}.",
+        help=setting.help_with_bounds,
         persist_state="session",
     )
 
 
 def skyreels_controls(spec: ModelSpec) -> None:
-    """What only this model's kind has: story and windows, and for a real model the settings of its denoising."""
-    opened = st.session_state.get("story_open", False)  # a story that came with a film is seen
+    """What only this model's kind has: storyboard and windows, and for a real model the settings of its denoising."""
+    opened = st.session_state.get("story_open", False)  # a storyboard that came with a video is seen
     if not spec.denoises:
-        with st.expander("Story and windows", expanded=opened):
+        with st.expander("Storyboard and windows", expanded=opened):
             story(spec)
             window_sizes(spec)
         return
-    parts = "story, windows, blocks, arithmetic" if spec.diffusion_forcing else "shift, guidance, arithmetic"
+    parts = "storyboard, windows, blocks" if spec.diffusion_forcing else "shift, guidance, reference"
     family = "Wan" if spec.family == "wan" else "SkyReels"
     with st.expander(f"{family} controls: {parts}", expanded=opened and spec.diffusion_forcing):
         if spec.diffusion_forcing:
@@ -334,20 +331,20 @@ def skyreels_controls(spec: ModelSpec) -> None:
             window_sizes(spec)
         left, right = st.columns(2)
         with left:
-            number("flow_shift", FLOW_SHIFT, spec.flow_shift, "Higher: more time on layout and motion.")
+            number("flow_shift", spec.flow_shift)
         if not spec.diffusion_forcing:
-            arithmetic()
+            references()
             return
         with right:
-            number("addnoise_condition", ADDNOISE, 0, "About 20 lets long films drift less.")
-        with st.expander("Blocks and arithmetic, rarely needed"):
+            number("addnoise_condition", 0)
+        with st.expander("Expert settings"):
             blocks()
-            arithmetic()
+            references()
 
 
 def story(spec: ModelSpec) -> None:
     st.text_area(
-        "Story, a line for each further window",
+        "Storyboard: one line for each window after the first",
         key=form.key("storyboard"),
         height=100,
         placeholder="What happens next?",
@@ -358,16 +355,16 @@ def story(spec: ModelSpec) -> None:
 
 
 def story_words(spec: ModelSpec) -> str:
-    """How many lines the film has windows for."""
-    wish = form.wish(spec)
-    wish.get("skyreels", {}).pop("storyboard", None)  # too long a story has no plan
+    """How many lines the video has windows for."""
+    fields = form.request_fields(spec)
+    fields.get("skyreels", {}).pop("storyboard", None)  # too long a storyboard has no plan
     try:
-        windows = len(studio().plan(parse_request(wish)).windows)
+        windows = len(studio().plan(parse_request(fields)).windows)
     except StudioError:
-        return "The plan says how many windows the film has."
+        return "The plan says how many windows the video has."
     if windows == 1:
-        return "The film has one window: the prompt tells all of it. A longer film or a smaller window makes more."
-    return f"The film has {windows} windows: the prompt and up to {windows - 1} line{'s' if windows > 2 else ''} here."
+        return "The video has one window: the prompt tells all of it. A longer video or a smaller window makes more."
+    return f"The video has {windows} windows: the prompt and up to {windows - 1} line{'s' if windows > 2 else ''} here."
 
 
 def window_sizes(spec: ModelSpec) -> None:
@@ -387,26 +384,24 @@ def window_sizes(spec: ModelSpec) -> None:
             "base_num_frames",
             [n for n in whole if n >= WINDOW_FRAMES.least and n > overlap],
             spec.base_num_frames,
-            "What the model sees at once. Smaller: less memory; motion may forget what came before.",
         )
     with right:
         frames(
             "overlap_history",
             [n for n in whole if OVERLAP_FRAMES.least <= n <= min(OVERLAP_FRAMES.most, window - 4 * block)],
             spec.overlap_history,
-            "What a window repeats of the one before. Larger: smoother joins, more work.",
         )
 
 
-def frames(field: str, choices: list[int], default: int, words: str) -> None:
-    """A choice of frame counts; one that a film was made with stays a choice."""
+def frames(field: str, choices: list[int], default: int) -> None:
+    """A choice of frame counts; one that a video was made with stays a choice."""
     st.selectbox(
-        form.LABELS[field],
+        form.label(field),
         sorted({*choices, form.get(field)} - {None}),
         index=None,
         placeholder=str(default),
         key=form.key(field),
-        help=words,
+        help=SETTINGS[field].help,
         persist_state="session",
     )
 
@@ -414,25 +409,16 @@ def frames(field: str, choices: list[int], default: int, words: str) -> None:
 def blocks() -> None:
     left, right = st.columns(2)
     with left:
-        words = "Frames come in blocks, each this many steps behind the one before: steadier motion, more steps."
-        number("ar_step", AR_STEP, 0, words)
+        number("ar_step", 0)
     with right:
-        words = "Latent frames of four frames each that are made together."
-        number("causal_block_size", BLOCK, DEFAULT_BLOCK, words)
-    switch(
-        "causal_attention",
-        "For weights that were trained so; the released ones draw a worse picture.",
-    )
+        number("causal_block_size", DEFAULT_BLOCK)
+    switch("causal_attention")
 
 
-def arithmetic() -> None:
-    switch(
-        "batch_guidance",
-        "Often a little faster; takes more memory. The same picture but for the last bits.",
-    )
-    words = "SkyReels V2 as its authors run it, or a film that the diffusers pipelines would make, bit for bit."
-    choice(ARITHMETIC, "fidelity", words)
+def references() -> None:
+    switch("batch_guidance")
+    choice(REFERENCES, "fidelity", SETTINGS["fidelity"].help)
 
 
-def switch(field: str, words: str) -> None:
-    st.toggle(form.LABELS[field], key=form.key(field), help=words, persist_state="session")
+def switch(field: str) -> None:
+    st.toggle(form.label(field), key=form.key(field), help=SETTINGS[field].help, persist_state="session")
