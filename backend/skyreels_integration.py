@@ -127,7 +127,7 @@ class SkyReelsEngine:
             for transformer in components.transformers if fast else ():
                 ways.enter_context(compiled(transformer))
             kernels = "compiled" if fast else "quick" if quick else "stock"
-            progress(Report(Stage.LOADING, 1.0, ran=_ran(components, name, kernels)))
+            progress(Report(Stage.LOADING, 1.0, runtime=_runtime(components, name, kernels)))
             saves = _Saves(film, task.work, self._save_every_s, progress)
             try:
                 while True:
@@ -243,7 +243,7 @@ class _Progress:
 
     def __call__(self, report: Report) -> None:
         report = replace(report, saved_at=self.saved_at)
-        self.last = replace(report, look=None, ran=None)
+        self.last = replace(report, preview=None, runtime=None)
         self.report(report)
 
     def again(self) -> None:
@@ -400,7 +400,7 @@ def _place(components: Components, plan: Plan, safer_than: Placement | None, lor
     log.info("the models are %s, with %.1f GiB free", placed.placement.value, free / GIB)
 
 
-def _ran(components: Components, attention: str, kernels: str) -> dict[str, str]:
+def _runtime(components: Components, attention: str, kernels: str) -> dict[str, str]:
     """By what a film is made, for its recipe."""
     import torch
 

@@ -135,8 +135,8 @@ def test_every_mode_makes_the_planned_frames_in_the_planned_steps(engine, task, 
 def test_a_render_says_once_by_what_it_is_made(engine, task, fidelity, kernels):
     reports = []
     render(engine, task("df", skyreels={"fidelity": fidelity}), reports.append)
-    (ran,) = [report.ran for report in reports if report.ran is not None]
-    assert ran == {
+    (runtime,) = [report.runtime for report in reports if report.runtime is not None]
+    assert runtime == {
         "device": "CPU",
         "precision": "float32",
         "matrices": "float32",
@@ -169,10 +169,10 @@ def test_compiled_blocks_make_the_same_film_and_are_made_ready_while_it_loads(en
         frames = render(fast, job, reports)
     assert abs(frames - wanted).max() <= 1
     assert forwards == [Stage.LOADING]
-    assert [report.ran["kernels"] for report in reports if report.ran] == ["compiled"]
+    assert [report.runtime["kernels"] for report in reports if report.runtime] == ["compiled"]
     stock, reports = task("df", skyreels={"fidelity": "diffusers"}), Reports()
     render(fast, stock, reports)
-    assert [report.ran["kernels"] for report in reports if report.ran] == ["stock"]
+    assert [report.runtime["kernels"] for report in reports if report.runtime] == ["stock"]
 
 
 def test_a_compiled_film_goes_on_from_any_step(task, tmp_path, compiler):
@@ -196,7 +196,7 @@ def test_without_a_compiler_a_film_is_made_as_it_is(engine, task, monkeypatch):
     reports = Reports()
     frames = render(SkyReelsEngine(compile_blocks=True), task("df"), reports).astype(int)
     assert abs(frames - render(engine, task("df"))).max() <= 1
-    assert [report.ran["kernels"] for report in reports if report.ran] == ["stock"]
+    assert [report.runtime["kernels"] for report in reports if report.runtime] == ["stock"]
     torch.compiler.reset()
 
 
@@ -568,7 +568,7 @@ def test_matrices_in_eight_bits_make_nearly_the_same_film_wherever_they_lie(tmp_
     another_seed = abs(render(engine, make_task(tmp_path, "wide", seed=8)) - wanted).mean()
     found = render(engine, eight, reports)
     assert engine._components.eight_bits
-    assert [report.ran["matrices"] for report in reports if report.ran] == ["float8"]
+    assert [report.runtime["matrices"] for report in reports if report.runtime] == ["float8"]
     assert 0 < abs(found - wanted).mean() < another_seed / 2  # how far they are depends on the processor's rounding
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("backend.skyreels_integration._place", lambda parts, *_: parts.put(Placement.STREAMED))
@@ -655,7 +655,7 @@ def test_without_memory_for_a_trial_the_film_is_made_as_it_is(task, monkeypatch,
     monkeypatch.setattr("backend.diffusion.compiled.compiles", no_memory)
     reports = Reports()
     assert len(render(SkyReelsEngine(compile_blocks=True), task("df"), reports)) == 17
-    assert [report.ran["kernels"] for report in reports if report.ran] == ["stock"]
+    assert [report.runtime["kernels"] for report in reports if report.runtime] == ["stock"]
 
 
 def test_a_film_decoded_in_half_precision_looks_the_same():
