@@ -166,7 +166,7 @@ class SkyReelsEngine:
 
         wish, sampler, components = self._compile_blocks, film.sampler, film.sampler.components
         long = components.device.type == "cuda" and plan.forecast.guess[Stage.DENOISING] >= COMPILE_FROM_S
-        if components.placement is Placement.STREAMED or not (long if wish is None else wish):
+        if components.placement is Placement.GROUP_OFFLOAD or not (long if wish is None else wish):
             return False
         with components.at_work(sampler.expert):
             plain, fast = first_block(components.transformers, sampler.warm_up)
@@ -188,7 +188,7 @@ class SkyReelsEngine:
         if components is None or components.placement is None or components.device.type != "cuda":
             return False
         self._lacked = (plan, components.placement)
-        return components.placement is not Placement.STREAMED
+        return components.placement is not Placement.GROUP_OFFLOAD
 
     def _safer_than(self, plan: Plan) -> Placement | None:
         """How a render of the same model, no larger than `plan`, was placed when it did not fit."""
@@ -216,7 +216,7 @@ class SkyReelsEngine:
             )
         memory = PromptMemory(self._cache / "prompts", folder, working_device()) if self._cache else None
         unknown = memory is None or not all(map(memory.knows, itertools.chain(*_texts(task))))
-        eight_bits = task.plan.eight_bits
+        eight_bits = task.plan.fp8
         if self._components is None or self._folder != folder or self._components.eight_bits != eight_bits:
             if self._components is not None:
                 self.unload()

@@ -204,7 +204,7 @@ def test_a_film_with_a_lora_that_went_away_or_changed_fails_in_a_sentence(model_
         ({"loras": [{"name": "nope"}]}, "No LoRA 'nope' is here"),
         ({"loras": [{"name": "grain"}], "model": "synthetic"}, "does not fit: Storyboard sketch has no layers"),
         ({"loras": [{"name": "wide"}]}, "does not fit: it was made for models of width 96, tiny-random-df has 24"),
-        ({"loras": [{"name": "grain", "strength": [1, 2]}]}, "has 2 strengths, the film has 1 window"),
+        ({"loras": [{"name": "grain", "strength": [1, 2]}]}, "has 2 strengths, the video has 1 window"),
         ({"loras": [{"name": "grain", "strength": 9}]}, "use -4 to 4"),
         ({"loras": [{"name": "grain"}, {"name": "grain"}]}, "'grain' twice"),
         ({"loras": [{"name": "grain", "stength": 1}]}, "did you mean strength"),

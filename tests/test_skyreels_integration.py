@@ -204,8 +204,8 @@ def test_without_a_compiler_a_film_is_made_as_it_is(engine, task, monkeypatch):
     ("wish", "seconds", "placement", "expected"),
     [
         (None, 100.0, Placement.RESIDENT, "a trial"),
-        (None, 100.0, Placement.IN_TURNS, "a trial"),
-        (None, 100.0, Placement.STREAMED, "no"),
+        (None, 100.0, Placement.MODEL_OFFLOAD, "a trial"),
+        (None, 100.0, Placement.GROUP_OFFLOAD, "no"),
         (None, 10.0, Placement.RESIDENT, "no"),
         (False, 100.0, Placement.RESIDENT, "no"),
         (True, 10.0, Placement.RESIDENT, "yes"),
@@ -533,10 +533,10 @@ def test_models_lie_where_they_fit_into_what_is_free(task, gpu):
     for free in (12, 10, 3):
         gpu[0] = free
         _place(parts, plan, None)
-    assert parts.put_to == [Placement.RESIDENT, Placement.IN_TURNS, Placement.STREAMED]
+    assert parts.put_to == [Placement.RESIDENT, Placement.MODEL_OFFLOAD, Placement.GROUP_OFFLOAD]
     gpu[0] = 12
     _place(parts, plan, None, loras_gib=2.0)  # which lie there already
-    assert parts.put_to[-1] is Placement.IN_TURNS
+    assert parts.put_to[-1] is Placement.MODEL_OFFLOAD
     _place(parts, replace(plan, half_decode=True), None)
     assert parts.half
 
@@ -551,7 +551,7 @@ def test_after_a_lack_of_memory_the_next_attempt_keeps_less_on_the_gpu(task, gpu
         engine._components = OnGpu()
         _place(engine._components, plan, engine._safer_than(plan))
         said.append((engine._components.placement, engine._note_lack(plan)))
-    assert said == [(Placement.RESIDENT, True), (Placement.IN_TURNS, True), (Placement.STREAMED, False)]
+    assert said == [(Placement.RESIDENT, True), (Placement.MODEL_OFFLOAD, True), (Placement.GROUP_OFFLOAD, False)]
     smaller = replace(plan, forecast=replace(plan.forecast, peak_gib=plan.forecast.peak_gib / 2))
     assert engine._safer_than(smaller) is None
     assert engine._safer_than(replace(plan, model="another")) is None
@@ -563,7 +563,7 @@ def test_after_a_lack_of_memory_the_next_attempt_keeps_less_on_the_gpu(task, gpu
 def test_matrices_in_eight_bits_make_nearly_the_same_film_wherever_they_lie(tmp_path, kind):
     build_checkpoint(tmp_path / "wide", kind, {"attention_head_dim": 24})
     engine, job = SkyReelsEngine(), make_task(tmp_path, "wide")
-    eight, reports = replace(job, plan=replace(job.plan, eight_bits=True)), Reports()
+    eight, reports = replace(job, plan=replace(job.plan, fp8=True)), Reports()
     wanted = render(engine, job).astype(int)
     another_seed = abs(render(engine, make_task(tmp_path, "wide", seed=8)) - wanted).mean()
     found = render(engine, eight, reports)
@@ -571,7 +571,7 @@ def test_matrices_in_eight_bits_make_nearly_the_same_film_wherever_they_lie(tmp_
     assert [report.runtime["matrices"] for report in reports if report.runtime] == ["float8"]
     assert 0 < abs(found - wanted).mean() < another_seed / 2  # how far they are depends on the processor's rounding
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("backend.skyreels_integration._place", lambda parts, *_: parts.put(Placement.STREAMED))
+        patch.setattr("backend.skyreels_integration._place", lambda parts, *_: parts.put(Placement.GROUP_OFFLOAD))
         assert np.array_equal(render(engine, eight), found)
     assert np.array_equal(render(engine, eight), found)
     assert np.array_equal(render(engine, job), wanted)  # the weights are read again
@@ -580,7 +580,7 @@ def test_matrices_in_eight_bits_make_nearly_the_same_film_wherever_they_lie(tmp_
 @pytest.mark.parametrize("kind", ["df", "t2v"])
 @pytest.mark.parametrize(
     ("placement", "streamed"),
-    [(Placement.STREAMED, ["transformer", "text_encoder"]), (Placement.IN_TURNS, ["text_encoder"])],
+    [(Placement.GROUP_OFFLOAD, ["transformer", "text_encoder"]), (Placement.MODEL_OFFLOAD, ["text_encoder"])],
 )
 def test_models_that_are_streamed_make_the_same_film(engine, task, kind, placement, streamed):
     wanted = render(engine, task(kind))
@@ -600,7 +600,7 @@ def hooks_of(model) -> list[str]:
     return [name for registry in registries if registry is not None for name in registry.hooks]
 
 
-@pytest.mark.parametrize("placement", [Placement.STREAMED, Placement.IN_TURNS])
+@pytest.mark.parametrize("placement", [Placement.GROUP_OFFLOAD, Placement.MODEL_OFFLOAD])
 def test_a_text_encoder_that_is_read_later_is_streamed_as_well(task, tmp_path, monkeypatch, placement):
     wanted = render(SkyReelsEngine(), task("df", prompt="A fish"))
     render(SkyReelsEngine(cache=tmp_path), task("df"))

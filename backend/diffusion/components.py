@@ -124,7 +124,7 @@ class Components:
             return
         with _explained(self.folder, "text_encoder"):
             self.text_encoder = _load_model(UMT5EncoderModel, self.folder / "text_encoder", self.transformer.dtype)
-        if self.placement in (Placement.IN_TURNS, Placement.STREAMED):
+        if self.placement in (Placement.MODEL_OFFLOAD, Placement.GROUP_OFFLOAD):
             _stream(self.text_encoder, self.device)
             self._streamed.append(self.text_encoder)
         else:
@@ -143,8 +143,8 @@ class Components:
         self.placement = placement
         layered = {
             Placement.RESIDENT: [],
-            Placement.IN_TURNS: [self.text_encoder],
-            Placement.STREAMED: [*self.transformers, self.text_encoder],
+            Placement.MODEL_OFFLOAD: [self.text_encoder],
+            Placement.GROUP_OFFLOAD: [*self.transformers, self.text_encoder],
         }[placement]
         self._streamed = [model for model in layered if model is not None]
         for model in self._streamed:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from backend.core.errors import RenderFailed, SnapshotRefused
+from backend.core.placement import Placement
 from backend.core.planning import Plan
 from backend.core.schedule import make_schedule
 from backend.core.schema import Fidelity, GenerationRequest
@@ -25,6 +26,8 @@ from backend.diffusion.components import Components
 from backend.diffusion.conditions import Conditions
 from backend.diffusion.solver import Solver
 from backend.diffusion.text import Prompt
+
+PLACEMENTS_OF_V1 = {Placement.MODEL_OFFLOAD: "in_turns", Placement.GROUP_OFFLOAD: "streamed"}
 
 
 class State(NamedTuple):
@@ -76,7 +79,7 @@ class Sampler:
     @property
     def window_done(self) -> bool:
         """Whether all frames of the window are final, so that it can be handed on."""
-        return self.step_index == len(self._schedule.levels)
+        return self.step_index == len(self._schedule.timestep_indices)
 
     @property
     def finished(self) -> bool:
@@ -96,7 +99,7 @@ class Sampler:
     @property
     def final(self) -> int:
         """How many leading latent frames of the window no later step will change."""
-        return self._schedule.final[self.step_index]
+        return self._schedule.num_final[self.step_index]
 
     def predicted(self) -> torch.Tensor:
         """The clean latents as far as they can be told: the solver's guess for frames on their way down, and without
@@ -111,15 +114,15 @@ class Sampler:
 
     @functools.cached_property
     def identity(self) -> str:
-        """A hash of all that decides the film: plan, request and model. Not the forecast, which learns."""
-        plan = dataclasses.asdict(self.plan) | {"forecast": None}
-        wish = self.request.model_dump(mode="json", exclude_defaults=True)
-        named = hashlib.blake2b(json.dumps([plan, wish], sort_keys=True).encode(), digest_size=16)
+        """A hash of all that decides the pixels: plan, request and model. The forecast changes from run to run."""
+        request = self.request.model_dump(mode="json", exclude_defaults=True)
+        text = json.dumps([_plan_of_v1(self.plan), request], sort_keys=True)
+        found = hashlib.blake2b(text.encode(), digest_size=16)
         for transformer in self.components.transformers:
-            # One small tensor that any training moves stands for the weights.
-            named.update(f"{transformer.dtype} {sum(weight.numel() for weight in transformer.parameters())}".encode())
-            named.update(transformer.scale_shift_table.float().cpu().numpy().tobytes())
-        return named.hexdigest()
+            # One small tensor that any training changes stands for the weights.
+            found.update(f"{transformer.dtype} {sum(weight.numel() for weight in transformer.parameters())}".encode())
+            found.update(transformer.scale_shift_table.float().cpu().numpy().tobytes())
+        return found.hexdigest()
 
     def state(self) -> State:
         """All that the next step needs, tensors as copies on the CPU."""
@@ -168,7 +171,7 @@ class Sampler:
         """
         with torch.no_grad():
             velocity = self._velocity()
-            moves = self._schedule.moves[self.step_index]
+            moves = self._schedule.update_mask[self.step_index]
             for solver in self._solvers:
                 if moves[solver.frames.start]:
                     solver.step(self.latents, velocity)
@@ -182,7 +185,7 @@ class Sampler:
 
     def warm_up(self) -> None:
         """Ask the transformer what nobody wants to know: what must be made ready for its next call is made then."""
-        here, self.step_index = self.step_index, min(self.step_index, len(self._schedule.levels) - 1)
+        here, self.step_index = self.step_index, min(self.step_index, len(self._schedule.timestep_indices) - 1)
         try:
             with torch.no_grad():
                 self._ask(guided=False)
@@ -210,18 +213,18 @@ class Sampler:
         self._schedule = make_schedule(
             self.length, plan.num_inference_steps, plan.ar_step, plan.causal_block_size, known
         )
-        self._solvers = [Solver(self.components, plan, slice(*run)) for run in self._schedule.runs]
+        self._solvers = [Solver(self.components, plan, slice(*run)) for run in self._schedule.frame_groups]
         self._timesteps = self._make_timesteps()
         self._experts = [self.components.expert(level) for level in self._timesteps.amax(dim=1).tolist()]
-        self._work = plan.work_of(self._schedule)
-        self._answers: deque[Answer] = deque(maxlen=2 if any(not work.predictions for work in self._work) else 0)
+        self._work = plan.plan_steps(self._schedule)
+        self._answers: deque[Answer] = deque(maxlen=2 if any(not work.num_evaluations for work in self._work) else 0)
 
     def _make_timesteps(self) -> torch.Tensor:
         """What the transformer is told of every latent frame at every step, of shape (steps, latent frames), int64."""
         # 999 is noise that waits, 0 a frame that is finished or given, as is the end picture's behind the last one.
         of_level = [999, *self._solvers[0].timesteps.tolist(), 0]
         behind = [0] * (self.latents.shape[2] - self.length)
-        rows = [[of_level[level] for level in row] + behind for row in self._schedule.levels]
+        rows = [[of_level[level] for level in row] + behind for row in self._schedule.timestep_indices]
         return torch.tensor(rows, device=self.components.device)
 
     def _draw(self, shape: tuple[int, ...]) -> torch.Tensor:
@@ -240,7 +243,9 @@ class Sampler:
         diffusers.
         """
         work = self._work[self.step_index]
-        if not work.predictions and all(self._experts[answer.step_index] is self.expert for answer in self._answers):
+        if not work.num_evaluations and all(
+            self._experts[answer.step_index] is self.expert for answer in self._answers
+        ):
             return self._extrapolated()
         answer = self._ask(guided=any(work.guided))
         self._answers.append(answer)
@@ -251,7 +256,7 @@ class Sampler:
         guided = self._work[self.step_index].guided
         if answer.guided is None or not any(guided):
             return answer.plain
-        if guided == self._schedule.moves[self.step_index]:
+        if guided == self._schedule.update_mask[self.step_index]:
             return answer.guided
         frames = answer.plain.shape[2]
         mask = torch.tensor([*guided, *[False] * frames][:frames], device=answer.plain.device)
@@ -298,7 +303,7 @@ class Sampler:
 
         Where blocks do not see later ones, those that have not begun are left out: nobody would look at them.
         """
-        begun = self._schedule.begun[self.step_index] if self.plan.causal_attention else self.latents.shape[2]
+        begun = self._schedule.num_started[self.step_index] if self.plan.causal_attention else self.latents.shape[2]
         latents = self.latents[:, :, :begun].to(dtype, copy=True)
         timesteps = self._timesteps[self.step_index : self.step_index + 1, :begun].clone()
         level = self.plan.addnoise_condition
@@ -339,6 +344,14 @@ class Sampler:
         transformer, block = self.components.transformer, 1 if self._original else self.plan.causal_block_size
         if transformer.config.num_frame_per_block != block:
             transformer._set_ar_attention(block)
+
+
+def _plan_of_v1(plan: Plan) -> dict[str, Any]:
+    """The plan as version 0.1 spelled it: the fingerprint hashes these names, so saved states stay valid."""
+    fields = dataclasses.asdict(plan) | {"forecast": None}
+    fields["eight_bits"] = fields.pop("fp8")
+    fields["placement"] = PLACEMENTS_OF_V1.get(plan.placement, plan.placement)
+    return fields
 
 
 def named_noise(shape: tuple[int, ...], seed: int, window: int, step: int | None = None) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from backend.core.config import GIB
-from backend.core.placement import matrices
+from backend.core.placement import linear_parameters
 from backend.core.registry import Transformer as Shape
 from backend.diffusion import eight_bits
 from backend.diffusion.components import blocks_of
@@ -117,14 +117,14 @@ def test_a_transformer_keeps_its_dtype_its_answer_and_a_quarter_of_its_matrices(
     before = sum(p.numel() * p.element_size() for p in transformer.parameters())
     to_eight_bits(blocks_of(transformer), CPU)
     after = sum(p.numel() * p.element_size() for p in transformer.parameters())
-    assert before - after == 3 * matrices(Shape(layers=3, dim=96, ffn_dim=128))
+    assert before - after == 3 * linear_parameters(Shape(layers=3, dim=96, ffn_dim=128))
     assert transformer.dtype is dtype
     assert 0.0005 < error(ask(transformer), wanted) < 0.05
 
 
 def test_matrices_of_the_released_model_are_nearly_all_of_it():
     large = Shape(layers=40, dim=5120, ffn_dim=13824)
-    assert 2 * matrices(large) / GIB == pytest.approx(26.1, abs=0.1)
+    assert 2 * linear_parameters(large) / GIB == pytest.approx(26.1, abs=0.1)
 
 
 def test_compiled_layers_give_the_same(transformer):

@@ -346,7 +346,7 @@ def test_fault_20_a_lag_too_short_for_what_the_model_sees_is_refused(who, checkp
     """Three blocks seen of five, each 2 steps behind: the first must be done, after 10, before the fourth begins."""
     if who == "ours":
         with pytest.raises(ValueError, match="at least 4"):
-            make_schedule(10, 10, ar_step=2, block=2, base=6)
+            make_schedule(10, 10, ar_step=2, block_size=2, base=6)
         return
     pipe = DF.from_pretrained(checkpoints["df"], local_files_only=True)
     with pytest.raises(ValueError, match="at least"):

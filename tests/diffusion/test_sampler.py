@@ -186,7 +186,7 @@ def test_one_solver_moves_all_frames_with_the_same_history(
     grouped = sample("df", plan)
     sampler = Sampler(components["df"], plan, REQUEST, [encode_prompt(components["df"], "A boat", None)], Conditions())
     assert len(sampler._solvers) == solvers
-    monkeypatch.setattr(Schedule, "runs", [(frame, frame + 1) for frame in range(9)])
+    monkeypatch.setattr(Schedule, "frame_groups", [(frame, frame + 1) for frame in range(9)])
     assert torch.equal(grouped, sample("df", plan))
 
 
@@ -356,7 +356,7 @@ def test_causal_blocks_leave_out_what_has_not_begun(components, plan_for, monkey
     assert all_frames == [8] * 19
     assert not torch.allclose(causal, free, atol=1e-3)
     with monkeypatch.context() as patch:
-        patch.setattr(Schedule, "begun", property(lambda _: [8] * 19))
+        patch.setattr(Schedule, "num_started", property(lambda _: [8] * 19))
         whole, seen = run(replace(plan, causal_attention=True))
     assert seen == [8] * 19
     torch.testing.assert_close(causal, whole, atol=1e-5, rtol=0)
@@ -375,7 +375,7 @@ def test_causal_blocks_equal_the_stock_pipelines_mask(components, plan_for):
         while not sampler.finished:
             masked.latents.copy_(sampler.latents)
             masked.step_index = sampler.step_index
-            begun = sampler._schedule.begun[sampler.step_index]
+            begun = sampler._schedule.num_started[sampler.step_index]
             torch.testing.assert_close(sampler._velocity(), masked._velocity()[:, :, :begun], atol=2e-5, rtol=0)
             parts.transformer._set_ar_attention(1)
             sampler.step()

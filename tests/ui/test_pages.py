@@ -333,7 +333,7 @@ def test_the_story_is_told_how_many_windows_there_are(forcing, generator):
     assert "The film has 2 windows: the prompt and up to 1 line here." in shown(forcing)
     widget(forcing, "storyboard").set_value("noon\ndusk").run()
     assert "The film has 2 windows" in shown(forcing)
-    assert words.plain('"Story" has 2 prompts for the windows after the first, of which the film has 1') in shown(
+    assert words.plain('"Story" has 2 prompts for the windows after the first, of which the video has 1') in shown(
         forcing
     )
     widget(forcing, "base_num_frames").set_value(49).run()
