@@ -100,7 +100,7 @@ class SkyReelsEngine:
     def _render(self, task: Task, progress: _Progress) -> Iterator[Frames]:
         from backend.diffusion.attention import attention_by
         from backend.diffusion.compiled import compiled
-        from backend.diffusion.cpu import hasten
+        from backend.diffusion.cpu import use_cpu_kernels
         from backend.diffusion.interrupt import interruptible
         from backend.diffusion.loras import Worn, gib, wearing
         from backend.diffusion.preview import fit_colours
@@ -109,9 +109,9 @@ class SkyReelsEngine:
         loras = [Worn(lora, use, components) for lora, use in zip(task.loras, task.request.loras, strict=True)]
         _place(components, task.plan, self._safer_than(task.plan), gib(loras))
         original = task.plan.fidelity is Fidelity.ORIGINAL
-        quick = components.device.type == "cpu" and original and not self._compile_blocks
+        optimized = components.device.type == "cpu" and original and not self._compile_blocks
         for model in (*components.transformers, components.vae):
-            hasten(model, on=quick)
+            use_cpu_kernels(model, on=optimized)
         name = self._attention(components, task.plan)
         progress(Report(Stage.LOADING, READING))
         with contextlib.ExitStack() as ways:
@@ -126,7 +126,7 @@ class SkyReelsEngine:
             fast = original and self._compiles(film, task.plan)
             for transformer in components.transformers if fast else ():
                 ways.enter_context(compiled(transformer))
-            kernels = "compiled" if fast else "quick" if quick else "stock"
+            kernels = "compiled" if fast else "optimized" if optimized else "stock"
             progress(Report(Stage.LOADING, 1.0, runtime=_runtime(components, name, kernels)))
             saves = _Saves(film, task.work, self._save_every_s, progress)
             try:
@@ -216,17 +216,15 @@ class SkyReelsEngine:
             )
         memory = PromptMemory(self._cache / "prompts", folder, working_device()) if self._cache else None
         unknown = memory is None or not all(map(memory.knows, itertools.chain(*_texts(task))))
-        eight_bits = task.plan.fp8
-        if self._components is None or self._folder != folder or self._components.eight_bits != eight_bits:
+        fp8 = task.plan.fp8
+        if self._components is None or self._folder != folder or self._components.fp8 != fp8:
             if self._components is not None:
                 self.unload()
 
             def loaded(part: float) -> None:
                 progress(Report(Stage.LOADING, READING * part))
 
-            self._components = load_components(
-                folder, working_device(), loaded, text_encoder=unknown, eight_bits=eight_bits
-            )
+            self._components = load_components(folder, working_device(), loaded, text_encoder=unknown, fp8=fp8)
             self._folder = folder
         elif unknown:
             self._components.read_text_encoder()
@@ -404,13 +402,13 @@ def _runtime(components: Components, attention: str, kernels: str) -> dict[str, 
     """By what a film is made, for its recipe."""
     import torch
 
-    from backend.diffusion.eight_bits import multiplies_eight_bits
+    from backend.diffusion.fp8 import has_fp8_matmul
 
     on_gpu, placement = components.device.type == "cuda", components.placement
     precision = str(components.transformer.dtype).removeprefix("torch.")
     matrices = precision
-    if components.eight_bits:
-        matrices = "float8" if multiplies_eight_bits(components.device) else "float8 weights"
+    if components.fp8:
+        matrices = "float8" if has_fp8_matmul(components.device) else "float8 weights"
     return {
         "device": torch.cuda.get_device_name(components.device) if on_gpu else "CPU",
         "precision": precision,

@@ -245,8 +245,8 @@ def reckoned(found: dict[str, Any], case: Case, layers: int, blocks_gib: float) 
     rest = (found["total_s"] - found["denoising_s"]) / whole_s
     more = {"whole_s": round(whole_s, 3), "beside_denoising": round(rest, 4)}
     if "peak_gib" in found:
-        eight_bits = found.get("ran", {}).get("matrices", "").startswith("float8")
-        missing = (LAYERS[case.model] - layers) * blocks_gib / (2 if eight_bits else 1)
+        fp8 = found.get("ran", {}).get("matrices", "").startswith("float8")
+        missing = (LAYERS[case.model] - layers) * blocks_gib / (2 if fp8 else 1)
         more["whole_gib"] = round(found["peak_gib"] + missing, 2)
     rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in found.items()}
     return rounded | more

@@ -40,7 +40,7 @@ from backend.core.schema import Preset
 from backend.diffusion.attention import attention_by, candidates, choose
 from backend.diffusion.components import halved, working_device
 from backend.diffusion.decode import Decoder
-from backend.diffusion.eight_bits import to_eight_bits
+from backend.diffusion.fp8 import quantize_fp8
 from backend.diffusion.transformer import Transformer
 from benchmarks.record import record
 
@@ -141,8 +141,8 @@ def flop(size: tuple[int, ...], tokens: int) -> int:
 def ways(model: str) -> list[str]:
     """How the transformer is called, each way with what the one before has."""
     torchao = ["torchao"] if importlib.util.find_spec("torchao") else []
-    eight_bits = ["eight bits", *torchao] if model == "14b" else []
-    return ["stock", "ours", "compiled", *eight_bits]
+    fp8 = ["eight bits", *torchao] if model == "14b" else []
+    return ["stock", "ours", "compiled", *fp8]
 
 
 def forward(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device: torch.device) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def time_of(
     dtype = every["hidden_states"].dtype
     built = build(SkyReelsV2Transformer3DModel if stock else Transformer, size, forcing, device, dtype)
     if way == "eight bits":
-        to_eight_bits(built.blocks, device)
+        quantize_fp8(built.blocks, device)
     if way == "torchao":
         from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow, quantize_
 

@@ -57,12 +57,12 @@ def film(
     engine: SkyReelsEngine,
     inputs: Inputs | None = None,
     source: Source | None = None,
-    eight_bits: bool = False,
+    fp8: bool = False,
     **wish: Any,
 ) -> Frames:
     """All frames that the model makes for a wish, at its own size."""
     request = parse_request({"model": TINY.id, "resolution": SIZE, "num_frames": SHORT, "seed": 1} | wish)
-    plan = replace(make_plan(request, TINY, ANYWHERE, source), eight_bits=eight_bits)
+    plan = replace(make_plan(request, TINY, ANYWHERE, source), fp8=fp8)
     task = Task(request, plan, inputs or Inputs(), FOLDER)
     return np.concatenate(list(engine.render(task, lambda report: None)))[: plan.prefix_frames + plan.num_frames]
 

@@ -131,7 +131,7 @@ def test_every_mode_makes_the_planned_frames_in_the_planned_steps(engine, task, 
     assert frames.std() > 5
 
 
-@pytest.mark.parametrize(("fidelity", "kernels"), [("original", "quick"), ("diffusers", "stock")])
+@pytest.mark.parametrize(("fidelity", "kernels"), [("original", "optimized"), ("diffusers", "stock")])
 def test_a_render_says_once_by_what_it_is_made(engine, task, fidelity, kernels):
     reports = []
     render(engine, task("df", skyreels={"fidelity": fidelity}), reports.append)
@@ -560,14 +560,14 @@ def test_after_a_lack_of_memory_the_next_attempt_keeps_less_on_the_gpu(task, gpu
 
 
 @pytest.mark.parametrize("kind", ["df", "wan-t2v-experts"])
-def test_matrices_in_eight_bits_make_nearly_the_same_film_wherever_they_lie(tmp_path, kind):
+def test_fp8_layers_make_nearly_the_same_clip_wherever_they_lie(tmp_path, kind):
     build_checkpoint(tmp_path / "wide", kind, {"attention_head_dim": 24})
     engine, job = SkyReelsEngine(), make_task(tmp_path, "wide")
     eight, reports = replace(job, plan=replace(job.plan, fp8=True)), Reports()
     wanted = render(engine, job).astype(int)
     another_seed = abs(render(engine, make_task(tmp_path, "wide", seed=8)) - wanted).mean()
     found = render(engine, eight, reports)
-    assert engine._components.eight_bits
+    assert engine._components.fp8
     assert [report.runtime["matrices"] for report in reports if report.runtime] == ["float8"]
     assert 0 < abs(found - wanted).mean() < another_seed / 2  # how far they are depends on the processor's rounding
     with pytest.MonkeyPatch.context() as patch:

@@ -72,7 +72,7 @@ def pays(file: Path | None, components: Components, plain: Call, fast: Call) -> 
     now; kept in `file`.
     """
     config, device = components.transformer.config, components.device
-    kind = f"{type(components.transformer).__name__}{', eight bits' if components.eight_bits else ''}"
+    kind = f"{type(components.transformer).__name__}{', fp8' if components.fp8 else ''}"
     name = f"{this_gpu(device)}, {config.num_attention_heads}x{config.attention_head_dim}, {kind}, blocks"
     return remembered(file, name, STOCK, (STOCK, COMPILED), lambda: faster(plain, fast, device)) == COMPILED
 

@@ -29,7 +29,7 @@ from backend.core.errors import ModelUnavailable
 from backend.core.placement import Need, Placement, decode_gib, denoise_gib
 from backend.core.planning import Plan
 from backend.core.registry import DECODE_ELEMENTS
-from backend.diffusion.eight_bits import to_eight_bits
+from backend.diffusion.fp8 import quantize_fp8
 from backend.diffusion.transformer import Transformer
 from backend.diffusion.wan import WanControlTransformer, WanTransformer
 from backend.library.checkpoints import FORCING_CLASSES, WAN_CLASSES, WAN_CONTROL_CLASS, weights_of
@@ -71,7 +71,7 @@ class Components:
     half_vae: Any = None  # decodes instead of `vae` if it is there
     transformer_2: Any = None
     boundary: float = 0.0
-    eight_bits: bool = False  # the large matrices of the transformers are
+    fp8: bool = False  # the large matrices of the transformers are
     _streamed: list[Any] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
@@ -229,14 +229,14 @@ def load_components(
     loaded: Callable[[float], None],
     *,
     text_encoder: bool = True,
-    eight_bits: bool = False,
+    fp8: bool = False,
 ) -> Components:
     """The checkpoint in `folder`, its models in main memory; `loaded` hears which part of the files is read, 0 to 1.
 
     Without the `text_encoder`, which is large, only texts that were encoded before can be drawn, until it is read.
 
     For a GPU the transformer and the encoders are bfloat16 and the VAE is float32; on the CPU all are float32. With
-    `eight_bits` the large matrices of the transformer are float8. Raises ModelUnavailable where a file is missing or
+    `fp8` the large matrices of the transformer are float8. Raises ModelUnavailable where a file is missing or
     damaged.
     """
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -259,8 +259,8 @@ def load_components(
         loaded(number / len(models))
         with _explained(folder, part):
             parts[part] = _load_model(model, folder / part, part_dtype)
-        if eight_bits and part in ("transformer", "transformer_2"):
-            to_eight_bits(blocks_of(parts[part]), device)
+        if fp8 and part in ("transformer", "transformer_2"):
+            quantize_fp8(blocks_of(parts[part]), device)
     with _explained(folder, "tokenizer"):
         parts["tokenizer"] = AutoTokenizer.from_pretrained(
             folder / "tokenizer", local_files_only=True, trust_remote_code=False
@@ -283,7 +283,7 @@ def load_components(
         diffusion_forcing=forcing,
         own_levels=forcing or bool(index.get("expand_timesteps")),
         boundary=TRAIN_TIMESTEPS * (index.get("boundary_ratio") or 0.0),
-        eight_bits=eight_bits,
+        fp8=fp8,
         **parts,
     )
 

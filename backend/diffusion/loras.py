@@ -109,7 +109,7 @@ class Worn:
         self, file: Any, layer: str, module: torch.nn.Module, parts: dict[str, Tensor], device: torch.device
     ) -> None:
         weight = next(module.parameters())
-        dtype = getattr(module, "working_dtype", weight.dtype)  # of a matrix in eight bits, the one around it
+        dtype = getattr(module, "compute_dtype", weight.dtype)  # of a matrix in eight bits, the one around it
 
         def read(role: str) -> torch.Tensor:
             tensor: torch.Tensor = file.get_tensor(parts[role].key).to(device, dtype)

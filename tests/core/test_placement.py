@@ -62,7 +62,7 @@ def test_released_models_fit_where_they_are_promised_to(model, size, gpu):
 
 
 @pytest.mark.parametrize("preset", list(Preset))
-def test_lossy_presets_keep_the_matrices_of_a_large_transformer_in_eight_bits(preset):
+def test_lossy_presets_store_large_linear_layers_in_fp8(preset):
     def planned(model, vram, **wish):
         request = parse_request({"prompt": "a boat", "model": model, "preset": preset, "num_frames": 64} | wish)
         return make_plan(request, MODELS[model], Machine("a GPU", cores=16, ram_gib=128, vram_gib=vram))
@@ -72,7 +72,7 @@ def test_lossy_presets_keep_the_matrices_of_a_large_transformer_in_eight_bits(pr
     assert large.fp8 is lossy
     assert not planned("skyreels-v2-df-1.3b-540p", 80).fp8
     assert not planned("skyreels-v2-t2v-14b-720p", 0).fp8
-    # On a GPU of 24 GB it need not be streamed then.
+    # A GPU of 24 GB then needs no group offloading.
     small = planned("skyreels-v2-df-14b-540p", 24, resolution="960x540")
     assert small.placement is (Placement.MODEL_OFFLOAD if lossy else Placement.GROUP_OFFLOAD)
     if lossy:

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from backend.core.errors import ModelUnavailable
 from backend.core.schema import LoraUse
-from backend.diffusion.cpu import hasten
-from backend.diffusion.eight_bits import to_eight_bits
+from backend.diffusion.cpu import use_cpu_kernels
+from backend.diffusion.fp8 import quantize_fp8
 from backend.diffusion.loras import Worn, gib, wearing
 from backend.library.loras import inspect
 from tests.lora_files import DIM, STYLES, tensors, write_lora
@@ -53,18 +53,18 @@ def weights(model):
 
 
 @pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize("quick", [False, True])
-def test_it_gives_what_the_merged_model_gives_and_leaves_nothing(components, ask, tmp_path, style, quick):
+@pytest.mark.parametrize("optimized", [False, True])
+def test_it_gives_what_the_merged_model_gives_and_leaves_nothing(components, ask, tmp_path, style, optimized):
     model = components["t2v"].transformer
     before, kept = ask(), weights(model)
     lora = worn(components, write_lora(tmp_path / "grain.safetensors", style, alpha=2.0), 0.7)
-    hasten(model, on=quick)
+    use_cpu_kernels(model, on=optimized)
     try:
         with wearing([lora], lambda: 0):
             changed = ask()
         between = ask()
     finally:
-        hasten(model, on=False)
+        use_cpu_kernels(model, on=False)
     wanted = ask(merged(model, tensors("diffusers"), 0.7, alpha=2.0))
     torch.testing.assert_close(changed, wanted, atol=2e-5, rtol=1e-4)
     assert not torch.allclose(changed, before, atol=1e-2)
@@ -191,8 +191,8 @@ def test_half_precision_stays_half_precision(components, tmp_path):
     assert said.dtype == torch.bfloat16
 
 
-def test_on_matrices_in_eight_bits_it_adds_the_same(components, ask, tmp_path, monkeypatch):
-    monkeypatch.setattr("backend.diffusion.eight_bits.SIDE", 8)
+def test_on_fp8_layers_it_adds_the_same(components, ask, tmp_path, monkeypatch):
+    monkeypatch.setattr("backend.diffusion.fp8.ALIGNMENT", 8)
     small = tensors("diffusers", size=0.3)
     small["transformer.blocks.0.ffn.net.0.proj.diff"] = 0.3 * torch.randn(32, DIM)
     save_file(small, tmp_path / "grain.safetensors")
@@ -200,7 +200,7 @@ def test_on_matrices_in_eight_bits_it_adds_the_same(components, ask, tmp_path, m
     plain = ask()
     with wearing([worn(components, tmp_path / "grain.safetensors")], lambda: 0):
         added = ask() - plain
-    to_eight_bits(parts.transformer.blocks, torch.device("cpu"))
+    quantize_fp8(parts.transformer.blocks, torch.device("cpu"))
     without = ask(parts.transformer)
     with wearing([worn({"t2v": parts}, tmp_path / "grain.safetensors")], lambda: 0):
         found = ask(parts.transformer)
