@@ -102,12 +102,12 @@ class SkyReelsEngine:
         from backend.diffusion.compiled import compiled
         from backend.diffusion.cpu import use_cpu_kernels
         from backend.diffusion.interrupt import interruptible
-        from backend.diffusion.loras import Worn, gib, wearing
+        from backend.diffusion.loras import LoadedLora, apply_loras, loras_gib
         from backend.diffusion.preview import fit_colours
 
         components, memory = self._load(task, progress)
-        loras = [Worn(lora, use, components) for lora, use in zip(task.loras, task.request.loras, strict=True)]
-        _place(components, task.plan, self._safer_than(task.plan), gib(loras))
+        loras = [LoadedLora(lora, use, components) for lora, use in zip(task.loras, task.request.loras, strict=True)]
+        _place(components, task.plan, self._safer_than(task.plan), loras_gib(loras))
         original = task.plan.fidelity is Fidelity.ORIGINAL
         optimized = components.device.type == "cpu" and original and not self._compile_blocks
         for model in (*components.transformers, components.vae):
@@ -122,7 +122,7 @@ class SkyReelsEngine:
                 self._colours = fit_colours(components)
             looks = _Looks(self._colours)
             film = _begin(components, task, memory, progress)
-            ways.enter_context(wearing(loras, lambda: film.sampler.window))
+            ways.enter_context(apply_loras(loras, lambda: film.sampler.window))
             fast = original and self._compiles(film, task.plan)
             for transformer in components.transformers if fast else ():
                 ways.enter_context(compiled(transformer))

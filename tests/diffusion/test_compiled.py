@@ -12,7 +12,7 @@ from backend.core.schema import LoraUse
 from backend.diffusion.choices import BEGUN, remembered
 from backend.diffusion.compiled import COMPILED, STOCK, compiled, compiles, faster, first_block, pays
 from backend.diffusion.interrupt import interruptible
-from backend.diffusion.loras import Worn, wearing
+from backend.diffusion.loras import LoadedLora, apply_loras
 from backend.library.loras import inspect
 from tests.lora_files import write_lora
 
@@ -109,10 +109,10 @@ def test_a_lora_that_comes_or_goes_is_noticed_and_its_strength_needs_no_further_
         return eager(graph, inputs)
 
     use = LoraUse(name="a", strength=[0.7, -0.2])
-    lora = Worn(inspect(write_lora(tmp_path / "a.safetensors", size=0.3)), use, components["df"])
+    lora = LoadedLora(inspect(write_lora(tmp_path / "a.safetensors", size=0.3)), use, components["df"])
     graphs = []
     for loras, window in (([], 0), ([lora], 0), ([lora], 1), ([], 0), ([lora], 0)):
-        with wearing(loras, lambda window=window: window):
+        with apply_loras(loras, lambda window=window: window):
             wanted = predict(components["df"], 5)
             with compiled(components["df"].transformer, counting):
                 torch.testing.assert_close(predict(components["df"], 5), wanted, atol=1e-5, rtol=1e-5)
