@@ -98,7 +98,7 @@ class SkyReelsEngine:
             torch.cuda.empty_cache()
 
     def _render(self, task: Task, progress: _Progress) -> Iterator[Frames]:
-        from backend.diffusion.attention import attention_by
+        from backend.diffusion.attention import attention_backend
         from backend.diffusion.compiled import compiled
         from backend.diffusion.cpu import use_cpu_kernels
         from backend.diffusion.interrupt import interruptible
@@ -116,7 +116,7 @@ class SkyReelsEngine:
         progress(Report(Stage.LOADING, READING))
         with contextlib.ExitStack() as ways:
             for transformer in components.transformers:
-                ways.enter_context(attention_by(transformer, name))
+                ways.enter_context(attention_backend(transformer, name))
             ways.enter_context(interruptible(components, progress.again))
             if self._colours is None:
                 self._colours = fit_colours(components)
@@ -145,13 +145,13 @@ class SkyReelsEngine:
 
     def _attention(self, components: Components, plan: Plan) -> str:
         """The attention kernel of this render: the stock one unless a GPU has a better one for its size."""
-        from backend.diffusion.attention import STOCK, remembered_kernel
+        from backend.diffusion.attention import STOCK, cached_kernel
 
         if components.device.type != "cuda" or plan.fidelity is not Fidelity.ORIGINAL:
             return STOCK
         config = components.transformer.config
-        return remembered_kernel(
-            self._choices,
+        return cached_kernel(
+            self._autotune_cache,
             plan.preset,
             components.tokens(plan),
             config.num_attention_heads,
@@ -161,7 +161,7 @@ class SkyReelsEngine:
 
     def _compiles(self, film: Film, plan: Plan) -> bool:
         """Whether the blocks are to run compiled; if so, that is made ready."""
-        from backend.diffusion.compiled import compiles, first_block, pays
+        from backend.diffusion.compiled import can_compile, first_block, is_faster
         from backend.diffusion.components import is_out_of_memory
 
         wish, sampler, components = self._compile_blocks, film.sampler, film.sampler.components
@@ -171,7 +171,7 @@ class SkyReelsEngine:
         with components.at_work(sampler.expert):
             plain, fast = first_block(components.transformers, sampler.warm_up)
             try:
-                return (wish or pays(self._choices, components, plain, fast)) and compiles(fast)
+                return (wish or is_faster(self._autotune_cache, components, plain, fast)) and can_compile(fast)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -179,7 +179,7 @@ class SkyReelsEngine:
                 return False
 
     @property
-    def _choices(self) -> Path | None:
+    def _autotune_cache(self) -> Path | None:
         return self._cache / "kernels.json" if self._cache else None
 
     def _note_lack(self, plan: Plan) -> bool:

@@ -37,7 +37,7 @@ from backend.core.config import GIB
 from backend.core.placement import decode_gib, denoise_gib
 from backend.core.registry import DECODE_ELEMENTS
 from backend.core.schema import Preset
-from backend.diffusion.attention import attention_by, candidates, choose
+from backend.diffusion.attention import attention_backend, candidates, fastest_kernel
 from backend.diffusion.components import halved, working_device
 from backend.diffusion.decode import Decoder
 from backend.diffusion.fp8 import quantize_fp8
@@ -92,7 +92,7 @@ def attention(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device:
                 times[name] = str(error).split("\n")[0][:100]
         flops = 4 * tokens**2 * heads * head_dim
         rates = {name: round(flops / s / 1e12, 1) for name, s in times.items() if isinstance(s, float) and s}
-        taken = choose(candidates(Preset.EXACT), tokens, heads, head_dim, device)
+        taken = fastest_kernel(candidates(Preset.EXACT), tokens, heads, head_dim, device)
         found[model] = {"tokens": tokens, "seconds": times, "tflops": rates, "taken": taken}
     return found
 
@@ -157,7 +157,7 @@ def forward(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device: t
     tokens, found = shape[0] * shape[1] * shape[2] // 4, {}
     for model, size in sizes.items():
         heads, head_dim, ffn_dim, _ = size
-        taken = choose(candidates(Preset.EXACT), tokens, heads, head_dim, device)
+        taken = fastest_kernel(candidates(Preset.EXACT), tokens, heads, head_dim, device)
         for forcing in (False, True):
             wanted = in_float32(size, forcing, fewer, device)
             times: dict[str, Any] = {}
@@ -191,7 +191,7 @@ def time_of(
     wanted: list[torch.Tensor],
     device: torch.device,
 ) -> dict[str, float]:
-    """Time, memory and error of a transformer called in this way; the first call, which compiles, apart."""
+    """Time, memory and error of a transformer called in this way; the first call, which can_compile, apart."""
     every, fewer = inputs
     stock = way == "stock"
     dtype = every["hidden_states"].dtype
@@ -202,7 +202,7 @@ def time_of(
         from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow, quantize_
 
         quantize_(built.blocks, Float8DynamicActivationFloat8WeightConfig(granularity=PerRow()))
-    with attention_by(built, "native" if stock else kernel):
+    with attention_backend(built, "native" if stock else kernel):
         if way not in ("stock", "ours"):
             torch.compiler.reset()
             built.compile_repeated_blocks(dynamic=True, backend="inductor" if device.type == "cuda" else "eager")

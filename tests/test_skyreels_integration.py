@@ -224,8 +224,8 @@ def test_on_a_gpu_a_trial_decides_for_long_films(task, monkeypatch, wish, second
     sampler = SimpleNamespace(components=components, expert="the transformer", warm_up=lambda: None)
     calls = "the plain block", "the compiled one"
     monkeypatch.setattr("backend.diffusion.compiled.first_block", lambda *_: calls)
-    monkeypatch.setattr("backend.diffusion.compiled.pays", lambda file, parts, *two: tried.append(two) or True)
-    monkeypatch.setattr("backend.diffusion.compiled.compiles", lambda fast: fast == calls[1])
+    monkeypatch.setattr("backend.diffusion.compiled.is_faster", lambda file, parts, *two: tried.append(two) or True)
+    monkeypatch.setattr("backend.diffusion.compiled.can_compile", lambda fast: fast == calls[1])
     plan = replace(job.plan, forecast=replace(job.plan.forecast, guess={Stage.DENOISING: seconds}))
     assert SkyReelsEngine(compile_blocks=wish)._compiles(SimpleNamespace(sampler=sampler), plan) is (expected != "no")
     assert tried == ([calls] if expected == "a trial" else [])
@@ -652,7 +652,7 @@ def test_without_memory_for_a_trial_the_film_is_made_as_it_is(task, monkeypatch,
     def no_memory(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("backend.diffusion.compiled.compiles", no_memory)
+    monkeypatch.setattr("backend.diffusion.compiled.can_compile", no_memory)
     reports = Reports()
     assert len(render(SkyReelsEngine(compile_blocks=True), task("df"), reports)) == 17
     assert [report.runtime["kernels"] for report in reports if report.runtime] == ["stock"]

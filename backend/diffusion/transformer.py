@@ -20,7 +20,7 @@ from diffusers.models.transformers.transformer_skyreels_v2 import (
 )
 from diffusers.utils import apply_lora_scale
 
-from backend.diffusion.attention import attend_by
+from backend.diffusion.attention import set_attention_backend
 
 
 def rotate(tokens: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -133,7 +133,7 @@ class Transformer(SkyReelsV2Transformer3DModel):  # type: ignore[misc]
 
     def set_attention_backend(self, backend: str) -> None:
         """As in the stock class, but for this model alone."""
-        attend_by(self, backend)
+        set_attention_backend(self, backend)
 
     @apply_lora_scale("attention_kwargs")  # type: ignore[untyped-decorator]
     def forward(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from diffusers import WanTransformer3DModel, WanVACETransformer3DModel
 
-from backend.diffusion.attention import attend_by
+from backend.diffusion.attention import set_attention_backend
 
 
 class _Called:
@@ -20,7 +20,7 @@ class _Called:
 
     def set_attention_backend(self, backend: str) -> None:
         """As in the stock class, but for this model alone."""
-        attend_by(self, backend)
+        set_attention_backend(self, backend)
 
     def forward(
         self,

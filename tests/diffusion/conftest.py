@@ -46,7 +46,7 @@ def components(checkpoints) -> dict[str, Any]:
 
 
 class Clock:
-    """What time the trials of kernels and compiled blocks read, so that no machine is too slow for their tests."""
+    """The clock that benchmarks of kernels and compiled blocks read, so that no machine is too slow for their tests."""
 
     now = 0.0
     slow_until = 0.0  # everything takes ten times as long before
@@ -63,10 +63,10 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
-    from backend.diffusion import choices
+    from backend.diffusion import autotune
 
     found = Clock()
-    monkeypatch.setattr(choices, "perf_counter", lambda: found.now)
+    monkeypatch.setattr(autotune, "perf_counter", lambda: found.now)
     return found
 
 
