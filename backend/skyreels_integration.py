@@ -136,7 +136,7 @@ class SkyReelsEngine:
                     if film.sampler.finished:
                         return
                     if film.sampler.window_done:
-                        with components.at_work(components.vae):
+                        with components.on_device(components.vae):
                             film.next_window()
                         saves.save()
             except JobCancelled:
@@ -153,7 +153,7 @@ class SkyReelsEngine:
         return cached_kernel(
             self._autotune_cache,
             plan.preset,
-            components.tokens(plan),
+            components.max_tokens(plan),
             config.num_attention_heads,
             config.attention_head_dim,
             components.device,
@@ -168,7 +168,7 @@ class SkyReelsEngine:
         long = components.device.type == "cuda" and plan.forecast.guess[Stage.DENOISING] >= COMPILE_FROM_S
         if components.placement is Placement.GROUP_OFFLOAD or not (long if wish is None else wish):
             return False
-        with components.at_work(sampler.expert):
+        with components.on_device(sampler.expert):
             plain, fast = first_block(components.transformers, sampler.warm_up)
             try:
                 return (wish or is_faster(self._autotune_cache, components, plain, fast)) and can_compile(fast)
@@ -202,7 +202,7 @@ class SkyReelsEngine:
         """The components of the task's checkpoint, those of the last render or read from disk after letting go of
         those, with the text encoder if the task's prompts are not remembered; and the memory of them.
         """
-        from backend.diffusion.components import load_components, working_device
+        from backend.diffusion.components import compute_device, load_components
         from backend.diffusion.text import PromptMemory
 
         folder = task.checkpoint
@@ -214,7 +214,7 @@ class SkyReelsEngine:
                 hint="download the model again or choose another one.",
                 field="model",
             )
-        memory = PromptMemory(self._cache / "prompts", folder, working_device()) if self._cache else None
+        memory = PromptMemory(self._cache / "prompts", folder, compute_device()) if self._cache else None
         unknown = memory is None or not all(map(memory.knows, itertools.chain(*_texts(task))))
         fp8 = task.plan.fp8
         if self._components is None or self._folder != folder or self._components.fp8 != fp8:
@@ -224,10 +224,10 @@ class SkyReelsEngine:
             def loaded(part: float) -> None:
                 progress(Report(Stage.LOADING, READING * part))
 
-            self._components = load_components(folder, working_device(), loaded, text_encoder=unknown, fp8=fp8)
+            self._components = load_components(folder, compute_device(), loaded, text_encoder=unknown, fp8=fp8)
             self._folder = folder
         elif unknown:
-            self._components.read_text_encoder()
+            self._components.load_text_encoder()
         return self._components, memory
 
 
@@ -336,7 +336,7 @@ def _denoise(film: Film, looks: _Looks, saves: _Saves, progress: _Progress) -> N
     sampler = film.sampler
     while not film.waiting:
         expert = sampler.expert
-        with sampler.components.at_work(expert):
+        with sampler.components.on_device(expert):
             _denoise_by(expert, film, looks, saves, progress)
 
 
@@ -355,7 +355,7 @@ def _decode(film: Film, progress: _Progress) -> Iterator[Frames]:
     sampler = film.sampler
     progress(Report(Stage.DENOISING, sampler.part, sampler.window + 1, sampler.step_index))
     progress(Report(Stage.DECODING, film.part, sampler.window + 1))
-    with sampler.components.at_work(sampler.components.decoder):
+    with sampler.components.on_device(sampler.components.decoder):
         for frames in film.frames():
             progress(Report(Stage.DECODING, film.part, sampler.window + 1))
             yield frames
@@ -387,14 +387,14 @@ def _place(components: Components, plan: Plan, safer_than: Placement | None, lor
     import torch
 
     if components.device.type != "cuda":
-        components.put(Placement.RESIDENT)
+        components.apply_offload(Placement.RESIDENT)
         return
     free, _ = torch.cuda.mem_get_info(components.device)
     free += torch.cuda.memory_reserved(components.device)  # by this process, an earlier render's models included
     placed = place(components.need(plan), free / GIB - loras_gib, plan.half_decode, safer_than)
     # What is free changes from hour to hour and may move models, but the picture is the plan's.
-    components.decode_in_half(plan.half_decode)
-    components.put(placed.placement)
+    components.set_half_decode(plan.half_decode)
+    components.apply_offload(placed.placement)
     log.info("the models are %s, with %.1f GiB free", placed.placement.value, free / GIB)
 
 

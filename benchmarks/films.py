@@ -42,7 +42,7 @@ from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 from backend.core.config import GIB, Settings
 from backend.core.planning import Plan, Stage
 from backend.core.schema import Preset, parse_request
-from backend.diffusion.components import working_device
+from backend.diffusion.components import compute_device
 from backend.jobs.job import Job
 from backend.skyreels_integration import SkyReelsEngine
 from backend.video_generator import VideoGenerator
@@ -254,7 +254,7 @@ def reckoned(found: dict[str, Any], case: Case, layers: int, blocks_gib: float) 
 
 def measure(cases: list[Case], layers: int, small: bool) -> Iterator[dict[str, Any]]:
     """The results so far, after each film."""
-    device = working_device()
+    device = compute_device()
     results: dict[str, Any] = {}
     models = {"tiny": SMALL} if small else MODELS
     sizes = {model: (*width, layers or LAYERS[model]) for model, (*width, _) in models.items()}
@@ -295,7 +295,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="instead of the model's own")
     parser.add_argument("--small", action="store_true", help="tiny sizes, to see that it runs; nothing is kept")
     flags = parser.parse_args()
-    if not flags.small and working_device().type != "cuda":
+    if not flags.small and compute_device().type != "cuda":
         parser.error("there is no GPU that torch can use; --small runs without")
     models, shapes = (["tiny"], ["tiny"]) if flags.small else (flags.models, flags.shapes)
     cases = [Case(m, s, mode, flags.steps) for m in models for s in shapes for mode in flags.modes]

@@ -38,7 +38,7 @@ from backend.core.placement import decode_gib, denoise_gib
 from backend.core.registry import DECODE_ELEMENTS
 from backend.core.schema import Preset
 from backend.diffusion.attention import attention_backend, candidates, fastest_kernel
-from backend.diffusion.components import halved, working_device
+from backend.diffusion.components import compute_device, to_half_precision
 from backend.diffusion.decode import Decoder
 from backend.diffusion.fp8 import quantize_fp8
 from backend.diffusion.transformer import Transformer
@@ -245,7 +245,7 @@ def decode(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device: to
     with torch.device(device):
         vae = AutoencoderKLWan(base_dim=96 if shape == SHAPE else 16).eval().requires_grad_(False)
     found = {"stock": timed(lambda: vae.decode(latents.to(device), return_dict=False), device)}
-    for name, model, part in (("float32", vae, 1.0), ("half", halved(vae), 0.5)):
+    for name, model, part in (("float32", vae, 1.0), ("half", to_half_precision(vae), 0.5)):
 
         def run(model: Any = model) -> None:
             for _ in Decoder(model).decode(latents):
@@ -276,7 +276,7 @@ PARTS = {part.__name__: part for part in (matmul, attention, text, decode, forwa
 
 def measure(only: list[str], models: list[str], small: bool) -> Iterator[dict[str, Any]]:
     """The results so far, after each part."""
-    device = working_device()
+    device = compute_device()
     sizes = {name: size for name, size in (SMALL_MODELS if small else MODELS).items() if name in models}
     results: dict[str, Any] = {}
     for name in only:
@@ -290,7 +290,7 @@ def main() -> None:
     parser.add_argument("--models", choices=MODELS, nargs="+", default=list(MODELS))
     parser.add_argument("--small", action="store_true", help="tiny sizes, to see that it runs; nothing is kept")
     flags = parser.parse_args()
-    if not flags.small and working_device().type != "cuda":
+    if not flags.small and compute_device().type != "cuda":
         parser.error("there is no GPU that torch can use; --small runs without")
     for results in measure(flags.only, flags.models, flags.small):
         if flags.small:

@@ -218,7 +218,7 @@ def test_on_a_gpu_a_trial_decides_for_long_films(task, monkeypatch, wish, second
     components = SimpleNamespace(
         placement=placement,
         device=torch.device("cuda", 0),
-        at_work=lambda model: contextlib.nullcontext(),
+        on_device=lambda model: contextlib.nullcontext(),
         transformers=["the transformer"],
     )
     sampler = SimpleNamespace(components=components, expert="the transformer", warm_up=lambda: None)
@@ -502,17 +502,17 @@ class OnGpu:
         import torch
 
         self.device = torch.device("cuda", 0)
-        self.put_to: list[Placement] = []
+        self.placements: list[Placement] = []
         self.placement = None
 
     def need(self, plan):
         return Need(text=4, transformer=3, vae=1, denoise=1, decode=2, half_decode=1)
 
-    def put(self, placement):
+    def apply_offload(self, placement):
         self.placement = placement
-        self.put_to.append(placement)
+        self.placements.append(placement)
 
-    def decode_in_half(self, half):
+    def set_half_decode(self, half):
         self.half = half
 
 
@@ -533,10 +533,10 @@ def test_models_lie_where_they_fit_into_what_is_free(task, gpu):
     for free in (12, 10, 3):
         gpu[0] = free
         _place(parts, plan, None)
-    assert parts.put_to == [Placement.RESIDENT, Placement.MODEL_OFFLOAD, Placement.GROUP_OFFLOAD]
+    assert parts.placements == [Placement.RESIDENT, Placement.MODEL_OFFLOAD, Placement.GROUP_OFFLOAD]
     gpu[0] = 12
     _place(parts, plan, None, loras_gib=2.0)  # which lie there already
-    assert parts.put_to[-1] is Placement.MODEL_OFFLOAD
+    assert parts.placements[-1] is Placement.MODEL_OFFLOAD
     _place(parts, replace(plan, half_decode=True), None)
     assert parts.half
 
@@ -571,7 +571,9 @@ def test_fp8_layers_make_nearly_the_same_clip_wherever_they_lie(tmp_path, kind):
     assert [report.runtime["matrices"] for report in reports if report.runtime] == ["float8"]
     assert 0 < abs(found - wanted).mean() < another_seed / 2  # how far they are depends on the processor's rounding
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("backend.skyreels_integration._place", lambda parts, *_: parts.put(Placement.GROUP_OFFLOAD))
+        patch.setattr(
+            "backend.skyreels_integration._place", lambda parts, *_: parts.apply_offload(Placement.GROUP_OFFLOAD)
+        )
         assert np.array_equal(render(engine, eight), found)
     assert np.array_equal(render(engine, eight), found)
     assert np.array_equal(render(engine, job), wanted)  # the weights are read again
@@ -579,18 +581,18 @@ def test_fp8_layers_make_nearly_the_same_clip_wherever_they_lie(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["df", "t2v"])
 @pytest.mark.parametrize(
-    ("placement", "streamed"),
+    ("placement", "offloaded"),
     [(Placement.GROUP_OFFLOAD, ["transformer", "text_encoder"]), (Placement.MODEL_OFFLOAD, ["text_encoder"])],
 )
-def test_models_that_are_streamed_make_the_same_film(engine, task, kind, placement, streamed):
+def test_group_offloaded_models_make_the_same_clip(engine, task, kind, placement, offloaded):
     wanted = render(engine, task(kind))
     parts = engine._components
     hooks = [name for name, module in parts.transformer.named_modules() if hasattr(module, "_diffusers_hook")]
     assert hooks == []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("backend.skyreels_integration._place", lambda parts, *_: parts.put(placement))
+        patch.setattr("backend.skyreels_integration._place", lambda parts, *_: parts.apply_offload(placement))
         assert np.array_equal(render(engine, task(kind)), wanted)
-    assert [name for name in ("transformer", "text_encoder") if hooks_of(getattr(parts, name))] == streamed
+    assert [name for name in ("transformer", "text_encoder") if hooks_of(getattr(parts, name))] == offloaded
     assert np.array_equal(render(engine, task(kind)), wanted)
     assert not any(hooks_of(part) for part in (parts.transformer, parts.text_encoder))
 
@@ -601,10 +603,10 @@ def hooks_of(model) -> list[str]:
 
 
 @pytest.mark.parametrize("placement", [Placement.GROUP_OFFLOAD, Placement.MODEL_OFFLOAD])
-def test_a_text_encoder_that_is_read_later_is_streamed_as_well(task, tmp_path, monkeypatch, placement):
+def test_a_text_encoder_that_is_loaded_later_is_offloaded_as_well(task, tmp_path, monkeypatch, placement):
     wanted = render(SkyReelsEngine(), task("df", prompt="A fish"))
     render(SkyReelsEngine(cache=tmp_path), task("df"))
-    monkeypatch.setattr("backend.skyreels_integration._place", lambda parts, *_: parts.put(placement))
+    monkeypatch.setattr("backend.skyreels_integration._place", lambda parts, *_: parts.apply_offload(placement))
     engine = SkyReelsEngine(cache=tmp_path)
     render(engine, task("df"))
     assert engine._components.text_encoder is None
@@ -619,18 +621,18 @@ def test_a_text_encoder_that_is_read_later_is_streamed_as_well(task, tmp_path, m
 def test_what_decodes_is_on_the_working_device_while_it_does(engine, task, monkeypatch, half):
     from backend.diffusion.components import Components
 
-    at_work, there = Components.at_work, []
+    on_device, there = Components.on_device, []
 
     @contextlib.contextmanager
     def watched(components, model):
         there.append(model)
-        with at_work(components, model):
+        with on_device(components, model):
             yield
         there.pop()
 
     def place(components, plan, *_):
-        components.put(Placement.RESIDENT)
-        components.decode_in_half(half)
+        components.apply_offload(Placement.RESIDENT)
+        components.set_half_decode(half)
         decode = components.decoder.decoder.forward
         monkeypatch.setattr(
             components.decoder.decoder,
@@ -640,7 +642,7 @@ def test_what_decodes_is_on_the_working_device_while_it_does(engine, task, monke
 
     decoded: list[bool] = []
     monkeypatch.setattr("backend.skyreels_integration._place", place)
-    monkeypatch.setattr(Components, "at_work", watched)
+    monkeypatch.setattr(Components, "on_device", watched)
     render(SkyReelsEngine(), task("df"))
     assert decoded
     assert all(decoded)
@@ -673,8 +675,8 @@ def test_a_film_decoded_in_half_precision_looks_the_same():
         return torch.cat(list(Decoder(parts.decoder).decode(latents)), dim=2)
 
     wanted = decoded()
-    parts.decode_in_half(True)
+    parts.set_half_decode(True)
     error = (decoded() - wanted).square().mean()
     assert 0 < error < 4e-4  # 40 dB, of -1 to 1
-    parts.decode_in_half(False)
+    parts.set_half_decode(False)
     assert torch.equal(decoded(), wanted)

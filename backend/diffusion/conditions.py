@@ -48,14 +48,14 @@ def encode_conditions(
     """
     with torch.no_grad():
         first = image[None] if prefix is None and image is not None else prefix
-        if not components.own_levels:
-            if image is None and not components.controlled:
+        if not components.per_frame_timesteps:
+            if image is None and not components.is_vace:
                 return Conditions()
             film = _film(components, num_frames, size, kept or num_frames, first, end_image)
-            if image is None or components.controlled:
+            if image is None or components.is_vace:
                 return Conditions(control=_control(components, *film))
             return _for_image_to_video(components, image, *film)
-        with components.at_work(components.vae):
+        with components.on_device(components.vae):
             return Conditions(
                 prefix=None if first is None else to_latents(components, _to_tensor(components, first)),
                 end=None if end_image is None else to_latents(components, _to_tensor(components, end_image[None])),
@@ -106,7 +106,7 @@ def _film(
 
 
 def _for_image_to_video(components: Components, image: Picture, video: torch.Tensor, known: torch.Tensor) -> Conditions:
-    with components.at_work(components.vae):
+    with components.on_device(components.vae):
         latents = to_latents(components, video)
     # A latent frame has four pixel frames, which only the first one stands for alone.
     mask = torch.cat([known[:1].repeat(4), known[1:]]).view(-1, 4).T.view(1, 4, -1, 1, 1)
@@ -114,7 +114,7 @@ def _for_image_to_video(components: Components, image: Picture, video: torch.Ten
     encoder = components.image_encoder
     if encoder is None:
         return Conditions(channels=channels)
-    with components.at_work(encoder):
+    with components.on_device(encoder):
         seen = components.image_processor(images=Image.fromarray(image), return_tensors="pt")
         pixels = seen.pixel_values.to(components.device, encoder.dtype)
         tokens = encoder(pixel_values=pixels, output_hidden_states=True).hidden_states[-2]
@@ -123,7 +123,7 @@ def _for_image_to_video(components: Components, image: Picture, video: torch.Ten
 
 def _control(components: Components, video: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """What Wan-VACE is shown: the given frames, then those to be changed, of which there are none, and where."""
-    with components.at_work(components.vae):
+    with components.on_device(components.vae):
         given = to_latents(components, video)
         changed = to_latents(components, torch.zeros_like(video)) if known.any() else given
     frames, rows, columns = given.shape[2:]

@@ -43,7 +43,7 @@ def fit_colours(components: Components) -> Colours:
     """Encode some coloured pictures with the VAE of `components`, and fit the map to them."""
     factor = components.spatial_factor
     clips = [torch.from_numpy(clip) for clip in _coloured_clips(16 * factor)]
-    with torch.no_grad(), components.at_work(components.vae):
+    with torch.no_grad(), components.on_device(components.vae):
         latents = [to_latents(components, (clip * 2 - 1)[None].to(components.device)).float().cpu() for clip in clips]
     known = torch.cat([latent[0].flatten(1).T for latent in latents]).double()
     known = torch.cat([known, known.new_ones(len(known), 1)], dim=1)

@@ -276,7 +276,7 @@ class Sampler:
     def _ask(self, guided: bool) -> Answer:
         """What the transformer says of every latent frame at its level."""
         dtype = self.components.transformer.dtype
-        if self.components.own_levels:
+        if self.components.per_frame_timesteps:
             latents, timesteps = self._forcing_input(dtype)
         else:
             joined = [self.latents] if self.conditions.channels is None else [self.latents, self.conditions.channels]
@@ -325,7 +325,7 @@ class Sampler:
             encoder_hidden_states=text,
             encoder_hidden_states_image=None if image is None else image.expand(texts, -1, -1),
             causal_block_size=self.plan.causal_block_size if self.plan.causal_attention else None,
-            enable_diffusion_forcing=self.components.own_levels,
+            enable_diffusion_forcing=self.components.per_frame_timesteps,
             fps=[0 if self.plan.fps == 16 else 1],  # the two rates that the model was told apart in training
             return_dict=False,
             **shown,

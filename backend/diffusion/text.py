@@ -96,8 +96,8 @@ def embed(components: Components, texts: Iterable[str], memory: PromptMemory | N
     found = {text: memory.recall(text) if memory else None for text in texts}
     missing = [text for text, embedding in found.items() if embedding is None]
     if missing:
-        components.read_text_encoder()
-        with torch.no_grad(), components.at_work(components.text_encoder):
+        components.load_text_encoder()
+        with torch.no_grad(), components.on_device(components.text_encoder):
             for text in missing:
                 found[text] = _encode(components, text)
                 if memory:

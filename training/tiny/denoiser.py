@@ -13,7 +13,7 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 from transformers import UMT5EncoderModel
 
-from backend.diffusion.components import working_device
+from backend.diffusion.components import compute_device
 from backend.diffusion.transformer import Transformer, rotate
 from training.tiny.code import SIDE, LinearCode
 from training.tiny.films import (
@@ -266,7 +266,7 @@ def train(work: Path, films: list[Path], goal: Goal, begin: Path | None = None) 
     """
     torch.manual_seed(0)
     torch._dynamo.config.recompile_limit = 32
-    device = working_device()
+    device = compute_device()
     vae = AutoencoderKLWan.from_pretrained(work / "code", local_files_only=True)
     shards = encode_shards(work, films, LinearCode(vae).to(device))
     with first_alone():

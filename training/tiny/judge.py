@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from backend.diffusion.components import working_device
+from backend.diffusion.components import compute_device
 from backend.media.fitting import Frames
 from backend.sketch.scene import Motion, Scene
 from training.tiny.films import (
@@ -175,7 +175,7 @@ def moved(film: Frames, x: int, y: int) -> Frames:
 def train(work: Path, shards: list[Path], goal: Goal) -> None:
     """Teach a judge on the films of `shards` and keep it in `work/judge.safetensors` with what it can do."""
     torch.manual_seed(0)
-    device = working_device()
+    device = compute_device()
     judge = Judge().to(device)
     optimiser = torch.optim.AdamW(judge.parameters(), lr=1e-3, weight_decay=0.02)
     lessons = Lessons(shards, subject_paths(work / "paths.npy", SHARDS))

@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from backend.diffusion.components import working_device
+from backend.diffusion.components import compute_device
 from training.tiny import whole
 from training.tiny.code import SIDE, LinearCode, write_encoder
 from training.tiny.films import HELD_OUT, draw_film
@@ -108,7 +108,7 @@ def train(work: Path, shards: list[Path], goal: Goal) -> None:
     torch.manual_seed(0)
     with first_alone():
         vae = written_vae(work, shards)
-    device = working_device()
+    device = compute_device()
     code = LinearCode(vae).to(device)
     vae.encoder.requires_grad_(False)
     vae.to(device)
