@@ -10,7 +10,7 @@ kernel taken, that one compiled, for the 14B also with matrices in eight bits, o
 the error of each against float32 on fewer frames, of one call and after four steps, with a few strong channels in the
 weights, which is where half precision fails first. `decode`: the VAE as the stock class decodes, and ours in float32
 and in half precision, a latent frame at a time. Times do not depend on weights, what a
-film looks like does: nothing is said about that here (see `benchmarks.presets`). Claims: `exact` needs at most 1 / 1.4
+clip looks like does: nothing is said about that here (see `benchmarks.presets`). Claims: `exact` needs at most 1 / 1.4
 of the stock time for text to video and 1 / 1.5 for diffusion forcing, at 1.1 times the stock error at most; the
 forecast of memory is right within 10 percent.
 
@@ -39,7 +39,7 @@ from backend.core.registry import DECODE_ELEMENTS
 from backend.core.schema import Preset
 from backend.diffusion.attention import attention_backend, candidates, fastest_kernel
 from backend.diffusion.components import compute_device, to_half_precision
-from backend.diffusion.decode import Decoder
+from backend.diffusion.decode import CausalDecoder
 from backend.diffusion.fp8 import quantize_fp8
 from backend.diffusion.transformer import Transformer
 from benchmarks.record import record
@@ -191,7 +191,7 @@ def time_of(
     wanted: list[torch.Tensor],
     device: torch.device,
 ) -> dict[str, float]:
-    """Time, memory and error of a transformer called in this way; the first call, which can_compile, apart."""
+    """Time, memory and error of a transformer called in this way; the first call, which compiles, apart."""
     every, fewer = inputs
     stock = way == "stock"
     dtype = every["hidden_states"].dtype
@@ -248,7 +248,7 @@ def decode(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device: to
     for name, model, part in (("float32", vae, 1.0), ("half", to_half_precision(vae), 0.5)):
 
         def run(model: Any = model) -> None:
-            for _ in Decoder(model).decode(latents):
+            for _ in CausalDecoder(model).decode(latents):
                 pass
 
         forecast = part * decode_gib(DECODE_ELEMENTS * 64 * height * width)

@@ -20,7 +20,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from backend.core.config import GIB
 from backend.core.placement import decode_gib, denoise_gib
 from backend.core.registry import DECODE_ELEMENTS
-from backend.diffusion.decode import Decoder
+from backend.diffusion.decode import CausalDecoder
 from backend.diffusion.fp8 import has_fp8_matmul, quantize_fp8
 from backend.diffusion.transformer import Transformer
 from benchmarks.record import record
@@ -80,7 +80,7 @@ def denoising(heads: int, ffn_dim: int, frames: int, height: int, width: int, fp
 
 def decoding(dtype: torch.dtype, height: int, width: int) -> dict[str, float]:
     vae = built(AutoencoderKLWan, dtype)
-    decoder = Decoder(vae)
+    decoder = CausalDecoder(vae)
     latents = torch.randn(1, 16, 3, height, width)
     list(decoder.decode(latents[:, :, :2]))  # from now on its cache is full
 

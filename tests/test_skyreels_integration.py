@@ -201,17 +201,17 @@ def test_without_a_compiler_a_film_is_made_as_it_is(engine, task, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("wish", "seconds", "placement", "expected"),
+    ("setting", "seconds", "placement", "expected"),
     [
-        (None, 100.0, Placement.RESIDENT, "a trial"),
-        (None, 100.0, Placement.MODEL_OFFLOAD, "a trial"),
+        (None, 100.0, Placement.RESIDENT, "a benchmark"),
+        (None, 100.0, Placement.MODEL_OFFLOAD, "a benchmark"),
         (None, 100.0, Placement.GROUP_OFFLOAD, "no"),
         (None, 10.0, Placement.RESIDENT, "no"),
         (False, 100.0, Placement.RESIDENT, "no"),
         (True, 10.0, Placement.RESIDENT, "yes"),
     ],
 )
-def test_on_a_gpu_a_trial_decides_for_long_films(task, monkeypatch, wish, seconds, placement, expected):
+def test_on_a_gpu_a_benchmark_decides_for_long_renders(task, monkeypatch, setting, seconds, placement, expected):
     import torch
 
     job, tried = task("df"), []
@@ -227,8 +227,9 @@ def test_on_a_gpu_a_trial_decides_for_long_films(task, monkeypatch, wish, second
     monkeypatch.setattr("backend.diffusion.compiled.is_faster", lambda file, parts, *two: tried.append(two) or True)
     monkeypatch.setattr("backend.diffusion.compiled.can_compile", lambda fast: fast == calls[1])
     plan = replace(job.plan, forecast=replace(job.plan.forecast, guess={Stage.DENOISING: seconds}))
-    assert SkyReelsEngine(compile_blocks=wish)._compiles(SimpleNamespace(sampler=sampler), plan) is (expected != "no")
-    assert tried == ([calls] if expected == "a trial" else [])
+    engine = SkyReelsEngine(compile_blocks=setting)
+    assert engine._should_compile(SimpleNamespace(sampler=sampler), plan) is (expected != "no")
+    assert tried == ([calls] if expected == "a benchmark" else [])
 
 
 def test_the_seed_alone_decides(engine, task):
@@ -312,7 +313,7 @@ def test_a_killed_render_has_saved_after_every_step_if_wanted(task, tmp_path):
         with pytest.raises(Killed):
             render(SkyReelsEngine(save_every_s=every_s), job, kill)
         state = read_snapshot(tmp_path)
-        assert (state and state.facts["step"]) == step
+        assert (state and state.metadata["step"]) == step
 
 
 def test_what_cannot_be_gone_on_from_is_left_and_the_render_begins_anew(task, tmp_path):
@@ -550,7 +551,7 @@ def test_after_a_lack_of_memory_the_next_attempt_keeps_less_on_the_gpu(task, gpu
     for _ in range(3):
         engine._components = OnGpu()
         _place(engine._components, plan, engine._safer_than(plan))
-        said.append((engine._components.placement, engine._note_lack(plan)))
+        said.append((engine._components.placement, engine._note_out_of_memory(plan)))
     assert said == [(Placement.RESIDENT, True), (Placement.MODEL_OFFLOAD, True), (Placement.GROUP_OFFLOAD, False)]
     smaller = replace(plan, forecast=replace(plan.forecast, peak_gib=plan.forecast.peak_gib / 2))
     assert engine._safer_than(smaller) is None
@@ -665,14 +666,14 @@ def test_a_film_decoded_in_half_precision_looks_the_same():
     from diffusers import AutoencoderKLWan
 
     from backend.diffusion.components import Components
-    from backend.diffusion.decode import Decoder
+    from backend.diffusion.decode import CausalDecoder
 
     vae = AutoencoderKLWan.from_pretrained(ROOT / "models" / TINY.id / "vae", local_files_only=True).float()
     parts = Components(ROOT, torch.device("cpu"), True, True, None, None, None, vae, {})
     latents = torch.randn(1, 32, 3, 12, 20, generator=torch.Generator().manual_seed(0))
 
     def decoded():
-        return torch.cat(list(Decoder(parts.decoder).decode(latents)), dim=2)
+        return torch.cat(list(CausalDecoder(parts.decoder).decode(latents)), dim=2)
 
     wanted = decoded()
     parts.set_half_decode(True)

@@ -94,7 +94,7 @@ def test_films_are_made_by_every_preset_and_beside_every_peer(whole_films):
 def test_the_page_can_tell_of_them(whole_films):
     text = page.films(whole_films | {"14b, text, b": {"stock": "CUDA out of memory"}})
     assert text.count("| exact | ") == 3
-    assert "native, quick, float32" in text
+    assert "native, optimized, float32" in text
     assert "| stock |  |  |  |  |  | CUDA out of memory |" in text
 
 

@@ -102,7 +102,7 @@ def test_guidance_ends_frame_by_frame(sampler, in_one_call, monkeypatch):
                 assert torch.allclose(velocity[0, :, frame], wanted), (row, frame)
         moved = {level <= until for level, moving in zip(levels, moves, strict=True) if moving}
         both += moved == {True, False}
-        made._answers.pop() if made._work[row].num_evaluations else None
+        made._predictions.pop() if made._step_plans[row].num_evaluations else None
         made.step()
     assert both > 3
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from pydantic import TypeAdapter
+from safetensors.torch import save_file
 
 from backend.core.config import ROOT
 from backend.core.placement import Placement
@@ -15,7 +17,12 @@ from backend.core.planning import Plan
 from backend.core.registry import TINY
 from backend.core.schema import parse_request
 from backend.diffusion.components import load_components
-from backend.diffusion.sampler import Sampler
+from backend.diffusion.conditions import Conditions
+from backend.diffusion.sampler import Sampler, State
+from backend.diffusion.snapshot import NAME, _digest, read_snapshot, write_snapshot
+from backend.diffusion.text import encode_prompt
+from tests.diffusion.conftest import NEGATIVE
+from tests.diffusion.conftest import REQUEST as OTHER_REQUEST
 
 # A cancelled job of version 0.1; the plan is as it was stored there, with `eight_bits` mapped to `fp8`.
 REQUEST = {
@@ -81,4 +88,47 @@ def test_the_fingerprint_of_a_job_is_that_of_version_0_1(tiny, changes, expected
     """The first was in a saved state of version 0.1, the others were computed by its code."""
     plan = replace(TypeAdapter(Plan).validate_python(PLAN), **changes)
     job = SimpleNamespace(plan=plan, request=parse_request(REQUEST | {"mode": "text_to_video"}), components=tiny)
-    assert Sampler.identity.func(job) == expected
+    assert Sampler.fingerprint.func(job) == expected
+
+
+def write_as_v1(folder, state):
+    """`state` as version 0.1 wrote it: other names of some tensors, of some metadata and of the header's field."""
+    old = {"num_context_frames": "known", "predictions": "answers", "fingerprint": "identity"}
+    tensors = {
+        name.replace("prediction", "answer").replace(".cond", ".plain"): tensor
+        for name, tensor in state.tensors.items()
+    }
+    facts = {old.get(key, key): value for key, value in state.metadata.items()}
+    facts["digest"] = _digest(State(tensors, {}))
+    save_file(tensors, folder / NAME, metadata={"facts": json.dumps(facts)})
+
+
+def test_a_state_of_version_0_1_goes_on_with_the_same_bits(components, plan_for, tmp_path):
+    plan = plan_for("df", preset="balanced", num_inference_steps=12)
+    text = [encode_prompt(components["df"], "A boat", NEGATIVE)]
+
+    def start():
+        return Sampler(components["df"], plan, OTHER_REQUEST, text, Conditions())
+
+    sampler = start()
+    for _ in range(8):
+        sampler.step()
+    assert len(sampler._predictions) == 2, "the state has predictions to extrapolate from"
+    write_as_v1(tmp_path, sampler.state())
+    resumed = start()
+    resumed.restore(read_snapshot(tmp_path))
+    while not sampler.finished:
+        sampler.step()
+        resumed.step()
+    assert torch.equal(resumed.latents, sampler.latents)
+
+
+def test_a_state_of_version_0_1_is_read_as_one_of_today(components, plan_for, tmp_path):
+    (tmp_path / "old").mkdir()
+    text = [encode_prompt(components["df"], "A boat", NEGATIVE)]
+    state = Sampler(components["df"], plan_for("df"), OTHER_REQUEST, text, Conditions()).state()
+    write_as_v1(tmp_path / "old", state)
+    write_snapshot(tmp_path / "new", state)
+    old, new = (read_snapshot(tmp_path / name) for name in ("old", "new"))
+    assert old.metadata == new.metadata == state.metadata
+    assert set(old.tensors) == set(new.tensors) == set(state.tensors)
