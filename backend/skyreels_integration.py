@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import gc
 import itertools
@@ -98,11 +97,8 @@ class SkyReelsEngine:
             torch.cuda.empty_cache()
 
     def _render(self, task: Task, progress: _Progress) -> Iterator[Frames]:
-        from backend.diffusion.attention import attention_backend
-        from backend.diffusion.compiled import compiled
-        from backend.diffusion.cpu import use_cpu_kernels
-        from backend.diffusion.interrupt import interruptible
-        from backend.diffusion.loras import LoadedLora, apply_loras, loras_gib
+        from backend.diffusion.loras import LoadedLora, loras_gib
+        from backend.diffusion.patches import RenderPatches
         from backend.diffusion.preview import fit_latent_rgb
 
         components, cache = self._load(task, progress)
@@ -110,22 +106,21 @@ class SkyReelsEngine:
         _place(components, task.plan, self._safer_than(task.plan), loras_gib(loras))
         original = task.plan.fidelity is Fidelity.ORIGINAL
         optimized = components.device.type == "cpu" and original and not self._compile_blocks
-        for model in (*components.transformers, components.vae):
-            use_cpu_kernels(model, on=optimized)
         name = self._attention(components, task.plan)
         progress(Report(Stage.LOADING, READ_FRACTION))
-        with contextlib.ExitStack() as patches:
-            for transformer in components.transformers:
-                patches.enter_context(attention_backend(transformer, name))
-            patches.enter_context(interruptible(components, progress.repeat))
+        with RenderPatches(components) as patches:
+            if optimized:
+                patches.use_cpu_kernels()
+            patches.set_attention_backend(name)
+            patches.interrupt_by(progress.repeat)
             if self._latent_rgb is None:
                 self._latent_rgb = fit_latent_rgb(components)
             previews = _Previews(self._latent_rgb)
             decoder = _begin(components, task, cache, progress)
-            patches.enter_context(apply_loras(loras, lambda: decoder.sampler.window))
+            patches.apply_loras(loras, lambda: decoder.sampler.window)
             fast = original and self._should_compile(decoder, task.plan)
-            for transformer in components.transformers if fast else ():
-                patches.enter_context(compiled(transformer))
+            if fast:
+                patches.compile_blocks()
             kernels = "compiled" if fast else "optimized" if optimized else "stock"
             progress(Report(Stage.LOADING, 1.0, runtime=_runtime(components, name, kernels)))
             saves = _Saves(decoder, task.work, self._save_every_s, progress)
@@ -375,7 +370,7 @@ def _import_torch() -> None:
     os.environ |= OFFLINE
     import torch
 
-    from backend.diffusion import conditions, decode, interrupt, preview, sampler, snapshot, text  # noqa: F401
+    from backend.diffusion import conditions, decode, patches, preview, sampler, snapshot, text  # noqa: F401
 
     # In a container torch counts the cores of the whole machine, and too many threads slow each other down.
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
@@ -389,15 +384,16 @@ def _place(components: Components, plan: Plan, safer_than: Placement | None, lor
     """Choose and apply the placement for the free memory of the GPU. LoRAs are on the GPU already."""
     import torch
 
+    from backend.diffusion.patches import patch_placed
+
     if components.device.type != "cuda":
-        components.apply_offload(Placement.RESIDENT)
+        patch_placed(components, Placement.RESIDENT, half_decode=False)
         return
     free, _ = torch.cuda.mem_get_info(components.device)
     free += torch.cuda.memory_reserved(components.device)  # by this process, including models of an earlier render
     placed = place(components.need(plan), free / GIB - loras_gib, plan.half_decode, safer_than)
     # The free memory may change the placement, but not the precision of decoding, which changes the pixels.
-    components.set_half_decode(plan.half_decode)
-    components.apply_offload(placed.placement)
+    patch_placed(components, placed.placement, plan.half_decode)
     log.info("placement %s, with %.1f GiB free", placed.placement.value, free / GIB)
 
 

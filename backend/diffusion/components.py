@@ -29,7 +29,6 @@ from backend.core.errors import ModelUnavailable
 from backend.core.placement import Need, Placement, decode_gib, denoise_gib
 from backend.core.planning import Plan
 from backend.core.registry import DECODE_ELEMENTS
-from backend.diffusion.fp8 import quantize_fp8
 from backend.diffusion.transformer import Transformer
 from backend.diffusion.wan import WanControlTransformer, WanTransformer
 from backend.library.checkpoints import FORCING_CLASSES, WAN_CLASSES, WAN_CONTROL_CLASS, weights_of
@@ -243,6 +242,8 @@ def load_components(
     For a GPU the transformer and the encoders are bfloat16 and the VAE is float32; on the CPU all are float32. With
     `fp8` the linear layers of the transformers are float8. Raises ModelUnavailable where a file is missing or damaged.
     """
+    from backend.diffusion.patches import patch_loaded  # late: patches.py imports this module
+
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     with _as_model_unavailable(folder, "model_index.json"):
         index = json.loads((folder / "model_index.json").read_bytes())
@@ -263,8 +264,8 @@ def load_components(
         on_progress(number / len(models))
         with _as_model_unavailable(folder, part):
             parts[part] = _load_model(model, folder / part, part_dtype)
-        if fp8 and part in ("transformer", "transformer_2"):
-            quantize_fp8(blocks_of(parts[part]), device)
+        if part in ("transformer", "transformer_2"):
+            patch_loaded(parts[part], device, fp8)
     with _as_model_unavailable(folder, "tokenizer"):
         parts["tokenizer"] = AutoTokenizer.from_pretrained(
             folder / "tokenizer", local_files_only=True, trust_remote_code=False
