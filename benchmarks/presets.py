@@ -72,13 +72,13 @@ def all_ways(pipe: Any) -> dict[str, Way]:
     def stock(policy: str | None) -> Way:
         plan = plan_of()
         steps = plan.num_inference_steps
-        worked_out = sum(mask_of(policy, steps)) if policy else steps
+        num_evaluated = sum(mask_of(policy, steps)) if policy else steps
 
         def make(number: int) -> Frames:
             with cached(pipe, policy, steps) if policy else contextlib.nullcontext():
                 return stock_frames(pipe, plan, told(number), number)
 
-        return Way(make, steps, 2 * worked_out, like=STOCK)
+        return Way(make, steps, 2 * num_evaluated, like=STOCK)
 
     return {
         **{preset.value: studio(preset) for preset in Preset},

@@ -60,8 +60,8 @@ def test_fault_01_a_render_can_begin_from_given_latents(who, stock, components, 
             return stock(DF, "df", plan, latents=latents)
         text = [encode_prompt(components["df"], "A boat", NEGATIVE)]
         sampler = Sampler(components["df"], plan, REQUEST, text, Conditions())
-        tensors, facts = sampler.state()
-        sampler.restore(type(sampler.state())(tensors | {"latents": latents}, facts))
+        tensors, metadata = sampler.state()
+        sampler.restore(type(sampler.state())(tensors | {"latents": latents}, metadata))
         while not sampler.finished:
             sampler.step()
         return sampler.latents

@@ -115,7 +115,7 @@ def test_image_to_video_equals_the_stock_pipeline(sample, stock, stock_plan, pic
 
 def test_noise_on_known_frames_is_mixed_as_the_stock_pipeline_does(sample, stock, stock_plan, monkeypatch):
     plan = stock_plan("df", num_frames=29, skyreels=SHORT_BASE | {"addnoise_condition": 20})
-    steps = iter(range(plan.num_inference_steps))  # only the second window has known frames
+    steps = iter(range(plan.num_inference_steps))  # only the second window has context frames
     ours = sample("df", plan)
     monkeypatch.setattr(torch, "randn_like", lambda known: seeded_noise(known.shape, SEED, 1, next(steps)))
     assert torch.equal(ours, stock(SkyReelsV2DiffusionForcingPipeline, "df", plan))
@@ -375,8 +375,8 @@ def test_causal_blocks_equal_the_stock_pipelines_mask(components, plan_for):
         while not sampler.finished:
             masked.latents.copy_(sampler.latents)
             masked.step_index = sampler.step_index
-            begun = sampler._schedule.num_started[sampler.step_index]
-            torch.testing.assert_close(sampler._velocity(), masked._velocity()[:, :, :begun], atol=2e-5, rtol=0)
+            num_started = sampler._schedule.num_started[sampler.step_index]
+            torch.testing.assert_close(sampler._velocity(), masked._velocity()[:, :, :num_started], atol=2e-5, rtol=0)
             parts.transformer._set_ar_attention(1)
             sampler.step()
     finally:
