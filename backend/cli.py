@@ -558,7 +558,7 @@ def models_verify(
 def try_model(model: str) -> None:
     """A short video of every kind, and what can be told of each without looking."""
     from backend.library.checkpoints import find_checkpoints
-    from backend.trial import takes
+    from backend.trial import checks
 
     (spec,) = (one.spec for one in find_checkpoints(Settings.from_env().model_folders) if one.spec.id == model)
     wrong = []
@@ -573,9 +573,9 @@ def try_model(model: str) -> None:
             studio.save_video(job["id"], video)
             return job["id"], video
 
-        for take in takes(spec, make, studio.upload):
-            wrong.append(bool(take.faults))
-            say(f"{take.what}, {take.job_id}: {'; '.join(take.faults) or 'all that can be told is right'}")
+        for check in checks(spec, make, studio.upload):
+            wrong.append(bool(check.faults))
+            say(f"{check.what}, {check.job_id}: {'; '.join(check.faults) or 'all that can be told is right'}")
     if bad := sum(wrong):
         are = "is" if bad == 1 else "are"
         fail(f"{spec.title}: {bad} of {len(wrong)} videos {are} not what was asked; see the gallery.", FAILED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import gc
 import itertools
@@ -25,27 +24,27 @@ from backend.system.monitoring import usable_cores
 
 if TYPE_CHECKING:
     from backend.diffusion.components import Components
-    from backend.diffusion.decode import Film
-    from backend.diffusion.preview import Colours
+    from backend.diffusion.decode import StreamingDecoder
+    from backend.diffusion.preview import LatentRgbFactors
     from backend.diffusion.sampler import Sampler
-    from backend.diffusion.text import PromptMemory
+    from backend.diffusion.text import PromptCache
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 3.0
-COMPILE_FROM_S = 60.0  # of denoising, as it was guessed; less would not pay for the wait
-# Whatever a checkpoint says, nothing is fetched while it is loaded and no code of it is run.
+PREVIEW_EVERY_S = 3.0
+COMPILE_FROM_S = 60.0  # estimated seconds of denoising; a shorter render gains less than compiling takes
+# Nothing is downloaded while a checkpoint is loaded, and no code of it is run.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DIFFUSERS_DISABLE_REMOTE_CODE": "1"}
-READING = 0.8  # of the loading stage; the rest is encoding the prompt and the pictures
+READ_FRACTION = 0.8  # of the loading stage; the rest is for encoding the prompt and the pictures
 
 
 class SkyReelsEngine:
-    """SkyReels V2 on this machine's GPU, or on its CPU where there is none. One render at a time.
+    """Renders with SkyReels V2 and Wan on this machine's GPU, or on its CPU if it has none. One render at a time.
 
     The checkpoint of the last render stays loaded, so the next one with the same model starts at once. A render saves
-    where it stands every `save_every_s` seconds, and when it is cancelled; the next attempt goes on from there. What
-    prompts became, and which way is the fastest on a GPU, is remembered in the folder `cache`, as is what was compiled.
-    Blocks of transformers are compiled with `compile_blocks`; None lets a trial on the GPU decide, for long films.
+    its state every `save_every_s` seconds, and when it is cancelled; the next attempt resumes from it. The folder
+    `cache` holds prompt embeddings, the fastest kernels of a GPU and compiled blocks. `compile_blocks` compiles the
+    blocks of transformers; None lets a benchmark on the GPU decide, for long renders.
     """
 
     def __init__(
@@ -58,14 +57,14 @@ class SkyReelsEngine:
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "compiled"))
         self._folder: Path | None = None
         self._components: Components | None = None
-        self._colours: Colours | None = None
-        self._lacked: tuple[Plan, Placement] | None = None  # the last render that did not fit, and how it was placed
+        self._latent_rgb: LatentRgbFactors | None = None
+        self._out_of_memory: tuple[Plan, Placement] | None = None  # the last render that did not fit, and its placement
 
     def render(self, task: Task, report: Reporter) -> Iterator[Frames]:
         """See `Engine.render`. The seed alone decides the noise.
 
         Raises ModelUnavailable for a missing or damaged checkpoint, NotEnoughMemory naming the setting to lower, and
-        RenderFailed where the model's numbers go astray.
+        RenderFailed where latents become infinite or NaN.
         """
         _import_torch()
         from backend.diffusion.components import is_device_lost, is_out_of_memory
@@ -81,15 +80,15 @@ class SkyReelsEngine:
             if not is_out_of_memory(error):
                 raise
             log.warning("out of memory while %s: %s", progress.last.stage.value, str(error))
-            failure = _not_enough_memory(task.plan, progress.last.stage, self._note_lack(task.plan))
+            failure = _not_enough_memory(task.plan, progress.last.stage, self._note_out_of_memory(task.plan))
         # Outside the handler, and the log has only its text: the old error holds every tensor of the failed render.
         if failure is not None:
             self.unload()
             raise failure
 
     def unload(self) -> None:
-        """Let go of the loaded checkpoint and of the memory that it takes."""
-        self._folder = self._components = self._colours = None
+        """Free the loaded checkpoint and its memory."""
+        self._folder = self._components = self._latent_rgb = None
         _import_torch()
         import torch
 
@@ -98,80 +97,76 @@ class SkyReelsEngine:
             torch.cuda.empty_cache()
 
     def _render(self, task: Task, progress: _Progress) -> Iterator[Frames]:
-        from backend.diffusion.attention import attention_by
-        from backend.diffusion.compiled import compiled
-        from backend.diffusion.cpu import hasten
-        from backend.diffusion.interrupt import interruptible
-        from backend.diffusion.loras import Worn, gib, wearing
-        from backend.diffusion.preview import fit_colours
+        from backend.diffusion.loras import LoadedLora, loras_gib
+        from backend.diffusion.patches import RenderPatches
+        from backend.diffusion.preview import fit_latent_rgb
 
-        components, memory = self._load(task, progress)
-        loras = [Worn(lora, use, components) for lora, use in zip(task.loras, task.request.loras, strict=True)]
-        _place(components, task.plan, self._safer_than(task.plan), gib(loras))
+        components, cache = self._load(task, progress)
+        loras = [LoadedLora(lora, use, components) for lora, use in zip(task.loras, task.request.loras, strict=True)]
+        _place(components, task.plan, self._safer_than(task.plan), loras_gib(loras))
         original = task.plan.fidelity is Fidelity.ORIGINAL
-        quick = components.device.type == "cpu" and original and not self._compile_blocks
-        for model in (*components.transformers, components.vae):
-            hasten(model, on=quick)
+        optimized = components.device.type == "cpu" and original and not self._compile_blocks
         name = self._attention(components, task.plan)
-        progress(Report(Stage.LOADING, READING))
-        with contextlib.ExitStack() as ways:
-            for transformer in components.transformers:
-                ways.enter_context(attention_by(transformer, name))
-            ways.enter_context(interruptible(components, progress.again))
-            if self._colours is None:
-                self._colours = fit_colours(components)
-            looks = _Looks(self._colours)
-            film = _begin(components, task, memory, progress)
-            ways.enter_context(wearing(loras, lambda: film.sampler.window))
-            fast = original and self._compiles(film, task.plan)
-            for transformer in components.transformers if fast else ():
-                ways.enter_context(compiled(transformer))
-            kernels = "compiled" if fast else "quick" if quick else "stock"
-            progress(Report(Stage.LOADING, 1.0, ran=_ran(components, name, kernels)))
-            saves = _Saves(film, task.work, self._save_every_s, progress)
+        progress(Report(Stage.LOADING, READ_FRACTION))
+        with RenderPatches(components) as patches:
+            if optimized:
+                patches.use_cpu_kernels()
+            patches.set_attention_backend(name)
+            patches.interrupt_by(progress.repeat)
+            if self._latent_rgb is None:
+                self._latent_rgb = fit_latent_rgb(components)
+            previews = _Previews(self._latent_rgb)
+            decoder = _begin(components, task, cache, progress)
+            patches.apply_loras(loras, lambda: decoder.sampler.window)
+            fast = original and self._should_compile(decoder, task.plan)
+            if fast:
+                patches.compile_blocks()
+            kernels = "compiled" if fast else "optimized" if optimized else "stock"
+            progress(Report(Stage.LOADING, 1.0, runtime=_runtime(components, name, kernels)))
+            saves = _Saves(decoder, task.work, self._save_every_s, progress)
             try:
                 while True:
-                    _denoise(film, looks, saves, progress)
-                    yield from _decode(film, progress)
-                    if film.sampler.finished:
+                    _denoise(decoder, previews, saves, progress)
+                    yield from _decode(decoder, progress)
+                    if decoder.sampler.finished:
                         return
-                    if film.sampler.window_done:
-                        with components.at_work(components.vae):
-                            film.next_window()
+                    if decoder.sampler.window_done:
+                        with components.on_device(components.vae):
+                            decoder.next_window()
                         saves.save()
             except JobCancelled:
                 saves.save()
                 raise
 
     def _attention(self, components: Components, plan: Plan) -> str:
-        """The attention kernel of this render: the stock one unless a GPU has a better one for its size."""
-        from backend.diffusion.attention import STOCK, remembered_kernel
+        """The attention kernel of this render: the fastest on a GPU, the stock one otherwise."""
+        from backend.diffusion.attention import STOCK, cached_kernel
 
         if components.device.type != "cuda" or plan.fidelity is not Fidelity.ORIGINAL:
             return STOCK
         config = components.transformer.config
-        return remembered_kernel(
-            self._choices,
+        return cached_kernel(
+            self._autotune_cache,
             plan.preset,
-            components.tokens(plan),
+            components.max_tokens(plan),
             config.num_attention_heads,
             config.attention_head_dim,
             components.device,
         )
 
-    def _compiles(self, film: Film, plan: Plan) -> bool:
-        """Whether the blocks are to run compiled; if so, that is made ready."""
-        from backend.diffusion.compiled import compiles, first_block, pays
+    def _should_compile(self, decoder: StreamingDecoder, plan: Plan) -> bool:
+        """Whether the blocks run compiled; then they are compiled now."""
+        from backend.diffusion.compiled import can_compile, first_block, is_faster
         from backend.diffusion.components import is_out_of_memory
 
-        wish, sampler, components = self._compile_blocks, film.sampler, film.sampler.components
+        setting, sampler, components = self._compile_blocks, decoder.sampler, decoder.sampler.components
         long = components.device.type == "cuda" and plan.forecast.guess[Stage.DENOISING] >= COMPILE_FROM_S
-        if components.placement is Placement.STREAMED or not (long if wish is None else wish):
+        if components.placement is Placement.GROUP_OFFLOAD or not (long if setting is None else setting):
             return False
-        with components.at_work(sampler.expert):
-            plain, fast = first_block(components.transformers, sampler.warm_up)
+        with components.on_device(sampler.expert):
+            stock, fast = first_block(components.transformers, sampler.warm_up)
             try:
-                return (wish or pays(self._choices, components, plain, fast)) and compiles(fast)
+                return (setting or is_faster(self._autotune_cache, components, stock, fast)) and can_compile(fast)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -179,31 +174,33 @@ class SkyReelsEngine:
                 return False
 
     @property
-    def _choices(self) -> Path | None:
+    def _autotune_cache(self) -> Path | None:
         return self._cache / "kernels.json" if self._cache else None
 
-    def _note_lack(self, plan: Plan) -> bool:
-        """Remember that `plan` did not fit as it was placed; whether there is a safer way, which it then takes."""
+    def _note_out_of_memory(self, plan: Plan) -> bool:
+        """Remember that `plan` did not fit with its placement; whether there is one that takes less memory, which the
+        next attempt then uses.
+        """
         components = self._components
         if components is None or components.placement is None or components.device.type != "cuda":
             return False
-        self._lacked = (plan, components.placement)
-        return components.placement is not Placement.STREAMED
+        self._out_of_memory = (plan, components.placement)
+        return components.placement is not Placement.GROUP_OFFLOAD
 
     def _safer_than(self, plan: Plan) -> Placement | None:
-        """How a render of the same model, no larger than `plan`, was placed when it did not fit."""
-        if self._lacked is None:
+        """The placement with which a render of the same model, no larger than `plan`, did not fit."""
+        if self._out_of_memory is None:
             return None
-        lacked, placement = self._lacked
-        same = lacked.model == plan.model and lacked.forecast.peak_gib <= plan.forecast.peak_gib
+        failed, placement = self._out_of_memory
+        same = failed.model == plan.model and failed.forecast.peak_gib <= plan.forecast.peak_gib
         return placement if same else None
 
-    def _load(self, task: Task, progress: _Progress) -> tuple[Components, PromptMemory | None]:
-        """The components of the task's checkpoint, those of the last render or read from disk after letting go of
-        those, with the text encoder if the task's prompts are not remembered; and the memory of them.
+    def _load(self, task: Task, progress: _Progress) -> tuple[Components, PromptCache | None]:
+        """Load the task's checkpoint unless it is that of the last render, and its text encoder unless all prompts are
+        cached; returns the components and the cache.
         """
-        from backend.diffusion.components import load_components, working_device
-        from backend.diffusion.text import PromptMemory
+        from backend.diffusion.components import compute_device, load_components
+        from backend.diffusion.text import PromptCache
 
         folder = task.checkpoint
         progress(Report(Stage.LOADING, 0.0))
@@ -214,27 +211,25 @@ class SkyReelsEngine:
                 hint="download the model again or choose another one.",
                 field="model",
             )
-        memory = PromptMemory(self._cache / "prompts", folder, working_device()) if self._cache else None
-        unknown = memory is None or not all(map(memory.knows, itertools.chain(*_texts(task))))
-        eight_bits = task.plan.eight_bits
-        if self._components is None or self._folder != folder or self._components.eight_bits != eight_bits:
+        cache = PromptCache(self._cache / "prompts", folder, compute_device()) if self._cache else None
+        must_encode = cache is None or not all(text in cache for text in itertools.chain(*_texts(task)))
+        fp8 = task.plan.fp8
+        if self._components is None or self._folder != folder or self._components.fp8 != fp8:
             if self._components is not None:
                 self.unload()
 
-            def loaded(part: float) -> None:
-                progress(Report(Stage.LOADING, READING * part))
+            def on_progress(fraction: float) -> None:
+                progress(Report(Stage.LOADING, READ_FRACTION * fraction))
 
-            self._components = load_components(
-                folder, working_device(), loaded, text_encoder=unknown, eight_bits=eight_bits
-            )
+            self._components = load_components(folder, compute_device(), on_progress, text_encoder=must_encode, fp8=fp8)
             self._folder = folder
-        elif unknown:
-            self._components.read_text_encoder()
-        return self._components, memory
+        elif must_encode:
+            self._components.load_text_encoder()
+        return self._components, cache
 
 
 class _Progress:
-    """Hands reports on and remembers the last, for the checks inside a forward, which have nothing new to say."""
+    """Passes reports on, and repeats the last one for the checks inside a forward."""
 
     def __init__(self, report: Reporter) -> None:
         self.report = report
@@ -243,32 +238,33 @@ class _Progress:
 
     def __call__(self, report: Report) -> None:
         report = replace(report, saved_at=self.saved_at)
-        self.last = replace(report, look=None, ran=None)
+        self.last = replace(report, preview=None, runtime=None)
         self.report(report)
 
-    def again(self) -> None:
+    def repeat(self) -> None:
         self.report(self.last)
 
 
-class _Looks:
-    """What the window would look like if it ended now, every few seconds."""
+class _Previews:
+    """Previews of the predicted clean latents of the window, one every PREVIEW_EVERY_S seconds."""
 
-    def __init__(self, colours: Colours) -> None:
-        self._colours = colours
+    def __init__(self, latent_rgb: LatentRgbFactors) -> None:
+        self._latent_rgb = latent_rgb
         self._last = time.monotonic()
 
-    def take(self, sampler: Sampler) -> Frames | None:
-        if time.monotonic() - self._last < LOOK_EVERY_S or sampler.step_index == 0:
+    def poll(self, sampler: Sampler) -> Frames | None:
+        """A preview if one is due and the window has made a step, else None."""
+        if time.monotonic() - self._last < PREVIEW_EVERY_S or sampler.step_index == 0:
             return None
         self._last = time.monotonic()
-        return self._colours.frames(sampler.predicted())
+        return self._latent_rgb.preview(sampler.predict_clean())
 
 
 class _Saves:
-    """Writes where the film stands into the work folder, after a step or between two windows."""
+    """Writes the state of the render into the work folder, after a step or between two windows."""
 
-    def __init__(self, film: Film, work: Path | None, every_s: float, progress: _Progress) -> None:
-        self._film = film
+    def __init__(self, decoder: StreamingDecoder, work: Path | None, every_s: float, progress: _Progress) -> None:
+        self._decoder = decoder
         self._work = work
         self._every_s = every_s
         self._progress = progress
@@ -282,32 +278,32 @@ class _Saves:
         from backend.diffusion.snapshot import write_snapshot
 
         if self._work is not None:
-            write_snapshot(self._work, self._film.state())
+            write_snapshot(self._work, self._decoder.state())
             self._last = time.monotonic()
             self._progress.saved_at = time.time()
 
 
 def _texts(task: Task) -> tuple[list[str], list[str]]:
-    """The prompts of the windows that have their own, and the negative prompt of all; none where nothing is guided."""
-    told = 1 + len(task.request.skyreels.storyboard)
-    prompts = [task.request.prompt_of(window) for window in range(told)]
+    """The prompts of the windows that have their own, and the negative prompt if there is guidance."""
+    num_prompts = 1 + len(task.request.skyreels.storyboard)
+    prompts = [task.request.prompt_of(window) for window in range(num_prompts)]
     return prompts, [task.request.negative_prompt] if task.plan.guidance_scale > 1 else []
 
 
-def _begin(components: Components, task: Task, memory: PromptMemory | None, progress: _Progress) -> Film:
-    """The film before its first step, or where an earlier attempt left it."""
+def _begin(components: Components, task: Task, cache: PromptCache | None, progress: _Progress) -> StreamingDecoder:
+    """Encode prompts and pictures; the render at its first step, or in the state that an earlier attempt saved."""
     from backend.diffusion.conditions import encode_conditions
-    from backend.diffusion.decode import Film
+    from backend.diffusion.decode import StreamingDecoder
     from backend.diffusion.sampler import Sampler
     from backend.diffusion.snapshot import read_snapshot
     from backend.diffusion.text import Prompt, embed
 
     plan, request, inputs = task.plan, task.request, task.inputs
     texts, negatives = _texts(task)
-    found = embed(components, [*texts, *negatives], memory)
-    negative = next((found[text] for text in negatives), None)
-    prompts = [Prompt(found[text], negative) for text in texts]
-    progress(Report(Stage.LOADING, (1 + READING) / 2))
+    embeddings = embed(components, [*texts, *negatives], cache)
+    negative = next((embeddings[text] for text in negatives), None)
+    prompts = [Prompt(embeddings[text], negative) for text in texts]
+    progress(Report(Stage.LOADING, (1 + READ_FRACTION) / 2))
     conditions = encode_conditions(
         components,
         plan.render_frames,
@@ -315,102 +311,103 @@ def _begin(components: Components, task: Task, memory: PromptMemory | None, prog
         inputs.end_image,
         inputs.prefix,
         size=(plan.render_width, plan.render_height),
-        kept=plan.prefix_frames + plan.num_frames,
+        num_kept=plan.prefix_frames + plan.num_frames,
     )
 
-    def film() -> Film:
-        return Film(Sampler(components, plan, request, prompts, conditions), task.first_frame)
+    def fresh() -> StreamingDecoder:
+        return StreamingDecoder(Sampler(components, plan, request, prompts, conditions), task.first_frame)
 
     try:
         state = read_snapshot(task.work) if task.work else None
         if state is not None:
-            taken_up = film()
-            taken_up.restore(state)
-            log.info("goes on from window %d, step %d", taken_up.sampler.window + 1, taken_up.sampler.step_index + 1)
-            return taken_up
+            decoder = fresh()
+            decoder.restore(state)
+            log.info("resumes at window %d, step %d", decoder.sampler.window + 1, decoder.sampler.step_index + 1)
+            return decoder
     except SnapshotRefused as error:
         log.warning("the saved state is not used: %s", error)
-    return film()
+    return fresh()
 
 
-def _denoise(film: Film, looks: _Looks, saves: _Saves, progress: _Progress) -> None:
-    """Step until there are final latents to decode."""
-    sampler = film.sampler
-    while not film.waiting:
+def _denoise(decoder: StreamingDecoder, previews: _Previews, saves: _Saves, progress: _Progress) -> None:
+    """Make denoising steps until latents become final."""
+    sampler = decoder.sampler
+    while not decoder.has_undecoded:
         expert = sampler.expert
-        with sampler.components.at_work(expert):
-            _denoise_by(expert, film, looks, saves, progress)
+        with sampler.components.on_device(expert):
+            _denoise_with(expert, decoder, previews, saves, progress)
 
 
-def _denoise_by(expert: Any, film: Film, looks: _Looks, saves: _Saves, progress: _Progress) -> None:
-    """Step while it is the turn of `expert`."""
-    sampler = film.sampler
-    while not film.waiting and sampler.expert is expert:
-        look = looks.take(sampler)
-        progress(Report(Stage.DENOISING, sampler.part, sampler.window + 1, sampler.step_index + 1, look))
+def _denoise_with(
+    expert: Any, decoder: StreamingDecoder, previews: _Previews, saves: _Saves, progress: _Progress
+) -> None:
+    """Make denoising steps while `expert` is the expert of the next one."""
+    sampler = decoder.sampler
+    while not decoder.has_undecoded and sampler.expert is expert:
+        preview = previews.poll(sampler)
+        progress(Report(Stage.DENOISING, sampler.fraction, sampler.window + 1, sampler.step_index + 1, preview))
         sampler.step()
         saves.save_if_due()
 
 
-def _decode(film: Film, progress: _Progress) -> Iterator[Frames]:
+def _decode(decoder: StreamingDecoder, progress: _Progress) -> Iterator[Frames]:
     """Decode the latents that have become final."""
-    sampler = film.sampler
-    progress(Report(Stage.DENOISING, sampler.part, sampler.window + 1, sampler.step_index))
-    progress(Report(Stage.DECODING, film.part, sampler.window + 1))
-    with sampler.components.at_work(sampler.components.decoder):
-        for frames in film.frames():
-            progress(Report(Stage.DECODING, film.part, sampler.window + 1))
+    sampler = decoder.sampler
+    progress(Report(Stage.DENOISING, sampler.fraction, sampler.window + 1, sampler.step_index))
+    progress(Report(Stage.DECODING, decoder.fraction, sampler.window + 1))
+    with sampler.components.on_device(sampler.components.decoder):
+        for frames in decoder.frames():
+            progress(Report(Stage.DECODING, decoder.fraction, sampler.window + 1))
             yield frames
 
 
 @functools.cache
 def _import_torch() -> None:
-    """Import the libraries, once; then take their 400,000 objects out of the garbage collector's rounds.
+    """Import the libraries once, then exclude their 400,000 objects from garbage collection.
 
-    Streamlit collects after every run of a page, and without this each collection would stop the render for 0.3 s.
+    Streamlit collects garbage after every run of a page, which would otherwise stop the render for 0.3 s.
     """
     os.environ |= OFFLINE
     import torch
 
-    from backend.diffusion import conditions, decode, interrupt, preview, sampler, snapshot, text  # noqa: F401
+    from backend.diffusion import conditions, decode, patches, preview, sampler, snapshot, text  # noqa: F401
 
-    # In a container torch counts the cores of the whole machine, and its threads wait for each other's share of time.
+    # In a container torch counts the cores of the whole machine, and too many threads slow each other down.
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
-    # The same task gives the same bytes: without this cuDNN may choose its algorithms anew.
+    # The same task gives the same bytes: otherwise cuDNN may choose other algorithms.
     torch.backends.cudnn.deterministic = True
     gc.collect()
     gc.freeze()
 
 
 def _place(components: Components, plan: Plan, safer_than: Placement | None, loras_gib: float = 0.0) -> None:
-    """Have the models lie where they fit beside the render's own needs, in what is free of the GPU's memory. LoRAs are
-    on the GPU already.
-    """
+    """Choose and apply the placement for the free memory of the GPU. LoRAs are on the GPU already."""
     import torch
+
+    from backend.diffusion.patches import patch_placed
 
     if components.device.type != "cuda":
-        components.put(Placement.RESIDENT)
+        patch_placed(components, Placement.RESIDENT, half_decode=False)
         return
     free, _ = torch.cuda.mem_get_info(components.device)
-    free += torch.cuda.memory_reserved(components.device)  # by this process, an earlier render's models included
+    free += torch.cuda.memory_reserved(components.device)  # by this process, including models of an earlier render
     placed = place(components.need(plan), free / GIB - loras_gib, plan.half_decode, safer_than)
-    # What is free changes from hour to hour and may move models, but the picture is the plan's.
-    components.decode_in_half(plan.half_decode)
-    components.put(placed.placement)
-    log.info("the models are %s, with %.1f GiB free", placed.placement.value, free / GIB)
+    # The free memory may change the placement, but not the precision of decoding, which changes the pixels.
+    patch_placed(components, placed.placement, plan.half_decode)
+    log.info("placement %s, with %.1f GiB free", placed.placement.value, free / GIB)
 
 
-def _ran(components: Components, attention: str, kernels: str) -> dict[str, str]:
-    """By what a film is made, for its recipe."""
+def _runtime(components: Components, attention: str, kernels: str) -> dict[str, str]:
+    """Device, precisions, kernels and placement of a render, for its recipe."""
     import torch
 
-    from backend.diffusion.eight_bits import multiplies_eight_bits
+    from backend.diffusion.fp8 import has_fp8_matmul
 
     on_gpu, placement = components.device.type == "cuda", components.placement
     precision = str(components.transformer.dtype).removeprefix("torch.")
     matrices = precision
-    if components.eight_bits:
-        matrices = "float8" if multiplies_eight_bits(components.device) else "float8 weights"
+    if components.fp8:
+        matrices = "float8" if has_fp8_matmul(components.device) else "float8 weights"
     return {
         "device": torch.cuda.get_device_name(components.device) if on_gpu else "CPU",
         "precision": precision,

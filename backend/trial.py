@@ -34,15 +34,15 @@ Make = Callable[[dict[str, Any]], tuple[str, Path]]  # a wish -> the job's id an
 
 
 @dataclass(frozen=True, slots=True)
-class Take:
-    """What was asked, which job made it, and what is wrong with the film: nothing if all that can be told is right."""
+class Check:
+    """One check of a model: the capability, the job that rendered it, and the faults that were found in the video."""
 
     what: str
     job_id: str
     faults: tuple[str, ...]
 
 
-def takes(spec: ModelSpec, make: Make, upload: Callable[[Path], str]) -> Iterator[Take]:
+def checks(spec: ModelSpec, make: Make, upload: Callable[[Path], str]) -> Iterator[Check]:
     """Have `make` make the films, one after the other; `upload` takes a file in and gives its id."""
     first, last = boat_at_sea(*SIZE, 0.0), boat_at_sea(*SIZE, 1.0)
     with tempfile.TemporaryDirectory() as folder:
@@ -58,7 +58,7 @@ def takes(spec: ModelSpec, make: Make, upload: Callable[[Path], str]) -> Iterato
             asked = {"model": spec.id, "prompt": PROMPT, "num_frames": FRAMES, "seed": 1}
             job_id, film = make(asked | {"resolution": "{}x{}".format(*SIZE)} | wish)
             films.append(film)
-            yield Take(what, job_id, tuple(_faults(_frames(film, spec), wish, first, last)))
+            yield Check(what, job_id, tuple(_faults(_frames(film, spec), wish, first, last)))
 
 
 def _wishes(spec: ModelSpec, pictures: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -22,7 +22,7 @@ import torch
 from diffusers import SkyReelsV2Transformer3DModel
 
 from backend.diffusion.compiled import compiled
-from backend.diffusion.eight_bits import to_eight_bits
+from backend.diffusion.fp8 import quantize_fp8
 from backend.diffusion.transformer import Transformer
 from benchmarks.gpu import MODELS, SMALL_MODELS, TEXT, apart, build, in_float32, walk
 from benchmarks.record import record
@@ -65,7 +65,7 @@ def answers(way: str, size: tuple[int, ...], forcing: bool, inputs: dict[str, An
     kind = SkyReelsV2Transformer3DModel if way == "stock" else Transformer
     built = build(kind, size, forcing, CPU, torch.bfloat16)
     if way == "eight bits":
-        to_eight_bits(built.blocks, CPU)
+        quantize_fp8(built.blocks, CPU)
     if way != "compiled":
         return walk(built, forcing, inputs)
     torch.compiler.reset()

@@ -42,7 +42,7 @@ from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 from backend.core.config import GIB, Settings
 from backend.core.planning import Plan, Stage
 from backend.core.schema import Preset, parse_request
-from backend.diffusion.components import working_device
+from backend.diffusion.components import compute_device
 from backend.jobs.job import Job
 from backend.skyreels_integration import SkyReelsEngine
 from backend.video_generator import VideoGenerator
@@ -166,7 +166,7 @@ def by_studio(generator: VideoGenerator, wish: dict[str, Any], device: torch.dev
         "loading_s": {"cold": first.artifact.stage_s[Stage.LOADING], "warm": stages[Stage.LOADING]},
         "first_film_s": warm_up_s,
         "forwards": job.plan.forwards,
-        "ran": job.artifact.ran,
+        "runtime": job.artifact.runtime,
     } | memory
 
 
@@ -245,8 +245,8 @@ def reckoned(found: dict[str, Any], case: Case, layers: int, blocks_gib: float) 
     rest = (found["total_s"] - found["denoising_s"]) / whole_s
     more = {"whole_s": round(whole_s, 3), "beside_denoising": round(rest, 4)}
     if "peak_gib" in found:
-        eight_bits = found.get("ran", {}).get("matrices", "").startswith("float8")
-        missing = (LAYERS[case.model] - layers) * blocks_gib / (2 if eight_bits else 1)
+        fp8 = found.get("runtime", {}).get("matrices", "").startswith("float8")
+        missing = (LAYERS[case.model] - layers) * blocks_gib / (2 if fp8 else 1)
         more["whole_gib"] = round(found["peak_gib"] + missing, 2)
     rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in found.items()}
     return rounded | more
@@ -254,7 +254,7 @@ def reckoned(found: dict[str, Any], case: Case, layers: int, blocks_gib: float) 
 
 def measure(cases: list[Case], layers: int, small: bool) -> Iterator[dict[str, Any]]:
     """The results so far, after each film."""
-    device = working_device()
+    device = compute_device()
     results: dict[str, Any] = {}
     models = {"tiny": SMALL} if small else MODELS
     sizes = {model: (*width, layers or LAYERS[model]) for model, (*width, _) in models.items()}
@@ -298,7 +298,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="instead of the model's own")
     parser.add_argument("--small", action="store_true", help="tiny sizes, to see that it runs; nothing is kept")
     flags = parser.parse_args()
-    if not flags.small and working_device().type != "cuda":
+    if not flags.small and compute_device().type != "cuda":
         parser.error("there is no GPU that torch can use; --small runs without")
     models, shapes = (["tiny"], ["tiny"]) if flags.small else (flags.models, flags.shapes)
     cases = [Case(m, s, mode, flags.steps) for m in models for s in shapes for mode in flags.modes]

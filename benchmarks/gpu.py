@@ -10,7 +10,7 @@ kernel taken, that one compiled, for the 14B also with matrices in eight bits, o
 the error of each against float32 on fewer frames, of one call and after four steps, with a few strong channels in the
 weights, which is where half precision fails first. `decode`: the VAE as the stock class decodes, and ours in float32
 and in half precision, a latent frame at a time. Times do not depend on weights, what a
-film looks like does: nothing is said about that here (see `benchmarks.presets`). Claims: `exact` needs at most 1 / 1.4
+clip looks like does: nothing is said about that here (see `benchmarks.presets`). Claims: `exact` needs at most 1 / 1.4
 of the stock time for text to video and 1 / 1.5 for diffusion forcing, at 1.1 times the stock error at most; the
 forecast of memory is right within 10 percent.
 
@@ -38,10 +38,10 @@ from backend.core.config import GIB
 from backend.core.placement import decode_gib, denoise_gib
 from backend.core.registry import DECODE_ELEMENTS
 from backend.core.schema import Preset
-from backend.diffusion.attention import attention_by, candidates, choose
-from backend.diffusion.components import halved, working_device
-from backend.diffusion.decode import Decoder
-from backend.diffusion.eight_bits import to_eight_bits
+from backend.diffusion.attention import attention_backend, candidates, fastest_kernel
+from backend.diffusion.components import compute_device, to_half_precision
+from backend.diffusion.decode import CausalDecoder
+from backend.diffusion.fp8 import quantize_fp8
 from backend.diffusion.transformer import Transformer
 from benchmarks.record import record
 
@@ -93,7 +93,7 @@ def attention(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device:
                 times[name] = str(error).split("\n")[0][:100]
         flops = 4 * tokens**2 * heads * head_dim
         rates = {name: round(flops / s / 1e12, 1) for name, s in times.items() if isinstance(s, float) and s}
-        taken = choose(candidates(Preset.EXACT), tokens, heads, head_dim, device)
+        taken = fastest_kernel(candidates(Preset.EXACT), tokens, heads, head_dim, device)
         found[model] = {"tokens": tokens, "seconds": times, "tflops": rates, "taken": taken}
     return found
 
@@ -142,8 +142,8 @@ def flop(size: tuple[int, ...], tokens: int) -> int:
 def ways(model: str) -> list[str]:
     """How the transformer is called, each way with what the one before has."""
     torchao = ["torchao"] if importlib.util.find_spec("torchao") else []
-    eight_bits = ["eight bits", *torchao] if model == "14b" else []
-    return ["stock", "ours", "compiled", *eight_bits]
+    fp8 = ["eight bits", *torchao] if model == "14b" else []
+    return ["stock", "ours", "compiled", *fp8]
 
 
 def forward(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device: torch.device) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def forward(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device: t
     tokens, found = shape[0] * shape[1] * shape[2] // 4, {}
     for model, size in sizes.items():
         heads, head_dim, ffn_dim, _ = size
-        taken = choose(candidates(Preset.EXACT), tokens, heads, head_dim, device)
+        taken = fastest_kernel(candidates(Preset.EXACT), tokens, heads, head_dim, device)
         for forcing in (False, True):
             wanted = in_float32(size, forcing, fewer, device)
             times: dict[str, Any] = {}
@@ -198,12 +198,12 @@ def time_of(
     dtype = every["hidden_states"].dtype
     built = build(SkyReelsV2Transformer3DModel if stock else Transformer, size, forcing, device, dtype)
     if way == "eight bits":
-        to_eight_bits(built.blocks, device)
+        quantize_fp8(built.blocks, device)
     if way == "torchao":
         from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow, quantize_
 
         quantize_(built.blocks, Float8DynamicActivationFloat8WeightConfig(granularity=PerRow()))
-    with attention_by(built, "native" if stock else kernel):
+    with attention_backend(built, "native" if stock else kernel):
         if way not in ("stock", "ours"):
             torch.compiler.reset()
             built.compile_repeated_blocks(dynamic=True, backend="inductor" if device.type == "cuda" else "eager")
@@ -246,10 +246,10 @@ def decode(sizes: dict[str, tuple[int, ...]], shape: tuple[int, ...], device: to
     with torch.device(device):
         vae = AutoencoderKLWan(base_dim=96 if shape == SHAPE else 16).eval().requires_grad_(False)
     found = {"stock": timed(lambda: vae.decode(latents.to(device), return_dict=False), device)}
-    for name, model, part in (("float32", vae, 1.0), ("half", halved(vae), 0.5)):
+    for name, model, part in (("float32", vae, 1.0), ("half", to_half_precision(vae), 0.5)):
 
         def run(model: Any = model) -> None:
-            for _ in Decoder(model).decode(latents):
+            for _ in CausalDecoder(model).decode(latents):
                 pass
 
         forecast = part * decode_gib(DECODE_ELEMENTS * 64 * height * width)
@@ -277,7 +277,7 @@ PARTS = {part.__name__: part for part in (matmul, attention, text, decode, forwa
 
 def measure(only: list[str], models: list[str], small: bool) -> Iterator[dict[str, Any]]:
     """The results so far, after each part."""
-    device = working_device()
+    device = compute_device()
     sizes: dict[str, tuple[int, ...]] = {
         name: size for name, size in (SMALL_MODELS if small else MODELS).items() if name in models
     }
@@ -293,7 +293,7 @@ def main() -> None:
     parser.add_argument("--models", choices=MODELS, nargs="+", default=list(MODELS))
     parser.add_argument("--small", action="store_true", help="tiny sizes, to see that it runs; nothing is kept")
     flags = parser.parse_args()
-    if not flags.small and working_device().type != "cuda":
+    if not flags.small and compute_device().type != "cuda":
         parser.error("there is no GPU that torch can use; --small runs without")
     for results in measure(flags.only, flags.models, flags.small):
         if flags.small:

@@ -1,9 +1,9 @@
-"""What the quicker kernels of `backend/diffusion/cpu.py` gain on a CPU, beside those of the libraries.
+"""The CPU kernels of `backend/diffusion/cpu.py` beside those of the libraries.
 
     python -m benchmarks.kernels
 
-One forward of SkyReels V2 Tiny and the decoding of its film, in turns in one process: with all of the quicker kernels
-and with none. Claim: quicker, and different only in the last digits.
+One forward of SkyReels V2 Tiny and the decoding of its clip, alternating in one process: with all of the optimized
+kernels and with none. Claim: faster, and different only in the last digits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from backend.diffusion.components import load_components
-from backend.diffusion.cpu import hasten
+from backend.diffusion.cpu import use_cpu_kernels
 from benchmarks.record import record
 from training.tiny.export import FOLDER
 from training.tiny.world import HEIGHT, WIDTH
@@ -31,12 +31,12 @@ def compare(model: torch.nn.Module, call: Callable[[], torch.Tensor]) -> dict[st
     seconds: dict[bool, list[float]] = {True: [], False: []}
     answers: dict[bool, torch.Tensor] = {}
     for _ in range(ROUNDS + 1):
-        for quick in (True, False):
-            hasten(model, quick)
+        for optimized in (True, False):
+            use_cpu_kernels(model, optimized)
             began = time.perf_counter()
-            answers[quick] = call()
-            seconds[quick].append(time.perf_counter() - began)
-    stock, ours = (statistics.median(seconds[quick][1:]) for quick in (False, True))
+            answers[optimized] = call()
+            seconds[optimized].append(time.perf_counter() - began)
+    stock, ours = (statistics.median(seconds[optimized][1:]) for optimized in (False, True))
     apart = (answers[True] - answers[False]).abs().max() / answers[False].abs().max()
     return {
         "stock_s": round(stock, 3),

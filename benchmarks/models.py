@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from backend.core.config import ROOT
-from backend.core.placement import SPARE, Placement
+from backend.core.placement import USABLE_VRAM, Placement
 from backend.core.planning import Machine, make_plan
 from backend.core.registry import I2V, MODELS, PIXELS_480P, PIXELS_540P, PIXELS_720P, TINY, ModelSpec
 from backend.core.schema import Mode, Preset, parse_request
@@ -117,14 +117,14 @@ def _memory(spec: ModelSpec) -> list[str]:
         request = parse_request(wish | {"preset": preset})
         for vram in (half / 2 for half in range(6, 284)):
             plan = make_plan(request, spec, Machine("a GPU", 16, 128, vram))
-            if plan.forecast.peak_gib <= SPARE * vram:
+            if plan.forecast.peak_gib <= USABLE_VRAM * vram:
                 found.setdefault(plan.placement, f"{vram:g} GiB")
         return found
 
     exact, balanced = least(Preset.EXACT), least(Preset.BALANCED)
     experts = " in two experts" if spec.experts == 2 else ""
     ways = [exact.get(way, "") for way in Placement]
-    return [f"`{spec.id}`", *ways, balanced[Placement.IN_TURNS], f"{spec.weights_gib:.1f}{experts}"]
+    return [f"`{spec.id}`", *ways, balanced[Placement.MODEL_OFFLOAD], f"{spec.weights_gib:.1f}{experts}"]
 
 
 def _tested(spec: ModelSpec) -> list[str]:

@@ -20,8 +20,8 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from backend.core.config import GIB
 from backend.core.placement import decode_gib, denoise_gib
 from backend.core.registry import DECODE_ELEMENTS
-from backend.diffusion.decode import Decoder
-from backend.diffusion.eight_bits import multiplies_eight_bits, to_eight_bits
+from backend.diffusion.decode import CausalDecoder
+from backend.diffusion.fp8 import has_fp8_matmul, quantize_fp8
 from backend.diffusion.transformer import Transformer
 from benchmarks.record import record
 
@@ -57,17 +57,15 @@ def built(build: Any, dtype: torch.dtype) -> Any:
         torch.set_default_dtype(torch.float32)
 
 
-def denoising(
-    heads: int, ffn_dim: int, frames: int, height: int, width: int, eight_bits: bool = False
-) -> dict[str, float]:
+def denoising(heads: int, ffn_dim: int, frames: int, height: int, width: int, fp8: bool = False) -> dict[str, float]:
     model = built(
         lambda: Transformer(
             num_attention_heads=heads, ffn_dim=ffn_dim, num_layers=LAYERS, text_dim=4096, inject_sample_info=True
         ),
         torch.bfloat16,
     )
-    if eight_bits:
-        to_eight_bits(model.blocks, torch.device("cpu"))
+    if fp8:
+        quantize_fp8(model.blocks, torch.device("cpu"))
         model.requires_grad_()  # the tracker wants to hook on to it
     latents = torch.randn(1, 16, frames, height, width, dtype=torch.bfloat16)
     text = torch.randn(1, 512, 4096, dtype=torch.bfloat16)
@@ -82,7 +80,7 @@ def denoising(
 
 def decoding(dtype: torch.dtype, height: int, width: int) -> dict[str, float]:
     vae = built(AutoencoderKLWan, dtype)
-    decoder = Decoder(vae)
+    decoder = CausalDecoder(vae)
     latents = torch.randn(1, 16, 3, height, width)
     list(decoder.decode(latents[:, :, :2]))  # from now on its cache is full
 
@@ -99,12 +97,12 @@ def compared(counted: float, forecast: float) -> dict[str, float]:
 
 def main() -> None:
     results: dict[str, Any] = {}
-    multiplies_eight_bits(torch.device("cpu"))  # fake tensors could not tell
+    has_fp8_matmul(torch.device("cpu"))  # fake tensors could not tell
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         for shape, (frames, height, width) in SHAPES.items():
             for model, (heads, ffn_dim) in MODELS.items():
-                for name, eight_bits in (("", False), (", eight bits", True))[: 2 if model == "14b" else 1]:
-                    found = denoising(heads, ffn_dim, frames, height, width, eight_bits)
+                for name, fp8 in (("", False), (", eight bits", True))[: 2 if model == "14b" else 1]:
+                    found = denoising(heads, ffn_dim, frames, height, width, fp8)
                     results[f"denoising, {model}{name}, {shape}"] = found
             for dtype in (torch.float32, torch.bfloat16):
                 results[f"decoding, {str(dtype)[6:]}, {shape}"] = decoding(dtype, height, width)

@@ -53,39 +53,39 @@ class Way:
 
 
 def all_ways(pipe: Any) -> dict[str, Way]:
-    engines = {eight_bits: SkyReelsEngine() for eight_bits in (False, True)}  # each keeps its weights
+    engines = {fp8: SkyReelsEngine() for fp8 in (False, True)}  # each keeps its weights
 
-    def studio(preset: Preset, eight_bits: bool = False, other_seed: int = 0) -> Way:
+    def studio(preset: Preset, fp8: bool = False, other_seed: int = 0) -> Way:
         plan = plan_of(preset=preset.value)
         return Way(
             lambda number: generate(
-                engines[eight_bits],
-                eight_bits=eight_bits,
+                engines[fp8],
+                fp8=fp8,
                 prompt=caption_of(number),
                 seed=number + other_seed,
                 preset=preset.value,
             ),
             plan.num_inference_steps,
             plan.forwards,
-            timed=not eight_bits,  # a CPU only imitates them
+            timed=not fp8,  # a CPU only imitates them
         )
 
     def stock(policy: str | None) -> Way:
         plan = plan_of()
         steps = plan.num_inference_steps
-        worked_out = sum(mask_of(policy, steps)) if policy else steps
+        num_evaluated = sum(mask_of(policy, steps)) if policy else steps
 
         def make(number: int) -> Frames:
             with cached(pipe, policy, steps) if policy else contextlib.nullcontext():
                 return stock_frames(pipe, plan, caption_of(number), number)
 
-        return Way(make, steps, 2 * worked_out, like=STOCK)
+        return Way(make, steps, 2 * num_evaluated, like=STOCK)
 
     return {
         **{preset.value: studio(preset) for preset in Preset},
         "exact, another seed": studio(Preset.EXACT, other_seed=10_000),
-        "exact, eight bits": studio(Preset.EXACT, eight_bits=True),
-        "balanced, eight bits": studio(Preset.BALANCED, eight_bits=True),
+        "exact, eight bits": studio(Preset.EXACT, fp8=True),
+        "balanced, eight bits": studio(Preset.BALANCED, fp8=True),
         STOCK: stock(None),
         **{f"cache-dit, {policy}": stock(policy) for policy in POLICIES},
     }

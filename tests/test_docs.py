@@ -71,7 +71,7 @@ def test_the_readme_says_from_which_memory_on_models_are_fastest_and_fit():
     )
     fastest = {"1.3b": int(said[1]), "14b": int(said[2])}
     least, lossy = int(said[3]), int(said[4])
-    slowest = {"1.3b": Placement.IN_TURNS, "14b": Placement.STREAMED}
+    slowest = {"1.3b": Placement.MODEL_OFFLOAD, "14b": Placement.GROUP_OFFLOAD}
     for size in fastest:
         for spec in MODELS.values():
             if size in spec.id and spec.family == "skyreels-v2":
@@ -82,7 +82,7 @@ def test_the_readme_says_from_which_memory_on_models_are_fastest_and_fit():
                     (fastest[size], Placement.RESIDENT, "exact"),
                     (least, slowest[size], "exact"),
                     *(
-                        [(lossy - 0.5, Placement.IN_TURNS, "balanced")]
+                        [(lossy - 0.5, Placement.MODEL_OFFLOAD, "balanced")]
                         if size == "14b" and "i2v" not in spec.id
                         else []
                     ),

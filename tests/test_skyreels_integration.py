@@ -131,12 +131,12 @@ def test_every_mode_makes_the_planned_frames_in_the_planned_steps(engine, task, 
     assert frames.std() > 5
 
 
-@pytest.mark.parametrize(("fidelity", "kernels"), [("original", "quick"), ("diffusers", "stock")])
+@pytest.mark.parametrize(("fidelity", "kernels"), [("original", "optimized"), ("diffusers", "stock")])
 def test_a_render_says_once_by_what_it_is_made(engine, task, fidelity, kernels):
     reports = []
     render(engine, task("df", skyreels={"fidelity": fidelity}), reports.append)
-    (ran,) = [report.ran for report in reports if report.ran is not None]
-    assert ran == {
+    (runtime,) = [report.runtime for report in reports if report.runtime is not None]
+    assert runtime == {
         "device": "CPU",
         "precision": "float32",
         "matrices": "float32",
@@ -169,10 +169,10 @@ def test_compiled_blocks_make_the_same_film_and_are_made_ready_while_it_loads(en
         frames = render(fast, job, reports)
     assert abs(frames - wanted).max() <= 1
     assert forwards == [Stage.LOADING]
-    assert [report.ran["kernels"] for report in reports if report.ran] == ["compiled"]
+    assert [report.runtime["kernels"] for report in reports if report.runtime] == ["compiled"]
     stock, reports = task("df", skyreels={"fidelity": "diffusers"}), Reports()
     render(fast, stock, reports)
-    assert [report.ran["kernels"] for report in reports if report.ran] == ["stock"]
+    assert [report.runtime["kernels"] for report in reports if report.runtime] == ["stock"]
 
 
 def test_a_compiled_film_goes_on_from_any_step(task, tmp_path, compiler):
@@ -196,39 +196,40 @@ def test_without_a_compiler_a_film_is_made_as_it_is(engine, task, monkeypatch):
     reports = Reports()
     frames = render(SkyReelsEngine(compile_blocks=True), task("df"), reports).astype(int)
     assert abs(frames - render(engine, task("df"))).max() <= 1
-    assert [report.ran["kernels"] for report in reports if report.ran] == ["stock"]
+    assert [report.runtime["kernels"] for report in reports if report.runtime] == ["stock"]
     torch.compiler.reset()
 
 
 @pytest.mark.parametrize(
-    ("wish", "seconds", "placement", "expected"),
+    ("setting", "seconds", "placement", "expected"),
     [
-        (None, 100.0, Placement.RESIDENT, "a trial"),
-        (None, 100.0, Placement.IN_TURNS, "a trial"),
-        (None, 100.0, Placement.STREAMED, "no"),
+        (None, 100.0, Placement.RESIDENT, "a benchmark"),
+        (None, 100.0, Placement.MODEL_OFFLOAD, "a benchmark"),
+        (None, 100.0, Placement.GROUP_OFFLOAD, "no"),
         (None, 10.0, Placement.RESIDENT, "no"),
         (False, 100.0, Placement.RESIDENT, "no"),
         (True, 10.0, Placement.RESIDENT, "yes"),
     ],
 )
-def test_on_a_gpu_a_trial_decides_for_long_films(task, monkeypatch, wish, seconds, placement, expected):
+def test_on_a_gpu_a_benchmark_decides_for_long_renders(task, monkeypatch, setting, seconds, placement, expected):
     import torch
 
     job, tried = task("df"), []
     components = SimpleNamespace(
         placement=placement,
         device=torch.device("cuda", 0),
-        at_work=lambda model: contextlib.nullcontext(),
+        on_device=lambda model: contextlib.nullcontext(),
         transformers=["the transformer"],
     )
     sampler = SimpleNamespace(components=components, expert="the transformer", warm_up=lambda: None)
     calls = "the plain block", "the compiled one"
     monkeypatch.setattr("backend.diffusion.compiled.first_block", lambda *_: calls)
-    monkeypatch.setattr("backend.diffusion.compiled.pays", lambda file, parts, *two: tried.append(two) or True)
-    monkeypatch.setattr("backend.diffusion.compiled.compiles", lambda fast: fast == calls[1])
+    monkeypatch.setattr("backend.diffusion.compiled.is_faster", lambda file, parts, *two: tried.append(two) or True)
+    monkeypatch.setattr("backend.diffusion.compiled.can_compile", lambda fast: fast == calls[1])
     plan = replace(job.plan, forecast=replace(job.plan.forecast, guess={Stage.DENOISING: seconds}))
-    assert SkyReelsEngine(compile_blocks=wish)._compiles(SimpleNamespace(sampler=sampler), plan) is (expected != "no")
-    assert tried == ([calls] if expected == "a trial" else [])
+    engine = SkyReelsEngine(compile_blocks=setting)
+    assert engine._should_compile(SimpleNamespace(sampler=sampler), plan) is (expected != "no")
+    assert tried == ([calls] if expected == "a benchmark" else [])
 
 
 def test_the_seed_alone_decides(engine, task):
@@ -312,7 +313,7 @@ def test_a_killed_render_has_saved_after_every_step_if_wanted(task, tmp_path):
         with pytest.raises(Killed):
             render(SkyReelsEngine(save_every_s=every_s), job, kill)
         state = read_snapshot(tmp_path)
-        assert (state and state.facts["step"]) == step
+        assert (state and state.metadata["step"]) == step
 
 
 def test_what_cannot_be_gone_on_from_is_left_and_the_render_begins_anew(task, tmp_path):
@@ -502,17 +503,17 @@ class OnGpu:
         import torch
 
         self.device = torch.device("cuda", 0)
-        self.put_to: list[Placement] = []
+        self.placements: list[Placement] = []
         self.placement = None
 
     def need(self, plan):
         return Need(text=4, transformer=3, vae=1, denoise=1, decode=2, half_decode=1)
 
-    def put(self, placement):
+    def apply_offload(self, placement):
         self.placement = placement
-        self.put_to.append(placement)
+        self.placements.append(placement)
 
-    def decode_in_half(self, half):
+    def set_half_decode(self, half):
         self.half = half
 
 
@@ -533,10 +534,10 @@ def test_models_lie_where_they_fit_into_what_is_free(task, gpu):
     for free in (12, 10, 3):
         gpu[0] = free
         _place(parts, plan, None)
-    assert parts.put_to == [Placement.RESIDENT, Placement.IN_TURNS, Placement.STREAMED]
+    assert parts.placements == [Placement.RESIDENT, Placement.MODEL_OFFLOAD, Placement.GROUP_OFFLOAD]
     gpu[0] = 12
     _place(parts, plan, None, loras_gib=2.0)  # which lie there already
-    assert parts.put_to[-1] is Placement.IN_TURNS
+    assert parts.placements[-1] is Placement.MODEL_OFFLOAD
     _place(parts, replace(plan, half_decode=True), None)
     assert parts.half
 
@@ -550,8 +551,8 @@ def test_after_a_lack_of_memory_the_next_attempt_keeps_less_on_the_gpu(task, gpu
     for _ in range(3):
         engine._components = OnGpu()
         _place(engine._components, plan, engine._safer_than(plan))
-        said.append((engine._components.placement, engine._note_lack(plan)))
-    assert said == [(Placement.RESIDENT, True), (Placement.IN_TURNS, True), (Placement.STREAMED, False)]
+        said.append((engine._components.placement, engine._note_out_of_memory(plan)))
+    assert said == [(Placement.RESIDENT, True), (Placement.MODEL_OFFLOAD, True), (Placement.GROUP_OFFLOAD, False)]
     smaller = replace(plan, forecast=replace(plan.forecast, peak_gib=plan.forecast.peak_gib / 2))
     assert engine._safer_than(smaller) is None
     assert engine._safer_than(replace(plan, model="another")) is None
@@ -560,18 +561,20 @@ def test_after_a_lack_of_memory_the_next_attempt_keeps_less_on_the_gpu(task, gpu
 
 
 @pytest.mark.parametrize("kind", ["df", "wan-t2v-experts"])
-def test_matrices_in_eight_bits_make_nearly_the_same_film_wherever_they_lie(tmp_path, kind):
+def test_fp8_layers_make_nearly_the_same_clip_wherever_they_lie(tmp_path, kind):
     build_checkpoint(tmp_path / "wide", kind, {"attention_head_dim": 24})
     engine, job = SkyReelsEngine(), make_task(tmp_path, "wide")
-    eight, reports = replace(job, plan=replace(job.plan, eight_bits=True)), Reports()
+    eight, reports = replace(job, plan=replace(job.plan, fp8=True)), Reports()
     wanted = render(engine, job).astype(int)
     another_seed = abs(render(engine, make_task(tmp_path, "wide", seed=8)) - wanted).mean()
     found = render(engine, eight, reports)
-    assert engine._components.eight_bits
-    assert [report.ran["matrices"] for report in reports if report.ran] == ["float8"]
+    assert engine._components.fp8
+    assert [report.runtime["matrices"] for report in reports if report.runtime] == ["float8"]
     assert 0 < abs(found - wanted).mean() < another_seed / 2  # how far they are depends on the processor's rounding
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("backend.skyreels_integration._place", lambda parts, *_: parts.put(Placement.STREAMED))
+        patch.setattr(
+            "backend.skyreels_integration._place", lambda parts, *_: parts.apply_offload(Placement.GROUP_OFFLOAD)
+        )
         assert np.array_equal(render(engine, eight), found)
     assert np.array_equal(render(engine, eight), found)
     assert np.array_equal(render(engine, job), wanted)  # the weights are read again
@@ -579,18 +582,18 @@ def test_matrices_in_eight_bits_make_nearly_the_same_film_wherever_they_lie(tmp_
 
 @pytest.mark.parametrize("kind", ["df", "t2v"])
 @pytest.mark.parametrize(
-    ("placement", "streamed"),
-    [(Placement.STREAMED, ["transformer", "text_encoder"]), (Placement.IN_TURNS, ["text_encoder"])],
+    ("placement", "offloaded"),
+    [(Placement.GROUP_OFFLOAD, ["transformer", "text_encoder"]), (Placement.MODEL_OFFLOAD, ["text_encoder"])],
 )
-def test_models_that_are_streamed_make_the_same_film(engine, task, kind, placement, streamed):
+def test_group_offloaded_models_make_the_same_clip(engine, task, kind, placement, offloaded):
     wanted = render(engine, task(kind))
     parts = engine._components
     hooks = [name for name, module in parts.transformer.named_modules() if hasattr(module, "_diffusers_hook")]
     assert hooks == []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("backend.skyreels_integration._place", lambda parts, *_: parts.put(placement))
+        patch.setattr("backend.skyreels_integration._place", lambda parts, *_: parts.apply_offload(placement))
         assert np.array_equal(render(engine, task(kind)), wanted)
-    assert [name for name in ("transformer", "text_encoder") if hooks_of(getattr(parts, name))] == streamed
+    assert [name for name in ("transformer", "text_encoder") if hooks_of(getattr(parts, name))] == offloaded
     assert np.array_equal(render(engine, task(kind)), wanted)
     assert not any(hooks_of(part) for part in (parts.transformer, parts.text_encoder))
 
@@ -600,11 +603,11 @@ def hooks_of(model) -> list[str]:
     return [name for registry in registries if registry is not None for name in registry.hooks]
 
 
-@pytest.mark.parametrize("placement", [Placement.STREAMED, Placement.IN_TURNS])
-def test_a_text_encoder_that_is_read_later_is_streamed_as_well(task, tmp_path, monkeypatch, placement):
+@pytest.mark.parametrize("placement", [Placement.GROUP_OFFLOAD, Placement.MODEL_OFFLOAD])
+def test_a_text_encoder_that_is_loaded_later_is_offloaded_as_well(task, tmp_path, monkeypatch, placement):
     wanted = render(SkyReelsEngine(), task("df", prompt="A fish"))
     render(SkyReelsEngine(cache=tmp_path), task("df"))
-    monkeypatch.setattr("backend.skyreels_integration._place", lambda parts, *_: parts.put(placement))
+    monkeypatch.setattr("backend.skyreels_integration._place", lambda parts, *_: parts.apply_offload(placement))
     engine = SkyReelsEngine(cache=tmp_path)
     render(engine, task("df"))
     assert engine._components.text_encoder is None
@@ -619,18 +622,18 @@ def test_a_text_encoder_that_is_read_later_is_streamed_as_well(task, tmp_path, m
 def test_what_decodes_is_on_the_working_device_while_it_does(engine, task, monkeypatch, half):
     from backend.diffusion.components import Components
 
-    at_work, there = Components.at_work, []
+    on_device, there = Components.on_device, []
 
     @contextlib.contextmanager
     def watched(components, model):
         there.append(model)
-        with at_work(components, model):
+        with on_device(components, model):
             yield
         there.pop()
 
     def place(components, plan, *_):
-        components.put(Placement.RESIDENT)
-        components.decode_in_half(half)
+        components.apply_offload(Placement.RESIDENT)
+        components.set_half_decode(half)
         decode = components.decoder.decoder.forward
         monkeypatch.setattr(
             components.decoder.decoder,
@@ -640,7 +643,7 @@ def test_what_decodes_is_on_the_working_device_while_it_does(engine, task, monke
 
     decoded: list[bool] = []
     monkeypatch.setattr("backend.skyreels_integration._place", place)
-    monkeypatch.setattr(Components, "at_work", watched)
+    monkeypatch.setattr(Components, "on_device", watched)
     render(SkyReelsEngine(), task("df"))
     assert decoded
     assert all(decoded)
@@ -652,10 +655,10 @@ def test_without_memory_for_a_trial_the_film_is_made_as_it_is(task, monkeypatch,
     def no_memory(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("backend.diffusion.compiled.compiles", no_memory)
+    monkeypatch.setattr("backend.diffusion.compiled.can_compile", no_memory)
     reports = Reports()
     assert len(render(SkyReelsEngine(compile_blocks=True), task("df"), reports)) == 17
-    assert [report.ran["kernels"] for report in reports if report.ran] == ["stock"]
+    assert [report.runtime["kernels"] for report in reports if report.runtime] == ["stock"]
 
 
 def test_a_film_decoded_in_half_precision_looks_the_same():
@@ -663,18 +666,18 @@ def test_a_film_decoded_in_half_precision_looks_the_same():
     from diffusers import AutoencoderKLWan
 
     from backend.diffusion.components import Components
-    from backend.diffusion.decode import Decoder
+    from backend.diffusion.decode import CausalDecoder
 
     vae = AutoencoderKLWan.from_pretrained(ROOT / "models" / TINY.id / "vae", local_files_only=True).float()
     parts = Components(ROOT, torch.device("cpu"), True, True, None, None, None, vae, {})
     latents = torch.randn(1, 32, 3, 12, 20, generator=torch.Generator().manual_seed(0))
 
     def decoded():
-        return torch.cat(list(Decoder(parts.decoder).decode(latents)), dim=2)
+        return torch.cat(list(CausalDecoder(parts.decoder).decode(latents)), dim=2)
 
     wanted = decoded()
-    parts.decode_in_half(True)
+    parts.set_half_decode(True)
     error = (decoded() - wanted).square().mean()
     assert 0 < error < 4e-4  # 40 dB, of -1 to 1
-    parts.decode_in_half(False)
+    parts.set_half_decode(False)
     assert torch.equal(decoded(), wanted)

@@ -181,7 +181,7 @@ def test_a_small_moving_picture_of_the_window_comes_once_a_second(monkeypatch: p
         now[0] += 0.25
 
     frames = render(task, report=report)
-    looks = {(at.window, at.step): at.look for at in reports if at.look is not None}
+    looks = {(at.window, at.step): at.preview for at in reports if at.preview is not None}
     assert list(looks) == [(1, 2), (1, 6), (1, 10), (2, 4), (2, 8)]
     assert {look.shape[1:] for look in looks.values()} == {(144, 256, 3)}
     assert {look.dtype for look in looks.values()} == {np.dtype(np.uint8)}
@@ -196,7 +196,7 @@ def test_a_small_moving_picture_of_the_window_comes_once_a_second(monkeypatch: p
 def test_a_small_film_is_looked_at_in_its_own_size() -> None:
     reports: list[Report] = []
     render(a_task(resolution="96x128", num_inference_steps=10), report=reports.append)
-    looks = [at.look for at in reports if at.look is not None]
+    looks = [at.preview for at in reports if at.preview is not None]
     assert looks
     assert looks[0].shape[1:] == (128, 96, 3)
 

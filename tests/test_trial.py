@@ -10,7 +10,7 @@ import pytest
 from backend.core.registry import MODELS, TINY
 from backend.core.schema import parse_request
 from backend.media.writer import join_segments, write_segment
-from backend.trial import FRAMES, boat_at_sea, takes
+from backend.trial import FRAMES, boat_at_sea, checks
 
 SIZE = (320, 180)
 
@@ -62,7 +62,7 @@ def test_what_is_wrong_is_told(tmp_path, how):
         files[path.name] = path.stat().st_size
         return f"{len(files):020}"
 
-    found = {take.what: " ".join(take.faults) for take in takes(TINY, make, upload)}
+    found = {check.what: " ".join(check.faults) for check in checks(TINY, make, upload)}
     kinds = ["text to video", "two windows", "frame by frame", "image to video", "to an end picture", "video extension"]
     assert list(found) == kinds
     assert set(files) >= {"image.jpg", "end_image.jpg"}
@@ -84,5 +84,5 @@ def test_what_is_wrong_is_told(tmp_path, how):
 def test_a_model_is_tried_in_what_it_claims(monkeypatch, model, kinds):
     monkeypatch.setattr("backend.trial._faults", lambda *_: iter(()))
     monkeypatch.setattr("backend.trial._frames", lambda *_: None)
-    made = takes(MODELS[model], lambda wish: (parse_request(wish).mode.value, "film"), lambda path: "0" * 20)
+    made = checks(MODELS[model], lambda wish: (parse_request(wish).mode.value, "film"), lambda path: "0" * 20)
     assert [take.what for take in made] == kinds

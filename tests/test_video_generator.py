@@ -509,7 +509,7 @@ def test_what_other_programs_hold_of_the_gpu_is_not_planned_with(settings, engin
         assert studio.plan(a_request(model="auto", resolution="540p")).model == "skyreels-v2-df-14b-540p"
         taken = 60.0
         plan = studio.plan(a_request(model="auto", resolution="540p", skyreels={"base_num_frames": 97}))
-        assert (plan.model, plan.placement.value) == ("skyreels-v2-df-1.3b-540p", "in_turns")
+        assert (plan.model, plan.placement.value) == ("skyreels-v2-df-1.3b-540p", "model_offload")
         taken = 90.0
         assert studio.free_machine.vram_gib == 1.0
     finally:

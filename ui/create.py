@@ -89,7 +89,7 @@ def plan_card(spec: ModelSpec) -> None:
 def plan_words(plan: Plan) -> str:
     windows = f"{len(plan.windows)} window" + ("s" if len(plan.windows) > 1 else "")
     drawn, delivered = f"{plan.render_width}x{plan.render_height}", f"{plan.width}x{plan.height}"
-    steps = steps_in_words(plan.window_steps, plan.worked_out)
+    steps = steps_in_words(plan.window_steps, plan.num_evaluated_steps)
     parts = [windows, steps, f"{plan.render_frames} frames made, {plan.num_frames} kept"]
     if plan.source_frames:
         parts.append(f"after {plan.source_frames} of the video, {duration(plan.total_s)} in all")

@@ -1,7 +1,7 @@
-"""Where the parts of a model lie while a video is made, so that it fits into a GPU's memory. Pure arithmetic, in GiB.
+"""Model offloading: where the parts of a model lie during a render, so that it fits into a GPU's memory. In GiB.
 
-The coefficients are peaks of live tensors at the shapes of the released models, counted without running them
-(`benchmarks/peaks.py`).
+Pure arithmetic. The coefficients are peaks of live tensors at the shapes of the released models, counted without
+running them (`benchmarks/peaks.py`).
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ from enum import Enum
 from backend.core.config import GIB
 from backend.core.registry import ModelSpec, Transformer
 
-STREAM_GIB = 1.5  # the layer that works and the one that comes next, of 0.7 GiB at most
-EIGHT_BITS_FROM_GIB = 8.0  # of one transformer; what is smaller fits anyway, and gains next to nothing
-SPARE = 0.92  # of a GPU's memory: the allocator and the kernels keep some for themselves
+GROUP_OFFLOAD_GIB = 1.5  # the layer that computes and the one that is copied meanwhile, of 0.7 GiB at most
+FP8_FROM_GIB = 8.0  # of one transformer; a smaller one fits anyway, and float8 hardly makes it faster
+USABLE_VRAM = 0.92  # of a GPU's memory: the allocator and the kernels keep some for themselves
 
 
 class Placement(str, Enum):
-    """From the fastest to the safest."""
+    """Where models lie during a render, from the fastest to the one that takes the least memory."""
 
     RESIDENT = "resident"  # all models stay on the GPU
-    IN_TURNS = "in_turns"  # each is there while it works; of the text encoder, whose turn is short, layer after layer
-    STREAMED = "streamed"  # of all large ones, layer after layer is there while it works
+    # Model offloading: each model is on the GPU only while it runs; the text encoder, which runs once, layer by layer.
+    MODEL_OFFLOAD = "model_offload"
+    GROUP_OFFLOAD = "group_offload"  # group offloading: the layers of all large models are copied while they run
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a render needs, in GiB: the weights of the text encoder (with the image encoder), the transformer and the
-    VAE, and what the transformer and the VAE's decoder, in its own and in half precision, hold while they work. `idle`
-    is the transformer that takes turns with the first, if there are two.
+    """Memory that a render needs, in GiB: the weights of the text encoder (with the image encoder), the transformer and
+    the VAE, and the activations of the transformer and of the VAE's decoder, in its own and in half precision. `idle`
+    is the weights of the second expert, if there are two.
     """
 
     text: float
@@ -42,18 +43,18 @@ class Need:
     idle: float = 0.0
 
     def peak(self, placement: Placement, half_decode: bool) -> float:
-        """The most that lies on the GPU at a time."""
+        """Peak memory on the GPU."""
         decode = self.half_decode if half_decode else self.decode
         if placement is Placement.RESIDENT:
             return self.text + self.transformer + self.idle + self.vae + max(self.denoise, decode)
-        if placement is Placement.IN_TURNS:
-            return max(STREAM_GIB, self.transformer + self.denoise, self.vae + decode)
-        return max(STREAM_GIB + self.denoise, self.vae + decode)
+        if placement is Placement.MODEL_OFFLOAD:
+            return max(GROUP_OFFLOAD_GIB, self.transformer + self.denoise, self.vae + decode)
+        return max(GROUP_OFFLOAD_GIB + self.denoise, self.vae + decode)
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A way to hold a render, and the memory that it takes at its peak."""
+    """A placement, the precision of decoding, and the peak memory of both."""
 
     placement: Placement
     half_decode: bool
@@ -61,50 +62,51 @@ class Placed:
 
 
 def place(need: Need, gpu_gib: float, half_decode: bool = False, safer_than: Placement | None = None) -> Placed:
-    """The fastest way that fits into `gpu_gib` and is safer than `safer_than`; the safest where none does.
+    """The fastest placement that fits into `gpu_gib` and takes less memory than `safer_than`; the one that takes the
+    least where none fits.
 
-    `half_decode` says that the video is decoded in half precision in any case; otherwise it is where it must be.
+    With `half_decode` the VAE always decodes in half precision; otherwise only where float32 does not fit.
     """
-    ways = list(_ways(need, half_decode, safer_than))
-    return next((way for way in ways if way.peak_gib <= SPARE * gpu_gib), ways[-1])
+    options = list(_options(need, half_decode, safer_than))
+    return next((option for option in options if option.peak_gib <= USABLE_VRAM * gpu_gib), options[-1])
 
 
-def _ways(need: Need, half_decode: bool, safer_than: Placement | None) -> Iterator[Placed]:
+def _options(need: Need, half_decode: bool, safer_than: Placement | None) -> Iterator[Placed]:
     order = list(Placement)
     first = min(order.index(safer_than) + 1, len(order) - 1) if safer_than else 0
     for half in (True,) if half_decode else (False, True):
         for placement in order[first:]:
-            # Streaming costs time, half precision nearly nothing that can be seen.
-            if half or half_decode or placement is not Placement.STREAMED:
+            # Group offloading costs time, decoding in half precision hardly changes a pixel.
+            if half or half_decode or placement is not Placement.GROUP_OFFLOAD:
                 yield Placed(placement, half, need.peak(placement, half))
 
 
-def need_of(spec: ModelSpec, tokens: int, batch: int, pixels: int, itemsize: int = 2, eight_bits: bool = False) -> Need:
-    """What a render with `spec` needs: `tokens` in its longest window, in `batch` forwards at a time, and `pixels` of a
-    frame that it draws; numbers of `itemsize` bytes, in the VAE of four, with `eight_bits` of one in large matrices.
+def need_of(spec: ModelSpec, tokens: int, batch: int, pixels: int, itemsize: int = 2, fp8: bool = False) -> Need:
+    """Memory that a render with `spec` needs: `tokens` in its longest window, `batch` of them in one forward, `pixels`
+    of a rendered frame; weights and activations of `itemsize` bytes, 4 in the VAE, and 1 in linear layers with `fp8`.
     """
-    wide = itemsize / 2  # weights are counted in half precision
+    scale = itemsize / 2  # weights are counted in half precision
     vae = min(spec.vae_gib, spec.other_gib / 2)
-    working = spec.weights_gib * wide / spec.experts
+    transformer = spec.weights_gib * scale / spec.experts
     shape = spec.transformer
     denoise = denoise_gib(shape.dim, shape.ffn_dim, batch * tokens, itemsize) if shape else 0.0
-    if shape and eight_bits:
-        working -= (itemsize - 1) * matrices(shape) / GIB
+    if shape and fp8:
+        transformer -= (itemsize - 1) * linear_parameters(shape) / GIB
     decode = decode_gib(spec.decode_elements * pixels)
-    idle = (spec.experts - 1) * working
-    return Need((spec.other_gib - vae) * wide, working, vae, denoise, decode, decode / 2, idle)
+    idle = (spec.experts - 1) * transformer
+    return Need((spec.other_gib - vae) * scale, transformer, vae, denoise, decode, decode / 2, idle)
 
 
-def matrices(shape: Transformer) -> int:
-    """Numbers in the large matrices of a transformer: self- and cross-attention and the feed-forward of its layers."""
+def linear_parameters(shape: Transformer) -> int:
+    """Parameters of a transformer's linear layers: self-attention, cross-attention and feed-forward."""
     return shape.layers * (8 * shape.dim**2 + 2 * shape.dim * shape.ffn_dim)
 
 
 def denoise_gib(dim: int, ffn_dim: int, tokens: int, itemsize: int = 2) -> float:
-    """What one forward holds beside the weights: copies of its hidden states, and of those of the feed-forward."""
+    """Activations of one forward: copies of the hidden states, and of those of the feed-forward."""
     return itemsize * tokens * (8.9 * dim + 1.57 * ffn_dim) / GIB
 
 
 def decode_gib(elements: float) -> float:
-    """What the VAE's decoder holds beside its weights: numbers of four bytes."""
+    """Activations of the VAE's decoder, in float32."""
     return 4 * elements / GIB

@@ -15,8 +15,8 @@ from types import MappingProxyType
 
 from backend.core.errors import InvalidRequest, Mention, mention
 from backend.core.inputs import placeholders
-from backend.core.placement import EIGHT_BITS_FROM_GIB, SPARE, Placed, Placement, need_of, place
-from backend.core.presets import TRADES, Work, work_of
+from backend.core.placement import FP8_FROM_GIB, USABLE_VRAM, Placed, Placement, need_of, place
+from backend.core.presets import PRESETS, StepPlan, plan_steps
 from backend.core.registry import PIXELS_720P, SYNTHETIC, TINY, ModelSpec, Transformer
 from backend.core.schedule import Schedule, make_schedule
 from backend.core.schema import (
@@ -48,9 +48,9 @@ class Stage(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What this computer has. `vram_gib` is 0 without a GPU that torch can use; without torch no checkpoint can run."""
+    """The hardware of this computer. `vram_gib` is 0 without a GPU for torch; without torch no checkpoint runs."""
 
-    device: str  # a name to show: "NVIDIA H100 80GB HBM3" or "CPU, 2 cores"
+    device: str  # a display name: "NVIDIA H100 80GB HBM3" or "CPU, 2 cores"
     cores: int
     ram_gib: float
     vram_gib: float = 0.0
@@ -63,7 +63,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An uploaded video that is to be continued: width and height in pixels, frames, frames per second."""
+    """An uploaded video that is extended: width and height in pixels, frames, frames per second."""
 
     width: int
     height: int
@@ -73,9 +73,9 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a render will probably take: seconds a stage, peak memory of the device, bytes of the finished file.
+    """The estimated cost of a render: seconds of each stage, peak memory of the device, bytes of the finished file.
 
-    `guess` is the seconds as a machine would have them that has made no video with this model yet.
+    `guess` is the seconds before calibration by earlier renders with this model.
     """
 
     seconds: dict[Stage, float]
@@ -90,7 +90,7 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class PlannedLora:
-    """A LoRA of the request: the very file, by its hash, which is worked out when the request is submitted."""
+    """A LoRA of the request, with the hash of its file, which is computed when the request is submitted."""
 
     name: str
     sha256: str = ""
@@ -101,8 +101,8 @@ class Plan:
     """A request made legal. The model renders `render_frames` at `render_width` x `render_height`; of these the first
     `prefix_frames` repeat the end of the source and the last ones are trimmed, so that `num_frames` new ones remain,
     delivered at `width` x `height` after `source_frames` frames of the source. Blocks of `causal_block_size` latent
-    frames lag `ar_step` steps behind one another (0 is all at once), and with `causal_attention` see only themselves
-    and earlier ones. `batch_guidance` puts both forwards of guidance into one call.
+    frames lag `ar_step` steps behind one another (0 is all at once), and with `causal_attention` attend only to
+    themselves and earlier blocks. `batch_guidance` computes both predictions of classifier-free guidance in one call.
     """
 
     model: str
@@ -131,12 +131,12 @@ class Plan:
     causal_attention: bool = False
     batch_guidance: bool = False
     preset: Preset = Preset.EXACT
-    first_picture: bool = False  # the first frame is given
-    on_gpu: bool = False  # the forecast is that of a GPU
-    placement: Placement = Placement.RESIDENT  # that the forecast counts with; what is free then decides
+    first_picture: bool = False  # the request gives the first frame
+    on_gpu: bool = False  # the forecast is for a GPU
+    placement: Placement = Placement.RESIDENT  # assumed by the forecast; the free memory at the start decides
     half_decode: bool = False  # the VAE decodes in half precision
-    eight_bits: bool = False  # the large matrices of the transformer are kept in eight bits
-    guidance_scale_2: float | None = None  # of the model's second expert; None: as the first's
+    fp8: bool = False  # the linear layers of the transformer are stored in float8
+    guidance_scale_2: float | None = None  # of the model's second expert; None: that of the first
     loras: tuple[PlannedLora, ...] = ()
 
     @property
@@ -150,41 +150,43 @@ class Plan:
 
     @property
     def window_steps(self) -> tuple[int, ...]:
-        """Denoising steps of each window; more than `num_inference_steps` where blocks wait for one another."""
-        return tuple(len(schedule.levels) for schedule in self.schedules)
+        """Denoising steps of each window; more than `num_inference_steps` with asynchronous diffusion forcing."""
+        return tuple(len(schedule.timestep_indices) for schedule in self.schedules)
 
     @property
     def schedules(self) -> tuple[Schedule, ...]:
-        """The noise levels of each window."""
-        known = [latent_frames(self.prefix_frames) if self.prefix_frames else int(self.first_picture)]
-        known += [before.stop - after.start for before, after in itertools.pairwise(self.windows)]
+        """The denoising schedule of each window."""
+        context = [latent_frames(self.prefix_frames) if self.prefix_frames else int(self.first_picture)]
+        context += [before.stop - after.start for before, after in itertools.pairwise(self.windows)]
         return tuple(
             make_schedule(
-                window.stop - window.start, self.num_inference_steps, self.ar_step, self.causal_block_size, ready
+                window.stop - window.start,
+                self.num_inference_steps,
+                self.ar_step,
+                self.causal_block_size,
+                num_context_frames,
             )
-            for window, ready in zip(self.windows, known, strict=True)
+            for window, num_context_frames in zip(self.windows, context, strict=True)
         )
 
     @property
-    def predictions(self) -> tuple[int, ...]:
-        """What the transformer works out in each window: with guidance, one prediction with the prompt and one without
-        for every step that asks it.
-        """
-        return tuple(sum(work.predictions for work in self.work_of(schedule)) for schedule in self.schedules)
+    def num_evaluations(self) -> tuple[int, ...]:
+        """Evaluations of the transformer in each window (NFE); classifier-free guidance takes two for a step."""
+        return tuple(sum(step.num_evaluations for step in self.plan_steps(schedule)) for schedule in self.schedules)
 
     @property
-    def worked_out(self) -> int:
-        """Steps of all windows that ask the transformer; the preset extrapolates the others."""
-        return sum(work.predictions > 0 for schedule in self.schedules for work in self.work_of(schedule))
+    def num_evaluated_steps(self) -> int:
+        """Steps of all windows that evaluate the transformer; the preset skips the others."""
+        return sum(step.num_evaluations > 0 for schedule in self.schedules for step in self.plan_steps(schedule))
 
-    def work_of(self, schedule: Schedule) -> tuple[Work, ...]:
-        """What each step of a window takes."""
-        return work_of(schedule, self.num_inference_steps, self.preset, self.guidance_scale > 1)
+    def plan_steps(self, schedule: Schedule) -> tuple[StepPlan, ...]:
+        """What each step of a window computes."""
+        return plan_steps(schedule, self.num_inference_steps, self.preset, self.guidance_scale > 1)
 
     @property
     def segments(self) -> tuple[tuple[int, int], ...]:
-        """Half-open ranges of the rendered frames that are kept, each of which becomes final at one step: a window, or
-        where blocks wait for one another, some of its blocks. A video is written to the disk in these.
+        """Half-open ranges of the rendered frames that are kept; each becomes final at one step. A segment is a window,
+        or some blocks of one with asynchronous diffusion forcing, and is written as one file.
         """
         ends = [0]
         for window in self.windows:
@@ -199,32 +201,32 @@ class Plan:
 
     @property
     def forwards(self) -> int:
-        """Calls of the transformer in all: one for each prediction, or one for both of a step."""
-        at_once = 2 if self.batch_guidance else 1
-        work = itertools.chain.from_iterable(self.work_of(schedule) for schedule in self.schedules)
-        return sum(math.ceil(step.predictions / at_once) for step in work)
+        """Calls of the transformer in all windows: one for each evaluation, or for both of a guided step."""
+        batch = 2 if self.batch_guidance else 1
+        steps = itertools.chain.from_iterable(self.plan_steps(schedule) for schedule in self.schedules)
+        return sum(math.ceil(step.num_evaluations / batch) for step in steps)
 
 
-def steps_in_words(window_steps: Sequence[int], worked_out: int | None = None) -> str:
-    """How many steps the windows take, one number where all take the same, and how many of all are worked out.
+def steps_in_words(window_steps: Sequence[int], num_evaluated: int | None = None) -> str:
+    """The steps of the windows, as one number where all take the same, and how many evaluate the transformer.
 
     >>> steps_in_words([30, 30]), steps_in_words([50, 45, 45, 30])
     ('30 steps', '50, 2 x 45, 30 steps')
     >>> steps_in_words([30, 30], 40)
-    '30 steps, 40 of 60 worked out'
+    '30 steps, 40 of 60 evaluated'
     """
     total = sum(window_steps)
-    rest = "" if worked_out in (None, total) else f", {worked_out} of {total} worked out"
-    runs = [(steps, len(list(alike))) for steps, alike in itertools.groupby(window_steps)]
+    rest = "" if num_evaluated in (None, total) else f", {num_evaluated} of {total} evaluated"
+    runs = [(steps, len(list(group))) for steps, group in itertools.groupby(window_steps)]
     if len(runs) == 1:
         return f"{runs[0][0]} steps{rest}"
     return f"{', '.join(f'{count} x {steps}' if count > 1 else str(steps) for steps, count in runs)} steps{rest}"
 
 
 def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machine: Machine) -> ModelSpec:
-    """The model that `request` names, or for `auto` the best present: the largest released checkpoint that the GPU
-    holds for this video (drawing at the asked size if one does), else the one that came with the studio, else the test
-    pattern, which is all that is left where torch is not installed.
+    """The model that `request` names, or for `auto` the best one present: the largest released checkpoint that the GPU
+    holds for this request (one that renders at the requested size, if there is one), else the one that came with the
+    studio, else the test pattern, which is all that is left where torch is not installed.
 
     Raises InvalidRequest for a name that is not present or a mode that the model does not have.
     """
@@ -259,32 +261,32 @@ def choose_model(request: GenerationRequest, models: Iterable[ModelSpec], machin
 
 
 def _holds(spec: ModelSpec, request: GenerationRequest, machine: Machine) -> bool:
-    """Whether the GPU holds the transformer while it makes this video."""
+    """Whether the GPU holds the whole transformer while it renders this request."""
     try:
         plan = make_plan(request, spec, machine)
-    except InvalidRequest:  # which it will say when it is planned
+    except InvalidRequest:  # raised again when the request is planned with the chosen model
         return True
-    return plan.placement is not Placement.STREAMED and plan.forecast.peak_gib <= SPARE * machine.vram_gib
+    return plan.placement is not Placement.GROUP_OFFLOAD and plan.forecast.peak_gib <= USABLE_VRAM * machine.vram_gib
 
 
 def _rank(spec: ModelSpec, pixels: int) -> tuple[bool, int, bool, float, bool]:
-    """Among models that fit: those that draw at the asked size, then the widest, then those of the studio's family."""
+    """A key that orders models that fit: those that render at the requested size, then the widest, then SkyReels V2."""
     width = spec.transformer.dim if spec.transformer else 0
     full_size = (spec.max_pixels or 0) >= pixels * 0.98
     return full_size, width, spec.family == "skyreels-v2", spec.weights_gib, spec.diffusion_forcing
 
 
-WHERE_IT_LIES = {
+PLACEMENT_WORDS = {
     Placement.RESIDENT: "all of it stays on the GPU",
-    Placement.IN_TURNS: "its parts take turns on the GPU",
-    Placement.STREAMED: "layer by layer through the GPU, slowly",
+    Placement.MODEL_OFFLOAD: "its parts take turns on the GPU",
+    Placement.GROUP_OFFLOAD: "layer by layer through the GPU, slowly",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Suitability:
-    """How a model of the registry goes with a machine: whether all or parts of it fit into the memory that renders, and
-    what a video of the usual length at its own size takes there.
+    """How well a model of the registry suits a machine: whether its parts fit into the memory that renders, and the
+    plan, with its forecast, of a video of the default length at the model's own size.
     """
 
     fits: bool
@@ -293,7 +295,7 @@ class Suitability:
 
 
 def suitability(spec: ModelSpec, machine: Machine) -> Suitability:
-    """How `spec` goes with `machine`, by the forecast."""
+    """How well `spec` suits `machine`, by the forecast."""
     width, height = (1280, 720) if (spec.max_pixels or 0) >= PIXELS_720P else (960, 540)
     mode = next(mode for mode in Mode if mode in spec.modes)
     source = Source(width, height, DEFAULT_FRAMES, float(spec.fps)) if mode is Mode.VIDEO_EXTENSION else None
@@ -304,12 +306,12 @@ def suitability(spec: ModelSpec, machine: Machine) -> Suitability:
         has, what = machine.ram_gib, "memory"
         words = "on the processor, for want of a GPU"
     else:
-        has, what = SPARE * machine.vram_gib, "on the GPU"
-        words = WHERE_IT_LIES[plan.placement]
-        if plan.placement is Placement.STREAMED:
+        has, what = USABLE_VRAM * machine.vram_gib, "on the GPU"
+        words = PLACEMENT_WORDS[plan.placement]
+        if plan.placement is Placement.GROUP_OFFLOAD:
             balanced = request.model_copy(update={"preset": Preset.BALANCED})
             lossy = make_plan(balanced, spec, machine, source).placement
-            words += f"; with balanced {WHERE_IT_LIES[lossy]}" if lossy is not plan.placement else ""
+            words += f"; with balanced {PLACEMENT_WORDS[lossy]}" if lossy is not plan.placement else ""
     if peak > has:
         return Suitability(False, f"needs {peak:.0f} GiB {what}, {has:.0f} can be used", plan)
     return Suitability(True, words, plan)
@@ -324,7 +326,7 @@ def make_plan(
 ) -> Plan:
     """The legal plan nearest to `request`, delivering exactly the frames, size and rate that were asked for.
 
-    `calibration` is how many times as long the stages of earlier jobs of this model took here as was guessed. Raises
+    `calibration` is, for each stage, the measured time of earlier jobs of this model divided by the guess. Raises
     InvalidRequest where the model cannot do it, naming what can be done.
     """
     width, height = request.size
@@ -348,7 +350,7 @@ def make_plan(
         )
     options = request.skyreels
     if spec.denoises:
-        _check_blocks(request, spec)
+        _check_blockwise(request, spec)
         _check_one_window(request, spec)
     source_frames = frames_at(source, fps) if source else 0
     layout = lay_out(request, spec, num_frames, source_frames)
@@ -385,13 +387,13 @@ def make_plan(
         preset=request.preset if spec.denoises else Preset.EXACT,
         first_picture=request.image is not None,
         on_gpu=spec.denoises and machine.has_gpu,
-        eight_bits=_in_eight_bits(request, spec, machine),
+        fp8=_uses_fp8(request, spec, machine),
     )
     return _with_forecast(plan, spec, machine, calibration)
 
 
-def _check_blocks(request: GenerationRequest, spec: ModelSpec) -> None:
-    """Raise InvalidRequest where frames cannot be made block by block."""
+def _check_blockwise(request: GenerationRequest, spec: ModelSpec) -> None:
+    """Raise InvalidRequest where frames cannot be denoised block by block."""
     options = request.skyreels
     if not options.ar_step and not options.causal_attention:
         return
@@ -404,7 +406,7 @@ def _check_blocks(request: GenerationRequest, spec: ModelSpec) -> None:
         name = "causal_attention"
         reason, ways = "no frame would see the last picture, which comes after it", [mention(f"skyreels.{name}", False)]
     elif request.image and options.block > 1:
-        # A picture is one latent frame; the original would take it for a part of a block and denoise it away.
+        # A picture is one latent frame; the original would treat it as part of a block and denoise it.
         reason = f"a first picture fills no block of {options.block}"
         ways = [without, ", or ", mention("skyreels.causal_block_size", 1)]
     elif request.end_image and options.fidelity is Fidelity.DIFFUSERS and options.block > 1:
@@ -421,7 +423,7 @@ def _check_blocks(request: GenerationRequest, spec: ModelSpec) -> None:
 
 
 def _check_one_window(request: GenerationRequest, spec: ModelSpec) -> None:
-    """Raise InvalidRequest where something is asked of further windows, and the model makes only one."""
+    """Raise InvalidRequest for settings of further windows where the model has only one."""
     for name in ("base_num_frames", "overlap_history", "storyboard"):
         if getattr(request.skyreels, name) and not spec.diffusion_forcing:
             raise InvalidRequest(
@@ -444,19 +446,19 @@ def _check_storyboard(
             return 0
         return len(other.windows)
 
-    told, further = len(request.skyreels.storyboard), len(layout.windows) - 1
-    if told <= further:
+    num_prompts, further = len(request.skyreels.storyboard), len(layout.windows) - 1
+    if num_prompts <= further:
         return
     new = max(layout.base_num_frames - layout.overlap_history, 4)  # frames that a further window adds
-    longer = layout.base_num_frames + (told - 1) * new - layout.prefix_frames + 1
+    longer = layout.base_num_frames + (num_prompts - 1) * new - layout.prefix_frames + 1
     story = mention("skyreels.storyboard")
     ways: list[str | Mention] = [f"use at most {further}"] if further else ["leave ", story, " out"]
     if longer <= NUM_FRAMES.most:
         ways += [", or take ", mention("num_frames", longer), " or more"]
     smaller = range(layout.base_num_frames - 4, int(WINDOW_FRAMES.least) - 1, -4)
-    if base := next((frames for frames in smaller if windows(frames) > told), None):
+    if base := next((frames for frames in smaller if windows(frames) > num_prompts), None):
         ways += [", or use ", mention("skyreels.base_num_frames", base)]
-    prompts = "1 prompt" if told == 1 else f"{told} prompts"
+    prompts = "1 prompt" if num_prompts == 1 else f"{num_prompts} prompts"
     raise InvalidRequest(
         [story, f" has {prompts} for the windows after the first, of which the video has {further};"],
         hint=[*ways, "."],
@@ -477,10 +479,10 @@ def _check_strengths(request: GenerationRequest, windows: int) -> None:
 
 
 def render_size(width: int, height: int, spec: ModelSpec) -> tuple[int, int, bool]:
-    """The size that the model draws for a delivered `width` x `height`, in pixels, and whether it is then enlarged.
+    """The size that the model renders for a delivered `width` x `height`, in pixels, and whether it is then enlarged.
 
-    Drawn sizes are multiples of 16 (8 for the VAE, 2 for the patches). Up to `max_pixels` the next multiple is drawn
-    and cropped; above, the nearest one of the same shape that fits, which is then enlarged.
+    Rendered sizes are multiples of 16 (8 for the VAE, 2 for the patches). Up to `max_pixels` the next multiple is
+    rendered and cropped; above, the nearest one of the same shape that fits, which is then enlarged.
 
     >>> from backend.core.registry import MODELS
     >>> render_size(960, 540, MODELS["skyreels-v2-df-1.3b-540p"])
@@ -495,8 +497,8 @@ def render_size(width: int, height: int, spec: ModelSpec) -> tuple[int, int, boo
     if spec.max_pixels is None or full[0] * full[1] <= spec.max_pixels * 1.01:
         return *full, False
     scale = math.sqrt(spec.max_pixels / (width * height))
-    drawn = tuple(max(unit, unit * round(side * scale / unit)) for side in (width, height))
-    return drawn[0], drawn[1], True
+    fitted = tuple(max(unit, unit * round(side * scale / unit)) for side in (width, height))
+    return fitted[0], fitted[1], True
 
 
 def frames_at(source: Source, fps: float) -> int:
@@ -508,7 +510,7 @@ def _source_fps(source: Source | None) -> int | None:
     return min(max(round(source.fps), int(FPS.least)), int(FPS.most)) if source else None
 
 
-# --- the forecast: a cold machine's guess, corrected by `calibration` once it has made videos ---
+# --- the forecast: a guess from operation counts, multiplied by `calibration` once this machine has rendered ---
 
 SUSTAINED_FLOPS = (
     ("H200", 600e12),
@@ -553,7 +555,7 @@ def _with_forecast(plan: Plan, spec: ModelSpec, machine: Machine, calibration: M
         placed = _place(plan, spec, machine)
         plan = replace(plan, placement=placed.placement, half_decode=placed.half_decode)
         seconds, peak_gib = _model_seconds(plan, spec, machine), placed.peak_gib
-    # Frames stream into the encoder while they are made, so encoding counts to the stage that makes them.
+    # Frames are encoded as they are rendered, so encoding counts to the stage that yields them.
     making = Stage.DECODING if spec.denoises else Stage.DENOISING
     guess = seconds | {making: seconds[making] + ENCODE_S_PER_PIXEL * pixels, Stage.SAVING: 0.3}
     learned = {stage: value * calibration.get(stage, 1.0) for stage, value in guess.items()}
@@ -569,21 +571,21 @@ def _drawing_cost(plan: Plan) -> tuple[dict[Stage, float], float]:
 
 
 def _place(plan: Plan, spec: ModelSpec, machine: Machine) -> Placed:
-    """Where the models lie on this machine's GPU; in its memory, as float32, where there is none."""
+    """The placement on this machine's GPU; without one, all models in main memory as float32."""
     batch = 2 if plan.batch_guidance and plan.guidance_scale > 1 else 1
     pixels = plan.render_width * plan.render_height
     tokens = max(_window_tokens(plan, spec))
     if not machine.has_gpu:
         need = need_of(spec, tokens, batch, pixels, itemsize=4)
         return Placed(Placement.RESIDENT, False, LIBRARIES_GIB + need.peak(Placement.RESIDENT, False))
-    need = need_of(spec, tokens, batch, pixels, eight_bits=plan.eight_bits)
-    return place(need, machine.vram_gib, TRADES[plan.preset].half_decode)
+    need = need_of(spec, tokens, batch, pixels, fp8=plan.fp8)
+    return place(need, machine.vram_gib, PRESETS[plan.preset].half_decode)
 
 
-def _in_eight_bits(request: GenerationRequest, spec: ModelSpec, machine: Machine) -> bool:
-    """Whether the transformer's large matrices are: where the preset trades, on a GPU, and if they are large."""
-    large = spec.transformer is not None and spec.weights_gib / spec.experts >= EIGHT_BITS_FROM_GIB
-    return TRADES[request.preset].eight_bits and machine.has_gpu and large
+def _uses_fp8(request: GenerationRequest, spec: ModelSpec, machine: Machine) -> bool:
+    """Whether large linear layers of the transformer are stored in float8: on a GPU, if the preset says so."""
+    large = spec.transformer is not None and spec.weights_gib / spec.experts >= FP8_FROM_GIB
+    return PRESETS[request.preset].fp8 and machine.has_gpu and large
 
 
 def _window_tokens(plan: Plan, spec: ModelSpec) -> list[int]:
@@ -594,19 +596,20 @@ def _window_tokens(plan: Plan, spec: ModelSpec) -> list[int]:
 def _model_seconds(plan: Plan, spec: ModelSpec, machine: Machine) -> dict[Stage, float]:
     """Seconds a stage of a diffusion model: weights to read, operations to do."""
     flops = device_flops(machine)
-    predictions = zip(plan.predictions, _window_tokens(plan, spec), strict=True)
+    evaluations = zip(plan.num_evaluations, _window_tokens(plan, spec), strict=True)
     decode = spec.decode_flops * plan.render_width * plan.render_height * plan.render_frames
     return {
         Stage.LOADING: 2 + spec.memory_gib / READ_GIB_PER_S,
-        Stage.DENOISING: sum(n * forward_flops(spec.transformer, count) for n, count in predictions) / flops,
+        Stage.DENOISING: sum(n * forward_flops(spec.transformer, count) for n, count in evaluations) / flops,
         Stage.DECODING: decode / (flops / 4 if machine.has_gpu else flops),
     }
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a render is. `window` and `step` count from 1; `fraction` is of the whole job, 0 to 1. The first
-    `frames_ready` frames of the video can be played; a killed render would go on from `saved_at`, seconds since 1970.
+    """The progress of a render. `window` and `step` count from 1; `fraction` is of the whole job, 0 to 1. The first
+    `frames_ready` frames of the video can be played; a killed render resumes from its state of `saved_at`, in seconds
+    since 1970.
     """
 
     stage: Stage

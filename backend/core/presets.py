@@ -1,8 +1,10 @@
-"""What each preset trades for speed, and the work that it leaves of every denoising step. Pure arithmetic.
+"""Speed presets: what each changes in sampling, and what every denoising step then computes. Pure arithmetic.
 
-`exact` works everything out. The others leave guidance out where it changes little any more, and in the middle of the
-way down do not ask the transformer at every step: between two answers the velocity changes slowly and is extrapolated.
-Strong noise, where a video is decided, and the last step are always worked out.
+`exact` evaluates the transformer with classifier-free guidance at every step. The other presets combine two methods:
+guidance in a limited interval (Kynkäänniemi et al. 2024), here from the first step to a fixed part of the schedule; and
+step skipping, where the velocity of a skipped step is extrapolated linearly in the timestep from the last two evaluated
+ones, which is the first-order forecast of TaylorSeer (Liu et al. 2025) applied to the output of the whole transformer.
+The steps at high noise, which decide the composition, and the last step are always evaluated.
 """
 
 from __future__ import annotations
@@ -14,60 +16,65 @@ from dataclasses import dataclass
 from backend.core.schedule import Schedule
 from backend.core.schema import Preset
 
-SKIPS_FROM = 10  # steps; of fewer, which a LoRA made for them takes, every one counts
+MIN_STEPS_TO_SKIP = 10  # with fewer steps, as a distilled LoRA takes, every step is evaluated
 
 
 @dataclass(frozen=True, slots=True)
-class Trade:
-    """`guided` is the part of the noise levels, from pure noise on, that get guidance. Of `asked`, each pair says below
-    which part of the levels one step of how many asks the transformer. With `half_decode` a GPU decodes the video in
-    half precision, and with `eight_bits` it multiplies the large matrices of a large transformer in eight bits.
+class PresetConfig:
+    """`guidance_until` is the fraction of the steps, from the first on, that are guided. Each pair of `skipping` is the
+    fraction of the steps after which it applies, and n: one of n steps is evaluated. On a GPU, `half_decode` runs the
+    VAE's decoder in half precision, and `fp8` stores the linear layers of a large transformer in float8.
     """
 
-    guided: float = 1.0
-    asked: tuple[tuple[float, int], ...] = ()
+    guidance_until: float = 1.0
+    skipping: tuple[tuple[float, int], ...] = ()
     half_decode: bool = False
-    eight_bits: bool = False
+    fp8: bool = False
 
-    def one_of(self, level: int, steps: int) -> int:
-        """Of how many steps at `level`, of `steps`, one asks."""
-        if steps < SKIPS_FROM:
+    def evaluation_interval(self, step: int, num_steps: int) -> int:
+        """n, where one of n steps is evaluated at `step` of `num_steps`; steps count from 1."""
+        if num_steps < MIN_STEPS_TO_SKIP:
             return 1
-        return next((count for part, count in reversed(self.asked) if level > math.ceil(part * steps)), 1)
+        applicable = (n for fraction, n in reversed(self.skipping) if step > math.ceil(fraction * num_steps))
+        return next(applicable, 1)
 
 
-TRADES = {
-    Preset.EXACT: Trade(),
-    Preset.BALANCED: Trade(guided=0.6, asked=((0.25, 3),), half_decode=True, eight_bits=True),
-    Preset.TURBO: Trade(guided=0.5, asked=((0.15, 2), (0.35, 5)), half_decode=True, eight_bits=True),
+PRESETS = {
+    Preset.EXACT: PresetConfig(),
+    Preset.BALANCED: PresetConfig(guidance_until=0.6, skipping=((0.25, 3),), half_decode=True, fp8=True),
+    Preset.TURBO: PresetConfig(guidance_until=0.5, skipping=((0.15, 2), (0.35, 5)), half_decode=True, fp8=True),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """One denoising step: how many predictions it takes (0 where the velocity is extrapolated, 2 with guidance), and
-    of which latent frames the velocity is guided.
+class StepPlan:
+    """One denoising step. `num_evaluations` of the transformer (NFE) is 0 where the velocity is extrapolated and 2 with
+    classifier-free guidance; `guided` says for each latent frame whether its velocity is guided.
     """
 
-    predictions: int
+    num_evaluations: int
     guided: tuple[bool, ...]
 
 
 @functools.lru_cache(maxsize=256)
-def work_of(schedule: Schedule, steps: int, preset: Preset, guidance: bool) -> tuple[Work, ...]:
-    """What each row of `schedule`, of `steps` levels, asks of the transformer.
+def plan_steps(schedule: Schedule, num_steps: int, preset: Preset, guidance: bool) -> tuple[StepPlan, ...]:
+    """What each row of `schedule`, made for `num_steps` steps a frame, computes; `guidance` is off at scale 1.
 
-    A row is extrapolated only if all frames that it moves are in the middle of their way, so that at least two rows
-    before have asked about each of them.
+    A row is extrapolated only if all frames that it updates may skip it, so that at least two rows before it evaluated
+    the transformer for each of these frames.
     """
-    trade = TRADES[preset]
-    guided_until = math.ceil(trade.guided * steps)
-    found: list[Work] = []
-    guessed = 0  # rows since the last that asked
-    for levels, moves in zip(schedule.levels, schedule.moves, strict=True):
-        moving = [level if moved else None for level, moved in zip(levels, moves, strict=True)]
-        guided = tuple(guidance and level is not None and level <= guided_until for level in moving)
-        one_of = min(1 if level == steps else trade.one_of(level, steps) for level in moving if level is not None)
-        guessed = guessed + 1 if guessed < one_of - 1 else 0
-        found.append(Work(0 if guessed else 2 if any(guided) else 1, guided))
-    return tuple(found)
+    config = PRESETS[preset]
+    guided_until = math.ceil(config.guidance_until * num_steps)
+    plans: list[StepPlan] = []
+    skipped = 0  # rows since the last evaluation
+    for row, updated in zip(schedule.timestep_indices, schedule.update_mask, strict=True):
+        steps = [step if update else None for step, update in zip(row, updated, strict=True)]
+        guided = tuple(guidance and step is not None and step <= guided_until for step in steps)
+        interval = min(
+            1 if step == num_steps else config.evaluation_interval(step, num_steps)
+            for step in steps
+            if step is not None
+        )
+        skipped = skipped + 1 if skipped < interval - 1 else 0
+        plans.append(StepPlan(0 if skipped else 2 if any(guided) else 1, guided))
+    return tuple(plans)

@@ -1,7 +1,7 @@
-"""Which latent frame stands at which noise level at each step of a window: pure arithmetic.
+"""Diffusion forcing schedules: the timestep of each latent frame at each denoising step of a window. Pure arithmetic.
 
-Plain models and synchronous diffusion forcing take all frames down together. Asynchronously, blocks of them follow one
-another, each `ar_step` levels behind the one before, so that later frames see earlier ones that are clearer.
+Plain models and synchronous diffusion forcing denoise all frames together. Asynchronous diffusion forcing denoises them
+in blocks, each `ar_step` steps behind the block before it, so that later frames are conditioned on cleaner ones.
 """
 
 from __future__ import annotations
@@ -18,85 +18,98 @@ Row = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Rows are denoising steps, columns latent frames.
+    """A denoising schedule. Rows are denoising steps, columns are latent frames.
 
-    `levels` count the noise levels: 0 is pure noise that waits for its turn, k the k-th level, one more than there are
-    levels a finished frame. `moves` is True where a step takes the frame one level down. `intervals` are half-open
-    ranges of the frames that the model sees, all of them unless `base` is smaller.
+    `timestep_indices` count a frame's timesteps from 1: 0 is pure noise that has not started, and the number of
+    timesteps plus 1 is a clean frame. `update_mask` is True where a step denoises the frame. `valid_intervals` are the
+    half-open ranges of frames that the model is given: all of them, unless `base` is smaller.
     """
 
-    levels: tuple[Row, ...]
-    moves: tuple[tuple[bool, ...], ...]
-    intervals: tuple[tuple[int, int], ...]
+    timestep_indices: tuple[Row, ...]
+    update_mask: tuple[tuple[bool, ...], ...]
+    valid_intervals: tuple[tuple[int, int], ...]
 
     @property
-    def runs(self) -> list[tuple[int, int]]:
-        """Half-open ranges of frames that go down together, at the same steps."""
-        columns = list(zip(*self.moves, strict=True))
+    def frame_groups(self) -> list[tuple[int, int]]:
+        """Half-open ranges of frames that are denoised at the same steps."""
+        columns = list(zip(*self.update_mask, strict=True))
         starts = [n for n, column in enumerate(columns) if n == 0 or column != columns[n - 1]]
         return [(a, b) for a, b in itertools.pairwise([*starts, len(columns)]) if any(columns[a])]
 
     @functools.cached_property
-    def begun(self) -> tuple[int, ...]:
-        """How many leading frames do not wait as noise, at each step."""
-        return tuple(next((frame for frame, level in enumerate(row) if level == 0), len(row)) for row in self.levels)
+    def num_started(self) -> tuple[int, ...]:
+        """How many leading frames have started, at each step."""
+        return tuple(
+            next((frame for frame, index in enumerate(row) if index == 0), len(row)) for row in self.timestep_indices
+        )
 
     @functools.cached_property
-    def final(self) -> tuple[int, ...]:
-        """How many leading frames no later step moves, before the first step and after each."""
+    def num_final(self) -> tuple[int, ...]:
+        """How many leading frames no later step updates, before the first step and after each."""
         last = [
-            max((n + 1 for n, row in enumerate(self.moves) if row[frame]), default=0) for frame in range(self.frames)
+            max((n + 1 for n, row in enumerate(self.update_mask) if row[frame]), default=0)
+            for frame in range(self.num_frames)
         ]
         return tuple(
-            next((frame for frame in range(self.frames) if last[frame] > done), self.frames)
-            for done in range(len(self.moves) + 1)
+            next((frame for frame in range(self.num_frames) if last[frame] > done), self.num_frames)
+            for done in range(len(self.update_mask) + 1)
         )
 
     @property
-    def frames(self) -> int:
-        return len(self.moves[0])
+    def num_frames(self) -> int:
+        """Latent frames."""
+        return len(self.update_mask[0])
 
 
 @functools.lru_cache(maxsize=64)
 def make_schedule(
-    frames: int, steps: int, ar_step: int = 0, block: int = 1, ready: int = 0, base: int | None = None
+    num_frames: int,
+    num_steps: int,
+    ar_step: int = 0,
+    block_size: int = 1,
+    num_context_frames: int = 0,
+    base: int | None = None,
 ) -> Schedule:
     """`generate_timestep_matrix` of the original's diffusion_forcing_pipeline.py, without its timesteps.
 
-    `frames`, `block`, `ready` (finished from the start) and `base` (seen at once) count latent frames; `frames` that
-    do not fill a block are left out, so let the block divide them. Raises ValueError if `base` is smaller than `frames`
-    and `ar_step` too small for it.
+    `num_frames`, `block_size`, `num_context_frames` (clean from the start) and `base` (given to the model at once)
+    count latent frames. Frames that fill no block are left out, so `block_size` should divide `num_frames`. Raises
+    ValueError if `base` is smaller than `num_frames` and `ar_step` is too small for it.
     """
-    blocks, seen = frames // block, (base or frames) // block
-    if seen < blocks and ar_step * seen < steps:
-        raise ValueError(f"ar_step should be at least {-(-steps // seen)} in your setting")
-    row = tuple(steps + 1 if number < ready // block else 0 for number in range(blocks))
-    levels, moves = [], []
-    while min(row) < steps:
-        before, row = row, _next_row(row, steps, ar_step)
-        levels.append(_spread(row, block))
-        moves.append(_spread([a != b and b <= steps for a, b in zip(before, row, strict=True)], block))
-    return Schedule(tuple(levels), tuple(moves), _intervals(moves, blocks, seen, block))
+    blocks, seen = num_frames // block_size, (base or num_frames) // block_size
+    if seen < blocks and ar_step * seen < num_steps:
+        raise ValueError(f"ar_step should be at least {-(-num_steps // seen)} in your setting")
+    row = tuple(num_steps + 1 if number < num_context_frames // block_size else 0 for number in range(blocks))
+    indices, updates = [], []
+    while min(row) < num_steps:
+        before, row = row, _next_row(row, num_steps, ar_step)
+        indices.append(_repeat(row, block_size))
+        updates.append(_repeat([a != b and b <= num_steps for a, b in zip(before, row, strict=True)], block_size))
+    return Schedule(tuple(indices), tuple(updates), _valid_intervals(updates, blocks, seen, block_size))
 
 
-def _next_row(row: Row, steps: int, ar_step: int) -> Row:
-    """The blocks' levels after `row`: the first that is not behind another goes on, the others keep their distance."""
+def _next_row(row: Row, num_steps: int, ar_step: int) -> Row:
+    """The blocks' timestep indices after `row`: a block advances if the one before is clean or there is none, the
+    others keep their distance of `ar_step`.
+    """
     after: list[int] = []
-    for number, level in enumerate(row):
-        leads = number == 0 or row[number - 1] >= steps
-        after.append(level + 1 if leads else after[-1] - ar_step)
-    return tuple(min(max(level, 0), steps + 1) for level in after)
+    for number, index in enumerate(row):
+        leads = number == 0 or row[number - 1] >= num_steps
+        after.append(index + 1 if leads else after[-1] - ar_step)
+    return tuple(min(max(index, 0), num_steps + 1) for index in after)
 
 
-def _intervals(moves: list[tuple[bool, ...]], blocks: int, seen: int, block: int) -> tuple[tuple[int, int], ...]:
-    found, last = [], seen
-    for row in moves:
-        if last < blocks and row[last * block]:
+def _valid_intervals(
+    updates: list[tuple[bool, ...]], blocks: int, seen: int, block_size: int
+) -> tuple[tuple[int, int], ...]:
+    intervals, last = [], seen
+    for row in updates:
+        if last < blocks and row[last * block_size]:
             last += 1
-        found.append((max(last - seen, 0) * block, last * block))
-    return tuple(found)
+        intervals.append((max(last - seen, 0) * block_size, last * block_size))
+    return tuple(intervals)
 
 
-def _spread(row: Sequence[T], block: int) -> tuple[T, ...]:
+def _repeat(row: Sequence[T], block_size: int) -> tuple[T, ...]:
     """One value a block -> one a latent frame."""
-    return tuple(value for value in row for _ in range(block))
+    return tuple(value for value in row for _ in range(block_size))

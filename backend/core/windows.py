@@ -1,8 +1,8 @@
-"""How the frames of a video lie in windows, the passes over a model that can see only so many at once.
+"""Windows: how a long video is split into passes over a model that denoises at most `base_num_frames` at once.
 
 The VAE packs the first pixel frame into one latent frame and every further four into another, so legal counts are 4k+1.
-Where blocks of latent frames wait for one another (`ar_step`) or see only what came before (`causal_attention`), every
-window and what it repeats are whole blocks: frames that fill no block would never be denoised.
+With asynchronous diffusion forcing (`ar_step`) or block-causal attention (`causal_attention`) every window and every
+overlap consists of whole blocks: frames that fill no block would never be denoised.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from backend.core.schema import OVERLAP_FRAMES, WINDOW_FRAMES, GenerationRequest
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A half-open range of latent frames that one pass denoises."""
+    """A half-open range of latent frames that are denoised in one pass."""
 
     start: int
     stop: int
@@ -25,8 +25,8 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Windows of at most `base_num_frames` over `render_frames` frames; the first `prefix_frames` come from the source,
-    and every window after the first begins with the last `overlap_history` of the one before.
+    """Windows of at most `base_num_frames` frames over `render_frames`. The first `prefix_frames` come from the source,
+    and every window after the first begins with the last `overlap_history` frames of the one before.
     """
 
     render_frames: int
@@ -46,7 +46,7 @@ def latent_frames(frames: int) -> int:
 
 
 def pixel_frames(latents: int) -> int:
-    """What `latent_frames` makes of it, back.
+    """Pixel frames of `latents` latent frames: the inverse of `latent_frames`.
 
     >>> pixel_frames(25)
     97
@@ -87,10 +87,10 @@ def plan_windows(num_frames: int, base_num_frames: int, overlap_history: int) ->
 
 
 def lay_out(request: GenerationRequest, spec: ModelSpec, num_frames: int, source_frames: int) -> Layout:
-    """The shortest legal layout with `num_frames` new frames after the end of a source of `source_frames`, 0 for none.
+    """The shortest legal layout of `num_frames` new frames after a source of `source_frames` frames, 0 for none.
 
-    What the request leaves open is made to fit its blocks. Raises InvalidRequest where a value cannot fit, naming the
-    two nearest that do.
+    Sizes that the request leaves open are fitted to its block size. Raises InvalidRequest for a size that cannot be
+    used; the error suggests the two nearest ones that can.
     """
     block = request.skyreels.block if spec.denoises else 1  # without noise levels nothing waits
     base, overlap = _sizes(request, spec, block)
@@ -110,7 +110,7 @@ def lay_out(request: GenerationRequest, spec: ModelSpec, num_frames: int, source
         _check_blocks("base_num_frames", base, block, max(room, shortest), longest)
     if block > 1 and (total > base or prefix):
         most = latent_frames(int(OVERLAP_FRAMES.most))
-        fits = min(most, base - block)  # in any case; a longer one makes a second window of most sources
+        fits = min(most, base - block)  # fits any source; a longer overlap needs a second window for most sources
         _check_blocks("overlap_history", overlap, block, block, fits if total > base else most, fits)
     frames = pixel_frames(total), pixel_frames(base), pixel_frames(overlap)
     windows = (Window(0, total),) if total <= base else plan_windows(*frames)
@@ -118,7 +118,7 @@ def lay_out(request: GenerationRequest, spec: ModelSpec, num_frames: int, source
 
 
 def _sizes(request: GenerationRequest, spec: ModelSpec, block: int) -> tuple[int, int]:
-    """Latent frames of a window and of the overlap: as asked, else the model's own, made to fit `block`."""
+    """Latent frames of a window and of the overlap: those of the request, else the model's, fitted to `block`."""
     options = request.skyreels
     base = latent_frames(options.base_num_frames or spec.base_num_frames)
     if options.base_num_frames is None:
@@ -130,34 +130,35 @@ def _sizes(request: GenerationRequest, spec: ModelSpec, block: int) -> tuple[int
 
 
 def _prefix(overlap: int, source_frames: int, block: int) -> int:
-    """Latent frames of the source's end that the first window begins with: at most `overlap`, in whole blocks."""
-    has = latent_frames(source_frames)
-    if has < block:
+    """Latent frames at the end of the source that begin the first window: at most `overlap`, in whole blocks."""
+    available = latent_frames(source_frames)
+    if available < block:
         raise InvalidRequest(
             f"continues {pixel_frames(block)} frames or more, the video has {source_frames};",
-            hint=["use ", mention("skyreels.causal_block_size", has), ", or a longer video."],
+            hint=["use ", mention("skyreels.causal_block_size", available), ", or a longer video."],
             field="skyreels.causal_block_size",
             value=block,
         )
-    return min(overlap, has - has % block)
+    return min(overlap, available - available % block)
 
 
-def _check_blocks(name: str, asked: int, block: int, least: int, most: int, fits: int | None = None) -> None:
-    """Raise InvalidRequest unless `asked`, in latent frames, is a number of whole blocks from `least` to `most`. The
-    error suggests the counts up to `fits`, if there are any.
+def _check_blocks(name: str, value: int, block: int, least: int, most: int, fits: int | None = None) -> None:
+    """Raise InvalidRequest unless `value`, in latent frames, is a number of whole blocks from `least` to `most`.
+
+    The error suggests counts up to `fits`, if there are any.
     """
-    if asked % block == 0 and least <= asked <= most:
+    if value % block == 0 and least <= value <= most:
         return
     legal = [count for count in range(block, most + 1, block) if count >= least]
     if fits is not None:
         legal = [count for count in legal if count <= fits] or legal
-    nearest = sorted(sorted(legal, key=lambda count: abs(count - asked))[:2])
-    reason = "cannot be divided by" if asked % block else "leaves no room for"
+    nearest = sorted(sorted(legal, key=lambda count: abs(count - value))[:2])
+    reason = "cannot be divided by" if value % block else "leaves no room for"
     raise InvalidRequest(
-        f"is {asked} latent frames, which {reason} blocks of {block};",
+        f"is {value} latent frames, which {reason} blocks of {block};",
         hint=f"use {' or '.join(str(pixel_frames(count)) for count in nearest)}.",
         field=f"skyreels.{name}",
-        value=pixel_frames(asked),
+        value=pixel_frames(value),
     )
 
 

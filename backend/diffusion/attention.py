@@ -1,4 +1,4 @@
-"""Which attention kernel a GPU runs fastest: each that is installed is tried once at a film's size."""
+"""Attention kernels: which of those that are installed is the fastest on this GPU at the size of a render."""
 
 from __future__ import annotations
 
@@ -14,60 +14,65 @@ from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_a
 from torch.nn import functional
 
 from backend.core.schema import Preset
-from backend.diffusion.choices import remembered, seconds_in_turn, this_gpu
+from backend.diffusion.autotune import autotune_cache, gpu_key, median_seconds
 
 log = logging.getLogger(__name__)
 
 STOCK = "native"
 EXACT = (STOCK, "_native_cudnn", "_native_flash", "_flash_3", "flash")
-QUANTISED = ("sage",)  # 8-bit products: for presets that trade
-AS_EXACT = 1.1  # as the stock kernel, in error against float32
-ROUNDING = 1e-6  # of float32 itself
-CHECKED = 256  # queries of each head whose sums are taken in float32, too
-STEP = 8192  # tokens; sizes are remembered in steps
+QUANTIZED = ("sage",)  # 8-bit products, for the presets that are not exact
+MAX_ERROR_RATIO = 1.1  # error of an exact kernel against float32, relative to that of the stock kernel
+FLOAT32_ERROR = 1e-6  # rounding of float32 itself
+CHECKED_QUERIES = 256  # queries of each head that are computed in float32 too
+TOKEN_STEP = 8192  # sizes are rounded to multiples of it in the cache
 
 Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def kernel(name: str) -> Kernel:
-    """Attention of (batch, tokens, heads, head_dim) by diffusers' name for it."""
+    """Attention of (batch, tokens, heads, head_dim) by the kernel that diffusers calls `name`."""
     backend = AttentionBackendName(name)
     return lambda query, key, value: dispatch_attention_fn(query, key, value, backend=backend)
 
 
 def candidates(preset: Preset) -> dict[str, Kernel]:
-    names = EXACT if preset is Preset.EXACT else EXACT + QUANTISED
+    """The kernels that `preset` may use, by name; the stock one is the first."""
+    names = EXACT if preset is Preset.EXACT else EXACT + QUANTIZED
     return {name: kernel(name) for name in names}
 
 
-def choose(kernels: Mapping[str, Kernel], tokens: int, heads: int, head_dim: int, device: torch.device) -> str:
-    """The name of the fastest kernel that works here. The first of `kernels` is the stock one, which is chosen where
-    one fails while they are timed; without a quantised kernel among them, one whose error against float32 is more than
-    AS_EXACT of its is no choice.
+def fastest_kernel(kernels: Mapping[str, Kernel], tokens: int, heads: int, head_dim: int, device: torch.device) -> str:
+    """The name of the fastest of `kernels` that works on `device`. The first must be the stock one: it is the choice
+    where a kernel fails while it is timed.
+
+    Unless there is a quantized kernel among them, a kernel is rejected if its error against float32 is more than
+    MAX_ERROR_RATIO times that of the stock one.
     """
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     random = torch.Generator().manual_seed(0)
     shape = (1, tokens, heads, head_dim)
     query, key, value = (torch.randn(shape, generator=random).to(device, dtype) for _ in range(3))
-    wanted = _in_float32(query[:, :CHECKED], key, value)
+    expected = _in_float32(query[:, :CHECKED_QUERIES], key, value)
     stock, *_ = kernels
     errors: dict[str, float] = {}
     for name, run in kernels.items():
         try:
-            found = run(query, key, value)[:, :CHECKED].float()
-            errors[name] = float((found - wanted).norm() / wanted.norm())
+            output = run(query, key, value)[:, :CHECKED_QUERIES].float()
+            errors[name] = float((output - expected).norm() / expected.norm())
         except Exception as error:  # not installed, not for this GPU, not for this shape
-            log.info("the attention kernel %s is left out: %s", name, str(error).split("\n")[0])
-    quantised = any(name in QUANTISED for name in kernels)
-    good = [name for name in errors if quantised or errors[name] <= AS_EXACT * errors.get(stock, 0.0) + ROUNDING]
+            log.info("the attention kernel %s is not used: %s", name, str(error).split("\n")[0])
+    quantized = any(name in QUANTIZED for name in kernels)
+    most = MAX_ERROR_RATIO * errors.get(stock, 0.0) + FLOAT32_ERROR
+    accurate = [name for name in errors if quantized or errors[name] <= most]
     try:
-        seconds = seconds_in_turn({name: functools.partial(kernels[name], query, key, value) for name in good}, device)
-    except Exception as error:  # of one that had worked before
-        log.warning("attention is not timed: %s", str(error).split("\n")[0])
+        seconds = median_seconds(
+            {name: functools.partial(kernels[name], query, key, value) for name in accurate}, device
+        )
+    except Exception as error:  # of a kernel that had worked before
+        log.warning("attention kernels cannot be timed: %s", str(error).split("\n")[0])
         return stock
-    chosen = min(good, key=seconds.__getitem__, default=stock)
     log.info("attention of %d tokens: %s", tokens, {name: f"{s * 1000:.1f} ms" for name, s in seconds.items()})
-    return chosen
+    return min(accurate, key=seconds.__getitem__, default=stock)
 
 
 def _in_float32(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -75,24 +80,24 @@ def _in_float32(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> 
     return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2)
 
 
-def remembered_kernel(
+def cached_kernel(
     file: Path | None, preset: Preset, tokens: int, heads: int, head_dim: int, device: torch.device
 ) -> str:
-    """The kernel that was chosen on this GPU for films of about this size, or is chosen now; kept in `file`."""
-    steps = max(1, round(tokens / STEP))
+    """The fastest kernel on this GPU for about this many tokens, from the cache in `file` or measured now."""
+    steps = max(1, round(tokens / TOKEN_STEP))
     lossy = "lossy" if preset is not Preset.EXACT else "exact"
-    return remembered(
+    return autotune_cache(
         file,
-        f"{this_gpu(device)}, {heads}x{head_dim}, {steps}, {lossy}",
+        f"{gpu_key(device)}, {heads}x{head_dim}, {steps}, {lossy}",
         STOCK,
         [backend.value for backend in AttentionBackendName],
-        lambda: choose(candidates(preset), tokens, heads, head_dim, device),
+        lambda: fastest_kernel(candidates(preset), tokens, heads, head_dim, device),
     )
 
 
-def attend_by(model: Any, backend: str) -> None:
-    """Have the attention layers of `model` use that kernel, and of no other model: what diffusers has for it makes the
-    kernel the default of the process, too.
+def set_attention_backend(model: Any, backend: str) -> None:
+    """Set the kernel of the attention layers of `model` alone: the method of diffusers also makes it the default of the
+    process.
     """
     name = AttentionBackendName(backend)
     for module in model.modules():
@@ -102,8 +107,8 @@ def attend_by(model: Any, backend: str) -> None:
 
 
 @contextmanager
-def attention_by(transformer: Any, name: str) -> Iterator[None]:
-    """While open, `transformer` attends by that kernel; afterwards as the stock model does."""
+def attention_backend(transformer: Any, name: str) -> Iterator[None]:
+    """While open, `transformer` uses the kernel `name`; afterwards the stock one."""
     transformer.set_attention_backend(name)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The transformer's blocks compiled: fewer and larger kernels, for a wait before the first film of a new size."""
+"""torch.compile of the transformer's blocks: fewer and larger kernels, after a wait before the first render."""
 
 from __future__ import annotations
 
@@ -11,116 +11,118 @@ from typing import Any
 
 import torch
 
-from backend.diffusion.choices import remembered, seconds_in_turn, this_gpu
+from backend.diffusion.autotune import autotune_cache, gpu_key, median_seconds
 from backend.diffusion.components import Components, blocks_of, is_device_lost, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
 COMPILED, STOCK = "compiled", "stock"
-WORTH = 0.97  # of the stock time, at most
-ALIKE = 0.02  # how far two roundings to bfloat16 are apart at most, of the whole
+MAX_TIME_RATIO = 0.97  # of compiled blocks to stock ones; less gain is not worth the wait
+MAX_ERROR = 0.02  # relative difference of the outputs; two roundings to bfloat16 differ by less
 Call = Callable[..., Any]
 
-# A kind of film (with a mask or without, with these LoRAs or those) is compiled apart from the others, twice. Past the
-# limit torch would go on uncompiled and say nothing.
+# Blocks are compiled anew, up to twice, for each combination of masks and LoRAs. Beyond its limit torch would run them
+# uncompiled and not say so.
 torch._dynamo.config.recompile_limit = 64
 torch._dynamo.config.fail_on_recompile_limit_hit = True
 
 
-class _Reached(Exception):
-    """A block would be called with this."""
+class _BlockCalled(Exception):
+    """Carries the arguments of a block's call out of the transformer."""
 
     def __init__(self, block: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.block, self.args_given, self.kwargs_given = block, args, kwargs
+        self.block, self.block_args, self.block_kwargs = block, args, kwargs
 
 
-def first_block(transformers: Sequence[Any], ask: Call) -> tuple[Call, Call]:
-    """A call of the first block that `ask` comes to, with what it is given there: as it is, and compiled."""
+def first_block(transformers: Sequence[Any], predict: Call) -> tuple[Call, Call]:
+    """Two calls of the first block that `predict` reaches, with the arguments it has there: stock and compiled."""
 
     def stop(block: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        raise _Reached(block, args, kwargs)
+        raise _BlockCalled(block, args, kwargs)
 
     hooks = [model.blocks[0].register_forward_pre_hook(stop, with_kwargs=True) for model in transformers]
     try:
-        ask()
-    except _Reached as reached:
-        block, args, kwargs = reached.block, reached.args_given, reached.kwargs_given
+        predict()
+    except _BlockCalled as called:
+        block, args, kwargs = called.block, called.block_args, called.block_kwargs
     finally:
         for hook in hooks:
             hook.remove()
-    calls = (functools.partial(forward, *args, **kwargs) for forward in (block.forward, _compiled(block.forward)))
-    plain, fast = (torch.no_grad()(call) for call in calls)
-    return plain, fast
+    calls = (functools.partial(forward, *args, **kwargs) for forward in (block.forward, _compile(block.forward)))
+    stock, fast = (torch.no_grad()(call) for call in calls)
+    return stock, fast
 
 
-def faster(plain: Call, fast: Call, device: torch.device) -> str:
-    """COMPILED if `fast` takes less time than `plain` and gives the same but for rounding, else STOCK."""
+def benchmark(stock: Call, fast: Call, device: torch.device) -> str:
+    """COMPILED if `fast` takes less time than `stock` and its output is equal but for rounding, else STOCK."""
     try:
-        wanted, found = plain(), fast()
-        size = functools.partial(torch.linalg.vector_norm, dtype=torch.float32)  # makes no copy of that
-        apart = float(size(found - wanted) / size(wanted))
-        seconds = seconds_in_turn({STOCK: plain, COMPILED: fast}, device)
-    except Exception as error:  # no compiler, or not for this GPU
-        _refuse(error)
+        expected, output = stock(), fast()
+        norm = functools.partial(torch.linalg.vector_norm, dtype=torch.float32)  # makes no float32 copy
+        error = float(norm(output - expected) / norm(expected))
+        seconds = median_seconds({STOCK: stock, COMPILED: fast}, device)
+    except Exception as failure:  # no compiler, or not for this GPU
+        _log_failure(failure)
         return STOCK
-    log.info("a block: %.1f ms, compiled %.1f ms, %.4f apart", 1000 * seconds[STOCK], 1000 * seconds[COMPILED], apart)
-    return COMPILED if apart <= ALIKE and seconds[COMPILED] <= WORTH * seconds[STOCK] else STOCK
+    log.info("a block: %.1f ms, compiled %.1f ms, error %.4f", 1000 * seconds[STOCK], 1000 * seconds[COMPILED], error)
+    return COMPILED if error <= MAX_ERROR and seconds[COMPILED] <= MAX_TIME_RATIO * seconds[STOCK] else STOCK
 
 
-def pays(file: Path | None, components: Components, plain: Call, fast: Call) -> bool:
-    """Whether compiled blocks are the faster ones on this GPU: as was found for transformers of this size, or is found
-    now; kept in `file`.
+def is_faster(file: Path | None, components: Components, stock: Call, fast: Call) -> bool:
+    """Whether compiled blocks are faster on this GPU, for transformers of this size: from the cache in `file`, or
+    measured now.
     """
     config, device = components.transformer.config, components.device
-    kind = f"{type(components.transformer).__name__}{', eight bits' if components.eight_bits else ''}"
-    name = f"{this_gpu(device)}, {config.num_attention_heads}x{config.attention_head_dim}, {kind}, blocks"
-    return remembered(file, name, STOCK, (STOCK, COMPILED), lambda: faster(plain, fast, device)) == COMPILED
+    kind = f"{type(components.transformer).__name__}{', fp8' if components.fp8 else ''}"
+    key = f"{gpu_key(device)}, {config.num_attention_heads}x{config.attention_head_dim}, {kind}, blocks"
+    tune = functools.partial(benchmark, stock, fast, device)
+    return autotune_cache(file, key, STOCK, (STOCK, COMPILED), tune) == COMPILED
 
 
-def compiles(fast: Call) -> bool:
-    """Whether the compiled block can be had; then it is ready."""
+def can_compile(fast: Call) -> bool:
+    """Compile a block by calling `fast`; whether that works."""
     try:
         fast()
     except Exception as error:
-        _refuse(error)
+        _log_failure(error)
         return False
     return True
 
 
-def _refuse(error: Exception) -> None:
-    """Say why nothing is compiled. Raises `error` again if that is not a matter of compiling."""
+def _log_failure(error: Exception) -> None:
+    """Log why blocks are not compiled. Raises `error` again if it is a lack of memory or a lost GPU."""
     if is_out_of_memory(error) or is_device_lost(error):
         raise error
     log.warning("the blocks are not compiled: %s", " ".join(str(error).split())[:300])
 
 
-def _compiled(forward: Call, backend: str | Call = "inductor") -> Call:
-    found: Call = torch.compile(forward, dynamic=True, backend=backend)
-    return found
+def _compile(forward: Call, backend: str | Call = "inductor") -> Call:
+    fast: Call = torch.compile(forward, dynamic=True, backend=backend)
+    return fast
 
 
 @contextmanager
 def compiled(transformer: Any, backend: str | Call = "inductor") -> Iterator[None]:
-    """While open, the blocks of `transformer` run compiled, once for all of them and for all sizes. What cannot be
-    compiled here runs as it is, with a line in the log.
+    """While open, the blocks of `transformer` run compiled, by one compilation for all blocks and sizes.
 
-    Blocks that are streamed to the GPU cannot be: what brings them there is in the way.
+    After a failure they run uncompiled, and the log says so.
+
+    Blocks under group offloading cannot be compiled, because of the hooks that copy their weights.
     """
     failed = False
 
-    def block_by(plain: Callable[..., Any], fast: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def run(stock: Callable[..., Any], fast: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         nonlocal failed
         if not failed:
             try:
                 return fast(*args, **kwargs)
             except Exception as error:
-                _refuse(error)
+                _log_failure(error)
                 failed = True
-        return plain(*args, **kwargs)
+        return stock(*args, **kwargs)
 
     for block in blocks_of(transformer):
-        # Not the module itself: the checks before each block stay outside of what is compiled.
-        block.forward = functools.partial(block_by, block.forward, _compiled(block.forward, backend))
+        # `forward` and not the block, so that its forward hooks are not compiled.
+        block.forward = functools.partial(run, block.forward, _compile(block.forward, backend))
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The parts of a checkpoint folder as models in memory, and on which device they lie."""
+"""A checkpoint folder loaded into memory, and the offloading of its models between GPU and main memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ from backend.core.errors import ModelUnavailable
 from backend.core.placement import Need, Placement, decode_gib, denoise_gib
 from backend.core.planning import Plan
 from backend.core.registry import DECODE_ELEMENTS
-from backend.diffusion.eight_bits import to_eight_bits
 from backend.diffusion.transformer import Transformer
 from backend.diffusion.wan import WanControlTransformer, WanTransformer
 from backend.library.checkpoints import FORCING_CLASSES, WAN_CLASSES, WAN_CONTROL_CLASS, weights_of
@@ -37,132 +36,137 @@ from backend.library.checkpoints import FORCING_CLASSES, WAN_CLASSES, WAN_CONTRO
 log = logging.getLogger(__name__)
 
 TRAIN_TIMESTEPS = 1000
-WAN_BASE_DIM = 96  # channels of the widest layers of the decoder that DECODE_ELEMENTS was counted with
-DEVICE_WORDS = ("CUDA error", "device-side assert", "CUBLAS_STATUS_EXECUTION_FAILED", "CUDNN_STATUS_EXECUTION_FAILED")
+WAN_BASE_DIM = 96  # base channels of the decoder for which DECODE_ELEMENTS was counted
+LOST_WORDS = (
+    "CUDA error",
+    "device-side assert",
+    "CUBLAS_STATUS_EXECUTION_FAILED",
+    "CUDNN_STATUS_EXECUTION_FAILED",
+)
 
-# Their bars would draw over the log of the server; progress goes through the job instead.
+# Their progress bars would be written into the log of the server; progress is reported through the job.
 transformers.utils.logging.disable_progress_bar()
 diffusers.utils.logging.disable_progress_bar()
 
-# The converter and its users name either; only what both share is read.
+# Checkpoints name either class; only the weights that both share are loaded.
 IMAGE_ENCODERS = {model.__name__: model for model in (CLIPVisionModel, CLIPVisionModelWithProjection)}
 
 
 @dataclass(slots=True)
 class Components:
-    """A loaded checkpoint. Models lie where `put` put them; `device` is where they work.
+    """A loaded checkpoint. `apply_offload` decides where the models lie; `device` is where they run.
 
-    Where there is a `transformer_2`, it takes the timesteps below `boundary`. With `own_levels` the transformer is told
-    a timestep for every latent frame; only those trained by diffusion forcing can go on from frames of any kind.
+    If there is a `transformer_2`, it is the expert for timesteps below `boundary`. With `per_frame_timesteps` the
+    transformer takes one timestep per latent frame; only models trained by diffusion forcing can extend any frames.
     """
 
     folder: Path
     device: torch.device
     diffusion_forcing: bool
-    own_levels: bool
+    per_frame_timesteps: bool
     tokenizer: Any
-    text_encoder: Any  # None until `read_text_encoder`, where it was left out
+    text_encoder: Any  # None until `load_text_encoder`, if it was not loaded with the others
     transformer: Any
     vae: Any
     scheduler_config: Mapping[str, Any]
     image_encoder: Any = None
     image_processor: Any = None
-    placement: Placement | None = None  # none: in main memory, as they were read
-    half_vae: Any = None  # decodes instead of `vae` if it is there
+    placement: Placement | None = None  # None: in main memory, as loaded
+    half_vae: Any = None  # a copy of `vae` in half precision, which decodes in its place
     transformer_2: Any = None
     boundary: float = 0.0
-    eight_bits: bool = False  # the large matrices of the transformers are
-    _streamed: list[Any] = field(default_factory=list, init=False, repr=False, compare=False)
+    fp8: bool = False  # whether the linear layers of the transformers are float8
+    _group_offloaded: list[Any] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def decoder(self) -> Any:
-        """The VAE that decodes."""
+        """The VAE that decodes: `half_vae` if there is one."""
         return self.vae if self.half_vae is None else self.half_vae
 
     @property
-    def controlled(self) -> bool:
-        """Whether it is Wan-VACE, which is shown what is given of the film beside the noise."""
+    def is_vace(self) -> bool:
+        """Whether it is Wan-VACE, which takes given frames as a control input."""
         return "vace_layers" in self.transformer.config
 
     @property
     def transformers(self) -> list[Any]:
-        """The one, or both experts."""
+        """The transformer, or both experts."""
         return [model for model in (self.transformer, self.transformer_2) if model is not None]
 
     def expert(self, timestep: int) -> Any:
-        """The transformer that is asked at `timestep`."""
-        weak = self.transformer_2 is not None and timestep < self.boundary
-        return self.transformer_2 if weak else self.transformer
+        """The transformer for `timestep`."""
+        second = self.transformer_2 is not None and timestep < self.boundary
+        return self.transformer_2 if second else self.transformer
 
     @property
     def spatial_factor(self) -> int:
-        """Pixels that a latent pixel stands for, along one side."""
+        """Pixels per latent pixel, along one side."""
         config = self.vae.config
         return int(2 ** (len(config.dim_mult) - 1) * (config.patch_size or 1))
 
-    def tokens(self, plan: Plan) -> int:
-        """That the transformer sees at once: of the longest window."""
+    def max_tokens(self, plan: Plan) -> int:
+        """Tokens of the longest window of `plan`."""
         rows = plan.render_width * plan.render_height // (2 * self.spatial_factor) ** 2
         return rows * max(window.stop - window.start for window in plan.windows)
 
     def need(self, plan: Plan) -> Need:
-        """What a render of `plan` needs of the GPU's memory."""
+        """Memory that a render of `plan` needs on the GPU."""
         config = self.transformer.config
         dim = config.num_attention_heads * config.attention_head_dim
         batch = 2 if plan.batch_guidance and plan.guidance_scale > 1 else 1
-        denoise = denoise_gib(dim, config.ffn_dim, batch * self.tokens(plan), self.transformer.dtype.itemsize)
+        denoise = denoise_gib(dim, config.ffn_dim, batch * self.max_tokens(plan), self.transformer.dtype.itemsize)
         vae = self.vae.config
-        part = (vae.decoder_base_dim or vae.base_dim) / WAN_BASE_DIM / (vae.patch_size or 1) ** 2
-        decode = decode_gib(DECODE_ELEMENTS * part * plan.render_width * plan.render_height)
+        scale = (vae.decoder_base_dim or vae.base_dim) / WAN_BASE_DIM / (vae.patch_size or 1) ** 2
+        decode = decode_gib(DECODE_ELEMENTS * scale * plan.render_width * plan.render_height)
         text = _gib(self.text_encoder) + _gib(self.image_encoder)
         idle = _gib(self.transformer_2)
         return Need(text, _gib(self.transformer), _gib(self.vae), denoise, decode, decode / 2, idle)
 
-    def read_text_encoder(self) -> None:
-        """Have the text encoder too, if it was left out. Raises ModelUnavailable."""
+    def load_text_encoder(self) -> None:
+        """Load the text encoder, if it was not loaded with the others. Raises ModelUnavailable."""
         if self.text_encoder is not None:
             return
-        with _explained(self.folder, "text_encoder"):
+        with _as_model_unavailable(self.folder, "text_encoder"):
             self.text_encoder = _load_model(UMT5EncoderModel, self.folder / "text_encoder", self.transformer.dtype)
-        if self.placement in (Placement.IN_TURNS, Placement.STREAMED):
-            _stream(self.text_encoder, self.device)
-            self._streamed.append(self.text_encoder)
+        if self.placement in (Placement.MODEL_OFFLOAD, Placement.GROUP_OFFLOAD):
+            _apply_group_offload(self.text_encoder, self.device)
+            self._group_offloaded.append(self.text_encoder)
         else:
-            self.placement = None  # so that `put` finds a place for it
+            self.placement = None  # so that `apply_offload` moves it
 
-    def put(self, placement: Placement) -> None:
-        """Have the models lie where `placement` says from now on."""
+    def apply_offload(self, placement: Placement) -> None:
+        """Move the models to where `placement` keeps them, and set up group offloading for those that need it."""
         if placement is self.placement:
             return
-        for model in self._streamed:
-            _stream_no_more(model)
+        for model in self._group_offloaded:
+            _remove_hooks(model)
         home = self.device if placement is Placement.RESIDENT else torch.device("cpu")
         for model in (*self.transformers, self.text_encoder, self.image_encoder, self.vae, self.half_vae):
             if model is not None:
                 model.to(home)
         self.placement = placement
-        layered = {
+        group_offloaded = {
             Placement.RESIDENT: [],
-            Placement.IN_TURNS: [self.text_encoder],
-            Placement.STREAMED: [*self.transformers, self.text_encoder],
+            Placement.MODEL_OFFLOAD: [self.text_encoder],
+            Placement.GROUP_OFFLOAD: [*self.transformers, self.text_encoder],
         }[placement]
-        self._streamed = [model for model in layered if model is not None]
-        for model in self._streamed:
-            _stream(model, self.device)
+        self._group_offloaded = [model for model in group_offloaded if model is not None]
+        for model in self._group_offloaded:
+            _apply_group_offload(model, self.device)
 
-    def decode_in_half(self, half: bool) -> None:
-        """Let a copy of the VAE in half precision decode, or the VAE itself."""
+    def set_half_decode(self, half: bool) -> None:
+        """Decode with a copy of the VAE in half precision, or with the VAE itself."""
         if half and self.half_vae is None:
-            self.half_vae = halved(self.vae)
+            self.half_vae = to_half_precision(self.vae)
         elif not half:
             self.half_vae = None
 
     @contextmanager
-    def at_work(self, model: Any) -> Iterator[None]:
-        """Have `model` on the working device for a while, then where it was: its weights have not changed, and are not
-        copied back.
+    def on_device(self, model: Any) -> Iterator[None]:
+        """While open, `model` is on `device`. Its weights do not change, so afterwards they are not copied back: the
+        model has the tensors that it had before.
         """
-        if model.device == self.device or any(model is streamed for streamed in self._streamed):
+        if model.device == self.device or any(model is other for other in self._group_offloaded):
             yield
             return
         home = [
@@ -182,35 +186,35 @@ class Components:
 
 
 def blocks_of(transformer: Any) -> list[Any]:
-    """Its blocks, and in Wan-VACE those of what controls it."""
+    """The blocks of a transformer, with the control blocks of Wan-VACE."""
     return [*transformer.blocks, *getattr(transformer, "vace_blocks", ())]
 
 
-def halved(vae: Any) -> Any:
-    """A copy in bfloat16, with its convolutions as cuDNN likes them."""
-    copied = torch.nn.Module.to(copy.deepcopy(vae), torch.bfloat16)  # without the warnings of diffusers
-    for module in copied.modules():
+def to_half_precision(vae: Any) -> Any:
+    """A copy in bfloat16, with convolutions in the channels-last memory format, which is faster in cuDNN."""
+    half = torch.nn.Module.to(copy.deepcopy(vae), torch.bfloat16)  # the method of diffusers would log warnings
+    for module in half.modules():
         if isinstance(module, torch.nn.Conv3d):
             module.to(memory_format=torch.channels_last_3d)
-    return copied
+    return half
 
 
 def _gib(model: Any) -> float:
-    """Of all weights of `model`, which may be None."""
+    """Memory of all weights of `model`, which may be None."""
     return sum(p.numel() * p.element_size() for p in model.parameters()) / GIB if model is not None else 0.0
 
 
-def _stream(model: Any, device: torch.device) -> None:
-    """From now on the layers of `model` come to `device` one after the other, the next while one works."""
+def _apply_group_offload(model: Any, device: torch.device) -> None:
+    """Group offloading: each group of layers is copied to `device` when it runs, the next one while it does."""
     on_gpu = device.type == "cuda"
-    # A list of blocks that is no child of the model itself is not found as such.
+    # diffusers finds lists of blocks among the children of the model only; others are offloaded by leaf.
     blocks = {"offload_type": "block_level", "num_blocks_per_group": 1} if hasattr(model, "blocks") else {}
-    # What passes once a prompt need not lie in pinned memory beside the copy that it is read from.
+    # The text encoder runs once per prompt, so it is not kept in pinned memory besides its ordinary copy.
     groups = blocks or {"offload_type": "leaf_level", "low_cpu_mem_usage": on_gpu}
     apply_group_offloading(model, onload_device=device, use_stream=on_gpu, record_stream=on_gpu, **groups)
 
 
-def _stream_no_more(model: Any) -> None:
+def _remove_hooks(model: Any) -> None:
     for module in model.modules():
         registry = getattr(module, "_diffusers_hook", None)
         if registry is not None:
@@ -218,7 +222,7 @@ def _stream_no_more(model: Any) -> None:
                 registry.remove_hook(name, recurse=False)
 
 
-def working_device() -> torch.device:
+def compute_device() -> torch.device:
     """The GPU if torch can use one, else the CPU."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
@@ -226,21 +230,22 @@ def working_device() -> torch.device:
 def load_components(
     folder: Path,
     device: torch.device,
-    loaded: Callable[[float], None],
+    on_progress: Callable[[float], None],
     *,
     text_encoder: bool = True,
-    eight_bits: bool = False,
+    fp8: bool = False,
 ) -> Components:
-    """The checkpoint in `folder`, its models in main memory; `loaded` hears which part of the files is read, 0 to 1.
+    """Load the checkpoint in `folder` into main memory; `on_progress` is called with the fraction that is loaded.
 
-    Without the `text_encoder`, which is large, only texts that were encoded before can be drawn, until it is read.
+    Without `text_encoder`, which is large, only cached prompts can be used until `load_text_encoder`.
 
     For a GPU the transformer and the encoders are bfloat16 and the VAE is float32; on the CPU all are float32. With
-    `eight_bits` the large matrices of the transformer are float8. Raises ModelUnavailable where a file is missing or
-    damaged.
+    `fp8` the linear layers of the transformers are float8. Raises ModelUnavailable where a file is missing or damaged.
     """
+    from backend.diffusion.patches import patch_loaded  # late: patches.py imports this module
+
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    with _explained(folder, "model_index.json"):
+    with _as_model_unavailable(folder, "model_index.json"):
         index = json.loads((folder / "model_index.json").read_bytes())
         name = index["_class_name"]
         models = {
@@ -256,34 +261,34 @@ def load_components(
     if not text_encoder:
         parts["text_encoder"] = models.pop("text_encoder") and None
     for number, (part, (model, part_dtype)) in enumerate(models.items()):
-        loaded(number / len(models))
-        with _explained(folder, part):
+        on_progress(number / len(models))
+        with _as_model_unavailable(folder, part):
             parts[part] = _load_model(model, folder / part, part_dtype)
-        if eight_bits and part in ("transformer", "transformer_2"):
-            to_eight_bits(blocks_of(parts[part]), device)
-    with _explained(folder, "tokenizer"):
+        if part in ("transformer", "transformer_2"):
+            patch_loaded(parts[part], device, fp8)
+    with _as_model_unavailable(folder, "tokenizer"):
         parts["tokenizer"] = AutoTokenizer.from_pretrained(
             folder / "tokenizer", local_files_only=True, trust_remote_code=False
         )
-    with _explained(folder, "scheduler"):
+    with _as_model_unavailable(folder, "scheduler"):
         parts["scheduler_config"] = UniPCMultistepScheduler.load_config(folder / "scheduler", local_files_only=True)
     if "image_encoder" in models:
-        with _explained(folder, "image_processor"):
+        with _as_model_unavailable(folder, "image_processor"):
             parts["image_processor"] = CLIPImageProcessorPil.from_pretrained(
                 folder / "image_processor", local_files_only=True
             )
     if name not in WAN_CLASSES:
-        # A block size above 1 in the configuration would switch on a causal mask that no weights were trained with.
+        # A block size above 1 in the configuration enables a causal mask that no released weights were trained with.
         parts["transformer"]._set_ar_attention(1)
-    loaded(1.0)
+    on_progress(1.0)
     forcing = name in FORCING_CLASSES
     return Components(
         folder=folder,
         device=device,
         diffusion_forcing=forcing,
-        own_levels=forcing or bool(index.get("expand_timesteps")),
+        per_frame_timesteps=forcing or bool(index.get("expand_timesteps")),
         boundary=TRAIN_TIMESTEPS * (index.get("boundary_ratio") or 0.0),
-        eight_bits=eight_bits,
+        fp8=fp8,
         **parts,
     )
 
@@ -299,7 +304,7 @@ def _load_model(model: Any, folder: Path, dtype: torch.dtype) -> Any:
     loaded, info = model.from_pretrained(
         folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **names
     )
-    # Both libraries fill missing tensors with random numbers and say so in a log line only.
+    # Both libraries initialise missing tensors at random and only log it.
     wrong = [*info["missing_keys"], *info["mismatched_keys"]]
     if wrong:
         raise ValueError(f"{len(wrong)} tensors are missing or of another shape, such as {wrong[0]}")
@@ -307,8 +312,8 @@ def _load_model(model: Any, folder: Path, dtype: torch.dtype) -> Any:
 
 
 @contextmanager
-def _explained(folder: Path, part: str) -> Iterator[None]:
-    """Whatever a library raises for a bad file becomes ModelUnavailable; a lack of memory stays what it is."""
+def _as_model_unavailable(folder: Path, part: str) -> Iterator[None]:
+    """Raise any error of a library for a bad file as ModelUnavailable, but not a lack of memory."""
     try:
         yield
     except Exception as error:
@@ -327,7 +332,7 @@ def is_device_lost(error: BaseException) -> bool:
     """Whether `error` leaves the GPU unusable for this process: every later call fails like this one."""
     if is_out_of_memory(error):
         return False
-    return isinstance(error, torch.AcceleratorError) or any(words in str(error) for words in DEVICE_WORDS)
+    return isinstance(error, torch.AcceleratorError) or any(words in str(error) for words in LOST_WORDS)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""What a film must show besides its prompt: a first picture, a last one, or the end of another film, as latents."""
+"""Conditions besides the prompt, as latents: a first picture, a last picture, or the end of a video to extend."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from backend.media.fitting import Frames, Picture
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """Normalised latents are float32 of shape (1, channels, latent frames, height, width).
+    """Encoded conditions. Latents are normalised, float32, of shape (1, channels, latent frames, height, width).
 
-    `prefix` and `end` belong to diffusion forcing: latent frames that are given and never change, the first of the film
-    and one behind its last. `channels` and `image_tokens` belong to the image-to-video classes: 4 mask channels and the
-    pictures' latents, joined to every input, and what CLIP sees in the first, of shape (1, tokens, image_dim).
-    `control` belongs to Wan-VACE: latents of what is given, latents of what is to be changed, and where, of shape
+    `prefix` and `end` are for diffusion forcing: context frames at the beginning, and one behind the last frame.
+    `channels` and `image_tokens` are for image-to-video models: 4 mask channels and the latents of the pictures,
+    concatenated to every input, and the CLIP embedding of the first picture, of shape (1, tokens, image_dim). `control`
+    is for Wan-VACE: latents of the given frames, latents of the frames to change, and a mask, of shape
     (1, 2 channels + spatial_factor^2, latent frames, height, width).
     """
 
@@ -39,23 +39,23 @@ def encode_conditions(
     prefix: Frames | None = None,
     *,
     size: tuple[int, int] | None = None,
-    kept: int | None = None,
+    num_kept: int | None = None,
 ) -> Conditions:
-    """Pictures and frames, of the film's size, encoded for this model. `prefix` has 4k+1 frames.
+    """Encode pictures and frames of the rendered size for this model. `prefix` has 4k+1 frames.
 
-    The other arguments matter to models without diffusion forcing: `num_frames` is the film's length, of which the
-    first `kept` are for keeping, the last picture at their end; `size` is (width, height), where no picture tells it.
+    The other arguments are for models without diffusion forcing: `num_frames` are rendered and the first `num_kept` of
+    them delivered, with `end_image` as the last; `size` is (width, height), needed where there is no picture.
     """
     with torch.no_grad():
         first = image[None] if prefix is None and image is not None else prefix
-        if not components.own_levels:
-            if image is None and not components.controlled:
+        if not components.per_frame_timesteps:
+            if image is None and not components.is_vace:
                 return Conditions()
-            film = _film(components, num_frames, size, kept or num_frames, first, end_image)
-            if image is None or components.controlled:
-                return Conditions(control=_control(components, *film))
-            return _for_image_to_video(components, image, *film)
-        with components.at_work(components.vae):
+            given = _given_frames(components, num_frames, size, num_kept or num_frames, first, end_image)
+            if image is None or components.is_vace:
+                return Conditions(control=_control(components, *given))
+            return _for_image_to_video(components, image, *given)
+        with components.on_device(components.vae):
             return Conditions(
                 prefix=None if first is None else to_latents(components, _to_tensor(components, first)),
                 end=None if end_image is None else to_latents(components, _to_tensor(components, end_image[None])),
@@ -76,59 +76,60 @@ def _to_tensor(components: Components, frames: Frames) -> torch.Tensor:
 
 
 def to_latents(components: Components, video: torch.Tensor) -> torch.Tensor:
+    """Encode (1, 3, frames, height, width) of -1 to 1 into normalised latents, the mode of the distribution."""
     vae = components.vae
     mean, inverse_std = latent_statistics(vae)
     return (vae.encode(video.to(vae.dtype)).latent_dist.mode().float() - mean) * inverse_std
 
 
-def _film(
+def _given_frames(
     components: Components,
     num_frames: int,
     size: tuple[int, int] | None,
-    kept: int,
+    num_kept: int,
     first: Frames | None,
     end_image: Picture | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A film as far as it is given, of shape (1, 3, frames, height, width), mid-grey elsewhere as in training; and
-    which of its frames are given, 1 or 0, of shape (frames,).
+    """A clip with the given frames, of shape (1, 3, frames, height, width), mid-grey elsewhere as in training; and a
+    mask that is 1 for given frames, of shape (frames,).
     """
-    shown = [frames for frames in (first, None if end_image is None else end_image[None]) if frames is not None]
-    width, height = (shown[0].shape[2], shown[0].shape[1]) if size is None else size
+    given = [frames for frames in (first, None if end_image is None else end_image[None]) if frames is not None]
+    width, height = (given[0].shape[2], given[0].shape[1]) if size is None else size
     video = torch.zeros(1, 3, num_frames, height, width, device=components.device)
-    known = torch.zeros(num_frames, device=components.device)
+    mask = torch.zeros(num_frames, device=components.device)
     if first is not None:
         video[:, :, : len(first)] = _to_tensor(components, first)
-        known[: len(first)] = 1
+        mask[: len(first)] = 1
     if end_image is not None:
-        video[:, :, kept - 1 :] = _to_tensor(components, end_image[None])
-        known[kept - 1 :] = 1
-    return video, known
+        video[:, :, num_kept - 1 :] = _to_tensor(components, end_image[None])
+        mask[num_kept - 1 :] = 1
+    return video, mask
 
 
-def _for_image_to_video(components: Components, image: Picture, video: torch.Tensor, known: torch.Tensor) -> Conditions:
-    with components.at_work(components.vae):
+def _for_image_to_video(components: Components, image: Picture, video: torch.Tensor, mask: torch.Tensor) -> Conditions:
+    with components.on_device(components.vae):
         latents = to_latents(components, video)
-    # A latent frame has four pixel frames, which only the first one stands for alone.
-    mask = torch.cat([known[:1].repeat(4), known[1:]]).view(-1, 4).T.view(1, 4, -1, 1, 1)
-    channels = torch.cat([mask.expand(-1, -1, *latents.shape[2:]), latents], dim=1)
+    # A latent frame is four pixel frames, except the first one: it is one frame, whose mask is repeated.
+    mask_channels = torch.cat([mask[:1].repeat(4), mask[1:]]).view(-1, 4).T.view(1, 4, -1, 1, 1)
+    channels = torch.cat([mask_channels.expand(-1, -1, *latents.shape[2:]), latents], dim=1)
     encoder = components.image_encoder
     if encoder is None:
         return Conditions(channels=channels)
-    with components.at_work(encoder):
-        seen = components.image_processor(images=Image.fromarray(image), return_tensors="pt")
-        pixels = seen.pixel_values.to(components.device, encoder.dtype)
+    with components.on_device(encoder):
+        processed = components.image_processor(images=Image.fromarray(image), return_tensors="pt")
+        pixels = processed.pixel_values.to(components.device, encoder.dtype)
         tokens = encoder(pixel_values=pixels, output_hidden_states=True).hidden_states[-2]
     return Conditions(channels=channels, image_tokens=tokens.to(components.transformer.dtype))
 
 
-def _control(components: Components, video: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """What Wan-VACE is shown: the given frames, then those to be changed, of which there are none, and where."""
-    with components.at_work(components.vae):
+def _control(components: Components, video: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The control input of Wan-VACE: given frames, frames to change, of which there are none, and a mask."""
+    with components.on_device(components.vae):
         given = to_latents(components, video)
-        changed = to_latents(components, torch.zeros_like(video)) if known.any() else given
+        changed = to_latents(components, torch.zeros_like(video)) if mask.any() else given
     frames, rows, columns = given.shape[2:]
-    # Which of its pixel frames a latent frame asks is that of diffusers and the original: not always the first.
-    wanted = torch.nn.functional.interpolate(
-        (1 - known).view(1, 1, -1, 1, 1), size=(frames, 1, 1), mode="nearest-exact"
+    # The mask of a latent frame is that of one of its pixel frames, not always the first, as in diffusers.
+    to_change = torch.nn.functional.interpolate(
+        (1 - mask).view(1, 1, -1, 1, 1), size=(frames, 1, 1), mode="nearest-exact"
     ).expand(-1, components.spatial_factor**2, -1, rows, columns)
-    return torch.cat([given, changed, wanted], dim=1).to(components.transformer.dtype)
+    return torch.cat([given, changed, to_change], dim=1).to(components.transformer.dtype)

@@ -1,11 +1,11 @@
-"""Quicker kernels for models that work on a CPU in float32. The sums are the same, in another order.
+"""CPU kernels for float32 models, faster than those of the libraries. They sum the same terms in another order.
 
-torch's matrix product is MKL's, which on other makers' processors leaves half of the machine unused; oneDNN does not,
-and it takes the activation with it, which by itself is a quarter of a small model's time. Most of the rest goes through
-memory a few numbers at a time: norms, modulation and position embedding take fewer passes here.
+Linear layers use oneDNN, because MKL, which torch uses, leaves half of other makers' processors unused; oneDNN also
+fuses the activation, a quarter of a small model's time. Norms, modulation and rotary embedding are limited by memory
+bandwidth and take fewer passes here.
 
-Its convolution of three dimensions takes up to eight times as long as those of two for the few frames that a VAE sees
-at once, and these are quickest where the channels of a pixel lie together, which all layers between them keep.
+torch's 3D convolution takes up to eight times as long as 2D convolutions for the few frames that a VAE processes at
+once. 2D convolutions are fastest in the channels-last memory format, which the layers between them keep.
 (`benchmarks/kernels.py` measures both.)
 """
 
@@ -21,19 +21,19 @@ from torch.nn import functional
 from backend.diffusion.transformer import Block, Processor
 
 
-class QuickLinear(torch.nn.Linear):  # type: ignore[misc]
-    """The stock layer, by oneDNN."""
+class OptimizedLinear(torch.nn.Linear):  # type: ignore[misc]
+    """The stock layer, computed by oneDNN."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return found
 
 
-class QuickGELU(GELU):  # type: ignore[misc]
-    """The stock projection and its activation, in one go by oneDNN."""
+class OptimizedGELU(GELU):  # type: ignore[misc]
+    """The stock projection and its activation, fused by oneDNN."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if type(self.proj) is not QuickLinear:  # a LoRA adds to what it gives
+        if type(self.proj) is not OptimizedLinear:  # a LoRA adds to its output
             return super().forward(x)
         found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
             x, self.proj.weight, self.proj.bias, "gelu", [], self.approximate
@@ -41,32 +41,32 @@ class QuickGELU(GELU):  # type: ignore[misc]
         return found
 
 
-class PlaneConv(WanCausalConv3d):  # type: ignore[misc]
-    """The stock layer, by one convolution of two dimensions for each of its frames in time."""
+class OptimizedCausalConv3d(WanCausalConv3d):  # type: ignore[misc]
+    """The stock layer as a sum of 2D convolutions, one for each frame of the kernel."""
 
     def forward(self, x: torch.Tensor, cache_x: torch.Tensor | None = None) -> torch.Tensor:
-        across, _, down, _, missing, _ = self._padding
+        width, _, height, _, missing, _ = self._padding
         if cache_x is not None and missing:
             x = torch.cat([cache_x, x], dim=2)
             missing -= cache_x.shape[2]
         if missing:
             x = functional.pad(x, (0, 0, 0, 0, missing, 0))
-        taps = self.weight.shape[2]
-        frames = x.shape[2] - taps + 1
+        kernel_frames = self.weight.shape[2]
+        frames = x.shape[2] - kernel_frames + 1
         planes = x.transpose(1, 2)  # (batch, frames, channels, height, width)
 
-        def convolved(tap: int, bias: torch.Tensor | None = None) -> torch.Tensor:
-            seen = planes[:, tap : tap + frames].flatten(0, 1).contiguous(memory_format=torch.channels_last)
-            return functional.conv2d(seen, self.weight[:, :, tap], bias, padding=(down, across))
+        def convolve(offset: int, bias: torch.Tensor | None = None) -> torch.Tensor:
+            plane = planes[:, offset : offset + frames].flatten(0, 1).contiguous(memory_format=torch.channels_last)
+            return functional.conv2d(plane, self.weight[:, :, offset], bias, padding=(height, width))
 
-        total = convolved(0, self.bias)
-        for tap in range(1, taps):
-            total += convolved(tap)
+        total = convolve(0, self.bias)
+        for offset in range(1, kernel_frames):
+            total += convolve(offset)
         return total.unflatten(0, (-1, frames)).transpose(1, 2)
 
 
-class QuickChannelNorm(WanRMS_norm):  # type: ignore[misc]
-    """The stock layer, whose lengths are sums of squares: torch's norm along channels goes number by number."""
+class OptimizedChannelNorm(WanRMS_norm):  # type: ignore[misc]
+    """The stock layer with the norm as a sum of squares: torch's norm along channels is not vectorised."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.dtype is not torch.float32:
@@ -76,8 +76,8 @@ class QuickChannelNorm(WanRMS_norm):  # type: ignore[misc]
         return normed + self.bias if isinstance(self.bias, torch.Tensor) else normed
 
 
-class QuickUpsample(WanUpsample):  # type: ignore[misc]
-    """The stock layer, which leaves the channels of a pixel together."""
+class OptimizedUpsample(WanUpsample):  # type: ignore[misc]
+    """The stock layer, which keeps the channels-last memory format."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.scale_factor != (2.0, 2.0):
@@ -88,7 +88,7 @@ class QuickUpsample(WanUpsample):  # type: ignore[misc]
         return larger.permute(0, 3, 1, 2)
 
 
-class QuickRMSNorm(torch.nn.RMSNorm):  # type: ignore[misc]
+class OptimizedRMSNorm(torch.nn.RMSNorm):  # type: ignore[misc]
     """The stock layer, in three passes."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -98,8 +98,8 @@ class QuickRMSNorm(torch.nn.RMSNorm):  # type: ignore[misc]
         return normed if self.weight is None else normed.mul_(self.weight)
 
 
-class QuickProcessor(Processor):
-    """The attention of ours, which turns pairs of channels as complex numbers."""
+class OptimizedProcessor(Processor):
+    """Our attention with the rotary embedding computed in complex numbers."""
 
     def __call__(
         self,
@@ -110,38 +110,38 @@ class QuickProcessor(Processor):
         rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         if attention_mask is None and rotary_emb is not None:
-            attention_mask = hidden_states.shape[1]  # all are one block
+            attention_mask = hidden_states.shape[1]  # all tokens are one block
         return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
 
     @staticmethod
     def rotated(tokens: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        turn = torch.complex(cos[..., 0::2].contiguous(), sin[..., 1::2].contiguous())
-        return torch.view_as_real(torch.view_as_complex(tokens.unflatten(-1, (-1, 2))) * turn).flatten(-2)
+        rotation = torch.complex(cos[..., 0::2].contiguous(), sin[..., 1::2].contiguous())
+        return torch.view_as_real(torch.view_as_complex(tokens.unflatten(-1, (-1, 2))) * rotation).flatten(-2)
 
 
-class QuickBlock(Block):
-    """The block of ours, whose modulation takes one pass."""
+class OptimizedBlock(Block):
+    """Our block with the modulation in one pass."""
 
     modulated = staticmethod(lambda tokens, scale, shift: torch.addcmul(shift, tokens, 1 + scale))
     added = staticmethod(torch.addcmul)
 
 
-QUICK: dict[type, type] = {
-    WanCausalConv3d: PlaneConv,
-    WanRMS_norm: QuickChannelNorm,
-    WanUpsample: QuickUpsample,
-    torch.nn.RMSNorm: QuickRMSNorm,
-    Block: QuickBlock,
-    Processor: QuickProcessor,
+OPTIMIZED: dict[type, type] = {
+    WanCausalConv3d: OptimizedCausalConv3d,
+    WanRMS_norm: OptimizedChannelNorm,
+    WanUpsample: OptimizedUpsample,
+    torch.nn.RMSNorm: OptimizedRMSNorm,
+    Block: OptimizedBlock,
+    Processor: OptimizedProcessor,
 }
 if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-    QUICK |= {torch.nn.Linear: QuickLinear, GELU: QuickGELU}
-STOCK = {quick: stock for stock, quick in QUICK.items()}
+    OPTIMIZED |= {torch.nn.Linear: OptimizedLinear, GELU: OptimizedGELU}
+STOCK = {optimized: stock for stock, optimized in OPTIMIZED.items()}
 
 
-def hasten(model: torch.nn.Module, on: bool) -> None:
-    """Have the layers of `model` work by the quicker kernels, or as the libraries do."""
-    classes = QUICK if on else STOCK
+def use_cpu_kernels(model: torch.nn.Module, on: bool) -> None:
+    """Switch the layers of `model` to the optimized kernels, or back to those of the libraries."""
+    classes = OPTIMIZED if on else STOCK
     for module in model.modules():
         stride = getattr(module, "stride", (1, 1, 1))
         for part in (module, getattr(module, "processor", None)):

@@ -1,4 +1,4 @@
-"""Stopping inside a forward: a check before every block, so that a cancel need not wait for a whole step."""
+"""Interruption inside a forward: a check before every block, so that a cancellation does not wait for a whole step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from backend.diffusion.components import Components, blocks_of
 def interruptible(components: Components, check: Callable[[], None]) -> Iterator[None]:
     """While open, `check` runs before every transformer block, text encoder block and 4 frames that the VAE encodes.
 
-    What it raises ends the forward; afterwards no hook is left and the VAE holds nothing.
+    An exception of `check` ends the forward. Afterwards the hooks are removed and the cache of the VAE is empty.
     """
 
     def before(*_: Any) -> None:

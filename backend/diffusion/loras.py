@@ -1,7 +1,7 @@
-"""LoRAs at work: each layer gives what it gave, and what they add to it.
+"""LoRAs: each layer adds the low-rank update of its LoRAs (Hu et al. 2021) to its output.
 
-The weights are not touched, so nothing of a LoRA is left behind in them, several may work at once, each with its own
-strength in every window, and models that are streamed to the GPU stay as they are.
+The weights are not changed, so no LoRA is left behind in them, several can be applied at once, each with its own
+strength in every window, and models under group offloading stay as they are.
 """
 
 from __future__ import annotations
@@ -26,173 +26,181 @@ from backend.library.loras import Lora, Tensor
 log = logging.getLogger(__name__)
 
 
-class Added(torch.nn.Module):  # type: ignore[misc]
-    """What a LoRA adds to a layer, of what goes into the layer; times `strength`, which all its layers share."""
+class WeightDelta(torch.nn.Module):  # type: ignore[misc]
+    """What a LoRA adds to the output of one layer, given its input: `strength` times `delta`.
+
+    All layers of a LoRA share the tensor `strength`.
+    """
 
     def __init__(self, strength: torch.Tensor) -> None:
         super().__init__()
         self.strength = strength
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.strength * self.change(x)
+        return self.strength * self.delta(x)
 
-    def change(self, x: torch.Tensor) -> torch.Tensor:
+    def delta(self, x: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
 
-class LowRank(Added):
+class LowRankDelta(WeightDelta):
     """A product of two small matrices."""
 
     def __init__(self, strength: torch.Tensor, down: torch.Tensor, up: torch.Tensor, scale: float) -> None:
         super().__init__(strength)
         self.down, self.up, self.scale = down, up, scale
 
-    def change(self, x: torch.Tensor) -> torch.Tensor:
+    def delta(self, x: torch.Tensor) -> torch.Tensor:
         return self.scale * functional.linear(functional.linear(x.to(self.down.dtype), self.down), self.up)
 
 
-class WholeWeight(Added):
-    """What the layer would give with that weight alone: all that have one here are linear in it."""
+class FullDelta(WeightDelta):
+    """A difference of the whole weight: the output of the layer with that weight and no bias. Layers that have one here
+    are linear in their weight.
+    """
 
     def __init__(self, strength: torch.Tensor, layer: torch.nn.Module, weight: torch.Tensor) -> None:
         super().__init__(strength)
-        alone: Any = copy.copy(layer)
+        copied: Any = copy.copy(layer)
         if isinstance(layer, torch.nn.Linear):
-            alone.__class__ = torch.nn.Linear  # however the layer keeps its own weight
-        alone._parameters = OrderedDict(weight=torch.nn.Parameter(weight, requires_grad=False), bias=None)
-        alone._forward_hooks, alone._forward_pre_hooks = OrderedDict(), OrderedDict()
-        self.alone = alone
+            copied.__class__ = torch.nn.Linear  # the layer may be an Fp8Linear
+        copied._parameters = OrderedDict(weight=torch.nn.Parameter(weight, requires_grad=False), bias=None)
+        copied._forward_hooks, copied._forward_pre_hooks = OrderedDict(), OrderedDict()
+        self.layer = copied
 
-    def change(self, x: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self.alone(x.to(self.alone.weight.dtype))
-        return found
+    def delta(self, x: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.layer(x.to(self.layer.weight.dtype))
+        return output
 
 
-class Bias(Added):
+class BiasDelta(WeightDelta):
+    """A difference of the bias."""
+
     def __init__(self, strength: torch.Tensor, bias: torch.Tensor) -> None:
         super().__init__(strength)
         self.bias = bias
 
-    def change(self, x: torch.Tensor) -> torch.Tensor:
+    def delta(self, x: torch.Tensor) -> torch.Tensor:
         return self.bias
 
 
-class Worn:
+class LoadedLora:
     """A LoRA in memory, for the transformers of `components`. Raises ModelUnavailable where it does not fit them."""
 
     def __init__(self, lora: Lora, use: LoraUse, components: Components) -> None:
         self.use = use
         self.bytes = 0
-        self.strength = torch.zeros((), device=components.device)  # in the window that is made
-        self.added: list[tuple[torch.nn.Module, Added]] = []
+        self.strength = torch.zeros((), device=components.device)  # in the window that is denoised
+        self.deltas: list[tuple[torch.nn.Module, WeightDelta]] = []
         experts = self.transformers = components.transformers
         if lora.expert is not None and len(experts) > 1:
             experts = [experts[lora.expert]]
         layers: dict[str, dict[str, Tensor]] = defaultdict(dict)
         for tensor in lora.tensors:
             layers[tensor.layer][tensor.role] = tensor
-        modules = [dict(expert.named_modules()) for expert in experts]
+        models = [dict(expert.named_modules()) for expert in experts]
         try:
             with safe_open(lora.file, framework="pt") as file:
-                for layer, parts in layers.items():
-                    for owner in modules:
-                        if layer in owner:
-                            self._add(file, layer, owner[layer], parts, components.device)
+                for layer, tensors in layers.items():
+                    for modules in models:
+                        if layer in modules:
+                            self._load(file, layer, modules[layer], tensors, components.device)
         except (OSError, SafetensorError) as error:
-            raise _unfit(lora.name, f"cannot be read ({type(error).__name__})") from error
-        if not self.added:
-            raise _unfit(lora.name, "changes no layer of this model")
-        if absent := [layer for layer in layers if not any(layer in owner for owner in modules)]:
+            raise _incompatible(lora.name, f"cannot be read ({type(error).__name__})") from error
+        if not self.deltas:
+            raise _incompatible(lora.name, "changes no layer of this model")
+        if absent := [layer for layer in layers if not any(layer in modules for modules in models)]:
             log.info("the LoRA %s: %d of its %d layers are not in this model", lora.name, len(absent), len(layers))
 
-    def _add(
-        self, file: Any, layer: str, module: torch.nn.Module, parts: dict[str, Tensor], device: torch.device
+    def _load(
+        self, file: Any, layer: str, module: torch.nn.Module, tensors: dict[str, Tensor], device: torch.device
     ) -> None:
+        """Read the tensors of one layer by their role: `down`, `up`, `alpha`, `full` or `bias`."""
         weight = next(module.parameters())
-        dtype = getattr(module, "working_dtype", weight.dtype)  # of a matrix in eight bits, the one around it
+        dtype = getattr(module, "compute_dtype", weight.dtype)  # of an Fp8Linear, that of its input
 
         def read(role: str) -> torch.Tensor:
-            tensor: torch.Tensor = file.get_tensor(parts[role].key).to(device, dtype)
+            tensor: torch.Tensor = file.get_tensor(tensors[role].key).to(device, dtype)
             self.bytes += tensor.numel() * tensor.element_size()
             return tensor
 
-        if "down" in parts:
+        if "down" in tensors:
             down, up = read("down"), read("up")
             fits = isinstance(module, torch.nn.Linear) and (up.shape[0], down.shape[1]) == tuple(module.weight.shape)
             if not fits:
-                wanted = f"{tuple(up.shape)} x {tuple(down.shape)}"
-                raise _unfit(self.use.name, f"changes {layer} by {wanted}, which is not its shape")
+                shapes = f"{tuple(up.shape)} x {tuple(down.shape)}"
+                raise _incompatible(self.use.name, f"changes {layer} by {shapes}, which is not its shape")
             scale = 1.0
-            if "alpha" in parts:
-                scale = float(file.get_tensor(parts["alpha"].key)) / down.shape[0]
-            self.added.append((module, LowRank(self.strength, down, up, scale)))
-        if "full" in parts:
+            if "alpha" in tensors:
+                scale = float(file.get_tensor(tensors["alpha"].key)) / down.shape[0]
+            self.deltas.append((module, LowRankDelta(self.strength, down, up, scale)))
+        if "full" in tensors:
             if (full := read("full")).shape != weight.shape:
-                raise _unfit(self.use.name, f"changes {layer} by {tuple(full.shape)}, which is not its shape")
-            self.added.append((module, WholeWeight(self.strength, module, full)))
-        if "bias" in parts:
+                raise _incompatible(self.use.name, f"changes {layer} by {tuple(full.shape)}, which is not its shape")
+            self.deltas.append((module, FullDelta(self.strength, module, full)))
+        if "bias" in tensors:
             bias = read("bias")
             if bias.dim() != 1 or len(bias) != weight.shape[0]:
-                raise _unfit(self.use.name, f"changes {layer} by {tuple(bias.shape)}, which is not its shape")
+                raise _incompatible(self.use.name, f"changes {layer} by {tuple(bias.shape)}, which is not its shape")
             shape = (-1, 1, 1, 1) if isinstance(module, torch.nn.Conv3d) else (-1,)
-            self.added.append((module, Bias(self.strength, bias.view(shape))))
+            self.deltas.append((module, BiasDelta(self.strength, bias.view(shape))))
 
 
-def _unfit(name: str, reason: str) -> ModelUnavailable:
+def _incompatible(name: str, reason: str) -> ModelUnavailable:
     return ModelUnavailable(
         f"The LoRA {name} {reason};", hint="leave it out, or choose the model it was made for.", field="loras"
     )
 
 
-def gib(loras: Sequence[Worn]) -> float:
-    """What they take of the memory."""
+def loras_gib(loras: Sequence[LoadedLora]) -> float:
+    """Memory of `loras`."""
     return sum(lora.bytes for lora in loras) / GIB
 
 
-class Wearing(torch.nn.Module):  # type: ignore[misc]
-    """Before the class of a layer: it gives what it gave, and what its LoRAs add."""
+class LoraLayer(torch.nn.Module):  # type: ignore[misc]
+    """A base class put before the class of a layer: the layer's output plus the deltas of its LoRAs."""
 
-    loras: list[Added]
+    deltas: list[WeightDelta]
 
-    def forward(self, x: torch.Tensor, *further: Any) -> torch.Tensor:
-        output: torch.Tensor = super().forward(x, *further)
-        for added in self.loras:
-            output = output + added(x).to(output.dtype)
+    def forward(self, x: torch.Tensor, *args: Any) -> torch.Tensor:
+        output: torch.Tensor = super().forward(x, *args)
+        for delta in self.deltas:
+            output = output + delta(x).to(output.dtype)
         return output
 
 
-_WEARING: dict[type, type] = {}  # by the class of a layer; what is compiled knows them by identity
+_LORA_CLASSES: dict[type, type] = {}  # by the class of the layer; compiled code compares classes by identity
 
 
-def _wearing(kind: type) -> type:
-    return _WEARING.setdefault(kind, type("Wearing", (Wearing, kind), {}))
+def _lora_class(cls: type) -> type:
+    return _LORA_CLASSES.setdefault(cls, type("LoraLayer", (LoraLayer, cls), {}))
 
 
 @contextmanager
-def wearing(loras: Sequence[Worn], window: Callable[[], int]) -> Iterator[None]:
-    """While open, the LoRAs add to the layers, each as strongly as it should in the window that `window` tells.
+def apply_loras(loras: Sequence[LoadedLora], window: Callable[[], int]) -> Iterator[None]:
+    """While open, layers add the deltas of `loras`, each with its strength in the window that `window` returns.
 
-    The strengths are tensors, set before each forward: what is compiled takes them as they are then.
+    The strengths are tensors that are set before each forward, so that compiled code uses their current values.
     """
-    by_layer: dict[torch.nn.Module, list[Added]] = defaultdict(list)
+    by_layer: dict[torch.nn.Module, list[WeightDelta]] = defaultdict(list)
     for lora in loras:
-        for layer, added in lora.added if any(lora.use.strength) else ():
-            by_layer[layer].append(added)
+        for layer, delta in lora.deltas if any(lora.use.strength) else ():
+            by_layer[layer].append(delta)
 
-    def take_up(*_: Any) -> None:
+    def set_strengths(*_: Any) -> None:
         for lora in loras:
             lora.strength.fill_(lora.use.strength_in(window()))
 
     models = {model for lora in loras for model in lora.transformers}
-    hooks = [model.register_forward_pre_hook(take_up) for model in models]
-    kinds = {layer: type(layer) for layer in by_layer}
-    for layer, kind in kinds.items():
-        layer.loras, layer.__class__ = by_layer[layer], _wearing(kind)
+    hooks = [model.register_forward_pre_hook(set_strengths) for model in models]
+    classes = {layer: type(layer) for layer in by_layer}
+    for layer, cls in classes.items():
+        layer.deltas, layer.__class__ = by_layer[layer], _lora_class(cls)
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
-        for layer, kind in kinds.items():
-            layer.__class__ = kind
-            del layer.loras
+        for layer, cls in classes.items():
+            layer.__class__ = cls
+            del layer.deltas

@@ -1,7 +1,7 @@
-"""A small moving picture straight from latents, without the VAE: each latent pixel becomes one of a colour.
+"""Previews: latents shown as a small RGB clip without the VAE, one pixel per latent pixel.
 
-The colours come from a linear map that is fitted to the VAE in use, once: a few coloured pictures are encoded, and
-least squares tell which mixture of the latent channels gives back the red, green and blue of the pixels behind them.
+A linear map turns the latent channels into RGB, as in the latent previews of other programs (`latent_rgb_factors`). It
+is fitted to the loaded VAE by least squares: a few coloured clips are encoded, and the map must return their colours.
 """
 
 from __future__ import annotations
@@ -16,54 +16,54 @@ from backend.diffusion.components import Components
 from backend.diffusion.conditions import to_latents
 from backend.media.fitting import Frames
 
-SIDE = 256  # pixels of the longer side, as shown
-FITTED_FRAMES = 5  # two latent frames: the first stands for one frame, the second for four
+PREVIEW_SIZE = 256  # pixels of the longer side
+FIT_FRAMES = 5  # two latent frames: the first is one frame, the second is four
 
 
 @dataclass(frozen=True, slots=True)
-class Colours:
-    """`mixture` has the shape (channels + 1, 3), the last row for a constant; `error` is the root mean square of what
-    the map gets wrong on the pictures that it was fitted to, in grey levels of 255.
+class LatentRgbFactors:
+    """The linear map from latents to RGB. `factors` has the shape (channels + 1, 3), with the bias in the last row;
+    `error` is the root mean square error on the clips that the map was fitted to, in levels of 255.
     """
 
-    mixture: torch.Tensor
+    factors: torch.Tensor
     error: float
 
-    def frames(self, latents: torch.Tensor) -> Frames:
-        """Normalised (1, channels, latent frames, height, width) -> a frame for each, enlarged to 256 pixels."""
-        mixed = torch.einsum("cthw,cr->trhw", latents[0].float().cpu(), self.mixture[:-1])
-        mixed += self.mixture[-1].view(1, 3, 1, 1)
-        scale = SIDE / max(mixed.shape[2:])
-        large = torch.nn.functional.interpolate(mixed, scale_factor=scale, mode="bilinear") if scale > 1 else mixed
+    def preview(self, latents: torch.Tensor) -> Frames:
+        """Normalised (1, channels, latent frames, height, width) -> a frame for each, enlarged to PREVIEW_SIZE."""
+        rgb = torch.einsum("cthw,cr->trhw", latents[0].float().cpu(), self.factors[:-1])
+        rgb += self.factors[-1].view(1, 3, 1, 1)
+        scale = PREVIEW_SIZE / max(rgb.shape[2:])
+        large = torch.nn.functional.interpolate(rgb, scale_factor=scale, mode="bilinear") if scale > 1 else rgb
         pixels: Frames = large.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
         return pixels
 
 
-def fit_colours(components: Components) -> Colours:
-    """Encode some coloured pictures with the VAE of `components`, and fit the map to them."""
+def fit_latent_rgb(components: Components) -> LatentRgbFactors:
+    """Fit the map from latents to RGB to the VAE of `components`."""
     factor = components.spatial_factor
     clips = [torch.from_numpy(clip) for clip in _coloured_clips(16 * factor)]
-    with torch.no_grad(), components.at_work(components.vae):
+    with torch.no_grad(), components.on_device(components.vae):
         latents = [to_latents(components, (clip * 2 - 1)[None].to(components.device)).float().cpu() for clip in clips]
-    known = torch.cat([latent[0].flatten(1).T for latent in latents]).double()
-    known = torch.cat([known, known.new_ones(len(known), 1)], dim=1)
-    wanted = torch.cat([_averages(clip, factor).flatten(1).T for clip in clips]).double() * 255
-    mixture = torch.linalg.lstsq(known, wanted, driver="gelsd").solution
-    error = (known @ mixture - wanted).square().mean().sqrt().item()
-    return Colours(mixture.float(), error)
+    inputs = torch.cat([latent[0].flatten(1).T for latent in latents]).double()
+    inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], dim=1)
+    targets = torch.cat([_mean_colours(clip, factor).flatten(1).T for clip in clips]).double() * 255
+    factors = torch.linalg.lstsq(inputs, targets, driver="gelsd").solution
+    error = (inputs @ factors - targets).square().mean().sqrt().item()
+    return LatentRgbFactors(factors.float(), error)
 
 
-def _averages(clip: torch.Tensor, factor: int) -> torch.Tensor:
-    """(3, frames, height, width) -> the mean colour of what each latent pixel stands for."""
+def _mean_colours(clip: torch.Tensor, factor: int) -> torch.Tensor:
+    """(3, frames, height, width) -> the mean colour of the pixels of each latent pixel."""
     small = torch.nn.functional.avg_pool2d(clip.transpose(0, 1), factor).transpose(0, 1)
     groups = [small[:, :1], *small[:, 1:].split(4, dim=1)]
-    assert len(groups) == latent_frames(FITTED_FRAMES)
+    assert len(groups) == latent_frames(FIT_FRAMES)
     return torch.stack([group.mean(dim=1) for group in groups], dim=1)
 
 
 def _coloured_clips(side: int) -> list[np.ndarray]:
-    """Clips of shape (3, frames, side, side), 0 to 1: soft gradients, and patches of all colours with hard edges, that
-    drift a little. The same every time.
+    """Clips of shape (3, frames, side, side), 0 to 1: gradients, and tiles of all colours, that move slowly. Always the
+    same.
     """
     random = np.random.default_rng(0)
     down, across = np.meshgrid(*[np.linspace(-1, 1, side)] * 2, indexing="ij")
@@ -71,7 +71,7 @@ def _coloured_clips(side: int) -> list[np.ndarray]:
     for number in range(6):
         corners = random.uniform(0, 1, (3, 3))
         frames = []
-        for frame in range(FITTED_FRAMES):
+        for frame in range(FIT_FRAMES):
             shift = 0.05 * frame
             if number % 2:
                 frames.append(np.roll(_tiles(number, side), 2 * frame, axis=2))

@@ -1,11 +1,11 @@
-"""One noise level down: UniPC, as the original and as diffusers run it.
+"""The UniPC solver (Zhao et al. 2023) for flow matching, as the original and as diffusers run it.
 
-The loops for diffusion forcing, both of them, hand the solver a view of the latents and then write the result through
-it, so what the solver remembers as the start of its first step is that step's end, and the correction in the second
-step goes from the wrong place. `original` fidelity gives it a copy all the same. Measured where the exact end is known
-(data of one standard deviation, 15 of them from 0.05 to 3; 20, 30, 50 steps; shifts 3, 5, 8): the clean history lands
-closer in 102 of 135 cases and always for data narrower than 0.45, which is what a prompt leaves; where it lands
-farther, both are within 0.9 % of the truth.
+The loops for diffusion forcing of both pass the solver a view of the latents and then write the result into it. So the
+sample that the solver stores before its first step is overwritten by the result of that step, and the corrector of the
+second step starts from the wrong sample. `original` fidelity passes a copy. Measured on data whose exact result is
+known (15 standard deviations from 0.05 to 3; 20, 30 and 50 steps; shifts 3, 5 and 8), the copy is closer in 102 of 135
+cases, and always for a standard deviation below 0.45, as that of data given a prompt; where it is farther, both are
+within 0.9 % of the exact result.
 """
 
 from __future__ import annotations
@@ -20,56 +20,56 @@ from backend.core.planning import Plan
 from backend.core.schema import Fidelity
 from backend.diffusion.components import Components
 
-GREATEST_SIGMA = float(np.float32(0.999))  # rounded as there: the level 0.666 is timestep 666, not 665
+MAX_SIGMA = float(np.float32(0.999))  # rounded as in the original: sigma 0.666 is timestep 666, not 665
 
 COUNTERS = ("_step_index", "lower_order_nums", "this_order")
 
 
 class Solver:
-    """UniPC for the latent frames of `frames`, which go down the noise levels together.
+    """UniPC for the latent frames of `frames`, which are denoised at the same steps.
 
-    The loops of the original and of diffusers keep a copy of the solver a latent frame. Frames with the same history
-    have the same coefficients, so one solver moves them all, to the same bits.
+    The original and diffusers have one solver per latent frame. Frames with the same history have the same
+    coefficients, so one solver for all of them gives the same bits.
     """
 
     def __init__(self, components: Components, plan: Plan, frames: slice) -> None:
         self.frames = frames
         self._unipc = make_unipc(components, plan)
-        # The plain pipelines make a new tensor at every step, so their history is clean anyway.
-        self._clean = plan.fidelity is Fidelity.ORIGINAL or not components.diffusion_forcing
+        # The plain pipelines make a new tensor at every step, so they need no copy.
+        self._copies_sample = plan.fidelity is Fidelity.ORIGINAL or not components.diffusion_forcing
 
     @property
     def timesteps(self) -> torch.Tensor:
-        """The noise levels as the transformer knows them: int64, from about 999 down."""
+        """The timesteps, int64, from about 999 down."""
         timesteps: torch.Tensor = self._unipc.timesteps
         return timesteps
 
     @property
-    def clean(self) -> torch.Tensor | None:
-        """What the last step took for the clean latents of `frames`; None before the first."""
+    def predicted_clean(self) -> torch.Tensor | None:
+        """The clean latents (x0) of `frames` that the last step predicted; None before the first."""
         clean: torch.Tensor | None = self._unipc.model_outputs[-1]
         return clean
 
     def step(self, latents: torch.Tensor, velocity: torch.Tensor) -> None:
-        """Move `frames` of `latents` one level down, in place.
+        """Denoise `frames` of `latents` by one step, in place.
 
         Both have the shape (1, channels, latent frames, height, width); latents are float32.
         """
         sample = latents[:, :, self.frames]
-        if self._clean:
+        if self._copies_sample:
             sample = sample.clone()
-        # No timestep: the solver counts its steps, as it was told where they begin.
+        # The timestep is None because the solver counts its steps from the begin index.
         latents[:, :, self.frames] = self._unipc.step(velocity[:, :, self.frames], None, sample, return_dict=False)[0]
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, int | None]]:
         """What the next step needs: tensors by name, and counters."""
         outputs = {f"output{number}": output for number, output in enumerate(self._unipc.model_outputs)}
         tensors = outputs | {"last_sample": self._unipc.last_sample}
-        found = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-        return found, {name: getattr(self._unipc, name, None) for name in COUNTERS}
+        history = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        return history, {name: getattr(self._unipc, name, None) for name in COUNTERS}
 
     def restore(self, tensors: dict[str, torch.Tensor], counters: dict[str, int | None]) -> None:
-        """Go on from what `state` gave. A remembered view of the latents comes back as the values it had."""
+        """Continue from what `state` returned. A stored view of the latents is restored as a copy."""
         unipc = self._unipc
         unipc.model_outputs = [tensors.get(f"output{number}") for number in range(len(unipc.model_outputs))]
         unipc.last_sample = tensors.get("last_sample")
@@ -78,9 +78,9 @@ class Solver:
 
 
 def make_unipc(components: Components, plan: Plan) -> Any:
-    """A fresh UniPC with its noise levels set, at the first of them.
+    """A new UniPC scheduler with its sigmas set.
 
-    The levels of `original` go from 0.999 to 0 before the shift, as in fm_solvers_unipc.py of the original repository;
+    The sigmas of `original` go from 0.999 to 0 before the shift, as in fm_solvers_unipc.py of the original repository;
     those of `diffusers` from 1 to 0.001, which that library changed in release 0.37.
     """
     unipc = UniPCMultistepScheduler.from_config(
@@ -88,9 +88,9 @@ def make_unipc(components: Components, plan: Plan) -> Any:
     )
     steps = plan.num_inference_steps
     if plan.fidelity is Fidelity.ORIGINAL:
-        unipc.set_timesteps(sigmas=np.linspace(GREATEST_SIGMA, 0, steps + 1)[:-1], device=components.device)
+        unipc.set_timesteps(sigmas=np.linspace(MAX_SIGMA, 0, steps + 1)[:-1], device=components.device)
     else:
         unipc.set_timesteps(steps, device=components.device)
-    # Asked by timestep it would look the start up, and take the second of two that round to the same integer.
+    # Without it the scheduler looks up the first timestep, and finds the second of two that round to the same integer.
     unipc.set_begin_index(0)
     return unipc

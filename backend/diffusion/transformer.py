@@ -1,8 +1,8 @@
-"""The transformer of diffusers with the same weights, spared of work that changes no bit of the result.
+"""The SkyReels V2 transformer of diffusers, without work that changes no bit of the result.
 
 With diffusion forcing the stock model repeats the modulation of a latent frame for each of its tokens, six vectors a
-token, and for causal attention it makes a mask of tokens times tokens. Here the modulation stays one a frame, and
-causal attention is one unmasked call a block of frames, which any attention kernel can do.
+token, and for block-causal attention it makes a mask of tokens times tokens. Here there is one modulation per frame,
+and block-causal attention is one unmasked call per block of frames, which any attention kernel can compute.
 """
 
 from __future__ import annotations
@@ -20,18 +20,20 @@ from diffusers.models.transformers.transformer_skyreels_v2 import (
 )
 from diffusers.utils import apply_lora_scale
 
-from backend.diffusion.attention import attend_by
+from backend.diffusion.attention import set_attention_backend
 
 
 def rotate(tokens: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding of (batch, tokens, heads, head_dim): pairs of channels, turned by their angles."""
+    """Rotary position embedding of (batch, tokens, heads, head_dim): pairs of channels are rotated by their angles."""
     x, y = tokens.unflatten(-1, (-1, 2)).unbind(-1)
     cos, sin = cos[..., 0::2], sin[..., 1::2]
     return torch.stack([x * cos - y * sin, x * sin + y * cos], dim=-1).flatten(-2).type_as(tokens)
 
 
 class Processor(SkyReelsV2AttnProcessor):  # type: ignore[misc]
-    """The stock attention; where the mask is a number, blocks of as many tokens see themselves and what is before."""
+    """The stock attention, or block-causal attention: if `attention_mask` is a number, it is the tokens of a block, and
+    each block attends to itself and to earlier ones.
+    """
 
     rotated = staticmethod(rotate)
 
@@ -73,7 +75,7 @@ class Processor(SkyReelsV2AttnProcessor):  # type: ignore[misc]
 
 
 class Block(SkyReelsV2TransformerBlock):  # type: ignore[misc]
-    """The stock block, which also takes a `temb` of shape (batch, 6, frames, dim): one modulation a latent frame."""
+    """The stock block, which also takes a `temb` of shape (batch, 6, frames, dim): one modulation per latent frame."""
 
     def forward(
         self,
@@ -118,12 +120,12 @@ class Block(SkyReelsV2TransformerBlock):  # type: ignore[misc]
 
 
 class Transformer(SkyReelsV2Transformer3DModel):  # type: ignore[misc]
-    """Loads what the stock class loads. Equal to it in bits, without causal blocks; with them to about 1e-6."""
+    """Loads what the stock class loads. Bit-equal to it without block-causal attention, equal to about 1e-6 with it."""
 
     _repeated_blocks = ("Block",)
     _no_split_modules = ("Block",)
 
-    # A configuration is read by the signature of the constructor.
+    # diffusers reads the configuration by the signature of the constructor.
     @functools.wraps(SkyReelsV2Transformer3DModel.__init__)  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -133,7 +135,7 @@ class Transformer(SkyReelsV2Transformer3DModel):  # type: ignore[misc]
 
     def set_attention_backend(self, backend: str) -> None:
         """As in the stock class, but for this model alone."""
-        attend_by(self, backend)
+        set_attention_backend(self, backend)
 
     @apply_lora_scale("attention_kwargs")  # type: ignore[untyped-decorator]
     def forward(
@@ -151,14 +153,14 @@ class Transformer(SkyReelsV2Transformer3DModel):  # type: ignore[misc]
         """The velocity at `hidden_states` of shape (batch, channels, latent frames, height, width), of the same shape.
 
         `timestep` is (batch, latent frames) with diffusion forcing, else (batch,). With `causal_block_size` the frames
-        of a block do not see later blocks. `fps`, one for all or one each, is 0 for 16 frames a second, else 1.
+        of a block do not attend to later blocks. `fps`, one for all or one each, is 0 for 16 frames a second, else 1.
 
         Raises ValueError for `causal_block_size` without diffusion forcing: there all frames are one block.
         """
         if causal_block_size and not enable_diffusion_forcing:
             raise ValueError(f"causal_block_size={causal_block_size} needs enable_diffusion_forcing; leave it out.")
         if not enable_diffusion_forcing or self.config.num_frame_per_block > 1:
-            # Nothing to spare, or the mask of the stock pipelines is wanted.
+            # One modulation for all frames anyway, or the mask of the stock pipelines is wanted.
             return super().forward(
                 hidden_states,
                 timestep,

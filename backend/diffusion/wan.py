@@ -1,7 +1,7 @@
-"""Wan's transformers of diffusers, called as that of SkyReels V2 is: the mathematics of a step is the same.
+"""Wan's transformers of diffusers with the signature of the SkyReels V2 transformer: the arithmetic is the same.
 
-They know no windows and no causal blocks. Wan 2.2 TI2V gives the tokens of every latent frame a noise level, as
-diffusion forcing does, though only the first frame's ever differs.
+They have no windows and no block-causal attention. Wan 2.2 TI2V takes a timestep per token, as diffusion forcing does
+per latent frame, although only that of the first frame differs.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from diffusers import WanTransformer3DModel, WanVACETransformer3DModel
 
-from backend.diffusion.attention import attend_by
+from backend.diffusion.attention import set_attention_backend
 
 
-class _Called:
-    """The signature of `transformer.Transformer` before a class of Wan; see there."""
+class _WanSignature:
+    """The signature of `transformer.Transformer`, put before a transformer class of Wan."""
 
     def set_attention_backend(self, backend: str) -> None:
         """As in the stock class, but for this model alone."""
-        attend_by(self, backend)
+        set_attention_backend(self, backend)
 
     def forward(
         self,
@@ -30,30 +30,30 @@ class _Called:
         enable_diffusion_forcing: bool = False,
         fps: list[int] | None = None,
         causal_block_size: int | None = None,
-        **further: Any,
+        **kwargs: Any,
     ) -> Any:
-        """The velocity; `timestep` is (batch, latent frames) or (batch,). `further` goes to the stock class, for which
-        the other arguments make no difference.
+        """The velocity. `timestep` is (batch, latent frames) or (batch,). `kwargs` go to the stock class; the other
+        arguments are ignored.
         """
         del enable_diffusion_forcing, fps, causal_block_size
         if timestep.dim() == 2:
             _, high, wide = self.config.patch_size  # type: ignore[attr-defined]
-            a_frame = hidden_states.shape[3] // high * (hidden_states.shape[4] // wide)
-            timestep = timestep.repeat_interleave(a_frame, dim=1)
-        return super().forward(hidden_states=hidden_states, timestep=timestep, **further)  # type: ignore[misc]
+            frame_tokens = hidden_states.shape[3] // high * (hidden_states.shape[4] // wide)
+            timestep = timestep.repeat_interleave(frame_tokens, dim=1)
+        return super().forward(hidden_states=hidden_states, timestep=timestep, **kwargs)  # type: ignore[misc]
 
 
-class WanTransformer(_Called, WanTransformer3DModel):  # type: ignore[misc]
-    """Loads what the stock class loads, and gives the same bits."""
+class WanTransformer(_WanSignature, WanTransformer3DModel):  # type: ignore[misc]
+    """Loads what the stock class loads, and is bit-equal to it."""
 
-    # A configuration is read by the signature of the constructor.
+    # diffusers reads the configuration by the signature of the constructor.
     @functools.wraps(WanTransformer3DModel.__init__)  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
 
 
-class WanControlTransformer(_Called, WanVACETransformer3DModel):  # type: ignore[misc]
-    """Wan-VACE, which is also shown `control_hidden_states`: what is given of the film, and where."""
+class WanControlTransformer(_WanSignature, WanVACETransformer3DModel):  # type: ignore[misc]
+    """Wan-VACE, which also takes `control_hidden_states`: given frames and a mask."""
 
     @functools.wraps(WanVACETransformer3DModel.__init__)  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:

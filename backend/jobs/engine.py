@@ -15,19 +15,19 @@ from backend.media.fitting import Frames, Picture
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Progress of one render: `part` of `stage`, 0 to 1; windows and steps count from 1. `look` is a small moving
-    picture of what is being made, given now and then; `frames_ready` and `saved_at` are those of `Progress`. `ran` says
-    once by what the film is made: device, kernels, precision.
+    """Progress of one render: `part` of `stage`, 0 to 1; windows and steps count from 1. `preview` is a small clip of
+    the predicted result, given every few seconds; `frames_ready` and `saved_at` are those of `Progress`. `runtime` is
+    given once and names the device, precision and kernels of the render.
     """
 
     stage: Stage
     part: float
     window: int = 0
     step: int = 0
-    look: Frames | None = field(default=None, compare=False, repr=False)
+    preview: Frames | None = field(default=None, compare=False, repr=False)
     frames_ready: int = 0
     saved_at: float | None = None
-    ran: Mapping[str, str] | None = field(default=None, compare=False, repr=False)
+    runtime: Mapping[str, str] | None = field(default=None, compare=False, repr=False)
 
 
 # Called between steps and chunks; raises JobCancelled when the job was cancelled, waits while it is paused.

@@ -86,6 +86,16 @@ def _rename(document: Document, **names: str) -> Document:
     return {names.get(key, key): value for key, value in document.items()}
 
 
+PLACEMENTS_0_2 = {"in_turns": "model_offload", "streamed": "group_offload"}
+
+
+def _plan_0_2(plan: Document) -> Document:
+    plan = _rename(plan, eight_bits="fp8")
+    if "placement" in plan:
+        plan["placement"] = PLACEMENTS_0_2.get(plan["placement"], plan["placement"])
+    return plan
+
+
 MIGRATIONS = (
     # 0.1 -> 0.2: jobs have a kind and a parent, a cancellation is a column.
     Migration(
@@ -97,6 +107,7 @@ MIGRATIONS = (
             " AND id || ' ' || attempts = (SELECT value FROM settings WHERE name = 'cancelled')",
             "DELETE FROM settings WHERE name = 'cancelled'",
         ),
+        plan=_plan_0_2,
         artifact=lambda artifact: _rename(artifact, ran="runtime"),
     ),
 )

@@ -14,7 +14,7 @@ def test_each_way_takes_less_than_the_one_before():
     peaks = [NEED.peak(placement, half_decode=True) for placement in Placement]
     assert peaks == [11 + 27 + 0.5 + 9, 27 + 8, 1.5 + 8]
     small = Need(text=11, transformer=3, vae=0.5, denoise=3, decode=5, half_decode=3)
-    assert small.peak(Placement.IN_TURNS, half_decode=False) == 6  # the text encoder passes through
+    assert small.peak(Placement.MODEL_OFFLOAD, half_decode=False) == 6  # the text encoder passes through
     assert NEED.peak(Placement.RESIDENT, half_decode=False) == 11 + 27 + 0.5 + 17
 
 
@@ -23,10 +23,10 @@ def test_each_way_takes_less_than_the_one_before():
     [
         (80, Placement.RESIDENT, False),
         (55.5 / 0.92 + 0.1, Placement.RESIDENT, False),
-        (55.5 / 0.92 - 0.1, Placement.IN_TURNS, False),
-        (35 / 0.92 - 0.1, Placement.STREAMED, True),
-        (24, Placement.STREAMED, True),
-        (2, Placement.STREAMED, True),
+        (55.5 / 0.92 - 0.1, Placement.MODEL_OFFLOAD, False),
+        (35 / 0.92 - 0.1, Placement.GROUP_OFFLOAD, True),
+        (24, Placement.GROUP_OFFLOAD, True),
+        (2, Placement.GROUP_OFFLOAD, True),
     ],
 )
 def test_the_fastest_way_that_fits_is_taken(gpu, placement, half):
@@ -36,9 +36,9 @@ def test_the_fastest_way_that_fits_is_taken(gpu, placement, half):
 
 
 def test_what_did_not_fit_is_not_tried_again():
-    assert place(NEED, 80, safer_than=Placement.RESIDENT).placement is Placement.IN_TURNS
-    assert place(NEED, 80, safer_than=Placement.IN_TURNS).placement is Placement.STREAMED
-    assert place(NEED, 80, safer_than=Placement.STREAMED).placement is Placement.STREAMED
+    assert place(NEED, 80, safer_than=Placement.RESIDENT).placement is Placement.MODEL_OFFLOAD
+    assert place(NEED, 80, safer_than=Placement.MODEL_OFFLOAD).placement is Placement.GROUP_OFFLOAD
+    assert place(NEED, 80, safer_than=Placement.GROUP_OFFLOAD).placement is Placement.GROUP_OFFLOAD
 
 
 @pytest.mark.parametrize(
@@ -56,28 +56,28 @@ def test_released_models_fit_where_they_are_promised_to(model, size, gpu):
     plan = make_plan(request, MODELS[model], Machine("H100", cores=16, ram_gib=128, vram_gib=gpu))
     assert plan.forecast.peak_gib < 0.92 * gpu
     if gpu == 8:
-        assert plan.placement is Placement.IN_TURNS
+        assert plan.placement is Placement.MODEL_OFFLOAD
     if gpu == 80:
         assert (plan.placement, plan.half_decode) == (Placement.RESIDENT, False)
 
 
 @pytest.mark.parametrize("preset", list(Preset))
-def test_lossy_presets_keep_the_matrices_of_a_large_transformer_in_eight_bits(preset):
+def test_lossy_presets_store_large_linear_layers_in_fp8(preset):
     def planned(model, vram, **wish):
         request = parse_request({"prompt": "a boat", "model": model, "preset": preset, "num_frames": 64} | wish)
         return make_plan(request, MODELS[model], Machine("a GPU", cores=16, ram_gib=128, vram_gib=vram))
 
     lossy = preset is not Preset.EXACT
     large = planned("skyreels-v2-t2v-14b-720p", 80, resolution="1280x720")
-    assert large.eight_bits is lossy
-    assert not planned("skyreels-v2-df-1.3b-540p", 80).eight_bits
-    assert not planned("skyreels-v2-t2v-14b-720p", 0).eight_bits
-    # On a GPU of 24 GB it need not be streamed then.
+    assert large.fp8 is lossy
+    assert not planned("skyreels-v2-df-1.3b-540p", 80).fp8
+    assert not planned("skyreels-v2-t2v-14b-720p", 0).fp8
+    # A GPU of 24 GB then needs no group offloading.
     small = planned("skyreels-v2-df-14b-540p", 24, resolution="960x540")
-    assert small.placement is (Placement.IN_TURNS if lossy else Placement.STREAMED)
+    assert small.placement is (Placement.MODEL_OFFLOAD if lossy else Placement.GROUP_OFFLOAD)
     if lossy:
-        alone = need_of(MODELS["skyreels-v2-t2v-14b-720p"], 61200, 1, 1280 * 720, eight_bits=True)
-        assert 20 < alone.peak(Placement.IN_TURNS, half_decode=True) < 25
+        alone = need_of(MODELS["skyreels-v2-t2v-14b-720p"], 61200, 1, 1280 * 720, fp8=True)
+        assert 20 < alone.peak(Placement.MODEL_OFFLOAD, half_decode=True) < 25
 
 
 def test_lossy_presets_decode_in_half_precision_on_a_gpu():

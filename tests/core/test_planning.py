@@ -253,7 +253,7 @@ def test_the_overlap_that_a_refusal_names_is_taken():
 def test_guidance_in_one_call_halves_the_calls_and_not_the_work():
     two = make_plan(ask(), DF_SMALL, H100)
     one = make_plan(ask(skyreels={"batch_guidance": True}), DF_SMALL, H100)
-    assert (two.predictions, two.forwards, one.predictions, one.forwards) == ((60,), 60, (60,), 30)
+    assert (two.num_evaluations, two.forwards, one.num_evaluations, one.forwards) == ((60,), 60, (60,), 30)
     assert one.forecast.seconds == two.forecast.seconds
     large = MODELS["skyreels-v2-df-14b-540p"]  # of the small one the peak is when it is decoded
     peaks = [
@@ -343,12 +343,16 @@ def test_blocks_that_wait_have_a_legal_plan_or_a_refusal_that_leads_to_one(
     assert plan.windows[-1].stop == latent_frames(plan.render_frames)
     known = [latent_frames(plan.prefix_frames) if plan.prefix_frames else 0]
     known += [before.stop - after.start for before, after in itertools.pairwise(plan.windows)]
-    for window, ready, counted in zip(plan.windows, known, plan.window_steps, strict=True):
+    for window, num_context_frames, counted in zip(plan.windows, known, plan.window_steps, strict=True):
         length = window.stop - window.start
-        assert length % size == ready % size == 0
-        assert ready < length <= max(latent_frames(options["base_num_frames"] or model.base_num_frames), 2 * size)
+        assert length % size == num_context_frames % size == 0
+        assert (
+            num_context_frames
+            < length
+            <= max(latent_frames(options["base_num_frames"] or model.base_num_frames), 2 * size)
+        )
         if len(plan.windows) < 8:
-            assert counted == len(make_schedule(length, steps, ar_step, size, ready).levels)
+            assert counted == len(make_schedule(length, steps, ar_step, size, num_context_frames).timestep_indices)
 
 
 def test_frames_at_another_rate():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from backend.core.errors import InvalidRequest
 from backend.core.planning import Machine, Plan, Source, choose_model, make_plan
-from backend.core.presets import SKIPS_FROM
+from backend.core.presets import MIN_STEPS_TO_SKIP
 from backend.core.registry import MODELS
 from backend.core.schedule import make_schedule
 from backend.core.schema import Mode, Preset, SkyReelsOptions, parse_request
@@ -120,14 +120,14 @@ def check(plan: Plan, wish: dict[str, Any]) -> None:
     for before, after in itertools.pairwise(plan.windows):
         assert before.stop - after.start == overlap
         known.append(overlap)
-    for window, ready, steps in zip(plan.windows, known, plan.window_steps, strict=True):
+    for window, num_context_frames, steps in zip(plan.windows, known, plan.window_steps, strict=True):
         length = window.stop - window.start
-        assert length % block == ready % block == 0
-        assert ready < length
-        schedule = make_schedule(length, plan.num_inference_steps, plan.ar_step, block, ready)
-        assert steps == len(schedule.levels)
+        assert length % block == num_context_frames % block == 0
+        assert num_context_frames < length
+        schedule = make_schedule(length, plan.num_inference_steps, plan.ar_step, block, num_context_frames)
+        assert steps == len(schedule.timestep_indices)
     most = (1 if plan.batch_guidance or plan.guidance_scale <= 1 else 2) * sum(plan.window_steps)
-    every = plan.preset is Preset.EXACT or plan.num_inference_steps < SKIPS_FROM
+    every = plan.preset is Preset.EXACT or plan.num_inference_steps < MIN_STEPS_TO_SKIP
     # Where blocks wait for one another, one of them may have to be asked about at every step.
     assert plan.forwards == most if every else 0 < plan.forwards <= most - (plan.ar_step == 0)
     assert len(wish["skyreels"].get("storyboard", [])) < len(plan.windows)

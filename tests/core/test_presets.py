@@ -1,4 +1,4 @@
-"""What a preset leaves of the work: counted, and never where it would cost the film."""
+"""The evaluations that a preset skips: counted, and never where they decide the video."""
 
 import math
 
@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.core.presets import TRADES, work_of
+from backend.core.presets import PRESETS, plan_steps
 from backend.core.schedule import make_schedule
 from backend.core.schema import Preset
 
 
-def counts(preset: Preset, steps: int = 30, guidance: bool = True, **waiting: int) -> list[int]:
-    schedule = make_schedule(20, steps, **waiting)
-    return [work.predictions for work in work_of(schedule, steps, preset, guidance)]
+def counts(preset: Preset, steps: int = 30, guidance: bool = True, **blocks: int) -> list[int]:
+    schedule = make_schedule(20, steps, **blocks)
+    return [step.num_evaluations for step in plan_steps(schedule, steps, preset, guidance)]
 
 
-def test_the_work_of_thirty_steps():
+def test_the_evaluations_of_thirty_steps():
     assert counts(Preset.EXACT) == [2] * 30
     assert counts(Preset.EXACT, guidance=False) == [1] * 30
     assert counts(Preset.BALANCED) == [2] * 8 + [0, 0, 2] * 3 + [0, 0, 1] * 4 + [1]
@@ -28,41 +28,44 @@ def test_the_work_of_thirty_steps():
 @given(
     preset=st.sampled_from([Preset.BALANCED, Preset.TURBO]),
     steps=st.integers(10, 50),
-    block=st.sampled_from([1, 2, 5]),
+    block_size=st.sampled_from([1, 2, 5]),
     ar_step=st.integers(0, 12),
-    ready=st.sampled_from([0, 5]),
+    num_context_frames=st.sampled_from([0, 5]),
     guidance=st.booleans(),
 )
-def test_what_decides_the_film_is_worked_out(preset, steps, block, ar_step, ready, guidance):
-    schedule = make_schedule(20, steps, ar_step, block, ready)
-    trade, work = TRADES[preset], work_of(schedule, steps, preset, guidance)
-    asked = []
-    for row, (levels, moves) in enumerate(zip(schedule.levels, schedule.moves, strict=True)):
-        moving = [level for level, moved in zip(levels, moves, strict=True) if moved]
-        for level, moved, guided in zip(levels, moves, work[row].guided, strict=True):
-            assert guided == (guidance and moved and level <= math.ceil(trade.guided * steps))
-        if work[row].predictions:
-            assert work[row].predictions == (2 if any(work[row].guided) else 1)
-            asked.append(row)
+def test_the_steps_that_decide_the_video_are_evaluated(
+    preset, steps, block_size, ar_step, num_context_frames, guidance
+):
+    schedule = make_schedule(20, steps, ar_step, block_size, num_context_frames)
+    config, plans = PRESETS[preset], plan_steps(schedule, steps, preset, guidance)
+    evaluated = []
+    for row, (indices, updates) in enumerate(zip(schedule.timestep_indices, schedule.update_mask, strict=True)):
+        updated = [index for index, update in zip(indices, updates, strict=True) if update]
+        for index, update, guided in zip(indices, updates, plans[row].guided, strict=True):
+            assert guided == (guidance and update and index <= math.ceil(config.guidance_until * steps))
+        if plans[row].num_evaluations:
+            assert plans[row].num_evaluations == (2 if any(plans[row].guided) else 1)
+            evaluated.append(row)
             continue
-        # Extrapolated: in the middle, from two answers about the same frames, the last of them not long ago.
-        assert min(moving) > trade.asked[0][0] * steps
-        assert max(moving) < steps
-        assert row - asked[-1] < min(trade.one_of(level, steps) for level in moving)
-        for before in asked[-2:]:
-            assert all(schedule.moves[before][frame] for frame in range(20) if moves[frame])
-            assert all(work[before].predictions == 2 for guided in work[row].guided if guided)
+        # Extrapolated: in the middle, from two evaluations of the same frames, the last of them recent.
+        assert min(updated) > config.skipping[0][0] * steps
+        assert max(updated) < steps
+        assert row - evaluated[-1] < min(config.evaluation_interval(index, steps) for index in updated)
+        for before in evaluated[-2:]:
+            assert all(schedule.update_mask[before][frame] for frame in range(20) if updates[frame])
+            assert all(plans[before].num_evaluations == 2 for guided in plans[row].guided if guided)
 
 
 @pytest.mark.parametrize("preset", list(Preset))
 @pytest.mark.parametrize("steps", range(4, 10))
-def test_of_few_steps_every_one_is_worked_out(preset, steps):
-    """As many as a LoRA made for few steps takes."""
+def test_with_few_steps_every_one_is_evaluated(preset, steps):
+    """As many as a distilled LoRA takes."""
     assert counts(preset, steps, guidance=False) == [1] * steps
     assert 0 in counts(Preset.TURBO, 10, guidance=False)
 
 
 @pytest.mark.parametrize("preset", [Preset.BALANCED, Preset.TURBO])
-def test_presets_save_what_they_are_for(preset):
+def test_presets_halve_the_evaluations(preset):
     assert sum(counts(Preset.EXACT)) >= 2.2 * sum(counts(preset))
-    assert sum(counts(Preset.EXACT, ar_step=5, block=5)) > 1.5 * sum(counts(preset, ar_step=5, block=5))
+    blocks = {"ar_step": 5, "block_size": 5}
+    assert sum(counts(Preset.EXACT, **blocks)) > 1.5 * sum(counts(preset, **blocks))

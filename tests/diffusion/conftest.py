@@ -46,7 +46,7 @@ def components(checkpoints) -> dict[str, Any]:
 
 
 class Clock:
-    """What time the trials of kernels and compiled blocks read, so that no machine is too slow for their tests."""
+    """The clock that benchmarks of kernels and compiled blocks read, so that no machine is too slow for their tests."""
 
     now = 0.0
     slow_until = 0.0  # everything takes ten times as long before
@@ -63,10 +63,10 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
-    from backend.diffusion import choices
+    from backend.diffusion import autotune
 
     found = Clock()
-    monkeypatch.setattr(choices, "perf_counter", lambda: found.now)
+    monkeypatch.setattr(autotune, "perf_counter", lambda: found.now)
     return found
 
 
@@ -116,18 +116,18 @@ def clip() -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (17, 64, 64, 3), dtype=np.uint8)
 
 
-def to_the_end(film: Any, each_step: Callable[[], None] = lambda: None) -> list[np.ndarray]:
-    """The frames that a film still gives, chunk by chunk; `each_step` is called after every step."""
+def to_the_end(decoder: Any, each_step: Callable[[], None] = lambda: None) -> list[np.ndarray]:
+    """The frames that a decoder still gives, chunk by chunk; `each_step` is called after every step."""
     chunks = []
     while True:
-        while not film.waiting:
-            film.sampler.step()
+        while not decoder.has_undecoded:
+            decoder.sampler.step()
             each_step()
-        chunks += list(film.frames())
-        if film.sampler.finished:
+        chunks += list(decoder.frames())
+        if decoder.sampler.finished:
             return chunks
-        if film.sampler.window_done:
-            film.next_window()
+        if decoder.sampler.window_done:
+            decoder.next_window()
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def sample(components):
     import torch
 
     from backend.diffusion.conditions import encode_conditions
-    from backend.diffusion.decode import Film
+    from backend.diffusion.decode import StreamingDecoder
     from backend.diffusion.sampler import Sampler
     from backend.diffusion.text import encode_prompt
 
@@ -151,9 +151,9 @@ def sample(components):
 
         def keep_window():
             if sampler.window_done:
-                windows.append(sampler.latents[:, :, sampler.known if windows else 0 : sampler.length])
+                windows.append(sampler.latents[:, :, sampler.num_context_frames if windows else 0 : sampler.num_frames])
 
-        to_the_end(Film(sampler), keep_window)
+        to_the_end(StreamingDecoder(sampler), keep_window)
         return torch.cat(windows, dim=2)
 
     return run

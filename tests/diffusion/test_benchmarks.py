@@ -94,7 +94,7 @@ def test_films_are_made_by_every_preset_and_beside_every_peer(whole_films):
 def test_the_page_can_tell_of_them(whole_films):
     text = page.films(whole_films | {"14b, text, b": {"stock": "CUDA out of memory"}})
     assert text.count("| exact | ") == 3
-    assert "native, quick, float32" in text
+    assert "native, optimized, float32" in text
     assert "| stock |  |  |  |  |  | CUDA out of memory |" in text
 
 
@@ -105,7 +105,7 @@ def test_what_all_blocks_would_take_is_reckoned_from_some():
     assert found["whole_s"] == 102
     assert found["beside_denoising"] == pytest.approx(2 / 102, abs=1e-4)
     assert found["whole_gib"] == pytest.approx(12 + 36 * 0.65)
-    eight = films.reckoned(taken | {"ran": {"matrices": "float8"}}, case, layers=4, blocks_gib=0.65)
+    eight = films.reckoned(taken | {"runtime": {"matrices": "float8"}}, case, layers=4, blocks_gib=0.65)
     assert eight["whole_gib"] == pytest.approx(12 + 18 * 0.65)
 
 

@@ -1,4 +1,4 @@
-"""Compiled blocks: the same film, one compilation for all of them, and no harm where it fails."""
+"""Compiled blocks: the same output, one compilation for all of them, and no harm where it fails."""
 
 import functools
 import json
@@ -9,10 +9,10 @@ import torch
 from torch._dynamo.backends.debugging import eager
 
 from backend.core.schema import LoraUse
-from backend.diffusion.choices import BEGUN, remembered
-from backend.diffusion.compiled import COMPILED, STOCK, compiled, compiles, faster, first_block, pays
+from backend.diffusion.autotune import STARTED, autotune_cache
+from backend.diffusion.compiled import COMPILED, STOCK, benchmark, can_compile, compiled, first_block, is_faster
 from backend.diffusion.interrupt import interruptible
-from backend.diffusion.loras import Worn, wearing
+from backend.diffusion.loras import LoadedLora, apply_loras
 from backend.library.loras import inspect
 from tests.lora_files import write_lora
 
@@ -109,10 +109,10 @@ def test_a_lora_that_comes_or_goes_is_noticed_and_its_strength_needs_no_further_
         return eager(graph, inputs)
 
     use = LoraUse(name="a", strength=[0.7, -0.2])
-    lora = Worn(inspect(write_lora(tmp_path / "a.safetensors", size=0.3)), use, components["df"])
+    lora = LoadedLora(inspect(write_lora(tmp_path / "a.safetensors", size=0.3)), use, components["df"])
     graphs = []
     for loras, window in (([], 0), ([lora], 0), ([lora], 1), ([], 0), ([lora], 0)):
-        with wearing(loras, lambda window=window: window):
+        with apply_loras(loras, lambda window=window: window):
             wanted = predict(components["df"], 5)
             with compiled(components["df"].transformer, counting):
                 torch.testing.assert_close(predict(components["df"], 5), wanted, atol=1e-5, rtol=1e-5)
@@ -146,10 +146,10 @@ def test_the_first_block_is_called_with_what_the_transformer_gives_it(components
         (0.02, 0.02, 0.0, STOCK),
     ],
 )
-def test_compiled_is_what_takes_less_time_and_gives_the_same(clock, plain_s, fast_s, change, expected):
+def test_compiled_blocks_are_chosen_if_they_are_faster_and_equal(clock, plain_s, fast_s, change, expected):
     answer = torch.ones(100)
     assert (
-        faster(clock.taking(plain_s, lambda: answer), clock.taking(fast_s, lambda: answer * (1 + change)), CPU)
+        benchmark(clock.taking(plain_s, lambda: answer), clock.taking(fast_s, lambda: answer * (1 + change)), CPU)
         == expected
     )
 
@@ -157,25 +157,25 @@ def test_compiled_is_what_takes_less_time_and_gives_the_same(clock, plain_s, fas
 def test_a_slow_moment_of_the_machine_falls_on_both(clock):
     plain, fast = (clock.taking(seconds, lambda: torch.ones(3)) for seconds in (0.02, 0.03))
     clock.slow_until = 1.2  # of five rounds of plain alone it would be most
-    assert faster(plain, fast, CPU) == STOCK
+    assert benchmark(plain, fast, CPU) == STOCK
 
 
-def test_what_fails_in_the_trial_is_not_taken(clock, caplog):
+def test_compiled_blocks_that_fail_in_the_benchmark_are_not_used(clock, caplog):
     def broken():
         raise OSError("the cache cannot be written")
 
     with caplog.at_level(logging.WARNING):
-        assert faster(clock.taking(0.0, lambda: torch.ones(3)), broken, CPU) == STOCK
-        assert not compiles(broken)
+        assert benchmark(clock.taking(0.0, lambda: torch.ones(3)), broken, CPU) == STOCK
+        assert not can_compile(broken)
     assert "the cache cannot be written" in caplog.text
 
 
-def test_a_lack_of_memory_is_no_answer(clock):
+def test_a_lack_of_memory_is_raised(clock):
     def broken():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     plain = clock.taking(0.0, lambda: torch.ones(3))
-    for call in (functools.partial(faster, plain, broken, CPU), functools.partial(compiles, broken)):
+    for call in (functools.partial(benchmark, plain, broken, CPU), functools.partial(can_compile, broken)):
         with pytest.raises(torch.OutOfMemoryError):
             call()
 
@@ -185,70 +185,70 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
 
 
-def test_a_trial_is_made_once_for_a_gpu_and_a_kind_of_transformer(components, tmp_path, gpu, clock):
+def test_a_benchmark_is_made_once_for_a_gpu_and_a_kind_of_transformer(components, tmp_path, gpu, clock):
     tries, file = [], tmp_path / "kernels.json"
 
     def fast():
         tries.append(1)
         return torch.ones(3)
 
-    def pay(kind="df"):
-        return pays(file, components[kind], clock.taking(0.02, lambda: torch.ones(3)), fast)
+    def faster(kind="df"):
+        return is_faster(file, components[kind], clock.taking(0.02, lambda: torch.ones(3)), fast)
 
-    assert pay()
+    assert faster()
     made = len(tries)
-    assert pay()
+    assert faster()
     assert len(tries) == made
-    assert pay("wan-t2v")
+    assert faster("wan-t2v")
     assert len(tries) == 2 * made
 
 
-def test_a_trial_that_takes_the_process_with_it_twice_is_not_made_again(tmp_path):
-    file, tries = tmp_path / "choices.json", []
+def test_a_benchmark_that_crashes_the_process_twice_is_not_made_again(tmp_path):
+    file, tries = tmp_path / "kernels.json", []
 
     class Killed(BaseException):
         pass
 
-    def choose():
+    def tune():
         tries.append(1)
         raise Killed
 
     for _ in range(2):
         with pytest.raises(Killed):
-            remembered(file, "a GPU", "safe", ("safe", "fast"), choose)
-    assert remembered(file, "a GPU", "safe", ("safe", "fast"), choose) == "safe"
+            autotune_cache(file, "a GPU", "safe", ("safe", "fast"), tune)
+    assert autotune_cache(file, "a GPU", "safe", ("safe", "fast"), tune) == "safe"
     assert len(tries) == 2
-    assert remembered(file, "another", "safe", ("safe", "fast"), lambda: "fast") == "fast"
+    assert autotune_cache(file, "another", "safe", ("safe", "fast"), lambda: "fast") == "fast"
 
 
-def test_where_nothing_can_be_written_the_trial_is_made_each_time(tmp_path, caplog):
-    (tmp_path / "choices.json").mkdir()
+def test_where_nothing_can_be_written_the_benchmark_is_made_each_time(tmp_path, caplog):
+    (tmp_path / "kernels.json").mkdir()
     (tmp_path / "file").touch()
-    for file in (tmp_path / "choices.json", tmp_path / "file" / "choices.json"):
-        assert remembered(file, "a GPU", "safe", ("safe", "fast"), lambda: "fast") == "fast"
+    for file in (tmp_path / "kernels.json", tmp_path / "file" / "kernels.json"):
+        assert autotune_cache(file, "a GPU", "safe", ("safe", "fast"), lambda: "fast") == "fast"
     assert "cannot be written" in caplog.text
 
 
-def test_one_that_was_ended_once_is_made_again(tmp_path):
-    file, tries = tmp_path / "choices.json", []
+def test_a_benchmark_that_was_ended_once_is_made_again(tmp_path):
+    file, tries = tmp_path / "kernels.json", []
 
-    def choose():
+    def tune():
         tries.append(1)
         return "fast"
 
-    remembered(file, "a GPU", "safe", ("safe", "fast"), choose)
-    file.write_text(json.dumps({"a GPU": BEGUN}))
+    autotune_cache(file, "a GPU", "safe", ("safe", "fast"), tune)
+    file.write_text(json.dumps({"a GPU": STARTED}))
     for _ in range(2):
-        assert remembered(file, "a GPU", "safe", ("safe", "fast"), choose) == "fast"
+        assert autotune_cache(file, "a GPU", "safe", ("safe", "fast"), tune) == "fast"
     assert len(tries) == 2
 
 
-def test_whether_there_is_a_compiler_is_found_before_the_film(components):
+def test_a_missing_compiler_is_found_before_the_render(components):
     def broken(graph, inputs):
         raise RuntimeError("there is no compiler on this machine")
 
     def call(backend):
         return torch.compile(lambda x: x + 1, backend=backend)
 
-    assert compiles(lambda: call("eager")(torch.ones(3)))
-    assert not compiles(lambda: call(broken)(torch.ones(3)))
+    assert can_compile(lambda: call("eager")(torch.ones(3)))
+    assert not can_compile(lambda: call(broken)(torch.ones(3)))

@@ -108,23 +108,23 @@ def test_out_of_memory_is_told_from_other_errors():
 @pytest.mark.parametrize("placement", list(Placement))
 def test_a_text_encoder_that_is_read_amid_a_render_lies_where_it_should(checkpoints, placement):
     parts = load_components(checkpoints["df"], CPU, lambda part: None, text_encoder=False)
-    parts.put(placement)
-    parts.read_text_encoder()
-    streamed = any(
+    parts.apply_offload(placement)
+    parts.load_text_encoder()
+    offloaded = any(
         registry.hooks
         for module in parts.text_encoder.modules()
         if (registry := getattr(module, "_diffusers_hook", None))
     )
-    assert streamed is (placement is not Placement.RESIDENT)
-    parts.put(Placement.RESIDENT)
-    with parts.at_work(parts.text_encoder):
+    assert offloaded is (placement is not Placement.RESIDENT)
+    parts.apply_offload(Placement.RESIDENT)
+    with parts.on_device(parts.text_encoder):
         assert parts.text_encoder.device == parts.device
 
 
 def test_weights_that_were_at_work_are_where_they_were_and_were_not_copied_back(checkpoints):
     parts = load_components(checkpoints["df"], torch.device("meta"), lambda part: None, text_encoder=False)
     weights = {name: weight.data_ptr() for name, weight in parts.transformer.named_parameters()}
-    with parts.at_work(parts.transformer):
+    with parts.on_device(parts.transformer):
         assert parts.transformer.device.type == "meta"
     assert {name: weight.data_ptr() for name, weight in parts.transformer.named_parameters()} == weights
     assert parts.transformer.device.type == "cpu"

@@ -17,10 +17,10 @@ def test_forcing_takes_pictures_and_films_as_latents(components, picture, last_p
     one = encode_conditions(parts, 17, image=picture, end_image=last_picture)
     assert one.prefix.shape == one.end.shape == (1, 16, 1, 8, 8)
     assert not torch.equal(one.prefix, one.end)
-    film = encode_conditions(parts, 33, prefix=clip)
-    assert film.prefix.shape == (1, 16, 5, 8, 8)
+    conditions = encode_conditions(parts, 33, prefix=clip)
+    assert conditions.prefix.shape == (1, 16, 5, 8, 8)
     still = encode_conditions(parts, 17, image=clip[0]).prefix
-    assert torch.equal(film.prefix[:, :, :1], still)
+    assert torch.equal(conditions.prefix[:, :, :1], still)
 
 
 def test_latents_are_normalised(components, picture):

@@ -6,15 +6,15 @@ from diffusers.models.activations import GELU
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanRMS_norm, WanUpsample
 
 from backend.diffusion.cpu import (
-    PlaneConv,
-    QuickBlock,
-    QuickChannelNorm,
-    QuickGELU,
-    QuickLinear,
-    QuickProcessor,
-    QuickRMSNorm,
-    QuickUpsample,
-    hasten,
+    OptimizedBlock,
+    OptimizedCausalConv3d,
+    OptimizedChannelNorm,
+    OptimizedGELU,
+    OptimizedLinear,
+    OptimizedProcessor,
+    OptimizedRMSNorm,
+    OptimizedUpsample,
+    use_cpu_kernels,
 )
 from backend.diffusion.transformer import rotate
 from tests.tiny_checkpoints import new_vae
@@ -22,14 +22,14 @@ from tests.tiny_checkpoints import new_vae
 
 @pytest.mark.parametrize(("kernel", "padding"), [((3, 3, 3), 1), ((3, 1, 1), (1, 0, 0)), (1, 0), (3, (1, 0, 2))])
 @pytest.mark.parametrize(("batch", "frames"), [(1, 1), (1, 4), (2, 3)])
-def test_a_convolution_frame_by_frame_is_the_same(kernel, padding, batch, frames):
+def test_a_convolution_as_a_sum_of_2d_convolutions_is_the_same(kernel, padding, batch, frames):
     torch.manual_seed(0)
     layer = WanCausalConv3d(6, 10, kernel, padding=padding)
     video, past = torch.randn(batch, 6, frames, 9, 7), torch.randn(batch, 6, 2, 9, 7)
     with torch.no_grad():
         wanted = [layer(video), layer(video, past)]
-        hasten(layer, True)
-        assert type(layer) is PlaneConv
+        use_cpu_kernels(layer, True)
+        assert type(layer) is OptimizedCausalConv3d
         found = [layer(video), layer(video, past)]
     for one, other in zip(wanted, found, strict=True):
         torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5)
@@ -38,8 +38,8 @@ def test_a_convolution_frame_by_frame_is_the_same(kernel, padding, batch, frames
 def test_the_layers_of_a_vae_keep_the_channels_of_a_pixel_together():
     layers = torch.nn.Sequential(WanCausalConv3d(6, 10, 3, padding=1), WanRMS_norm(10, images=False))
     larger = WanUpsample(scale_factor=(2.0, 2.0), mode="nearest-exact")
-    hasten(layers, True)
-    hasten(larger, True)
+    use_cpu_kernels(layers, True)
+    use_cpu_kernels(larger, True)
     with torch.no_grad():
         video = torch.randn(2, 6, 4, 9, 7)
         for layer in layers:
@@ -64,8 +64,8 @@ def test_a_norm_along_channels_is_the_same(channel_first, images, bias, dtype):
     x = x if channel_first else x.movedim(1, -1)
     with torch.no_grad():
         wanted = layer(x)
-        hasten(layer, True)
-        assert type(layer) is QuickChannelNorm
+        use_cpu_kernels(layer, True)
+        assert type(layer) is OptimizedChannelNorm
         torch.testing.assert_close(layer(x), wanted, rtol=1e-5, atol=1e-6)
 
 
@@ -75,8 +75,8 @@ def test_an_enlargement_has_the_same_bits(scale, layout):
     layer = WanUpsample(scale_factor=scale, mode="nearest-exact")
     x = torch.randn(2, 6, 3, 5).contiguous(memory_format=layout)
     wanted = layer(x)
-    hasten(layer, True)
-    assert type(layer) is QuickUpsample
+    use_cpu_kernels(layer, True)
+    assert type(layer) is OptimizedUpsample
     assert torch.equal(layer(x), wanted)
 
 
@@ -88,8 +88,8 @@ def test_a_linear_layer_is_the_same(shape, bias):
     x = torch.randn(shape)
     with torch.no_grad():
         wanted = layer(x)
-        hasten(layer, True)
-        assert type(layer) is QuickLinear
+        use_cpu_kernels(layer, True)
+        assert type(layer) is OptimizedLinear
         found = layer(x)
         found_apart = layer(x.transpose(0, 1).contiguous().transpose(0, 1))  # strides of another order
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
@@ -103,22 +103,22 @@ def test_an_activation_is_the_same(approximate):
     x = torch.randn(2, 7, 24) * 3
     with torch.no_grad():
         wanted = layer(x)
-        hasten(layer, True)
-        assert type(layer) is QuickGELU
+        use_cpu_kernels(layer, True)
+        assert type(layer) is OptimizedGELU
         found = layer(x)
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_an_activation_goes_by_what_stands_in_for_its_projection():
     layer = GELU(24, 40)
-    hasten(layer, True)
+    use_cpu_kernels(layer, True)
     layer.proj = torch.nn.Sequential(layer.proj, torch.nn.Hardtanh(-0.1, 0.1))
     assert layer(torch.randn(2, 24)).abs().max() < 0.1
 
 
 def test_strides_in_time_are_left_to_the_stock_layer():
     layer = WanCausalConv3d(6, 6, (3, 1, 1), stride=(2, 1, 1))
-    hasten(layer, True)
+    use_cpu_kernels(layer, True)
     assert type(layer) is WanCausalConv3d
 
 
@@ -132,11 +132,11 @@ def test_a_vae_works_either_way_and_back_in_the_same_bits():
             return vae.decode(vae.encode(video).latent_dist.mode()).sample
 
     stock = there_and_back()
-    hasten(vae, True)
-    quick = there_and_back()
-    hasten(vae, False)
-    assert not torch.equal(quick, stock)  # or it was not switched on
-    torch.testing.assert_close(quick, stock, rtol=1e-4, atol=1e-5)
+    use_cpu_kernels(vae, True)
+    optimized = there_and_back()
+    use_cpu_kernels(vae, False)
+    assert not torch.equal(optimized, stock)  # otherwise the kernels were not switched on
+    torch.testing.assert_close(optimized, stock, rtol=1e-4, atol=1e-5)
     assert torch.equal(there_and_back(), stock)
 
 
@@ -151,8 +151,8 @@ def test_a_norm_is_the_same(eps, weighed):
     x[0, 0] = 0
     with torch.no_grad():
         wanted = layer(x)
-        hasten(layer, True)
-        assert type(layer) is QuickRMSNorm
+        use_cpu_kernels(layer, True)
+        assert type(layer) is OptimizedRMSNorm
         torch.testing.assert_close(layer(x), wanted, rtol=1e-5, atol=1e-6)
 
 
@@ -170,19 +170,19 @@ def test_a_transformer_is_the_same_and_goes_back_to_the_same_bits(components, ca
             ).sample
 
     stock = ask()
-    hasten(transformer, True)
+    use_cpu_kernels(transformer, True)
     try:
-        assert {type(block) for block in transformer.blocks} == {QuickBlock}
-        assert type(transformer.blocks[0].attn1.processor) is QuickProcessor
-        quick = ask()
+        assert {type(block) for block in transformer.blocks} == {OptimizedBlock}
+        assert type(transformer.blocks[0].attn1.processor) is OptimizedProcessor
+        optimized = ask()
     finally:
-        hasten(transformer, False)
-    assert not torch.equal(quick, stock)
-    torch.testing.assert_close(quick, stock, rtol=1e-4, atol=1e-5)
+        use_cpu_kernels(transformer, False)
+    assert not torch.equal(optimized, stock)
+    torch.testing.assert_close(optimized, stock, rtol=1e-4, atol=1e-5)
     assert torch.equal(ask(), stock)
 
 
-def test_pairs_of_channels_are_turned_as_complex_numbers():
+def test_the_rotary_embedding_in_complex_numbers_is_the_same():
     random = torch.Generator().manual_seed(3)
     tokens, cos, sin = (torch.randn(shape, generator=random) for shape in ((2, 9, 3, 8), (1, 9, 1, 8), (1, 9, 1, 8)))
-    torch.testing.assert_close(QuickProcessor.rotated(tokens, cos, sin), rotate(tokens, cos, sin))
+    torch.testing.assert_close(OptimizedProcessor.rotated(tokens, cos, sin), rotate(tokens, cos, sin))

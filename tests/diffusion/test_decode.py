@@ -10,7 +10,7 @@ from diffusers import AutoencoderKLWan, SkyReelsV2Pipeline
 
 from backend.core.schema import Fidelity
 from backend.diffusion.conditions import Conditions, latent_statistics
-from backend.diffusion.decode import Decoder, Film, _to_pixels
+from backend.diffusion.decode import CausalDecoder, StreamingDecoder, _to_pixels
 from backend.diffusion.sampler import Sampler
 from backend.diffusion.text import encode_prompt
 from tests.diffusion.conftest import REQUEST, to_the_end
@@ -51,7 +51,7 @@ def vae(request):
 
 def decode(vae, latents):
     """Chunks of frames."""
-    return (_to_pixels(video) for video in Decoder(vae).decode(latents))
+    return (_to_pixels(video) for video in CausalDecoder(vae).decode(latents))
 
 
 @pytest.fixture
@@ -103,15 +103,15 @@ def live_bytes() -> int:
     return sum(storages.values())
 
 
-def test_memory_does_not_grow_with_the_film(vae):
-    film = torch.zeros(1, 16, 1, 8, 8).expand(-1, -1, 16, -1, -1)
-    held = {number: live_bytes() for number, _ in enumerate(decode(vae, film)) if number in (0, 5, 15)}
+def test_memory_does_not_grow_with_the_length(vae):
+    latents = torch.zeros(1, 16, 1, 8, 8).expand(-1, -1, 16, -1, -1)
+    held = {number: live_bytes() for number, _ in enumerate(decode(vae, latents)) if number in (0, 5, 15)}
     assert held[5] == held[15]
     assert held[5] > held[0]  # the cache, which shows that the count counts
 
 
 @pytest.fixture
-def long_film(components, plan_for):
+def long_render(components, plan_for):
     """A sampler at the start of three windows of 17 frames with 5 in common."""
 
     def make(fidelity=Fidelity.ORIGINAL, **skyreels):
@@ -123,24 +123,24 @@ def long_film(components, plan_for):
     return make
 
 
-def window_by_window(film):
+def window_by_window(decoder):
     """The latents of each window and the frames that it gave."""
     while True:
-        while not film.sampler.window_done:
-            film.sampler.step()
-        yield film.sampler.latents.clone(), np.concatenate([chunk for chunk in film.frames() if len(chunk)])
-        if film.sampler.finished:
+        while not decoder.sampler.window_done:
+            decoder.sampler.step()
+        yield decoder.sampler.latents.clone(), np.concatenate([chunk for chunk in decoder.frames() if len(chunk)])
+        if decoder.sampler.finished:
             return
-        film.next_window()
+        decoder.next_window()
 
 
-def test_a_window_begins_with_the_last_pictures_of_the_one_before(long_film):
+def test_a_window_begins_with_the_last_pictures_of_the_one_before(long_render):
     """Encoded again, so that its first latent frame stands for one frame, as in training."""
-    film = Film(long_film())
-    vae = film.sampler.components.vae
+    decoder = StreamingDecoder(long_render())
+    vae = decoder.sampler.components.vae
     mean, inverse_std = latent_statistics(vae)
     before, last, total = None, None, 0
-    for latents, frames in window_by_window(film):
+    for latents, frames in window_by_window(decoder):
         with torch.no_grad():
             picture = vae.decode(latents / inverse_std + mean).sample
         if before is not None:
@@ -155,35 +155,35 @@ def test_a_window_begins_with_the_last_pictures_of_the_one_before(long_film):
     assert total == 37
 
 
-def test_the_stock_pipelines_hand_latents_on_and_decode_all_at_once(long_film):
-    film = Film(long_film(Fidelity.DIFFUSERS))
-    latents, frames = zip(*window_by_window(film), strict=True)
+def test_the_stock_pipelines_pass_latents_on_and_decode_all_at_once(long_render):
+    decoder = StreamingDecoder(long_render(Fidelity.DIFFUSERS))
+    latents, frames = zip(*window_by_window(decoder), strict=True)
     assert all(torch.equal(a[:, :, -2:], b[:, :, :2]) for a, b in itertools.pairwise(latents))
     joined = torch.cat([latents[0], *(window[:, :, 2:] for window in latents[1:])], dim=2)
-    assert np.array_equal(np.concatenate(frames), np.concatenate(list(decode(film.sampler.components.vae, joined))))
+    assert np.array_equal(np.concatenate(frames), np.concatenate(list(decode(decoder.sampler.components.vae, joined))))
 
 
 @pytest.mark.parametrize("first", [0, 1, 7, 17, 18, 30, 36])
-def test_frames_that_exist_are_not_given_again(long_film, first):
-    whole, rest = (np.concatenate(to_the_end(Film(long_film(), first=at))) for at in (0, first))
+def test_frames_that_exist_are_not_given_again(long_render, first):
+    whole, rest = (np.concatenate(to_the_end(StreamingDecoder(long_render(), first=at))) for at in (0, first))
     assert np.array_equal(rest, whole[first:])
 
 
 def test_blocks_are_given_as_they_become_final(components, plan_for):
     plan = plan_for("df", num_frames=29, guidance_scale=1, skyreels={"ar_step": 3, "causal_block_size": 2})
     parts = components["df"]
-    film = Film(Sampler(parts, plan, REQUEST, [encode_prompt(parts, "A boat", None)], Conditions()))
+    decoder = StreamingDecoder(Sampler(parts, plan, REQUEST, [encode_prompt(parts, "A boat", None)], Conditions()))
     given = []
-    while not film.sampler.finished:
-        film.sampler.step()
-        if film.waiting:
-            given.append((film.sampler.step_index, sum(len(chunk) for chunk in film.frames())))
+    while not decoder.sampler.finished:
+        decoder.sampler.step()
+        if decoder.has_undecoded:
+            given.append((decoder.sampler.step_index, sum(len(chunk) for chunk in decoder.frames())))
     assert given == [(10, 5), (13, 8), (16, 8), (19, 8)]
 
 
-def test_part_goes_from_nothing_to_all(long_film):
-    film = Film(long_film())
-    parts = [film.part]
-    for _ in window_by_window(film):
-        parts.append(film.part)
+def test_the_fraction_goes_from_0_to_1(long_render):
+    decoder = StreamingDecoder(long_render())
+    parts = [decoder.fraction]
+    for _ in window_by_window(decoder):
+        parts.append(decoder.fraction)
     assert parts == [0, 0.5, 0.8, 1.0]

@@ -31,7 +31,7 @@ from backend.core.registry import MODELS
 from backend.core.schedule import make_schedule
 from backend.diffusion.components import _load_model, load_components
 from backend.diffusion.conditions import Conditions, encode_conditions
-from backend.diffusion.decode import Film
+from backend.diffusion.decode import StreamingDecoder
 from backend.diffusion.sampler import Sampler
 from backend.diffusion.solver import make_unipc
 from backend.diffusion.text import TEXT_TOKENS, encode_prompt
@@ -60,8 +60,8 @@ def test_fault_01_a_render_can_begin_from_given_latents(who, stock, components, 
             return stock(DF, "df", plan, latents=latents)
         text = [encode_prompt(components["df"], "A boat", NEGATIVE)]
         sampler = Sampler(components["df"], plan, REQUEST, text, Conditions())
-        tensors, facts = sampler.state()
-        sampler.restore(type(sampler.state())(tensors | {"latents": latents}, facts))
+        tensors, metadata = sampler.state()
+        sampler.restore(type(sampler.state())(tensors | {"latents": latents}, metadata))
         while not sampler.finished:
             sampler.step()
         return sampler.latents
@@ -74,10 +74,10 @@ def test_fault_01_a_render_can_begin_from_given_latents(who, stock, components, 
 def test_fault_02_a_long_film_from_a_picture_may_end_with_a_short_window(who, stock, sample, plan_for, picture):
     plan = plan_for("df", mode="image_to_video", num_frames=37, skyreels=SHORT_BASE)
     if who == "stock":
-        film = stock(DF_IMAGE, "df", plan, image=Image.fromarray(picture))
+        latents = stock(DF_IMAGE, "df", plan, image=Image.fromarray(picture))
     else:
-        film = sample("df", plan, image=picture)
-    assert film.shape[2] == 10
+        latents = sample("df", plan, image=picture)
+    assert latents.shape[2] == 10
 
 
 @BOTH
@@ -85,18 +85,18 @@ def test_fault_03_a_long_film_can_end_on_a_picture(who, stock, sample, plan_for,
     plan = plan_for("df", mode="image_to_video", num_frames=29, end=True, skyreels=SHORT_BASE)
     if who == "stock":
         first, last = pil([picture, last_picture])
-        film = stock(DF_IMAGE, "df", plan, image=first, last_image=last)
+        latents = stock(DF_IMAGE, "df", plan, image=first, last_image=last)
     else:
-        film = sample("df", plan, image=picture, end_image=last_picture)
-    assert film.shape[2] == 8
+        latents = sample("df", plan, image=picture, end_image=last_picture)
+    assert latents.shape[2] == 8
 
 
 @BOTH
 def test_fault_04_no_frame_stays_noise_where_blocks_do_not_divide_the_film(who, stock, sample, plan_for):
     plan = plan_for("df", num_frames=29, skyreels={"ar_step": 3, "causal_block_size": 3})  # 8 latent frames are asked
-    film = sample("df", plan) if who == "ours" else stock(DF, "df", replace(plan, render_frames=29))
-    noise = torch.randn(1, 16, film.shape[2], 8, 8, generator=torch.Generator().manual_seed(REQUEST.seed))
-    assert not (film == noise).flatten(3).all(3).any()
+    latents = sample("df", plan) if who == "ours" else stock(DF, "df", replace(plan, render_frames=29))
+    noise = torch.randn(1, 16, latents.shape[2], 8, 8, generator=torch.Generator().manual_seed(REQUEST.seed))
+    assert not (latents == noise).flatten(3).all(3).any()
 
 
 @BOTH
@@ -108,8 +108,8 @@ def test_fault_05_blocks_do_not_denoise_the_first_picture_away(who, stock, compo
             plan_for("df", mode="image_to_video", num_frames=21, skyreels=options)
         return
     plan = replace(plan_for("df", mode="image_to_video", num_frames=21), ar_step=3, causal_block_size=2)
-    film = stock(DF_IMAGE, "df", plan, image=Image.fromarray(picture))
-    assert torch.allclose(film[:, :, :1], encode_conditions(components["df"], 21, picture).prefix, atol=1e-4)
+    latents = stock(DF_IMAGE, "df", plan, image=Image.fromarray(picture))
+    assert torch.allclose(latents[:, :, :1], encode_conditions(components["df"], 21, picture).prefix, atol=1e-4)
 
 
 @BOTH
@@ -131,8 +131,8 @@ def test_fault_06_an_extension_shows_each_frame_of_the_source_once(who, checkpoi
     else:
         conditions = encode_conditions(components["df"], plan.render_frames, prefix=clip[-plan.prefix_frames :])
         text = [encode_prompt(components["df"], "A boat", NEGATIVE)]
-        film = Film(Sampler(components["df"], plan, REQUEST, text, conditions), first=plan.prefix_frames)
-        total = len(clip) + sum(len(chunk) for chunk in to_the_end(film))
+        decoder = StreamingDecoder(Sampler(components["df"], plan, REQUEST, text, conditions), first=plan.prefix_frames)
+        total = len(clip) + sum(len(chunk) for chunk in to_the_end(decoder))
     assert total == len(clip) + plan.render_frames - plan.prefix_frames
 
 
@@ -144,10 +144,10 @@ def test_fault_07_an_extension_needs_no_more_than_a_clip(who, wish, stock, sampl
     if who == "stock":
         overlap = 17 if wish else None
         frames = min(plan.render_frames, 17) if wish else plan.render_frames
-        film = stock(DF_VIDEO, "df", replace(plan, render_frames=frames, overlap_history=overlap), video=pil(clip))
+        latents = stock(DF_VIDEO, "df", replace(plan, render_frames=frames, overlap_history=overlap), video=pil(clip))
     else:
-        film = sample("df", plan, prefix=clip[-plan.prefix_frames :])
-    assert film.shape[2] == (plan.render_frames - 1) // 4 + 1
+        latents = sample("df", plan, prefix=clip[-plan.prefix_frames :])
+    assert latents.shape[2] == (plan.render_frames - 1) // 4 + 1
 
 
 @BOTH
@@ -346,7 +346,7 @@ def test_fault_20_a_lag_too_short_for_what_the_model_sees_is_refused(who, checkp
     """Three blocks seen of five, each 2 steps behind: the first must be done, after 10, before the fourth begins."""
     if who == "ours":
         with pytest.raises(ValueError, match="at least 4"):
-            make_schedule(10, 10, ar_step=2, block=2, base=6)
+            make_schedule(10, 10, ar_step=2, block_size=2, base=6)
         return
     pipe = DF.from_pretrained(checkpoints["df"], local_files_only=True)
     with pytest.raises(ValueError, match="at least"):

@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from backend.core.planning import Machine, make_plan
 from backend.core.registry import MODELS
 from backend.core.schema import parse_request
-from backend.diffusion.eight_bits import multiplies_eight_bits
+from backend.diffusion.fp8 import has_fp8_matmul
 from benchmarks.peaks import MODELS as SHAPES
 from benchmarks.peaks import decoding, denoising
 
@@ -22,10 +22,10 @@ def test_what_a_forward_holds_is_foreseen(model):
     assert found["ratio"] == pytest.approx(1, abs=0.1)
 
 
-def test_matrices_in_eight_bits_take_no_more_beside_the_weights():
-    assert multiplies_eight_bits(torch.device("cpu"))
+def test_fp8_layers_take_no_more_memory_beside_the_weights():
+    assert has_fp8_matmul(torch.device("cpu"))
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        found = denoising(*SHAPES["14b"], frames=17, height=68, width=120, eight_bits=True)
+        found = denoising(*SHAPES["14b"], frames=17, height=68, width=120, fp8=True)
     assert found["ratio"] == pytest.approx(1, abs=0.1)
 
 

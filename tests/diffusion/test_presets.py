@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from backend.core.presets import TRADES
+from backend.core.presets import PRESETS
 from backend.core.schema import Preset, parse_request
 from backend.diffusion.conditions import Conditions
 from backend.diffusion.sampler import Sampler
@@ -90,11 +90,11 @@ def test_guidance_ends_frame_by_frame(sampler, in_one_call, monkeypatch):
     made = sampler("blocks", "balanced", lambda t, text: text)
     positive, negative = made.prompts[0].positive[0, 0, 0], made.prompts[0].negative[0, 0, 0]
     mixed = negative + made.plan.guidance_scale * (positive - negative)
-    until = TRADES[Preset.BALANCED].guided * 20
+    until = PRESETS[Preset.BALANCED].guidance_until * 20
     both = 0
     while not made.window_done:
         row = made.step_index
-        levels, moves = made._schedule.levels[row], made._schedule.moves[row]
+        levels, moves = made._schedule.timestep_indices[row], made._schedule.update_mask[row]
         velocity = made._velocity()
         for frame, (level, moving) in enumerate(zip(levels, moves, strict=True)):
             if moving:
@@ -102,7 +102,7 @@ def test_guidance_ends_frame_by_frame(sampler, in_one_call, monkeypatch):
                 assert torch.allclose(velocity[0, :, frame], wanted), (row, frame)
         moved = {level <= until for level, moving in zip(levels, moves, strict=True) if moving}
         both += moved == {True, False}
-        made._answers.pop() if made._work[row].predictions else None
+        made._predictions.pop() if made._step_plans[row].num_evaluations else None
         made.step()
     assert both > 3
 

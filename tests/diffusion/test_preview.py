@@ -1,4 +1,4 @@
-"""Colours straight from latents."""
+"""LatentRgbFactors straight from latents."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from backend.diffusion.preview import Colours, fit_colours
+from backend.diffusion.preview import LatentRgbFactors, fit_latent_rgb
 
 
 class Averages(torch.nn.Module):
@@ -39,22 +39,22 @@ def exact(components):
 
 
 def test_the_fit_finds_the_colours_of_a_vae_that_mixes_them(exact):
-    colours = fit_colours(exact)
+    colours = fit_latent_rgb(exact)
     assert colours.error < 0.01
     wanted = torch.tensor([[255, 0, 0], [0, 200, 40], [10, 20, 250], [90, 90, 90]])
     picture = (wanted / 127.5 - 1).T.reshape(1, 3, 1, 1, 4).repeat_interleave(8, 4).repeat_interleave(32, 3)
     vae = exact.vae
     latents = (vae.encode(picture).latent_dist.mode() - 0.1) / 2.0
-    frames = colours.frames(latents)
+    frames = colours.preview(latents)
     assert frames.shape == (1, 256, 256, 3)
     assert np.abs(frames[0, 128, 32::64].astype(int) - wanted.numpy()).max() <= 3
 
 
 def test_the_fit_is_the_same_every_time(components):
-    colours = fit_colours(components["df"])
-    again = fit_colours(components["df"])
-    assert torch.equal(colours.mixture, again.mixture)
-    assert colours.mixture.shape == (17, 3)
+    colours = fit_latent_rgb(components["df"])
+    again = fit_latent_rgb(components["df"])
+    assert torch.equal(colours.factors, again.factors)
+    assert colours.factors.shape == (17, 3)
     assert 0 < colours.error < 128
     assert components["df"].vae._feat_map == [None] * len(components["df"].vae._feat_map)
 
@@ -63,6 +63,6 @@ def test_the_fit_is_the_same_every_time(components):
     ("latent", "shown"), [((25, 68, 120), (25, 145, 256)), ((5, 8, 8), (5, 256, 256)), ((2, 300, 400), (2, 300, 400))]
 )
 def test_a_frame_for_each_latent_frame(latent, shown):
-    frames = Colours(torch.full((17, 3), 1e-3), 0.0).frames(torch.randn(1, 16, *latent))
+    frames = LatentRgbFactors(torch.full((17, 3), 1e-3), 0.0).preview(torch.randn(1, 16, *latent))
     assert frames.dtype == np.uint8
     assert frames.shape == (*shown, 3)

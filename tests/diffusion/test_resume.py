@@ -15,7 +15,7 @@ from backend.core.planning import Stage
 from backend.core.schema import Fidelity
 from backend.diffusion.components import load_components
 from backend.diffusion.conditions import encode_conditions
-from backend.diffusion.decode import Film
+from backend.diffusion.decode import StreamingDecoder
 from backend.diffusion.sampler import Sampler
 from backend.diffusion.snapshot import NAME, read_snapshot, write_snapshot
 from backend.diffusion.text import encode_prompt
@@ -68,30 +68,30 @@ def start(components, plan_for, picture, last_picture, clip):
     [(job, Fidelity.ORIGINAL) for job in JOBS] + [(job, Fidelity.DIFFUSERS) for job in ("long", "async windows")],
 )
 def test_a_cut_at_every_step_changes_nothing(start, job, fidelity, tmp_path):
-    unbroken = Film(start(job, fidelity))
+    unbroken = StreamingDecoder(start(job, fidelity))
     whole = np.concatenate(to_the_end(unbroken))
-    film, steps, frames = Film(start(job, fidelity)), 0, []
-    while not film.sampler.finished or film.waiting:
-        write_snapshot(tmp_path, film.state())
+    decoder, steps, frames = StreamingDecoder(start(job, fidelity)), 0, []
+    while not decoder.sampler.finished or decoder.has_undecoded:
+        write_snapshot(tmp_path, decoder.state())
         torch.manual_seed(steps)  # the global generator has no say
-        film = Film(start(job, fidelity), first=sum(len(chunk) for chunk in frames))
-        film.restore(read_snapshot(tmp_path))
-        if film.sampler.window_done:
-            frames += list(film.frames())
-            if film.sampler.finished:
+        decoder = StreamingDecoder(start(job, fidelity), first=sum(len(chunk) for chunk in frames))
+        decoder.restore(read_snapshot(tmp_path))
+        if decoder.sampler.window_done:
+            frames += list(decoder.frames())
+            if decoder.sampler.finished:
                 break
-            film.next_window()
+            decoder.next_window()
         else:
-            film.sampler.step()
+            decoder.sampler.step()
             steps += 1
-    assert steps == sum(film.sampler.plan.window_steps)
-    assert torch.equal(film.sampler.latents, unbroken.sampler.latents)
+    assert steps == sum(decoder.sampler.plan.window_steps)
+    assert torch.equal(decoder.sampler.latents, unbroken.sampler.latents)
     assert np.array_equal(np.concatenate(frames), whole)
 
 
-def fingerprint(film, frames):
+def fingerprint(decoder, frames):
     """What a render came to: its last latents and all frames from its first on."""
-    latents = film.sampler.latents.numpy().tobytes()
+    latents = decoder.sampler.latents.numpy().tobytes()
     return hashlib.sha1(latents).hexdigest(), [hashlib.sha1(chunk.tobytes()).hexdigest() for chunk in frames]
 
 
@@ -103,10 +103,10 @@ def finish(folder, plan, inputs, snapshots):
     found = []
     for snapshot, first in snapshots:
         conditions = encode_conditions(parts, plan.render_frames, *inputs)
-        film = Film(Sampler(parts, plan, REQUEST, text, conditions), first)
-        film.restore(read_snapshot(snapshot))
-        chunks = [chunk for chunk in to_the_end(film) if len(chunk)]
-        found.append(fingerprint(film, [np.concatenate(chunks)] if chunks else []))
+        decoder = StreamingDecoder(Sampler(parts, plan, REQUEST, text, conditions), first)
+        decoder.restore(read_snapshot(snapshot))
+        chunks = [chunk for chunk in to_the_end(decoder) if len(chunk)]
+        found.append(fingerprint(decoder, [np.concatenate(chunks)] if chunks else []))
     return found
 
 
@@ -123,21 +123,21 @@ def test_every_snapshot_ends_alike_in_a_fresh_process(
     start, checkpoints, fresh_process, tmp_path, job, picture, last_picture, clip
 ):
     kind, wishes = JOBS[job]
-    film, snapshots, chunks = Film(start(job)), [], []
+    decoder, snapshots, chunks = StreamingDecoder(start(job)), [], []
     while True:
         folder = tmp_path / f"{len(snapshots)}"
         folder.mkdir()
-        write_snapshot(folder, film.state())
+        write_snapshot(folder, decoder.state())
         snapshots.append((folder, sum(len(chunk) for chunk in chunks)))
-        if film.sampler.window_done and not film.waiting:
-            film.next_window()
-        film.sampler.step()
-        if film.waiting:
-            chunks += list(film.frames())
-        if film.sampler.finished:
+        if decoder.sampler.window_done and not decoder.has_undecoded:
+            decoder.next_window()
+        decoder.sampler.step()
+        if decoder.has_undecoded:
+            chunks += list(decoder.frames())
+        if decoder.sampler.finished:
             break
     frames = np.concatenate([chunk for chunk in chunks if len(chunk)])
-    plan = film.sampler.plan
+    plan = decoder.sampler.plan
     inputs = (
         picture if wishes.get("mode") == "image_to_video" else None,
         last_picture if wishes.get("end") else None,
@@ -145,37 +145,37 @@ def test_every_snapshot_ends_alike_in_a_fresh_process(
     )
     ends = fresh_process(checkpoints[kind], plan, inputs, snapshots)
     assert len(ends) == sum(plan.window_steps)
-    assert ends == [fingerprint(film, [frames[first:]]) for _, first in snapshots]
+    assert ends == [fingerprint(decoder, [frames[first:]]) for _, first in snapshots]
 
 
 def test_a_film_can_be_taken_up_between_two_blocks(start):
     """Blocks that are final are shown while later ones go down; what was shown is not given again."""
     sampler = start("async windows")
-    whole = np.concatenate(to_the_end(Film(sampler)))
-    film, given = Film(start("async windows")), []
+    whole = np.concatenate(to_the_end(StreamingDecoder(sampler)))
+    decoder, given = StreamingDecoder(start("async windows")), []
     while len(given) < 3:
-        while not film.waiting:
-            film.sampler.step()
-        assert not film.sampler.window_done
-        given += [chunk for chunk in film.frames() if len(chunk)]
+        while not decoder.has_undecoded:
+            decoder.sampler.step()
+        assert not decoder.sampler.window_done
+        given += [chunk for chunk in decoder.frames() if len(chunk)]
     shown = sum(len(chunk) for chunk in given)
     assert 0 < shown < len(whole) // 2
-    taken_up = Film(start("async windows"), first=shown)
-    taken_up.restore(film.state())
+    taken_up = StreamingDecoder(start("async windows"), first=shown)
+    taken_up.restore(decoder.state())
     rest = to_the_end(taken_up)
     assert np.array_equal(np.concatenate([*given, *rest]), whole)
 
 
 def test_a_state_is_refused_where_frames_before_it_are_missing(start):
-    film = Film(start("long"))
-    while film.sampler.window == 0:
-        film.sampler.step()
-        if film.sampler.window_done:
-            list(film.frames())
-            film.next_window()
-    Film(start("long"), first=17).restore(film.state())
+    decoder = StreamingDecoder(start("long"))
+    while decoder.sampler.window == 0:
+        decoder.sampler.step()
+        if decoder.sampler.window_done:
+            list(decoder.frames())
+            decoder.next_window()
+    StreamingDecoder(start("long"), first=17).restore(decoder.state())
     with pytest.raises(SnapshotRefused, match="gives no frame 16; render from the beginning"):
-        Film(start("long"), first=16).restore(film.state())
+        StreamingDecoder(start("long"), first=16).restore(decoder.state())
 
 
 def test_a_used_sampler_can_go_back(start):
@@ -268,4 +268,4 @@ def test_a_snapshot_replaces_the_one_before_and_leaves_nothing_else(start, tmp_p
     sampler.step()
     write_snapshot(tmp_path, sampler.state())
     assert [path.name for path in tmp_path.iterdir()] == [NAME]
-    assert read_snapshot(tmp_path).facts["step"] == 1
+    assert read_snapshot(tmp_path).metadata["step"] == 1

@@ -20,8 +20,8 @@ from backend.core.errors import RenderFailed
 from backend.core.schedule import Schedule
 from backend.core.schema import Fidelity
 from backend.diffusion.conditions import Conditions, encode_conditions
-from backend.diffusion.decode import Film
-from backend.diffusion.sampler import Sampler, named_noise
+from backend.diffusion.decode import StreamingDecoder
+from backend.diffusion.sampler import Sampler, seeded_noise
 from backend.diffusion.text import encode_prompt
 from tests.diffusion.conftest import NEGATIVE, REQUEST, SEED, to_the_end
 
@@ -115,9 +115,9 @@ def test_image_to_video_equals_the_stock_pipeline(sample, stock, stock_plan, pic
 
 def test_noise_on_known_frames_is_mixed_as_the_stock_pipeline_does(sample, stock, stock_plan, monkeypatch):
     plan = stock_plan("df", num_frames=29, skyreels=SHORT_BASE | {"addnoise_condition": 20})
-    steps = iter(range(plan.num_inference_steps))  # only the second window has known frames
+    steps = iter(range(plan.num_inference_steps))  # only the second window has context frames
     ours = sample("df", plan)
-    monkeypatch.setattr(torch, "randn_like", lambda known: named_noise(known.shape, SEED, 1, next(steps)))
+    monkeypatch.setattr(torch, "randn_like", lambda known: seeded_noise(known.shape, SEED, 1, next(steps)))
     assert torch.equal(ours, stock(SkyReelsV2DiffusionForcingPipeline, "df", plan))
 
 
@@ -128,7 +128,7 @@ def test_noise_has_a_name(sample, plan_for):
     assert torch.equal(first, sample("df", plan))
     assert not torch.equal(first, sample("df", plan, seed=SEED + 1))
     names = [(7, 0, 0), (8, 0, 0), (7, 1, 0), (7, 0, 1), (7, 0)]
-    assert len({named_noise((4,), *name)[0].item() for name in names}) == 5
+    assert len({seeded_noise((4,), *name)[0].item() for name in names}) == 5
 
 
 def test_the_original_keeps_known_frames_in_float32(sample, plan_for, stock_plan, components, picture):
@@ -186,7 +186,7 @@ def test_one_solver_moves_all_frames_with_the_same_history(
     grouped = sample("df", plan)
     sampler = Sampler(components["df"], plan, REQUEST, [encode_prompt(components["df"], "A boat", None)], Conditions())
     assert len(sampler._solvers) == solvers
-    monkeypatch.setattr(Schedule, "runs", [(frame, frame + 1) for frame in range(9)])
+    monkeypatch.setattr(Schedule, "frame_groups", [(frame, frame + 1) for frame in range(9)])
     assert torch.equal(grouped, sample("df", plan))
 
 
@@ -240,8 +240,8 @@ def test_every_plan_runs_to_its_end(components, plan_for, num_frames, skyreels, 
     end_image = np.zeros((64, 64, 3), dtype=np.uint8) if source_frames else None
     conditions = encode_conditions(parts, plan.render_frames, end_image=end_image, prefix=frames)
     sampler = Sampler(parts, plan, REQUEST, [encode_prompt(parts, "A boat", None)], conditions)
-    parts_done = [sampler.part]
-    frames = np.concatenate(to_the_end(Film(sampler), lambda: parts_done.append(sampler.part)))
+    parts_done = [sampler.fraction]
+    frames = np.concatenate(to_the_end(StreamingDecoder(sampler), lambda: parts_done.append(sampler.fraction)))
     assert len(parts_done) - 1 == plan.forwards
     assert (parts_done[0], parts_done[-1]) == (0, 1)
     assert parts_done == sorted(parts_done)
@@ -306,11 +306,11 @@ def test_the_guess_at_the_end_comes_nearer(components, plan_for):
     parts = components["df"]
     plan = plan_for("df", num_frames=21, skyreels={"ar_step": 3, "causal_block_size": 2})
     sampler = Sampler(parts, plan, REQUEST, [encode_prompt(parts, "A boat", NEGATIVE)], Conditions())
-    assert sampler.predicted().shape[2] == 0
+    assert sampler.predict_clean().shape[2] == 0
     guesses = []
     while not sampler.finished:
         sampler.step()
-        guesses.append(sampler.predicted())
+        guesses.append(sampler.predict_clean())
     # Blocks begin 3 steps after one another.
     assert [guess.shape[2] for guess in guesses] == [2] * 3 + [4] * 3 + [6] * 10
     far = [(guess[:, :, :2] - sampler.latents[:, :, :2]).abs().mean().item() for guess in guesses[5:]]
@@ -356,7 +356,7 @@ def test_causal_blocks_leave_out_what_has_not_begun(components, plan_for, monkey
     assert all_frames == [8] * 19
     assert not torch.allclose(causal, free, atol=1e-3)
     with monkeypatch.context() as patch:
-        patch.setattr(Schedule, "begun", property(lambda _: [8] * 19))
+        patch.setattr(Schedule, "num_started", property(lambda _: [8] * 19))
         whole, seen = run(replace(plan, causal_attention=True))
     assert seen == [8] * 19
     torch.testing.assert_close(causal, whole, atol=1e-5, rtol=0)
@@ -375,8 +375,8 @@ def test_causal_blocks_equal_the_stock_pipelines_mask(components, plan_for):
         while not sampler.finished:
             masked.latents.copy_(sampler.latents)
             masked.step_index = sampler.step_index
-            begun = sampler._schedule.begun[sampler.step_index]
-            torch.testing.assert_close(sampler._velocity(), masked._velocity()[:, :, :begun], atol=2e-5, rtol=0)
+            num_started = sampler._schedule.num_started[sampler.step_index]
+            torch.testing.assert_close(sampler._velocity(), masked._velocity()[:, :, :num_started], atol=2e-5, rtol=0)
             parts.transformer._set_ar_attention(1)
             sampler.step()
     finally:
@@ -394,6 +394,6 @@ def test_a_storyboard_tells_each_window_its_own(components, plan_for):
         ),
         with_kwargs=True,
     )
-    to_the_end(Film(Sampler(parts, plan, REQUEST, told, Conditions())))
+    to_the_end(StreamingDecoder(Sampler(parts, plan, REQUEST, told, Conditions())))
     hook.remove()
     assert heard == [0] * 10 + [1] * 10 * (len(plan.windows) - 1)

@@ -82,7 +82,7 @@ def _history(components, plan, deviation, clean):
 
     def aliased(self, *arguments):
         original(self, *arguments)
-        self._clean = False
+        self._copies_sample = False
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Solver, "__init__", aliased)

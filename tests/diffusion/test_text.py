@@ -8,7 +8,7 @@ import torch
 from diffusers import SkyReelsV2Pipeline
 
 from backend.diffusion.components import load_components
-from backend.diffusion.text import PromptMemory, embed, encode_prompt
+from backend.diffusion.text import PromptCache, embed, encode_prompt
 
 
 @pytest.mark.parametrize(
@@ -45,50 +45,50 @@ def test_a_model_trained_on_fewer_tokens_says_so(components, monkeypatch, caplog
 
 
 @pytest.fixture
-def memory(checkpoints, tmp_path):
-    return PromptMemory(tmp_path / "prompts", checkpoints["t2v"], torch.device("cpu"))
+def cache(checkpoints, tmp_path):
+    return PromptCache(tmp_path / "prompts", checkpoints["t2v"], torch.device("cpu"))
 
 
 @pytest.mark.parametrize("text", ["A boat", "", "word " * 300], ids=["plain", "empty", "long"])
-def test_what_is_remembered_has_the_same_bits_and_needs_no_encoder(checkpoints, components, memory, text):
-    made = embed(components["t2v"], [text], memory)[text]
+def test_a_cached_embedding_has_the_same_bits_and_needs_no_encoder(checkpoints, components, cache, text):
+    made = embed(components["t2v"], [text], cache)[text]
     without = load_components(checkpoints["t2v"], torch.device("cpu"), lambda part: None, text_encoder=False)
-    recalled = embed(without, [text, f"  {text} "], memory)
-    assert torch.equal(recalled[text], made)
-    assert torch.equal(recalled[f"  {text} "], made)  # cleaned, it is the same text
-    assert recalled[text].dtype == made.dtype
+    cached = embed(without, [text, f"  {text} "], cache)
+    assert torch.equal(cached[text], made)
+    assert torch.equal(cached[f"  {text} "], made)  # cleaned, it is the same text
+    assert cached[text].dtype == made.dtype
     assert without.text_encoder is None
-    assert embed(without, ["A bird"], memory)["A bird"].any()
+    assert embed(without, ["A bird"], cache)["A bird"].any()
     assert without.text_encoder is not None
 
 
 @pytest.mark.parametrize("spoil", [lambda file: file.write_bytes(b"no"), lambda file: file.unlink()])
-def test_a_spoiled_file_is_made_again(components, memory, spoil):
-    made = embed(components["t2v"], ["A boat"], memory)["A boat"]
-    (file,) = memory._folder.iterdir()
+def test_a_damaged_file_is_made_again(components, cache, spoil):
+    made = embed(components["t2v"], ["A boat"], cache)["A boat"]
+    (file,) = cache._folder.iterdir()
     spoil(file)
-    assert torch.equal(embed(components["t2v"], ["A boat"], memory)["A boat"], made)
-    assert memory.recall("A boat") is not None
+    assert torch.equal(embed(components["t2v"], ["A boat"], cache)["A boat"], made)
+    assert cache.get("A boat") is not None
 
 
-def test_another_encoder_is_another_memory(checkpoints, components, memory):
-    embed(components["t2v"], ["A boat"], memory)
-    assert memory.knows("A boat")
-    assert not PromptMemory(memory._folder, checkpoints["df"], torch.device("cpu")).knows("A boat")
+def test_another_encoder_has_its_own_embeddings(checkpoints, components, cache):
+    embed(components["t2v"], ["A boat"], cache)
+    assert "A boat" in cache
+    assert "A boat" not in PromptCache(cache._folder, checkpoints["df"], torch.device("cpu"))
 
 
-def test_the_oldest_prompts_make_room(checkpoints, components, tmp_path):
-    small = PromptMemory(tmp_path / "prompts", checkpoints["t2v"], torch.device("cpu"), room=20_000)
+def test_the_oldest_prompts_are_removed(checkpoints, components, tmp_path):
+    small = PromptCache(tmp_path / "prompts", checkpoints["t2v"], torch.device("cpu"), max_bytes=20_000)
     texts = [f"{number} boats" for number in range(30)]
     for age, text in enumerate(reversed(texts)):
         embed(components["t2v"], [text], small)
         os.utime(small._file(text), (1e9 + age, 1e9 + age))
-    assert small.knows(texts[0])
-    assert not small.knows(texts[-1])
+    assert texts[0] in small
+    assert texts[-1] not in small
     assert sum(file.stat().st_size for file in small._folder.iterdir()) <= 20_000
 
 
 def test_a_folder_that_cannot_be_written_is_no_matter(checkpoints, components, tmp_path):
     (tmp_path / "prompts").write_text("a file")
-    memory = PromptMemory(tmp_path / "prompts", checkpoints["t2v"], torch.device("cpu"))
-    assert embed(components["t2v"], ["A boat"], memory)["A boat"].any()
+    cache = PromptCache(tmp_path / "prompts", checkpoints["t2v"], torch.device("cpu"))
+    assert embed(components["t2v"], ["A boat"], cache)["A boat"].any()

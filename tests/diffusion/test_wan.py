@@ -11,7 +11,7 @@ from diffusers import WanImageToVideoPipeline, WanPipeline, WanVACEPipeline
 from PIL import Image
 
 from backend.diffusion.conditions import encode_conditions
-from backend.diffusion.decode import Decoder
+from backend.diffusion.decode import CausalDecoder
 from tests.tiny_checkpoints import BOUNDARY, WAN_KINDS, build_checkpoint
 
 GUIDED = pytest.mark.parametrize("guidance_scale", [1.0, 5.0])
@@ -138,7 +138,7 @@ def test_control_equals_the_stock_pipeline(sample, stock, stock_plan, picture, l
 def test_the_last_picture_stands_at_the_end_of_what_is_kept(components, picture, last_picture):
     parts = components["wan-i2v-experts"]
     all_kept = encode_conditions(parts, 17, picture, last_picture).channels
-    trimmed = encode_conditions(parts, 17, picture, last_picture, kept=16).channels
+    trimmed = encode_conditions(parts, 17, picture, last_picture, num_kept=16).channels
     assert all_kept[0, :4, -1, 0, 0].tolist() == [0, 0, 0, 1]
     assert trimmed[0, :4, -1, 0, 0].tolist() == [0, 0, 1, 1]
     assert trimmed[0, :4, 0, 0, 0].tolist() == [1, 1, 1, 1]
@@ -153,7 +153,7 @@ def test_frames_equal_those_of_the_stock_decoder(components, kind):
     )
     with torch.no_grad():
         theirs = vae.decode(latents / (1.0 / std) + mean, return_dict=False)[0].clamp(-1, 1)
-    ours = torch.cat(list(Decoder(vae).decode(latents)), dim=2)
+    ours = torch.cat(list(CausalDecoder(vae).decode(latents)), dim=2)
     assert ours.shape == (1, 3, 9, 64, 64) if kind == "wan-ti2v" else (1, 3, 9, 32, 32)
     assert torch.equal(ours, theirs)
 

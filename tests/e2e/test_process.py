@@ -138,7 +138,7 @@ def test_kill_9_costs_a_skyreels_film_a_step_and_no_picture(data, skyreels):
     assert job["state"] == "succeeded", job["error"]
     assert job["attempts"] == 2
     # From the log: the rest of the film may be over before its progress is asked for.
-    window, step = re.search(r"goes on from window (\d+), step (\d+)", again.log.read_text()).groups()
+    window, step = re.search(r"resumes at window (\d+), step (\d+)", again.log.read_text()).groups()
     assert (int(window), int(step)) >= (at["window"], at["step"] - 1)
     assert not (data / "temp" / job_id).exists()
     whole = again.wait_for(again.api.post("/jobs", json=wish).json()["id"])

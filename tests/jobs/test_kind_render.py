@@ -194,7 +194,7 @@ def test_the_seconds_of_all_attempts_count(job, run, settings):
 
 class Telling(SyntheticEngine):
     def render(self, task, report):
-        report(Report(Stage.LOADING, 0.5, ran={"device": f"the {task.first_frame}th frame on"}))
+        report(Report(Stage.LOADING, 0.5, runtime={"device": f"the {task.first_frame}th frame on"}))
         yield from super().render(task, report)
 
 
@@ -203,7 +203,7 @@ def test_by_what_a_film_was_made_is_kept_with_it(job, settings, run):
     artifact = render_job(wish, Telling(), None, Uploads(settings), settings, reports)
     assert artifact.runtime == {"device": "the 0th frame on"}
     assert read_metadata(settings.outputs / wish.id)["artifact"]["runtime"] == artifact.runtime
-    assert all(report.ran is None for report in reports)
+    assert all(report.runtime is None for report in reports)
     shutil.rmtree(settings.outputs / wish.id)
     assert run(wish).runtime == {}
 

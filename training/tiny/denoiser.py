@@ -13,7 +13,7 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 from transformers import UMT5EncoderModel
 
-from backend.diffusion.components import working_device
+from backend.diffusion.components import compute_device
 from backend.diffusion.transformer import Transformer, rotate
 from training.tiny.clips import (
     A_SHARD,
@@ -268,7 +268,7 @@ def train(work: Path, films: list[Path], budget: Budget, begin: Path | None = No
     """
     torch.manual_seed(0)
     torch._dynamo.config.recompile_limit = 32
-    device = working_device()
+    device = compute_device()
     vae = AutoencoderKLWan.from_pretrained(work / "code", local_files_only=True)
     shards = encode_shards(work, films, LinearCodec(vae).to(device))
     with first_alone():

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from backend.diffusion.components import working_device
+from backend.diffusion.components import compute_device
 from backend.media.fitting import Frames
 from training.painter.scene import Motion, Scene
 from training.tiny.clips import (
@@ -174,7 +174,7 @@ def shifted(clip: Frames, x: int, y: int) -> Frames:
 def train(work: Path, shards: list[Path], budget: Budget) -> None:
     """Train a judge on the clips of `shards`; write it with its accuracy to `work/judge.safetensors`."""
     torch.manual_seed(0)
-    device = working_device()
+    device = compute_device()
     judge = Judge().to(device)
     optimiser = torch.optim.AdamW(judge.parameters(), lr=1e-3, weight_decay=0.02)
     dataset = Dataset(shards, subject_paths(work / "paths.npy", SHARDS))

@@ -26,20 +26,20 @@ def sample_request(**fields: Any) -> GenerationRequest:
     return parse_request(defaults | fields)
 
 
-def sample_plan(request: GenerationRequest, source: Source | None = None, eight_bits: bool = False) -> Plan:
+def sample_plan(request: GenerationRequest, source: Source | None = None, fp8: bool = False) -> Plan:
     """The plan of `request` on `MACHINE`, with the matrices in eight bits if asked for."""
-    return replace(make_plan(request, TINY, MACHINE, source), eight_bits=eight_bits)
+    return replace(make_plan(request, TINY, MACHINE, source), fp8=fp8)
 
 
 def generate(
     engine: SkyReelsEngine,
     inputs: Inputs | None = None,
     source: Source | None = None,
-    eight_bits: bool = False,
+    fp8: bool = False,
     **fields: Any,
 ) -> Frames:
     """All frames that the model makes for a request of `fields`, the prefix of an extension included."""
     request = sample_request(**fields)
-    plan = sample_plan(request, source, eight_bits)
+    plan = sample_plan(request, source, fp8)
     task = Task(request, plan, inputs or Inputs(), FOLDER)
     return np.concatenate(list(engine.render(task, lambda report: None)))[: plan.prefix_frames + plan.num_frames]

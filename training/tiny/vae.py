@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from backend.diffusion.components import working_device
+from backend.diffusion.components import compute_device
 from training.tiny import whole
 from training.tiny.clips import HELD_OUT, draw_clip
 from training.tiny.linear_codec import SIDE, LinearCodec, write_encoder
@@ -108,7 +108,7 @@ def train(work: Path, shards: list[Path], budget: Budget) -> None:
     torch.manual_seed(0)
     with first_alone():
         vae = written_vae(work, shards)
-    device = working_device()
+    device = compute_device()
     codec = LinearCodec(vae).to(device)
     vae.encoder.requires_grad_(False)
     vae.to(device)

@@ -238,14 +238,14 @@ def make_segments(
     ready = plan.source_frames + first_frame - plan.prefix_frames if (work / PREVIEW).exists() else 0
 
     def watch(at: Report) -> None:
-        if at.look is not None:
+        if at.preview is not None:
             size = plan.width, plan.height
-            part = max(at.look.shape[1:3]) / max(size)
-            look = fit_frames(at.look, *(round(part * side) for side in size))
+            part = max(at.preview.shape[1:3]) / max(size)
+            look = fit_frames(at.preview, *(round(part * side) for side in size))
             write_live(work / LIVE, look, len(look) / LOOK_S)
-        if at.ran is not None:
-            (work / RUNTIME).write_text(json.dumps(at.ran))
-        report(replace(at, look=None, ran=None, frames_ready=ready))
+        if at.runtime is not None:
+            (work / RUNTIME).write_text(json.dumps(at.runtime))
+        report(replace(at, preview=None, runtime=None, frames_ready=ready))
 
     with contextlib.closing(_Cut(plan, engine.render(task, watch), first_frame)) as frames:
         for number, (start, stop) in enumerate(plan.segments[made:], start=made):

@@ -1,4 +1,4 @@
-"""Matrices in eight bits: what they give, what they take, and all that is done with a transformer besides."""
+"""fp8 quantization: error, memory, and a transformer whose linear layers are quantized."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 from torch.nn import functional
 
 from backend.core.config import GIB
-from backend.core.placement import matrices
+from backend.core.placement import linear_parameters
 from backend.core.registry import Transformer as Shape
-from backend.diffusion import eight_bits
+from backend.diffusion import fp8
 from backend.diffusion.components import blocks_of
-from backend.diffusion.eight_bits import EightBitLinear, multiplies_eight_bits, rounded_rows, to_eight_bits
+from backend.diffusion.fp8 import Fp8Linear, has_fp8_matmul, quantize_fp8, quantize_rows
 from backend.diffusion.transformer import Transformer
 
 CPU = torch.device("cpu")
-ROUNDING = 2**-4  # of a number of eight bits, at most: three bits of mantissa
+ROUNDING = 2**-4  # of a float8 number at most: three bits of mantissa
 
 
 def layer(rows: int = 48, columns: int = 64) -> torch.nn.Linear:
@@ -25,9 +25,9 @@ def layer(rows: int = 48, columns: int = 64) -> torch.nn.Linear:
     return torch.nn.Linear(columns, rows).requires_grad_(False)
 
 
-def rounded(stock: torch.nn.Linear) -> torch.nn.Linear:
+def quantized(stock: torch.nn.Linear) -> torch.nn.Linear:
     other = torch.nn.Sequential(copy.deepcopy(stock))
-    to_eight_bits([other], CPU)
+    quantize_fp8([other], CPU)
     return other[0]
 
 
@@ -35,66 +35,66 @@ def error(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((found.float() - wanted.float()).norm() / wanted.float().norm())
 
 
-def test_rows_are_rounded_each_by_its_own_scale():
+def test_every_row_has_its_own_scale():
     matrix = (
         torch.randn(5, 64, generator=torch.Generator().manual_seed(1)) * torch.tensor([1e-4, 1, 0, 50, 1e4])[:, None]
     )
-    small, scale = rounded_rows(matrix)
+    small, scale = quantize_rows(matrix)
     assert (small.dtype, scale.dtype, scale.shape) == (torch.float8_e4m3fn, torch.float32, (5, 1))
     again = small.float() * scale
     assert (again - matrix).abs().le(ROUNDING * matrix.abs() + 2e-3 * scale).all()
     assert small.float().abs().amax(dim=1).tolist() == [448, 448, 0, 448, 448]
 
 
-@pytest.mark.parametrize("multiplies", [True, False])
-def test_a_layer_gives_what_the_stock_one_gives_but_for_rounding(multiplies):
+@pytest.mark.parametrize("matmul", [True, False])
+def test_a_layer_equals_the_stock_one_but_for_rounding(matmul):
     stock = layer()
-    ours = rounded(stock)
-    ours.multiplies = multiplies
+    ours = quantized(stock)
+    ours.has_fp8_matmul = matmul
     tokens = torch.randn(2, 7, 64)
-    tokens[0, 3] *= 1000  # a strong token spoils no other
+    tokens[0, 3] *= 1000  # a large token costs the others no precision
     wanted = stock(tokens)
     assert 0.001 < error(ours(tokens)[1], wanted[1]) < 0.05
     assert 0.001 < error(ours(tokens)[0, 2], wanted[0, 2]) < 0.05
     by_hand = functional.linear(tokens, ours.weight.float() * ours.scale, stock.bias)
-    assert error(ours(tokens), by_hand) < (0.05 if multiplies else 1e-6)
+    assert error(ours(tokens), by_hand) < (0.05 if matmul else 1e-6)
 
 
-def test_a_product_of_rounded_numbers_is_that_of_float32():
-    ours, tokens = rounded(layer()), torch.randn(7, 64)
-    small, scale = rounded_rows(tokens)
+def test_a_float8_product_equals_that_of_float32():
+    ours, tokens = quantized(layer()), torch.randn(7, 64)
+    small, scale = quantize_rows(tokens)
     wanted = functional.linear(small.float() * scale, ours.weight.float() * ours.scale, ours.bias)
-    assert multiplies_eight_bits(CPU)
+    assert has_fp8_matmul(CPU)
     torch.testing.assert_close(ours(tokens), wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_many_tokens_are_rounded_in_parts(monkeypatch):
-    ours, tokens, parts = rounded(layer()), torch.randn(2, 21, 64), []
+def test_many_tokens_are_quantized_in_chunks(monkeypatch):
+    ours, tokens, parts = quantized(layer()), torch.randn(2, 21, 64), []
     wanted = ours(tokens)
-    monkeypatch.setattr(eight_bits, "PART", 8)
-    monkeypatch.setattr(eight_bits, "rounded_rows", lambda matrix: parts.append(len(matrix)) or rounded_rows(matrix))
+    monkeypatch.setattr(fp8, "CHUNK_TOKENS", 8)
+    monkeypatch.setattr(fp8, "quantize_rows", lambda matrix: parts.append(len(matrix)) or quantize_rows(matrix))
     torch.testing.assert_close(ours(tokens), wanted, rtol=1e-5, atol=1e-5)
     assert parts == [8, 8, 8, 8, 8, 2]
 
 
-def test_a_device_that_cannot_multiply_them_keeps_only_weights(monkeypatch):
+def test_a_device_without_float8_products_stores_only_weights(monkeypatch):
     def refuse(*_, **__):
         raise RuntimeError("torch._scaled_mm is only supported on CUDA devices with compute capability >= 9.0 or 8.9")
 
-    multiplies_eight_bits.cache_clear()
+    has_fp8_matmul.cache_clear()
     monkeypatch.setattr(functional, "scaled_mm", refuse)
     try:
-        ours = rounded(layer())
-        assert not ours.multiplies
+        ours = quantized(layer())
+        assert not ours.has_fp8_matmul
         assert error(ours(torch.ones(64)), layer()(torch.ones(64))) < 0.05
     finally:
-        multiplies_eight_bits.cache_clear()
+        has_fp8_matmul.cache_clear()
 
 
 def test_layers_of_odd_sizes_stay_as_they_are():
     odd = torch.nn.Sequential(layer(rows=24), layer(columns=40), layer())
-    to_eight_bits([odd], CPU)
-    assert [type(one) for one in odd] == [torch.nn.Linear, torch.nn.Linear, EightBitLinear]
+    quantize_fp8([odd], CPU)
+    assert [type(one) for one in odd] == [torch.nn.Linear, torch.nn.Linear, Fp8Linear]
 
 
 @pytest.fixture
@@ -112,23 +112,23 @@ def ask(transformer: Transformer) -> torch.Tensor:
         return transformer(latents, levels, text, enable_diffusion_forcing=True, fps=[1], return_dict=False)[0]
 
 
-def test_a_transformer_keeps_its_dtype_its_answer_and_a_quarter_of_its_matrices(transformer):
+def test_a_transformer_keeps_its_dtype_its_output_and_a_quarter_of_its_linear_weights(transformer):
     wanted, dtype = ask(transformer), transformer.dtype
     before = sum(p.numel() * p.element_size() for p in transformer.parameters())
-    to_eight_bits(blocks_of(transformer), CPU)
+    quantize_fp8(blocks_of(transformer), CPU)
     after = sum(p.numel() * p.element_size() for p in transformer.parameters())
-    assert before - after == 3 * matrices(Shape(layers=3, dim=96, ffn_dim=128))
+    assert before - after == 3 * linear_parameters(Shape(layers=3, dim=96, ffn_dim=128))
     assert transformer.dtype is dtype
     assert 0.0005 < error(ask(transformer), wanted) < 0.05
 
 
-def test_matrices_of_the_released_model_are_nearly_all_of_it():
+def test_linear_layers_are_nearly_all_of_the_released_model():
     large = Shape(layers=40, dim=5120, ffn_dim=13824)
-    assert 2 * matrices(large) / GIB == pytest.approx(26.1, abs=0.1)
+    assert 2 * linear_parameters(large) / GIB == pytest.approx(26.1, abs=0.1)
 
 
 def test_compiled_layers_give_the_same(transformer):
-    to_eight_bits(blocks_of(transformer), CPU)
+    quantize_fp8(blocks_of(transformer), CPU)
     wanted = ask(transformer)
     torch.compiler.reset()
     try:
