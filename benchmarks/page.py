@@ -222,11 +222,13 @@ def films(found: dict[str, Any]) -> str:
             if isinstance(one, str):
                 rows.append((way, "", "", "", "", "", one))
                 continue
-            made_with = one.get("runtime", {})
-            runtime = ", ".join(made_with[what] for what in ("attention", "kernels", "matrices") if what in made_with)
+            made = one.get("runtime", {})
+            runtime = ", ".join(made[what] for what in ("attention", "kernels", "matrices") if what in made)
             memory = f"{one['whole_gib']:.1f} GiB" if "whole_gib" in one else ""
             beside = f"{100 * one['beside_denoising']:.1f} %"
-            rows.append((way, one["forwards"], f"{one['whole_s']:.1f} s", one["times_as_fast"], beside, memory, runtime))
+            rows.append(
+                (way, one["forwards"], f"{one['whole_s']:.1f} s", one["times_as_fast"], beside, memory, runtime)
+            )
         tables.append(f"{case}:\n\n" + table(head, rows))
     return "\n".join(tables)
 

@@ -12,7 +12,7 @@ from backend.core.inputs import INPUTS
 from backend.core.schema import parse_request
 from backend.jobs.job import Job, JobState
 from ui import form
-from ui.studio import attempt, live_url, media_url, on_click, studio
+from ui.studio import attempt, media_url, on_click, preview_picture_url, studio
 from ui.theme import empty_stage, no_look
 from ui.words import age, ago, duration, escape_markdown, shortened, size
 
@@ -124,7 +124,7 @@ def progress_card(job: Job) -> None:
 
 def live_picture(job: Job) -> None:
     """What is being made now, in a box of one shape; for who wants no motion, a line of words."""
-    url = live_url(job)
+    url = preview_picture_url(job)
     if url is None:
         st.html(no_look("The first look comes soon"))
         return

@@ -14,7 +14,7 @@ from backend import web
 from backend.core.errors import StudioError
 from backend.core.schema import Fit
 from backend.jobs.job import Job, JobState
-from backend.jobs.kinds.render import LOOK_S
+from backend.jobs.kinds.render import PREVIEW_S
 from backend.jobs.store import Filter
 from backend.media.uploads import Upload
 from backend.video_generator import VideoGenerator, shared_generator
@@ -42,14 +42,14 @@ def media_url(job: Job, name: str = "video.mp4") -> str:
     return f"/app/static/media/{job.id}/{name}" if web.serving else str(file)
 
 
-def live_url(job: Job) -> str | None:
-    """Where the page finds a look at what is being made; a new address with each look, None before the first."""
+def preview_picture_url(job: Job) -> str | None:
+    """Where the page finds the preview of what is being made; a new address with each one, None before the first."""
     try:
         file = studio().results.preview(job.id)
-        look = int(file.stat().st_mtime / LOOK_S)
+        version = int(file.stat().st_mtime / PREVIEW_S)
     except (StudioError, FileNotFoundError):
         return None
-    return f"/app/static/media/{job.id}/{file.name}?v={look}" if web.serving else str(file)
+    return f"/app/static/media/{job.id}/{file.name}?v={version}" if web.serving else str(file)
 
 
 def film_so_far() -> tuple[Job | None, int]:
@@ -65,7 +65,7 @@ def film_so_far() -> tuple[Job | None, int]:
 def so_far_url(job: Job, ready: int) -> str:
     """Where the page finds the first `ready` frames of a film that is being made. Raises NotFound if they are gone."""
     file = studio().results.partial_video(job.id)
-    return f"/app/static/media/{job.id}/preview.mp4?v={ready}" if web.serving else str(file)
+    return f"/app/static/media/{job.id}/partial.mp4?v={ready}" if web.serving else str(file)
 
 
 def preview_url(upload: Upload, width: int, height: int, fit: str) -> str:

@@ -11,7 +11,7 @@ from backend.core.errors import Conflict, NotFound, StudioError
 from backend.jobs.job import Job
 from backend.jobs.recipe import recipe_of
 from backend.jobs.store import Store
-from backend.media.outputs import LIVE, PREVIEW, VIDEO, move_to_trash, restore_from_trash
+from backend.media.outputs import PARTIAL_VIDEO, PREVIEW, VIDEO, move_to_trash, restore_from_trash
 
 
 class Results:
@@ -36,12 +36,12 @@ class Results:
         job = self._store.get(job_id)
         if job.artifact is not None:
             return self.file(job_id, VIDEO)
-        return _existing(job, self._settings.temp / job.id / PREVIEW)
+        return _existing(job, self._settings.temp / job.id / PARTIAL_VIDEO)
 
     def preview(self, job_id: str) -> Path:
         """A small moving picture, WebP, of what is being made now. Raises NotFound."""
         job = self._store.get(job_id)
-        return _existing(job, self._settings.temp / job.id / LIVE)
+        return _existing(job, self._settings.temp / job.id / PREVIEW)
 
     def delete(self, job_id: str) -> Job:
         """Move a job that has ended to the trash, with its result; `restore` brings both back for a week. What an

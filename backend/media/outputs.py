@@ -20,8 +20,8 @@ from backend.media.probe import OWN_VIDEO_SECONDS, MediaInfo, probe
 VIDEO = "video.mp4"
 THUMBNAIL = "thumbnail.jpg"
 METADATA = "metadata.json"
-PREVIEW = "preview.mp4"  # in the work folder while a video is rendered: the partial video,
-LIVE = "live.webp"  # and the preview of the latents that are being denoised
+PARTIAL_VIDEO = "partial.mp4"  # in the work folder while a video is rendered: the partial video,
+PREVIEW = "preview.webp"  # and the preview of the latents that are being denoised
 TRASH = ".trash"
 
 

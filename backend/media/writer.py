@@ -148,7 +148,7 @@ def read_recipe(path: Path, name: str = "") -> dict[str, Any] | None:
     return recipe if isinstance(recipe, dict) else None
 
 
-def write_live(path: Path, frames: Frames, fps: float) -> None:
+def write_preview(path: Path, frames: Frames, fps: float) -> None:
     """`frames`, small ones, as an animated WebP that plays over and over, in place of the one before.
 
     25 frames of 256x144 take about 50 ms and 75 KB. Not synced: it is worth nothing after a power cut.

@@ -26,7 +26,7 @@ from backend.core.schema import Fit, GenerationRequest, Mode, explain
 from backend.jobs.disk_space import is_disk_full
 from backend.jobs.job import ENDED, Job, JobState, plan_as_dict
 from backend.jobs.store import MAKE_ROOM, Filter
-from backend.media.outputs import LIVE, PREVIEW
+from backend.media.outputs import PARTIAL_VIDEO, PREVIEW
 from backend.media.uploads import Upload
 from backend.video_generator import VideoGenerator
 from backend.web.guard import HEADERS
@@ -193,11 +193,11 @@ def _file(generator: VideoGenerator, job_id: str, name: str, *, filename: str | 
     return RangeFileResponse(generator.results.file(job_id, name), media_type=MEDIA_TYPES[name], filename=filename)
 
 
-def _preview(generator: VideoGenerator, job_id: str) -> RangeFileResponse:
+def _partial_video(generator: VideoGenerator, job_id: str) -> RangeFileResponse:
     return RangeFileResponse(generator.results.partial_video(job_id), media_type="video/mp4", headers=NO_CACHE)
 
 
-def _live(generator: VideoGenerator, job_id: str) -> Response:
+def _preview(generator: VideoGenerator, job_id: str) -> Response:
     # Read at once: it is replaced every second, and a FileResponse sends the length of one and the bytes of the next.
     return Response(generator.results.preview(job_id).read_bytes(), media_type="image/webp", headers=NO_CACHE)
 
@@ -230,14 +230,14 @@ def job_thumbnail(job_id: str, generator: Generator) -> FileResponse:
 @api.get("/jobs/{job_id}/preview", tags=["films"])
 def job_preview(job_id: str, generator: Generator) -> FileResponse:
     """The MP4 of the film's first seconds while the rest is made, then the film; ranges are honoured."""
-    return _preview(generator, job_id)
+    return _partial_video(generator, job_id)
 
 
 @api.head("/jobs/{job_id}/live", include_in_schema=False)
 @api.get("/jobs/{job_id}/live", tags=["films"])
 def job_live(job_id: str, generator: Generator) -> Response:
     """A small moving picture, WebP, of what is being made now."""
-    return _live(generator, job_id)
+    return _preview(generator, job_id)
 
 
 @api.get("/jobs/{job_id}/metadata", tags=["films"])
@@ -482,10 +482,10 @@ def nothing_here(request: Request) -> Response:
 
 @media.get("/app/static/media/{job_id}/{name}")
 def page_media(job_id: str, name: str, generator: Generator) -> Response:
+    if name == PARTIAL_VIDEO:
+        return _partial_video(generator, job_id)
     if name == PREVIEW:
         return _preview(generator, job_id)
-    if name == LIVE:
-        return _live(generator, job_id)
     if name not in ("video.mp4", "thumbnail.jpg"):
         raise HTTPException(404)
     return _file(generator, job_id, name)

@@ -130,7 +130,7 @@ def test_kill_9_costs_a_skyreels_film_a_step_and_no_picture(data, skyreels):
     while not (at.get("frames_ready") and at["step"]):
         at = studio.api.get(f"/jobs/{job_id}").json()["progress"] or {}
         assert time.monotonic() < deadline
-    assert len(pictures(data / "temp" / job_id / "preview.mp4")) == at["frames_ready"]
+    assert len(pictures(data / "temp" / job_id / "partial.mp4")) == at["frames_ready"]
     studio.process.kill()
     studio.process.wait()
     again = LiveStudio(data, STUDIO_SAVE_EVERY_S="0", OMP_NUM_THREADS="1")

@@ -112,7 +112,7 @@ def test_a_cancelled_job_goes_on_and_makes_the_same_film(job, run, settings, tmp
 
 def test_the_film_so_far_can_be_watched(job, run, settings):
     wish, seen = job(), []
-    preview = settings.temp / wish.id / "preview.mp4"
+    preview = settings.temp / wish.id / "partial.mp4"
 
     def look(report):
         if report.stage is Stage.DENOISING:
@@ -127,7 +127,7 @@ def test_a_look_at_what_is_made_has_the_shape_of_the_film(job, settings, tmp_pat
     class Engine:
         def render(self, task, report):
             report(Report(Stage.DENOISING, 0.5, 1, 1, np.zeros((3, 96, 160, 3), np.uint8)))
-            with Image.open(settings.temp / wish.id / "live.webp") as look:
+            with Image.open(settings.temp / wish.id / "preview.webp") as look:
                 sizes.append(look.size)
             raise JobCancelled
 

@@ -22,7 +22,7 @@ from backend.core.schema import Fit
 from backend.media.fitting import Frames, Picture
 from backend.media.probe import MediaInfo, probe
 from backend.media.reader import read_frames
-from backend.media.writer import join_segments, read_recipe, write_live, write_poster, write_segment
+from backend.media.writer import join_segments, read_recipe, write_poster, write_preview, write_segment
 from tests.media.conftest import numbered
 from tests.media_files import write_film
 
@@ -252,9 +252,9 @@ def test_a_poster(tmp_path: Path, photo: Picture):
 
 @pytest.mark.parametrize("frames", [1, 25])
 def test_a_live_picture_plays_over_and_over(tmp_path: Path, number_of, frames: int):
-    path = tmp_path / "live.webp"
+    path = tmp_path / "preview.webp"
     path.write_bytes(b"the one before")
-    write_live(path, np.stack([numbered(number) for number in range(frames)]), fps=8)
+    write_preview(path, np.stack([numbered(number) for number in range(frames)]), fps=8)
     with Image.open(path) as live:
         assert (live.format, live.size, live.n_frames) == ("WEBP", (96, 64), frames)
         for number in range(frames):
@@ -263,4 +263,4 @@ def test_a_live_picture_plays_over_and_over(tmp_path: Path, number_of, frames: i
             assert number_of(np.asarray(live.convert("RGB"))) == number
             assert frames == 1 or live.info["duration"] == 125  # ms
         assert frames == 1 or live.info["loop"] == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["live.webp"]
+    assert [path.name for path in tmp_path.iterdir()] == ["preview.webp"]

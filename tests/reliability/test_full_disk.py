@@ -78,7 +78,7 @@ def render(data: Path, disk: FaultyDisk) -> bytes:
 
 def by_the_clock(what: str, nth: int) -> bool:
     """Whether another run may write it less often: progress, pictures while it is made, a look for the next job."""
-    return "progress" in what or "live.webp" in what or (nth > 1 and what.startswith(("os.mkdir /temp/*", NEXT_JOB)))
+    return "progress" in what or "preview.webp" in what or (nth > 1 and what.startswith(("os.mkdir /temp/*", NEXT_JOB)))
 
 
 @pytest.mark.timeout(400)

@@ -20,7 +20,7 @@ from backend.core.schema import SETTINGS, parse_request
 from backend.jobs.job import JobError
 from backend.library import catalog
 from backend.library.downloads import Download, DownloadState
-from backend.media.writer import write_live
+from backend.media.writer import write_preview
 from tests.lora_files import write_lora
 from tests.tiny_checkpoints import build_checkpoint
 from ui import form, words
@@ -128,7 +128,7 @@ def making(generator, engine, a_request, settings, monkeypatch):
 
     progress()
     work = settings.temp / job.id
-    (work / "live.webp").unlink(missing_ok=True)  # the engine has given its first look already
+    (work / "preview.webp").unlink(missing_ok=True)  # the engine has given its first look already
     return job, progress, work
 
 
@@ -147,15 +147,15 @@ def test_a_look_at_what_is_made_comes_into_its_card(app, making, page):
     text = shown(visit(app, page))
     assert "The first look comes soon" in text
     assert "saved" not in text
-    write_live(work / "live.webp", np.zeros((3, 72, 128, 3), np.uint8), fps=8)
+    write_preview(work / "preview.webp", np.zeros((3, 72, 128, 3), np.uint8), fps=8)
     progress(saved_at=time.time() - 12)
     text = shown(app.run())
     assert "The first look comes soon" not in text
     assert re.search(r"saved 1\d s ago", text)
     [(first, alternative)] = pictures(app)
-    assert re.fullmatch(rf"/app/static/media/{job.id}/live\.webp\?v=\d+", first)
+    assert re.fullmatch(rf"/app/static/media/{job.id}/preview\.webp\?v=\d+", first)
     assert alternative == "What is being made now: a film in the making"
-    os.utime(work / "live.webp", (time.time() + 60, time.time() + 60))
+    os.utime(work / "preview.webp", (time.time() + 60, time.time() + 60))
     [(later, _)] = pictures(app.run())
     assert later != first
 
@@ -172,12 +172,12 @@ def test_a_waiting_film_has_no_place_for_a_look(app, generator, a_request):
 def test_the_stage_plays_what_is_finished_of_the_film_in_the_making(app, making):
     job, progress, work = making
     assert films(visit(app, "ui/create.py")) == []
-    (work / "preview.mp4").write_bytes(b"the first seconds")
+    (work / "partial.mp4").write_bytes(b"the first seconds")
     progress(frames_ready=24)
-    assert films(app.run()) == [f"/app/static/media/{job.id}/preview.mp4?v=24"]
+    assert films(app.run()) == [f"/app/static/media/{job.id}/partial.mp4?v=24"]
     assert "The first 1.0 s of 2.0 s · a film in the making" in shown(app)
     progress(frames_ready=36)
-    assert films(app.run()) == [f"/app/static/media/{job.id}/preview.mp4?v=36"]
+    assert films(app.run()) == [f"/app/static/media/{job.id}/partial.mp4?v=36"]
     assert "The first 1.5 s of 2.0 s" in shown(app)
 
 
@@ -189,7 +189,7 @@ def test_the_latest_film_waits_below_while_another_one_is_played(history, app, g
     assert engine.reached.wait(timeout=60)
     text = shown(visit(app, "ui/create.py"))
     assert (text.count("a starred film"), text.count("a finished film")) == (1, 1)
-    (settings.temp / making.id / "preview.mp4").write_bytes(b"the first second")
+    (settings.temp / making.id / "partial.mp4").write_bytes(b"the first second")
     progress = Progress(Stage.DENOISING, frames_ready=8)
     generator.store.set_progress(generator.job(making.id), progress)
     text = shown(app.run())
@@ -208,7 +208,7 @@ def test_what_is_counted_as_ready_but_is_not_there_is_not_played(app, making):
 
 def test_how_much_can_be_played_changes_with_the_film_not_with_its_steps(app, making):
     job, progress, work = making
-    (work / "preview.mp4").write_bytes(b"the first seconds")
+    (work / "partial.mp4").write_bytes(b"the first seconds")
     assert film_so_far() == (None, 0)
     for ready, step in ((24, 6), (24, 7), (36, 8)):
         progress(frames_ready=ready, step=step)

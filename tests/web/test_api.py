@@ -74,8 +74,8 @@ def test_films_are_served_in_ranges(client, generator):
             assert (status != 416) or answer.headers["content-range"] == f"bytes */{len(whole)}"
 
 
-PREVIEW_ROUTES = ("/api/v1/jobs/{}/preview", "/app/static/media/{}/preview.mp4")
-LIVE_ROUTES = ("/api/v1/jobs/{}/live", "/app/static/media/{}/live.webp")
+PREVIEW_ROUTES = ("/api/v1/jobs/{}/preview", "/app/static/media/{}/partial.mp4")
+LIVE_ROUTES = ("/api/v1/jobs/{}/live", "/app/static/media/{}/preview.webp")
 
 
 def test_a_film_is_seen_while_it_is_made(client, generator, engine, settings):
@@ -83,14 +83,14 @@ def test_a_film_is_seen_while_it_is_made(client, generator, engine, settings):
     job_id = submit(client)["id"]
     assert engine.reached.wait(timeout=60)
     work = settings.temp / job_id
-    (work / "live.webp").unlink(missing_ok=True)  # the engine has given its first look already
+    (work / "preview.webp").unlink(missing_ok=True)  # the engine has given its first look already
     for route in PREVIEW_ROUTES + LIVE_ROUTES:
         missing = client.get(route.format(job_id))
         assert missing.status_code == 404
         assert job_id in missing.json()["error"]["message"]
     for so_far in (b"the first second of it", b"the first two seconds"):
-        (work / "preview.mp4").write_bytes(so_far)
-        (work / "live.webp").write_bytes(so_far[::-1])
+        (work / "partial.mp4").write_bytes(so_far)
+        (work / "preview.webp").write_bytes(so_far[::-1])
         for route in PREVIEW_ROUTES:
             answer = client.get(route.format(job_id))
             assert (answer.content, answer.headers["content-type"]) == (so_far, "video/mp4")
@@ -137,8 +137,8 @@ def test_what_a_cancelled_job_in_the_trash_left_is_not_served(client, generator,
     job_id = submit(client)["id"]
     work = settings.temp / job_id
     work.mkdir()
-    (work / "preview.mp4").write_bytes(b"the first second")
-    (work / "live.webp").write_bytes(b"a look")
+    (work / "partial.mp4").write_bytes(b"the first second")
+    (work / "preview.webp").write_bytes(b"a look")
     client.post(f"/api/v1/jobs/{job_id}/cancel")
     routes = [route.format(job_id) for route in PREVIEW_ROUTES + LIVE_ROUTES]
     assert [client.get(route).status_code for route in routes] == [200] * 4

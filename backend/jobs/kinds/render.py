@@ -43,11 +43,11 @@ from backend.jobs.kind import Kind, Services
 from backend.jobs.recipe import make_recipe, metadata_recipe
 from backend.library.loras import Lora
 from backend.media.fitting import Frames, Picture, fit_back, fit_picture
-from backend.media.outputs import LIVE, PREVIEW, THUMBNAIL, VIDEO, publish, write_metadata
+from backend.media.outputs import PARTIAL_VIDEO, PREVIEW, THUMBNAIL, VIDEO, publish, write_metadata
 from backend.media.probe import MediaInfo
 from backend.media.reader import read_frames, read_image
 from backend.media.uploads import Uploads
-from backend.media.writer import join_segments, write_live, write_poster, write_segment
+from backend.media.writer import join_segments, write_poster, write_preview, write_segment
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +58,15 @@ TIMINGS = "timings.json"
 RUNTIME = "runtime.json"
 ENVIRONMENT = "environment.json"
 FAILURE = "failure.json"  # which saved state the last unexpected error met
-NAMES_OF_0_1 = {"seconds.json": TIMINGS, "ran.json": RUNTIME, "made-with.json": ENVIRONMENT, "film": RESULT}
-LOOK_S = 3.0  # a look plays as long, however many frames it has
+NAMES_OF_0_1 = {
+    "seconds.json": TIMINGS,
+    "ran.json": RUNTIME,
+    "made-with.json": ENVIRONMENT,
+    "film": RESULT,
+    "preview.mp4": PARTIAL_VIDEO,
+    "live.webp": PREVIEW,
+}
+PREVIEW_S = 3.0  # a preview plays as long, however many frames it has
 
 
 def plan_render(request: GenerationRequest, services: Services) -> Plan:
@@ -235,14 +242,14 @@ def make_segments(
         return before + segments
     first_frame = plan.segments[made][0]
     task = Task(job.request, plan, read_inputs(job, uploads), checkpoint, work, first_frame, loras)
-    ready = plan.source_frames + first_frame - plan.prefix_frames if (work / PREVIEW).exists() else 0
+    ready = plan.source_frames + first_frame - plan.prefix_frames if (work / PARTIAL_VIDEO).exists() else 0
 
     def watch(at: Report) -> None:
         if at.preview is not None:
             size = plan.width, plan.height
             part = max(at.preview.shape[1:3]) / max(size)
-            look = fit_frames(at.preview, *(round(part * side) for side in size))
-            write_live(work / LIVE, look, len(look) / LOOK_S)
+            preview = fit_frames(at.preview, *(round(part * side) for side in size))
+            write_preview(work / PREVIEW, preview, len(preview) / PREVIEW_S)
         if at.runtime is not None:
             (work / RUNTIME).write_text(json.dumps(at.runtime))
         report(replace(at, preview=None, runtime=None, frames_ready=ready))
@@ -252,7 +259,7 @@ def make_segments(
             chunks = _watch_for_poster(plan, frames.take(stop - start), start, work / THUMBNAIL)
             write_segment(segments[number], chunks, **size)
             if len(segments) > 1:
-                join_segments(work / PREVIEW, before + segments[: number + 1], recipe={}, title=job.title)
+                join_segments(work / PARTIAL_VIDEO, before + segments[: number + 1], recipe={}, title=job.title)
                 ready = plan.source_frames + stop - plan.prefix_frames
     return before + segments
 
