@@ -32,11 +32,13 @@ from rich.table import Column, Table
 
 from backend.core.config import Settings
 from backend.core.errors import FolderTaken, InvalidRequest, NoAnswer, StudioError, mention
+from backend.core.ids import is_id
 from backend.core.inputs import ANY_UPLOAD, INPUTS, mode_for
 from backend.core.planning import steps_in_words
 from backend.core.schema import SETTINGS, Setting, parse_request
 from backend.core.text import escape_control
 from backend.jobs.disk_space import is_disk_full
+from backend.media.export import ExportFormat
 from backend.studios import Studio, connect
 from backend.system.supervisor import AGAIN, LONGEST_WAIT_S, RESTART, SUPERVISED, supervise
 from backend.web.network import check_host
@@ -178,13 +180,20 @@ def send_files(studio: Studio, params: dict[str, Any]) -> dict[str, Any]:
         ready["mode"] = mode_for(ready).value
     files = [name for name in INPUTS if name in ready]
     parse_request(ready | dict.fromkeys(files, ANY_UPLOAD))  # a bad flag is refused before a large file travels
-    for name in files:
-        path = Path(ready[name])
-        if not path.is_file():
-            no_file = f" {path}: there is no such file;"
-            raise InvalidRequest([mention(name), no_file], hint="check the path.", field=name)
-        ready[name] = studio.upload(path)
-    return ready
+    return ready | send_named_files(studio, ready)
+
+
+def send_named_files(studio: Studio, params: Mapping[str, Any]) -> dict[str, str]:
+    """The ids of the files that the fields of a request name, uploaded. Raises InvalidRequest for a missing one."""
+    sent = {}
+    for name in INPUTS:
+        if name in params:
+            path = Path(params[name])
+            if not path.is_file():
+                no_file = f" {path}: there is no such file;"
+                raise InvalidRequest([mention(name), no_file], hint="check the path.", field=name)
+            sent[name] = studio.upload(path)
+    return sent
 
 
 # --- commands ---
@@ -245,16 +254,57 @@ def generate(
     if out_file is not None and not can_write(out_file):
         fail(f"--out {out_file} cannot be written; name a file in a folder of yours.", BAD_REQUEST)
     with open_studio(DOTTED) as studio:
-        if studio.queue_paused():
-            fail("The queue is paused, so the video would wait; resume it first: queue resume.", FAILED)
-        job = studio.submit(send_files(studio, params))
-        try:
-            job = follow(studio, job)
-        except NoAnswer as gone:
-            way_out = f"start it again, and job {job['id']} goes on; `jobs cancel {job['id']}` ends it."
-            raise NoAnswer(gone.message, hint=way_out) from gone
-        if job["state"] == "succeeded" and out_file is not None:
-            copy_video(studio, job["id"], out_file)
+        check_queue_runs(studio)
+        job = finish(studio, studio.submit(send_files(studio, params)), out_file)
+    exit_with(job, out_file, as_json)
+
+
+@app.command()
+def export(
+    source: Annotated[str, typer.Argument(metavar="VIDEO-OR-JOB", help="The id of a finished job, or a video file.")],
+    format: Annotated[ExportFormat, typer.Option(help="What the file becomes.")] = ExportFormat.MP4,
+    width: Annotated[int | None, typer.Option(help="Pixels; the height follows. The video's own if left out.")] = None,
+    frame: Annotated[int, typer.Option(help="Of a still: which frame, from 0; -1 is the last one.")] = 0,
+    out_file: Annotated[Path | None, typer.Option("--out", help="Copy the file here.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the job as JSON when it is done.")] = False,
+) -> None:
+    """Export a video: as WebM, AV1, GIF, WebP, ProRes or MP4, as PNG frames in a ZIP, or as one still."""
+    if out_file is not None and not can_write(out_file):
+        fail(f"--out {out_file} cannot be written; name a file in a folder of yours.", BAD_REQUEST)
+    names = {name: f"--{name}" for name in ("format", "width", "frame")} | {"job": "the job", "video": "the video"}
+    with open_studio(names) as studio:
+        check_queue_runs(studio)
+        params = {"kind": "export", "format": format.value, "width": width, "frame": frame}
+        file = Path(source)
+        if file.is_file():
+            params["video"] = studio.upload(file)
+        elif is_id(source):
+            params["job"] = source
+        else:
+            fail(f"{source} is neither a file nor the id of a job; `jobs list` shows those there are.", BAD_REQUEST)
+        job = finish(studio, studio.submit(params), out_file)
+    exit_with(job, out_file, as_json)
+
+
+def check_queue_runs(studio: Studio) -> None:
+    """Refuse to wait for a queue that is paused."""
+    if studio.queue_paused():
+        fail("The queue is paused, so the job would wait; resume it first: queue resume.", FAILED)
+
+
+def finish(studio: Studio, job: dict[str, Any], out_file: Path | None) -> dict[str, Any]:
+    """The job when it has ended, its result copied to `out_file`."""
+    try:
+        job = follow(studio, job)
+    except NoAnswer as gone:
+        way_out = f"start it again, and job {job['id']} goes on; `jobs cancel {job['id']}` ends it."
+        raise NoAnswer(gone.message, hint=way_out) from gone
+    if job["state"] == "succeeded" and out_file is not None:
+        copy_result(studio, job["id"], out_file)
+    return job
+
+
+def exit_with(job: dict[str, Any], out_file: Path | None, as_json: bool) -> None:
     if as_json:
         print(json.dumps(job))
     else:
@@ -271,11 +321,11 @@ def can_write(file: Path) -> bool:
         return False
 
 
-def copy_video(studio: Studio, job_id: str, to: Path) -> None:
-    """Put the video there whole, or not at all."""
-    part, where = to.with_name(f"{to.name}.part"), f"the video is outputs/{job_id}/video.mp4."
+def copy_result(studio: Studio, job_id: str, to: Path) -> None:
+    """Put the result there whole, or not at all."""
+    part, where = to.with_name(f"{to.name}.part"), f"it lies in outputs/{job_id}/."
     try:
-        patiently(lambda: studio.save_video(job_id, part))
+        patiently(lambda: studio.save_file(job_id, part))
         part.replace(to)
     except OSError as error:
         raise StudioError(f"--out {to} cannot be written ({error.strerror or error});", hint=where) from error
@@ -343,11 +393,12 @@ def describe(job: dict[str, Any]) -> str:
 def report_end(job: dict[str, Any], out_file: Path | None) -> None:
     if job["state"] == "succeeded":
         artifact = job["artifact"]
-        where = out_file or Settings.from_env().data / artifact["video"]
-        say(
-            f"{where}: {artifact['frames']} frames, {artifact['width']}x{artifact['height']}, {artifact['fps']} fps,"
-            f" made by {job['plan']['model_title']} in {artifact['render_s']:.1f} s"
-        )
+        where = out_file or Settings.from_env().data / (artifact.get("video") or artifact["file"])
+        frames = "1 frame" if artifact["frames"] == 1 else f"{artifact['frames']} frames"
+        words = f"{where}: {frames}, {artifact['width']}x{artifact['height']}, {artifact['fps']:g} fps"
+        if job["kind"] == "render":
+            words += f", made by {job['plan']['model_title']} in {artifact['render_s']:.1f} s"
+        say(words)
     elif job["error"]:
         complain(job["error"]["message"])
     else:
@@ -446,6 +497,54 @@ for _action, _words in {
     "retry": "Queue a job again that failed or was cancelled.",
 }.items():
     _job_command(_action, _words)
+
+
+def _derive_command(how: str, words: str) -> None:
+    @jobs_app.command(how, help=f"{words} The flags of generate change single settings.")
+    @request_flags
+    def command(params: dict[str, Any], job_id: str) -> None:
+        with open_studio(DOTTED) as studio:
+            job = studio.derive(job_id, how, params | send_named_files(studio, params))
+        say(f"{job['id']} {job['state']}, made from {job_id}")
+
+
+for _how, _words in {
+    "again": "Queue a job's request again, with a new seed.",
+    "extend": "Queue a video that continues a finished one.",
+    "edit": "Queue a job's request with other settings; a job that still waits is replaced.",
+}.items():
+    _derive_command(_how, _words)
+
+
+@jobs_app.command("vary")
+def jobs_vary(
+    job_id: str,
+    count: Annotated[int, typer.Option(help="How many; their seeds follow one another.")] = 4,
+    sweep: Annotated[
+        str | None, typer.Option(metavar="FIELD=a,b,c", help="One variation for each value of a setting instead.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the batch and its jobs as JSON.")] = False,
+) -> None:
+    """Queue variations of a job as one batch."""
+    field, _, values = (sweep or "").partition("=")
+    with open_studio(DOTTED) as studio:
+        found = studio.vary(job_id, count, field or None, [_value(word) for word in values.split(",") if word])
+    if as_json:
+        print(json.dumps(found))
+        return
+    say(f"batch {found['batch']}: {', '.join(job['id'] for job in found['jobs'])}")
+
+
+def _value(word: str) -> Any:
+    """A value as JSON has it.
+
+    >>> _value("6.5"), _value("turbo")
+    (6.5, 'turbo')
+    """
+    try:
+        return json.loads(word)
+    except ValueError:
+        return word
 
 
 @app.command()
@@ -570,7 +669,7 @@ def try_model(model: str) -> None:
                 report_end(job, None)
                 raise typer.Exit(CANCELLED if job["state"] == "cancelled" else FAILED)
             video = Path(folder) / f"{job['id']}.mp4"
-            studio.save_video(job["id"], video)
+            studio.save_file(job["id"], video)
             return job["id"], video
 
         for check in checks(spec, make, studio.upload):
@@ -673,7 +772,6 @@ def doctor(
 
 def mend_data_folder() -> None:
     """What the studio does when it starts, without starting it; and jobs that cannot be read are looked for again."""
-    from backend.jobs.history import restore_unreadable
     from backend.video_generator import VideoGenerator
 
     try:
@@ -682,9 +780,9 @@ def mend_data_folder() -> None:
         fail(str(error), FAILED)
     generator.tidying.tidy()
     say(generator.startup_notice or "The history is whole.")
-    if unreadable := generator.store.unreadable():
-        back = restore_unreadable(generator.store, generator.settings, unreadable)
-        say(f"Jobs that this version cannot read: {len(unreadable)}. Brought back from a copy: {back}.")
+    unreadable, restored = generator.tidying.restore_unreadable()
+    if unreadable:
+        say(f"Jobs that this version cannot read: {unreadable}. Brought back from a copy: {restored}.")
     generator.stop()
 
 

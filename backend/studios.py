@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from backend.core.config import Settings
 from backend.core.errors import FolderTaken
-from backend.core.schema import parse_request
 
 START_S = 5.0  # a studio serves about two seconds after it has locked the folder
 
@@ -24,6 +23,8 @@ class Studio(Protocol):
     def job(self, job_id: str) -> dict[str, Any]: ...
     def jobs(self, states: list[str], limit: int) -> list[dict[str, Any]]: ...
     def act(self, job_id: str, action: str) -> dict[str, Any]: ...
+    def derive(self, job_id: str, how: str, changes: Mapping[str, Any]) -> dict[str, Any]: ...
+    def vary(self, job_id: str, count: int, field: str | None, values: list[Any]) -> dict[str, Any]: ...
     def models(self, all: bool = False) -> list[dict[str, Any]]: ...
     def download(self, model_id: str) -> dict[str, Any]: ...
     def downloads(self) -> list[dict[str, Any]]: ...
@@ -36,7 +37,7 @@ class Studio(Protocol):
     def restore_lora(self, name: str) -> None: ...
     def queue_paused(self) -> bool: ...
     def pause_queue(self, paused: bool) -> None: ...
-    def save_video(self, job_id: str, to: Path) -> None: ...
+    def save_file(self, job_id: str, to: Path) -> None: ...
     def close(self) -> None: ...
 
 
@@ -56,14 +57,17 @@ class LocalStudio:
 
     def plan(self, request: Mapping[str, Any]) -> dict[str, Any]:
         from backend.jobs.job import plan_as_dict
+        from backend.jobs.kinds import parse_job_request
 
-        return plan_as_dict(self._generator.plan(parse_request(request)))
+        return plan_as_dict(self._generator.plan(parse_job_request(request)))
 
     def expand(self, prompt: str, model: str, variation: int, by_rules: bool) -> dict[str, Any]:
         return dataclasses.asdict(self._generator.expand(prompt, model, variation=variation, by_rules=by_rules))
 
     def submit(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        job = self._generator.submit(parse_request(request))
+        from backend.jobs.kinds import parse_job_request
+
+        job = self._generator.submit(parse_job_request(request))
         self._generator.start()
         return job.as_dict()
 
@@ -80,6 +84,16 @@ class LocalStudio:
     def act(self, job_id: str, action: str) -> dict[str, Any]:
         job = getattr(self._generator, action)(job_id)
         return dict(job.as_dict())
+
+    def derive(self, job_id: str, how: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+        job = getattr(self._generator.submission, how)(job_id, changes)
+        self._generator.start()
+        return dict(job.as_dict())
+
+    def vary(self, job_id: str, count: int, field: str | None, values: list[Any]) -> dict[str, Any]:
+        batch, jobs = self._generator.submission.vary(job_id, count, field, values)
+        self._generator.start()
+        return {"batch": batch, "jobs": [job.as_dict() for job in jobs]}
 
     def models(self, all: bool = False) -> list[dict[str, Any]]:
         return [spec.as_dict() | {"present": present} for spec, present in self._generator.catalog.list(downloads=all)]
@@ -118,8 +132,8 @@ class LocalStudio:
     def pause_queue(self, paused: bool) -> None:
         self._generator.pause_queue(paused)
 
-    def save_video(self, job_id: str, to: Path) -> None:
-        shutil.copyfile(self._generator.results.file(job_id, "video.mp4"), to)
+    def save_file(self, job_id: str, to: Path) -> None:
+        shutil.copyfile(self._generator.results.file(job_id), to)
 
 
 def connect(settings: Settings) -> Studio:

@@ -26,11 +26,12 @@ from backend.jobs.disk_space import DiskSpace, ReserveFile
 from backend.jobs.engine import Engine
 from backend.jobs.folder_lock import lock_data_folder
 from backend.jobs.history import copy_history, open_history
-from backend.jobs.job import ACTIVE, Job, JobPlan, JobRequest, JobState
+from backend.jobs.job import ACTIVE, Job, JobRequest, JobState
 from backend.jobs.kind import Services
-from backend.jobs.kinds import KINDS, render
+from backend.jobs.kinds import render
 from backend.jobs.results import Results
 from backend.jobs.store import ALL, CRASH, KILLED_WITH_STUDIO, Filter, ModelStats
+from backend.jobs.submission import Submission
 from backend.jobs.tidying import Tidying
 from backend.jobs.worker import Worker
 from backend.library.catalog import Catalog
@@ -85,6 +86,7 @@ class VideoGenerator:
         self.results = Results(settings, self.store)
         self._disk = DiskSpace(settings)
         self._worker = Worker(self._services, self.store, self._disk, self.tidying, self._folder_lock)
+        self.submission = Submission(self._services, self.store, self.results, self._disk, self._worker)
         self._log_file: logging.Handler | None = None
 
     # --- life ---
@@ -175,23 +177,12 @@ class VideoGenerator:
     # --- jobs: in ---
 
     def plan(self, request: JobRequest) -> Any:
-        """What would happen, as the plan of the request's kind. Raises InvalidRequest where it cannot."""
-        return KINDS[request.kind].make_plan(request, self._services)
+        """The plan of a request, of its kind. Raises InvalidRequest where it cannot be met."""
+        return self.submission.plan(request)
 
-    def submit(
-        self, request: JobRequest, key: str | None = None, *, parent: str | None = None, batch: str | None = None
-    ) -> Job:
-        """Queue `request`; on the disk when this returns. The same `key` gives the same job; `parent` is the job that
-        it was made from.
-
-        Raises NotEnoughSpace where its result would not fit on the disk now; one that no longer fits later waits.
-        """
-        plan: JobPlan = KINDS[request.kind].finalize(self.plan(request), self._services)
-        self._disk.check(plan)
-        limit = self.settings.queue_limit
-        job = self.store.add(request, plan, key=key, parent=parent, batch=batch, limit=limit)
-        self._worker.announce()
-        return job
+    def submit(self, request: JobRequest, key: str | None = None, *, parent: str | None = None) -> Job:
+        """Queue `request`; on the disk when this returns. See `Submission.submit`."""
+        return self.submission.submit(request, key, parent=parent)
 
     def cancel(self, job_id: str) -> Job:
         """End a job that has not ended. A running one stops at its next report. Raises Conflict."""

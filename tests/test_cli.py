@@ -9,6 +9,7 @@ import sys
 import threading
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from backend import cli
@@ -107,19 +108,19 @@ def test_a_file_that_is_called_like_a_setting_keeps_its_name(run, tmp_path):
 
 def test_a_studio_that_goes_away_before_the_film_is_copied_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "RESTART_S", 0.0)
-    with pytest.raises(NoAnswer, match=r"does not answer .*; the video is outputs/0+/video\.mp4"):
-        cli.copy_video(RemoteStudio("http://localhost:1"), "0" * 20, tmp_path / "film.mp4")
+    with pytest.raises(NoAnswer, match=r"does not answer .*; it lies in outputs/0+/"):
+        cli.copy_result(RemoteStudio("http://localhost:1"), "0" * 20, tmp_path / "film.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_film_that_cannot_be_copied_whole_is_not_there_and_where_it_is_is_said(tmp_path):
     class Full:
-        def save_video(self, job_id, to):
+        def save_file(self, job_id, to):
             to.write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(StudioError, match=r"film\.mp4 cannot be written \(No space.*outputs/some-id/video\.mp4"):
-        cli.copy_video(Full(), "some-id", tmp_path / "film.mp4")
+    with pytest.raises(StudioError, match=r"film\.mp4 cannot be written \(No space.*it lies in outputs/some-id/"):
+        cli.copy_result(Full(), "some-id", tmp_path / "film.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -556,3 +557,33 @@ def test_a_model_is_downloaded_and_a_damaged_one_found(run, settings, tmp_path, 
     code, _, err = run("models", "verify", model)
     assert (code, "was changed or is damaged" in err) == (1, True)
     assert run("models", "download", "nope")[0] == 2
+
+
+def test_a_video_is_exported_by_job_and_by_file(run, tmp_path):
+    video = tmp_path / "boat.mp4"
+    job = json.loads(run("generate", "--prompt", "a red boat", *SMALL, "--out", video, "--json")[1].splitlines()[-1])
+    code, out, _ = run("export", job["id"], "--format", "gif", "--width", "64", "--out", tmp_path / "boat.gif")
+    assert (code, "boat.gif: 16 frames, 64x48, 24 fps" in out) == (0, True)
+    with Image.open(tmp_path / "boat.gif") as image:
+        assert (image.size, image.n_frames) == ((64, 48), 16)
+    code, out, _ = run("export", video, "--format", "still", "--frame", "-1", "--json")
+    export = json.loads(out.splitlines()[-1])
+    assert (code, export["kind"], export["artifact"]["frames"]) == (0, "export", 1)
+    code, _, err = run("export", job["id"], "--format", "still", "--frame", "16")
+    assert (code, "--frame=16 is not in the video, which has 16 frames; use 0 to 15" in err) == (2, True)
+    code, _, err = run("export", "nothing")
+    assert (code, "nothing is neither a file nor the id of a job" in err) == (2, True)
+
+
+def test_jobs_are_made_from_a_job(run):
+    job = json.loads(run("generate", "--prompt", "a red boat", *SMALL, "--json")[1].splitlines()[-1])
+    run("queue", "pause")
+    code, out, _ = run("jobs", "edit", job["id"], "--fps", "12")
+    assert (code, f"made from {job['id']}" in out) == (0, True)
+    edited = json.loads(run("jobs", "show", out.split()[0])[1])
+    assert (edited["parent"], edited["request"]["fps"], edited["request"]["seed"]) == (job["id"], 12, 1)
+    code, out, _ = run("jobs", "vary", job["id"], "--sweep", "preset=exact,turbo", "--json")
+    varied = json.loads(out)
+    assert [one["request"]["preset"] for one in varied["jobs"]] == ["exact", "turbo"]
+    code, _, err = run("jobs", "again", job["id"], "--fps", "99")
+    assert (code, err.startswith("--fps=99 is above")) == (2, True)

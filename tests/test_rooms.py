@@ -117,6 +117,18 @@ def test_pages_import_neither_other_doors_nor_what_renders(file, name):
         assert serving or room_of(imported) not in OTHER_DOORS | RENDERING, f"{name} imports {imported}"
 
 
+@pytest.mark.parametrize(("file", "name"), sources("ui", "app", "backend/web", "backend/studios", "backend/cli"))
+def test_clients_do_not_reach_past_the_generator(file, name):
+    """The store, the worker and the services of kinds are the generator's own."""
+    private = {"store", "_store", "_worker", "_services"}
+    found = {node.attr for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)}
+    assert not found & private, name
+
+
+def test_the_generator_stays_a_facade():
+    assert (ROOT / "backend" / "video_generator.py").read_text().count("\n") <= 300
+
+
 def test_the_painter_needs_only_numpy_opencv_and_what_a_picture_is():
     files = list((ROOT / "training" / "painter").glob("*.py"))
     assert files

@@ -48,14 +48,14 @@ class Answering(RemoteStudio):
 
 
 def test_a_studio_that_is_not_there_is_said(tmp_path):
-    for ask in (lambda: Answering(None).job(JOB), lambda: Answering(None).save_video(JOB, tmp_path / "film.mp4")):
+    for ask in (lambda: Answering(None).job(JOB), lambda: Answering(None).save_file(JOB, tmp_path / "film.mp4")):
         with pytest.raises(NoAnswer, match=r"localhost:1 does not answer \(nobody there\); start it"):
             ask()
 
 
 def test_what_it_refuses_is_said_in_its_words(tmp_path):
     refusal = {"error": {"code": "not_found", "message": "The film is gone;", "field": None}}
-    for ask in (lambda studio: studio.job(JOB), lambda studio: studio.save_video(JOB, tmp_path / "film.mp4")):
+    for ask in (lambda studio: studio.job(JOB), lambda studio: studio.save_file(JOB, tmp_path / "film.mp4")):
         with pytest.raises(StudioError, match=r"^The film is gone;$") as refused:
             ask(Answering(httpx.Response(404, json=refusal)))
         assert (refused.value.status, refused.value.code) == (404, "not_found")
@@ -64,7 +64,7 @@ def test_what_it_refuses_is_said_in_its_words(tmp_path):
 @pytest.mark.parametrize("name", ["../queue", "", "a?b", "..", "a/b", JOB + "/"])
 def test_what_is_no_job_becomes_part_of_no_address(name):
     studio = Answering(None)
-    for ask in (studio.job, lambda name: studio.act(name, "pause"), lambda name: studio.save_video(name, None)):
+    for ask in (studio.job, lambda name: studio.act(name, "pause"), lambda name: studio.save_file(name, None)):
         with pytest.raises(NotFound, match="There is no job"):
             ask(name)
     assert studio.asked == []

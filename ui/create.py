@@ -123,7 +123,10 @@ def submit(spec: ModelSpec, place: DeltaGenerator) -> None:
         return
     before = before_a_new_job()
     try:
-        studio().submit(parse_request(fields))
+        request = parse_request(fields)
+        extended = st.session_state.get("extended", {})
+        parent = extended["parent"] if request.video and request.video == extended.get("video") else None
+        studio().submit(request, parent=parent)
     except StudioError as error:
         first_step = missing(error)
         place.error(

@@ -8,10 +8,9 @@ from collections.abc import Callable
 import streamlit as st
 
 from backend.core.errors import StudioError
-from backend.core.inputs import INPUTS
-from backend.core.schema import parse_request
 from backend.jobs.job import Job, JobState
 from ui import form
+from ui.export import export_panel
 from ui.studio import attempt, media_url, on_click, preview_picture_url, studio
 from ui.theme import empty_stage, no_look
 from ui.words import age, ago, duration, escape_markdown, shortened, size
@@ -65,6 +64,7 @@ def film_dialog(job_id: str) -> None:
         starred = st.button(label, icon=":material/star:", key=f"star_{job_id}")
         if starred and attempt(lambda: studio().set_favourite(job_id, not job.favourite)):
             st.rerun(scope="fragment")
+        export_panel(job)
         st.html(download_link(job))
         deleted = st.button("Delete", icon=":material/delete:", key=f"delete_{job_id}")
         if deleted and attempt(lambda: studio().delete(job_id)):
@@ -83,9 +83,8 @@ def download_link(job: Job) -> str:
 
 def again(job: Job) -> None:
     """Queue the same request with a new seed."""
-    fields = job.request.model_dump(mode="json", exclude={"seed"})
     try:
-        studio().submit(parse_request(fields))
+        studio().submission.again(job.id)
     except StudioError as error:
         st.error(escape_markdown(form.worded(error)), icon=":material/error:")
         return
@@ -95,17 +94,12 @@ def again(job: Job) -> None:
 def extend(job: Job) -> None:
     """Open Create with this film as the one to continue."""
     try:
-        video = studio().results.file(job.id)
-        upload = studio().uploads.add(video, f"{shortened(job.title, 40)}.mp4")
+        request = studio().submission.extension_of(job.id)
     except StudioError as error:
         st.error(escape_markdown(str(error)), icon=":material/error:")
         return
-    form.restore(job.request, job.plan, seed=None)
-    st.session_state["form_to_restore"] |= dict.fromkeys(INPUTS) | {
-        "mode": "video_extension",
-        "video": upload.id,
-        "storyboard": "",
-    }
+    form.restore(request, job.plan, seed=None)
+    st.session_state["extended"] = {"video": request.video, "parent": job.id}
     st.switch_page(CREATE)
 
 

@@ -54,6 +54,7 @@ def filters() -> Filter:
         shown = st.pills("Show", ["Favourites", "Trash"], key="shown", label_visibility="collapsed")
     return Filter(
         states=() if shown == "Trash" else (JobState.SUCCEEDED,),
+        kind=None if shown == "Trash" else "render",
         search=search or "",
         mode=chosen_mode or None,
         model=chosen_model or None,

@@ -120,7 +120,7 @@ def open_pages() -> int:
 
 
 def latest_films(count: int) -> list[Job]:
-    return studio().jobs(Filter(states=(JobState.SUCCEEDED,), last_ended_first=True), limit=count)
+    return studio().jobs(Filter(states=(JobState.SUCCEEDED,), kind="render", last_ended_first=True), limit=count)
 
 
 def before_a_new_job() -> int:

@@ -469,6 +469,11 @@ class GenerationRequest(BaseModel):
         return named or parse_resolution(self.resolution)
 
     @property
+    def parent(self) -> str | None:
+        """A render names no job that it is made from; who derives it does."""
+        return None
+
+    @property
     def title(self) -> str:
         """What its job is called in lists: the prompt, or the mode where there is none."""
         return self.prompt or self.mode.value.replace("_", " ").capitalize()
@@ -507,8 +512,10 @@ def parse_request(data: Mapping[str, Any]) -> GenerationRequest:
         raise explain(error.errors()) from None
 
 
-def explain(errors: Sequence[Any]) -> InvalidRequest:
-    """One sentence from pydantic's error list (its first entry): value, reason, way out."""
+def explain(errors: Sequence[Any], model: type[BaseModel] | None = None) -> InvalidRequest:
+    """One sentence from pydantic's error list (its first entry): value, reason, way out. `model` is what was validated,
+    by default the request of a render.
+    """
     error = errors[0]
     path = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
     if (error["type"] == "json_invalid" or not path) and (said := _of_the_body(error)):
@@ -516,7 +523,7 @@ def explain(errors: Sequence[Any]) -> InvalidRequest:
     refusal = error.get("ctx", {}).get("error")
     if isinstance(refusal, InvalidRequest):
         return refusal
-    return _of_a_field(error, path)
+    return _of_a_field(error, path, model or GenerationRequest)
 
 
 def _of_the_body(error: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -532,9 +539,10 @@ def _of_the_body(error: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def _of_a_field(error: Mapping[str, Any], path: Sequence[str]) -> InvalidRequest:
+def _of_a_field(error: Mapping[str, Any], path: Sequence[str], model: type[BaseModel]) -> InvalidRequest:
     """Why pydantic found a field wrong, or the whole."""
-    value, context, bounds, lora = error.get("input"), error.get("ctx", {}), _bounds_of(path), path[:1] == ["loras"]
+    value, context, bounds = error.get("input"), error.get("ctx", {}), _bounds_of(path, model)
+    lora = path[:1] == ["loras"]
     field = ".".join(path) or None
     name: str | Mention = mention(field) if field else "the request"
     entries = "numbers" if "strength" in path else "LoRAs" if lora else "prompts"
@@ -557,7 +565,7 @@ def _of_a_field(error: Mapping[str, Any], path: Sequence[str]) -> InvalidRequest
         case "model_type" | "model_attributes_type":
             return wrong("is no object;", "send {...}, or leave it out.")
         case "extra_forbidden":
-            known = _part_at(path).model_fields
+            known = _part_at(path, model).model_fields
             if near := difflib.get_close_matches(path[-1], known, n=1):
                 similar = near[0] if lora else mention(".".join([*path[:-1], near[0]]))
                 return odd("is not a field of a request;", ["did you mean ", similar, "?"])
@@ -588,16 +596,16 @@ def _of_a_field(error: Mapping[str, Any], path: Sequence[str]) -> InvalidRequest
     return wrong("does not fit;", f"{error['msg'][0].lower()}{error['msg'][1:]}.")
 
 
-def _part_at(path: Sequence[str]) -> type[BaseModel]:
+def _part_at(path: Sequence[str], model: type[BaseModel]) -> type[BaseModel]:
     """The model that the last name of `path` is a field of."""
     parts: dict[str, type[BaseModel]] = {"skyreels": SkyReelsOptions, "loras": LoraUse}
-    return parts.get(path[0], GenerationRequest) if len(path) > 1 else GenerationRequest
+    return parts.get(path[0], model) if len(path) > 1 else model
 
 
-def _bounds_of(path: Sequence[str]) -> Bounds | None:
+def _bounds_of(path: Sequence[str], model: type[BaseModel]) -> Bounds | None:
     if "strength" in path:
         return STRENGTH
-    info = _part_at(path).model_fields.get(path[-1]) if path else None
+    info = _part_at(path, model).model_fields.get(path[-1]) if path else None
     return _bounds(info) if info else None
 
 

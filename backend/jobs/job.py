@@ -52,6 +52,10 @@ class JobRequest(Protocol):
     def title(self) -> str:
         """What the job is called in lists."""
 
+    @property
+    def parent(self) -> str | None:
+        """The job that the request itself names as what it is made from."""
+
     def model_dump(self, *, mode: str = ...) -> dict[str, Any]: ...
 
 
@@ -134,6 +138,7 @@ class Unreadable:
     text: str
     title: str = "Unreadable job"
     kind: str = ""
+    parent: ClassVar[str | None] = None
     forecast: ClassVar[Forecast] = Forecast({}, 0.0, 0)
     on_gpu: ClassVar[bool] = False
     windows: ClassVar[tuple[object, ...]] = ()

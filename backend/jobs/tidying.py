@@ -13,7 +13,7 @@ from pathlib import Path
 from backend.core.config import Settings
 from backend.core.errors import NotFound, StudioError
 from backend.jobs.disk_space import ReserveFile
-from backend.jobs.history import copies_in, copy_history
+from backend.jobs.history import copies_in, copy_history, restore_unreadable
 from backend.jobs.job import ACTIVE, RETRIABLE, JobState
 from backend.jobs.store import Store
 from backend.library.downloads import Downloads
@@ -78,6 +78,11 @@ class Tidying:
         with contextlib.suppress(OSError, sqlite3.Error, StudioError):  # a full disk; the next tidying copies
             copy_history(self._store, self._settings.copies)
         return len(gone)
+
+    def restore_unreadable(self) -> tuple[int, int]:
+        """Look for jobs that this version cannot read in the copies; how many there were, how many were restored."""
+        unreadable = self._store.unreadable()
+        return len(unreadable), restore_unreadable(self._store, self._settings, unreadable)
 
     def _is_copy_due(self) -> bool:
         copies = copies_in(self._settings.copies)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import functools
 import json
+import operator
 import re
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
-from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Discriminator, Field, Tag
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
@@ -22,10 +25,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from backend.core.errors import InvalidRequest, NotEnoughSpace, StudioError, UploadRefused
-from backend.core.schema import Fit, GenerationRequest, Mode, explain
+from backend.core.schema import Fit, Mode, explain
 from backend.jobs.disk_space import is_disk_full
-from backend.jobs.job import ENDED, Job, JobState, plan_as_dict
+from backend.jobs.job import ENDED, Job, JobRequest, JobState, plan_as_dict
+from backend.jobs.kinds import KINDS, kind_of, unknown_kind
 from backend.jobs.store import MAKE_ROOM, Filter
+from backend.jobs.submission import file_stem
 from backend.media.outputs import PARTIAL_VIDEO, PREVIEW
 from backend.media.uploads import Upload
 from backend.video_generator import VideoGenerator
@@ -77,20 +82,68 @@ media = APIRouter(include_in_schema=False)
 # --- jobs ---
 
 
+if TYPE_CHECKING:
+    JobBody = JobRequest
+else:  # the request of any kind, by its field `kind`
+    tagged = [Annotated[kind.request, Tag(name)] for name, kind in KINDS.items()]
+    JobBody = Annotated[functools.reduce(operator.or_, tagged), Discriminator(kind_of)]
+Changes = Annotated[dict[str, Any] | None, Body(description="fields that differ from the request of that job")]
+
+
 @api.post("/jobs", status_code=202, tags=["jobs"])
 def submit(
-    request: GenerationRequest,
+    request: JobBody,
     generator: Generator,
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
 ) -> dict[str, Any]:
-    """Queue a job; it is on the disk when this answers. The same Idempotency-Key gives the same job."""
+    """Queue a job of any kind, a render by default; it is on the disk when this answers. The same Idempotency-Key gives
+    the same job.
+    """
     return generator.submit(request, idempotency_key).as_dict()
+
+
+@api.post("/jobs/{job_id}/again", status_code=202, tags=["jobs"])
+def submit_again(job_id: str, generator: Generator, changes: Changes = None) -> dict[str, Any]:
+    """Queue the request of a render again, with a new seed and the changes of the body."""
+    return generator.submission.again(job_id, changes or {}).as_dict()
+
+
+@api.post("/jobs/{job_id}/extend", status_code=202, tags=["jobs"])
+def submit_extension(job_id: str, generator: Generator, changes: Changes = None) -> dict[str, Any]:
+    """Queue a video that continues a finished one, with the changes of the body."""
+    return generator.submission.extend(job_id, changes or {}).as_dict()
+
+
+@api.post("/jobs/{job_id}/edit", status_code=202, tags=["jobs"])
+def submit_edited(job_id: str, generator: Generator, changes: Changes = None) -> dict[str, Any]:
+    """Queue the request of a render with the changes of the body, seed included; a job that still waits is replaced."""
+    return generator.submission.edit(job_id, changes or {}).as_dict()
+
+
+class Variations(BaseModel):
+    """`count` further seeds, or one variation for each of `values` of one field."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    count: int = Field(1, strict=True, description="how many; their seeds follow one another")
+    field: str | None = Field(None, max_length=100, description="a field of the request, instead of the seed")
+    values: list[Any] = Field([], description="a value of that field for each variation")
+
+
+@api.post("/jobs/{job_id}/vary", status_code=202, tags=["jobs"])
+def submit_variations(job_id: str, wanted: Variations, generator: Generator) -> dict[str, Any]:
+    """Queue variations of a render as one batch."""
+    batch, jobs = generator.submission.vary(job_id, wanted.count, wanted.field, wanted.values)
+    return {"batch": batch, "jobs": [job.as_dict() for job in jobs]}
 
 
 @api.get("/jobs", tags=["jobs"])
 def list_jobs(
     generator: Generator,
     state: Annotated[list[JobState] | None, Query()] = None,
+    kind: Annotated[str | None, Query(max_length=100)] = None,
+    parent: Annotated[str | None, Query(max_length=100)] = None,
+    batch: Annotated[str | None, Query(max_length=100)] = None,
     search: Annotated[str, Query(max_length=1000)] = "",
     mode: Mode | None = None,
     model: str | None = None,
@@ -102,6 +155,9 @@ def list_jobs(
     """The newest jobs first, or those in the trash; `next` is the value of `before` that goes on, null at the end."""
     wanted = Filter(
         states=state or (),
+        kind=kind,
+        parent=parent,
+        batch=batch,
         search=search,
         mode=mode and mode.value,
         model=model,
@@ -202,22 +258,30 @@ def _preview(generator: VideoGenerator, job_id: str) -> Response:
     return Response(generator.results.preview(job_id).read_bytes(), media_type="image/webp", headers=NO_CACHE)
 
 
-def slug(text: str, otherwise: str) -> str:
-    """A file name's stem.
-
-    >>> slug("A red boat, at sunset!", "film"), slug("\U0001f642", "film")
-    ('a-red-boat-at-sunset', 'film')
-    """
-    return re.sub(r"[^a-z0-9]+", "-", text.lower())[:48].strip("-") or otherwise
-
-
 @api.head("/jobs/{job_id}/video", include_in_schema=False)
 @api.get("/jobs/{job_id}/video", tags=["films"])
 def job_video(job_id: str, generator: Generator, download: bool = False) -> FileResponse:
     """The MP4; ranges are honoured. `download=true` sends it as an attachment."""
     job = generator.job(job_id)
-    filename = f"{slug(job.title, job.id)}-{job.request.seed}.mp4" if download else None
+    filename = f"{file_stem(job.title, job.id)}-{job.request.seed}.mp4" if download else None
     return _file(generator, job_id, "video.mp4", filename=filename)
+
+
+@api.head("/jobs/{job_id}/file", include_in_schema=False)
+@api.get("/jobs/{job_id}/file", tags=["videos"])
+def job_file(job_id: str, generator: Generator) -> FileResponse:
+    """What a finished job of any kind made, as an attachment; ranges are honoured."""
+    job, path = generator.job(job_id), generator.results.file(job_id)
+    filename = f"{file_stem(_named(job, generator), job.id)}{path.suffix}"
+    media_type = getattr(job.artifact, "media_type", MEDIA_TYPES["video.mp4"])
+    return RangeFileResponse(path, media_type=media_type, filename=filename)
+
+
+def _named(job: Job, generator: VideoGenerator) -> str:
+    """The title of a video, also for what was made from it."""
+    with contextlib.suppress(StudioError):
+        return generator.job(job.parent).title if job.parent and job.kind != "render" else job.title
+    return job.title
 
 
 @api.head("/jobs/{job_id}/thumbnail", include_in_schema=False)
@@ -250,7 +314,7 @@ def job_metadata(job_id: str, generator: Generator) -> dict[str, Any]:
 
 
 @api.post("/plan", tags=["plan"])
-def plan(request: GenerationRequest, generator: Generator) -> dict[str, Any]:
+def plan(request: JobBody, generator: Generator) -> dict[str, Any]:
     """What a request would become: size, frames, windows, steps and forecast. Queues nothing."""
     return plan_as_dict(generator.plan(request))
 
@@ -528,6 +592,16 @@ def error_body(status: int, error: dict[str, Any]) -> JSONResponse:
     return JSONResponse({"error": error}, status, headers=headers)
 
 
+def _explained(errors: Sequence[Any]) -> InvalidRequest:
+    """What is wrong with a body; of a job, in the terms of its kind, which pydantic puts into the path."""
+    first = errors[0]
+    if first["type"] == "union_tag_invalid":
+        return unknown_kind(str(first["ctx"]["tag"]))
+    if len(first["loc"]) > 1 and (kind := KINDS.get(str(first["loc"][1]))):
+        return explain([{**first, "loc": ("body", *first["loc"][2:])}], kind.request)
+    return explain(errors)
+
+
 def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(StudioError)
     async def studio_error(_: Request, error: StudioError) -> JSONResponse:
@@ -535,8 +609,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(_: Request, error: RequestValidationError) -> JSONResponse:
-        found = explain(error.errors())
-        return error_body(422, found.as_dict())
+        return error_body(422, _explained(error.errors()).as_dict())
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:

@@ -85,6 +85,13 @@ class RemoteStudio:
     def act(self, job_id: str, action: str) -> dict[str, Any]:
         return self._call("POST", f"{_of_job(job_id)}/{action}")
 
+    def derive(self, job_id: str, how: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+        return self._call("POST", f"{_of_job(job_id)}/{how}", json=dict(changes))
+
+    def vary(self, job_id: str, count: int, field: str | None, values: list[Any]) -> dict[str, Any]:
+        body = {"count": count, "field": field, "values": values}
+        return self._call("POST", f"{_of_job(job_id)}/vary", json=body)
+
     def models(self, all: bool = False) -> list[dict[str, Any]]:
         return list(self._call("GET", "/models", params={"all": all})["models"])
 
@@ -122,9 +129,9 @@ class RemoteStudio:
     def pause_queue(self, paused: bool) -> None:
         self._call("POST", f"/queue/{'pause' if paused else 'resume'}")
 
-    def save_video(self, job_id: str, to: Path) -> None:
+    def save_file(self, job_id: str, to: Path) -> None:
         try:
-            with self._http.stream("GET", f"{_of_job(job_id)}/video") as answer, to.open("wb") as file:
+            with self._http.stream("GET", f"{_of_job(job_id)}/file") as answer, to.open("wb") as file:
                 if not answer.is_success:
                     answer.read()
                     raise _refusal(answer)

@@ -38,7 +38,7 @@ def video(generator, a_request):
 def export(generator, video):
     def make(**fields):
         request = ExportRequest(**{"job": video.id} | fields)
-        job = generator.wait(generator.submit(request, parent=video.id).id, 100)
+        job = generator.wait(generator.submit(request).id, 100)
         assert job.state is JobState.SUCCEEDED, job.error
         return job, generator.results.file(job.id)
 
@@ -176,7 +176,7 @@ def test_a_killed_export_is_made_again_and_leaves_nothing_else(generator, video,
     assert not (settings.temp / job.id).exists()
     assert sorted(path.name for path in (settings.outputs / job.id).iterdir()) == ["export.webm", "metadata.json"]
     recipe = json.loads((settings.outputs / job.id / "metadata.json").read_text())
-    assert (recipe["kind"], recipe["parent"], recipe["request"]["job"]) == ("export", None, video.id)
+    assert (recipe["kind"], recipe["parent"], recipe["request"]["job"]) == ("export", video.id, video.id)
 
 
 def test_a_finished_export_whose_row_was_not_written_is_not_made_again(generator, export, video):

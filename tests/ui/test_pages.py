@@ -17,14 +17,16 @@ from backend.core.planning import Progress, Stage
 from backend.core.prompts import Expansion
 from backend.core.registry import MODELS, SYNTHETIC, TINY
 from backend.core.schema import SETTINGS, parse_request
-from backend.jobs.job import JobError
+from backend.jobs.job import JobError, JobState
+from backend.jobs.store import Filter
 from backend.library import catalog
 from backend.library.downloads import Download, DownloadState
 from backend.media.writer import write_preview
 from tests.lora_files import write_lora
 from tests.tiny_checkpoints import build_checkpoint
-from ui import form, words
+from ui import film, form, words
 from ui import studio as seen
+from ui.export import export_row
 from ui.studio import film_so_far
 
 PAGES = ["ui/create.py", "ui/queue.py", "ui/gallery.py", "ui/models.py", "ui/system.py"]
@@ -684,3 +686,55 @@ def test_the_gallery_is_opened_as_its_address_says(app, history):
     assert app.selectbox(key="mode").value == ""
     app.text_input(key="search").set_value("").run()
     assert "search" not in app.query_params
+
+
+def panel(job_id: str) -> None:
+    from ui.export import export_panel
+    from ui.studio import studio
+
+    export_panel(studio().job(job_id))
+
+
+def test_a_video_is_exported_from_its_panel(app, generator, a_request):
+    video = generator.submit(a_request())
+    generator.wait(video.id, 100)
+    page = AppTest.from_function(panel, kwargs={"job_id": video.id}, default_timeout=60).run()
+    page.selectbox(key=f"export_format_{video.id}").set_value("still").run()
+    page.number_input(key=f"export_width_{video.id}").set_value(64)
+    page.button_group(key=f"frame_{video.id}").set_value(-1)
+    page.button(key=f"export_{video.id}").click().run()
+    assert not page.exception
+    [export] = generator.jobs(Filter(kind="export", parent=video.id))
+    assert (export.request.format.value, export.request.width, export.request.frame) == ("still", 64, -1)
+    generator.wait(export.id, 100)
+    assert f'href="./api/v1/jobs/{export.id}/file" download>Save Still (PNG), 64x48' in shown(page.run())
+    visit(app, "ui/gallery.py")
+    keys = {button.key for button in app.button}
+    assert f"open_gallery_{video.id}" in keys
+    assert f"open_gallery_{export.id}" not in keys  # an export is no video
+
+
+def test_an_export_that_failed_says_why_and_shows_no_markup(generator, a_request):
+    generator.pause_queue(True)
+    video = generator.submit(a_request())
+    failed = dataclasses.replace(video, state=JobState.FAILED, error=JobError("x", "the <b>disk</b>", ""))
+    assert export_row(failed).endswith("the &lt;b&gt;disk&lt;/b&gt;</p>")
+    assert export_row(video).endswith(": queued</p>")
+
+
+def test_a_video_again_and_extended_name_it_as_their_parent(app, generator, a_request, monkeypatch):
+    video = generator.submit(a_request())
+    video = generator.wait(video.id, 100)
+    generator.pause_queue(True)
+    monkeypatch.setattr(film.st, "switch_page", lambda page: None)
+    film.again(video)
+    [again] = generator.jobs(Filter(states=(JobState.QUEUED,)))
+    assert (again.parent, again.request.seed == video.request.seed) == (video.id, False)
+    request = generator.submission.extension_of(video.id)
+    visit(app, "ui/create.py")
+    app.session_state["form_to_restore"] = {"mode": "video_extension", "video": request.video, "prompt": "on it goes"}
+    app.session_state["extended"] = {"video": request.video, "parent": video.id}
+    app.run()
+    app.button(key="generate").click().run()
+    [extended] = generator.jobs(Filter(states=(JobState.QUEUED,), mode="video_extension"))
+    assert (extended.parent, extended.request.video) == (video.id, request.video)

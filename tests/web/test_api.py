@@ -578,3 +578,87 @@ def test_a_folder_that_is_no_model_is_named_with_the_reason(client, generator):
     refused = client.get("/api/v1/models").json()["refused"]
     assert refused["mine"] == "one of its JSON files is damaged; download it again"
     assert refused["other"] == "one of its JSON files lacks 'temperal_downsample'; download it again"
+
+
+def test_a_job_of_another_kind_is_planned_queued_and_fetched(client, generator):
+    video = finished(client, generator)
+    body = {"kind": "export", "job": video["id"], "format": "gif", "width": 64}
+    plan = client.post("/api/v1/plan", json=body).json()
+    assert (plan["width"], plan["height"], plan["frames"]) == (64, 48, 16)
+    answer = client.post("/api/v1/jobs", json=body)
+    assert answer.status_code == 202, answer.text
+    generator.wait(answer.json()["id"], timeout=100)
+    export = client.get(f"/api/v1/jobs/{answer.json()['id']}").json()
+    assert (export["kind"], export["parent"], export["state"]) == ("export", video["id"], "succeeded")
+    file = client.get(f"/api/v1/jobs/{export['id']}/file")
+    assert file.headers["content-type"] == "image/gif"
+    assert file.headers["content-disposition"] == 'attachment; filename="a-red-boat-at-sunset.gif"'
+    with Image.open(io.BytesIO(file.content)) as image:
+        assert (image.size, image.n_frames) == ((64, 48), 16)
+    assert client.get(f"/api/v1/jobs/{video['id']}/file").headers["content-type"] == "video/mp4"
+    kinds = {kind: client.get("/api/v1/jobs", params={"kind": kind}).json()["jobs"] for kind in ("render", "export")}
+    assert {kind: [job["id"] for job in jobs] for kind, jobs in kinds.items()} == {
+        "render": [video["id"]],
+        "export": [export["id"]],
+    }
+    of_video = client.get("/api/v1/jobs", params={"parent": video["id"]}).json()["jobs"]
+    assert [job["id"] for job in of_video] == [export["id"]]
+    assert client.get(f"/api/v1/jobs/{export['id']}/metadata").json()["kind"] == "export"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"kind": "hologram"}, "kind='hologram' is not a kind of job; use render or export."),
+        ({"kind": "export", "job": "x"}, "job="),
+        (
+            {"kind": "export", "job": "0" * 20, "width": 3},
+            "width=3 is below the least that is possible; use 16 to 3840.",
+        ),
+        ({"kind": "export", "prompt": "x"}, "prompt is not a field of a request; the fields are kind, job, video"),
+        ({"kind": "export"}, "job or video says what is exported; send one of them."),
+        ({"kind": "export", "job": "0" * 20}, "There is no job"),
+        ({"kind": "render", "prompt": "x", "fps": 99}, "fps=99 is above the most that is possible; use 8 to 30."),
+    ],
+)
+def test_what_is_wrong_with_a_request_of_a_kind_is_said_in_its_terms(client, body, said):
+    answer = client.post("/api/v1/jobs", json=body)
+    assert answer.status_code == 422
+    assert said in answer.json()["error"]["message"]
+
+
+def test_jobs_are_made_from_a_job_and_name_it(client, generator):
+    video = finished(client, generator)
+    generator.pause_queue(True)
+    made = {}
+    for how, changes in (("again", {}), ("extend", {"num_frames": 24}), ("edit", {"fps": 12})):
+        answer = client.post(f"/api/v1/jobs/{video['id']}/{how}", json=changes)
+        assert answer.status_code == 202, answer.text
+        made[how] = answer.json()
+        assert made[how]["parent"] == video["id"]
+    assert made["again"]["request"] == video["request"] | {"seed": made["again"]["request"]["seed"]}
+    assert made["again"]["request"]["seed"] != video["request"]["seed"]
+    assert made["extend"]["request"]["mode"] == "video_extension"
+    assert made["extend"]["plan"]["source_frames"] == 16
+    assert (made["edit"]["request"]["fps"], made["edit"]["request"]["seed"]) == (12, 1)
+    varied = client.post(f"/api/v1/jobs/{video['id']}/vary", json={"field": "guidance_scale", "values": [3, 7]}).json()
+    assert [job["request"]["guidance_scale"] for job in varied["jobs"]] == [3, 7]
+    assert {job["batch"] for job in varied["jobs"]} == {varied["batch"]}
+    listed = client.get("/api/v1/jobs", params={"batch": varied["batch"]}).json()["jobs"]
+    assert len(listed) == 2
+    assert client.post(f"/api/v1/jobs/{video['id']}/vary", json={"count": 99}).status_code == 422
+    assert client.post(f"/api/v1/jobs/{video['id']}/again", json={"steps": 3}).status_code == 422
+
+
+def test_editing_a_job_that_waits_replaces_it(client, generator):
+    generator.pause_queue(True)
+    waiting = submit(client)
+    edited = client.post(f"/api/v1/jobs/{waiting['id']}/edit", json={"prompt": "a ship"}).json()
+    assert (edited["request"]["prompt"], edited["parent"]) == ("a ship", None)
+    assert client.get(f"/api/v1/jobs/{waiting['id']}").json()["state"] == "cancelled"
+
+
+def test_bodies_of_0_1_without_a_kind_are_renders(client, generator):
+    job = submit(client)
+    assert (job["kind"], job["parent"]) == ("render", None)
+    assert "kind" not in job["request"]

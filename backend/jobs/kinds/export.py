@@ -59,6 +59,11 @@ class ExportRequest(BaseModel):
         return self
 
     @property
+    def parent(self) -> str | None:
+        """The job whose video is exported."""
+        return self.job
+
+    @property
     def title(self) -> str:
         """What its job is called in lists."""
         return f"Export as {FORMATS[self.format].title}"

@@ -1,0 +1,109 @@
+"""How jobs come into the queue: a request of any kind, or one that is made from an earlier job, its parent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from backend.core import derive
+from backend.core.errors import Conflict
+from backend.core.ids import new_id
+from backend.core.schema import GenerationRequest
+from backend.jobs.disk_space import DiskSpace
+from backend.jobs.job import Job, JobPlan, JobRequest, JobState, RenderJob
+from backend.jobs.kind import Services
+from backend.jobs.kinds import KINDS
+from backend.jobs.results import Results
+from backend.jobs.store import Store
+from backend.jobs.worker import Worker
+
+NO_CHANGES: Mapping[str, Any] = {}
+
+
+class Submission:
+    """Plans and queues requests for one store."""
+
+    def __init__(self, services: Services, store: Store, results: Results, disk: DiskSpace, worker: Worker) -> None:
+        self._services, self._store, self._results = services, store, results
+        self._disk, self._worker = disk, worker
+
+    def plan(self, request: JobRequest) -> Any:
+        """The plan of a request, of its kind. Raises InvalidRequest where it cannot be met."""
+        return KINDS[request.kind].make_plan(request, self._services)
+
+    def submit(
+        self, request: JobRequest, key: str | None = None, *, parent: str | None = None, batch: str | None = None
+    ) -> Job:
+        """Queue `request`; on the disk when this returns. The same `key` gives the same job; `parent` is the job that
+        it was made from, and jobs of one `batch` belong together.
+
+        Raises InvalidRequest, and NotEnoughSpace where its result would not fit on the disk now; one that no longer
+        fits later waits.
+        """
+        plan: JobPlan = KINDS[request.kind].finalize(self.plan(request), self._services)
+        self._disk.check(plan)
+        limit = self._services.settings.queue_limit
+        made_from = parent or request.parent
+        job = self._store.add(request, plan, key=key, parent=made_from, batch=batch, limit=limit)
+        self._worker.announce()
+        return job
+
+    def again(self, job_id: str, changes: Mapping[str, Any] = NO_CHANGES) -> Job:
+        """Queue the request of a render again, with a new seed and `changes`. Raises Conflict, InvalidRequest."""
+        job = self._render(job_id)
+        return self.submit(derive.again(job.request, changes), parent=job_id)
+
+    def extend(self, job_id: str, changes: Mapping[str, Any] = NO_CHANGES) -> Job:
+        """Queue a video that continues a finished one. Raises Conflict, InvalidRequest, NotFound."""
+        return self.submit(self.extension_of(job_id, changes), parent=job_id)
+
+    def extension_of(self, job_id: str, changes: Mapping[str, Any] = NO_CHANGES) -> GenerationRequest:
+        """The request that continues a finished video, which becomes an upload. Raises Conflict, NotFound."""
+        job = self._render(job_id)
+        upload = self._services.uploads.add(self._results.file(job_id), f"{file_stem(job.title, job_id)}.mp4")
+        return derive.extend(job.request, upload.id, changes)
+
+    def edit(self, job_id: str, changes: Mapping[str, Any]) -> Job:
+        """Queue the request of a render with `changes`, seed included; a job that still waits is replaced.
+
+        Raises Conflict for one that runs, InvalidRequest.
+        """
+        job = self._render(job_id)
+        if job.state is JobState.RUNNING:
+            raise Conflict(f"Job {job_id} is running;", hint="cancel it first, or use `again`.")
+        waits = job.state in (JobState.QUEUED, JobState.PAUSED)
+        edited = self.submit(derive.edit(job.request, changes), parent=job.parent if waits else job_id)
+        if waits:
+            self._worker.cancel(job_id)
+        return edited
+
+    def vary(
+        self, job_id: str, count: int = 1, field: str | None = None, values: Sequence[Any] = ()
+    ) -> tuple[str, list[Job]]:
+        """Queue variations of a render as one batch: `count` further seeds, or with `field` one for each of `values`.
+
+        The id of the batch and its jobs. Raises Conflict, InvalidRequest, before anything is queued.
+        """
+        job, batch = self._render(job_id), new_id()
+        requests = derive.vary(job.request, count, field, values)
+        for request in requests:
+            self.plan(request)
+        return batch, [self.submit(request, parent=job_id, batch=batch) for request in requests]
+
+    def _render(self, job_id: str) -> RenderJob:
+        """Raises NotFound, and Conflict for a job of another kind or one that this version cannot read."""
+        job = self._store.get(job_id)
+        if job.kind != "render" or job.state is JobState.UNREADABLE:
+            what = "unreadable" if job.state is JobState.UNREADABLE else f"an {job.kind}"
+            raise Conflict(f"Job {job_id} is {what};", hint="name a job that renders a video.")
+        return job
+
+
+def file_stem(text: str, otherwise: str) -> str:
+    """A file name without its suffix, of small letters and digits.
+
+    >>> file_stem("A red boat, at sunset!", "video"), file_stem("\\U0001f642", "video")
+    ('a-red-boat-at-sunset', 'video')
+    """
+    return re.sub(r"[^a-z0-9]+", "-", text.lower())[:48].strip("-") or otherwise
