@@ -19,13 +19,19 @@ SHOWN = 5  # exports of one video
 FRAMES = {0: "First frame", -1: "Last frame"}
 
 
-def export_panel(job: Job) -> None:
-    """What a finished video can become, and what became of it."""
+def export_button(job: Job) -> None:
+    """What a finished video can become."""
     if job.artifact is None:
         return
     with st.popover("Export", icon=":material/ios_share:"):
         titles = {one.value: info.title for one, info in FORMATS.items()}
-        chosen = st.selectbox("Format", list(titles), format_func=titles.__getitem__, key=f"export_format_{job.id}")
+        chosen = st.selectbox(
+            "Format",
+            list(titles),
+            format_func=titles.__getitem__,
+            index=list(titles).index(ExportFormat.GIF.value),
+            key=f"export_format_{job.id}",
+        )
         format = ExportFormat(chosen)
         width = st.number_input(
             "Width in pixels",
@@ -43,7 +49,6 @@ def export_panel(job: Job) -> None:
             )
         if st.button("Export", type="primary", key=f"export_{job.id}"):
             start_export(job, format, width, frame)
-    exports_of(job)
 
 
 def start_export(job: Job, format: ExportFormat, width: int | None, frame: int) -> None:

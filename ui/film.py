@@ -10,7 +10,7 @@ import streamlit as st
 from backend.core.errors import StudioError
 from backend.jobs.job import Job, JobState
 from ui import form
-from ui.export import export_panel
+from ui.export import export_button, exports_of
 from ui.studio import attempt, media_url, on_click, preview_picture_url, studio
 from ui.theme import empty_stage, no_look
 from ui.words import age, ago, duration, escape_markdown, shortened, size
@@ -64,12 +64,13 @@ def film_dialog(job_id: str) -> None:
         starred = st.button(label, icon=":material/star:", key=f"star_{job_id}")
         if starred and attempt(lambda: studio().set_favourite(job_id, not job.favourite)):
             st.rerun(scope="fragment")
-        export_panel(job)
+        export_button(job)
         st.html(download_link(job))
         deleted = st.button("Delete", icon=":material/delete:", key=f"delete_{job_id}")
         if deleted and attempt(lambda: studio().delete(job_id)):
             st.session_state["just_deleted"] = job_id
             st.rerun()
+    exports_of(job)
     with st.expander("Recipe"):
         st.json(
             {"request": job.request.model_dump(mode="json", exclude_defaults=True), "job": job.as_dict()}, expanded=2

@@ -689,10 +689,11 @@ def test_the_gallery_is_opened_as_its_address_says(app, history):
 
 
 def panel(job_id: str) -> None:
-    from ui.export import export_panel
+    from ui.export import export_button, exports_of
     from ui.studio import studio
 
-    export_panel(studio().job(job_id))
+    export_button(studio().job(job_id))
+    exports_of(studio().job(job_id))
 
 
 def test_a_video_is_exported_from_its_panel(app, generator, a_request):
