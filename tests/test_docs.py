@@ -124,3 +124,9 @@ def test_the_recipes_can_be_cooked(recipe, windows):
         wish |= {"mode": "video_extension", "video": "0" * 20}
     plan = make_plan(parse_request(wish), MODELS[wish["model"]], Machine("H100", 16, 128, 79), clip)
     assert len(plan.windows) == windows
+
+
+def test_the_files_that_the_guide_for_changes_names_are_there():
+    named = re.findall(r"`((?:backend|ui|tests|training|benchmarks)/[\w./]+?)/?`", text("docs/development.md"))
+    assert "backend/finishing" in named
+    assert [name for name in named if not (ROOT / name).exists()] == []

@@ -11,8 +11,8 @@ from backend.core.errors import Conflict, InvalidRequest
 from backend.core.planning import Machine, make_plan
 from backend.core.registry import MODELS
 from backend.core.schema import Fit, parse_request
+from backend.finishing.fit import fit_frames
 from backend.jobs.job import JobState
-from backend.jobs.kinds.render import fit_frames
 from backend.media.fitting import fit_back, fit_picture
 from backend.media.probe import probe
 from backend.media.reader import read_frames

@@ -16,7 +16,7 @@ ORDER = [
     {"backend", "backend.utils"},
     {"backend.core", "backend.durable"},
     {"backend.media", "backend.library", "backend.system"},
-    {"backend.diffusion"},
+    {"backend.diffusion", "backend.finishing"},
     {"backend.jobs"},
     {"backend.skyreels_integration", "backend.synthetic", "backend.trial"},
     {"backend.video_generator"},
@@ -36,6 +36,7 @@ TEST_HELPERS = {"tests.studio", "tests.tiny_checkpoints"}  # those that benchmar
 OTHER_DOORS = {"backend.cli", "backend.studios", "backend.web"}
 RENDERING = {
     "backend.diffusion",
+    "backend.finishing",
     "backend.skyreels_integration",
     "backend.synthetic",
     "backend.trial",
@@ -149,6 +150,8 @@ def test_rooms_side_by_side_do_not_know_each_other():
     for name, forbidden in {
         "media": {"library", "system"},
         "library": {"media", "system"},
+        "diffusion": {"finishing"},
+        "finishing": {"diffusion"},
     }.items():
         for file in (ROOT / "backend" / name).rglob("*.py"):
             known = {room_of(module).removeprefix("backend.") for module in imports(file)}

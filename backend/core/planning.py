@@ -9,10 +9,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from types import MappingProxyType
+from typing import Any
 
+from backend.core.config import GIB
+from backend.core.delivery import FinishingStep, Strip, finishing_gib, finishing_seconds, plan_fitting
 from backend.core.errors import InvalidRequest, Mention, mention
 from backend.core.inputs import placeholders
 from backend.core.placement import FP8_FROM_GIB, USABLE_VRAM, Placed, Placement, need_of, place
@@ -96,35 +99,25 @@ class PlannedLora:
     sha256: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A request made legal. The model renders `render_frames` at `render_width` x `render_height`; of these the first
-    `prefix_frames` repeat the end of the source and the last ones are trimmed, so that `num_frames` new ones remain,
-    delivered at `width` x `height` after `source_frames` frames of the source. Blocks of `causal_block_size` latent
-    frames lag `ar_step` steps behind one another (0 is all at once), and with `causal_attention` attend only to
-    themselves and earlier blocks. `batch_guidance` computes both predictions of classifier-free guidance in one call.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """What the model computes: `render_frames` at `render_width` x `render_height`, of which the first `prefix_frames`
+    repeat the end of the source. Blocks of `causal_block_size` latent frames lag `ar_step` steps behind one another (0
+    is all at once), and with `causal_attention` attend only to themselves and earlier blocks. `batch_guidance` computes
+    both predictions of classifier-free guidance in one call.
     """
 
-    model: str
-    model_title: str
-    engine: str
-    width: int
-    height: int
     render_width: int
     render_height: int
-    enlarged: bool  # resized to the delivered size; otherwise cropped to it
     fps: int
-    num_frames: int
     render_frames: int
     prefix_frames: int
-    source_frames: int
     windows: tuple[Window, ...]
     overlap_history: int
     addnoise_condition: int
     num_inference_steps: int
     guidance_scale: float
     flow_shift: float
-    forecast: Forecast
     fidelity: Fidelity = Fidelity.ORIGINAL
     ar_step: int = 0
     causal_block_size: int = 1
@@ -132,21 +125,8 @@ class Plan:
     batch_guidance: bool = False
     preset: Preset = Preset.EXACT
     first_picture: bool = False  # the request gives the first frame
-    on_gpu: bool = False  # the forecast is for a GPU
-    placement: Placement = Placement.RESIDENT  # assumed by the forecast; the free memory at the start decides
-    half_decode: bool = False  # the VAE decodes in half precision
     fp8: bool = False  # the linear layers of the transformer are stored in float8
     guidance_scale_2: float | None = None  # of the model's second expert; None: that of the first
-    loras: tuple[PlannedLora, ...] = ()
-
-    @property
-    def total_frames(self) -> int:
-        """Frames in the finished file."""
-        return self.source_frames + self.num_frames
-
-    @property
-    def total_s(self) -> float:
-        return self.total_frames / self.fps
 
     @property
     def window_steps(self) -> tuple[int, ...]:
@@ -184,6 +164,56 @@ class Plan:
         return plan_steps(schedule, self.num_inference_steps, self.preset, self.guidance_scale > 1)
 
     @property
+    def forwards(self) -> int:
+        """Calls of the transformer in all windows: one for each evaluation, or for both of a guided step."""
+        batch = 2 if self.batch_guidance else 1
+        steps = itertools.chain.from_iterable(self.plan_steps(schedule) for schedule in self.schedules)
+        return sum(math.ceil(step.num_evaluations / batch) for step in steps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(Sampling):
+    """A request made legal: how the model samples, the finishing steps, what is delivered and what it will cost.
+
+    Of the rendered frames the prefix and the last ones are trimmed, so that `num_frames` new ones remain. They are
+    delivered at `width` x `height`, after `source_frames` frames of the source.
+    """
+
+    model: str
+    model_title: str
+    engine: str
+    width: int
+    height: int
+    enlarged: bool  # resized to the delivered size; otherwise cropped to it
+    num_frames: int
+    source_frames: int
+    forecast: Forecast
+    on_gpu: bool = False  # the forecast is for a GPU
+    placement: Placement = Placement.RESIDENT  # assumed by the forecast; the free memory at the start decides
+    half_decode: bool = False  # the VAE decodes in half precision
+    loras: tuple[PlannedLora, ...] = ()
+    steps: tuple[FinishingStep, ...] = ()  # finishing steps, in their order
+
+    @property
+    def rendered(self) -> Strip:
+        """The new frames as the model renders them, before the finishing steps."""
+        return Strip(self.render_width, self.render_height, self.fps, self.num_frames)
+
+    @property
+    def delivered(self) -> Strip:
+        """The finished file: the source, if a video is extended, and the new frames after the finishing steps."""
+        return Strip(self.width, self.height, self.fps, self.total_frames)
+
+    @property
+    def total_frames(self) -> int:
+        """Frames in the finished file."""
+        return self.source_frames + self.num_frames
+
+    @property
+    def total_s(self) -> float:
+        return self.total_frames / self.fps
+
+    @property
     def segments(self) -> tuple[tuple[int, int], ...]:
         """Half-open ranges of the rendered frames that are kept; each becomes final at one step. A segment is a window,
         or some blocks of one with asynchronous diffusion forcing, and is written as one file.
@@ -198,13 +228,6 @@ class Plan:
         first, last = self.prefix_frames, self.prefix_frames + self.num_frames
         ranges = ((max(a, first), min(b, last)) for a, b in itertools.pairwise(edges))
         return tuple((a, b) for a, b in ranges if a < b)
-
-    @property
-    def forwards(self) -> int:
-        """Calls of the transformer in all windows: one for each evaluation, or for both of a guided step."""
-        batch = 2 if self.batch_guidance else 1
-        steps = itertools.chain.from_iterable(self.plan_steps(schedule) for schedule in self.schedules)
-        return sum(math.ceil(step.num_evaluations / batch) for step in steps)
 
 
 def steps_in_words(window_steps: Sequence[int], num_evaluated: int | None = None) -> str:
@@ -323,14 +346,49 @@ def make_plan(
     machine: Machine,
     source: Source | None = None,
     calibration: Mapping[Stage, float] = MappingProxyType({}),
+    loras: Mapping[str, int] = MappingProxyType({}),
 ) -> Plan:
     """The legal plan nearest to `request`, delivering exactly the frames, size and rate that were asked for.
 
-    `calibration` is, for each stage, the measured time of earlier jobs of this model divided by the guess. Raises
-    InvalidRequest where the model cannot do it, naming what can be done.
+    `calibration` is, for each stage, the measured time of earlier jobs of this model divided by the guess; `loras` are
+    the names of the request's LoRAs and the bytes of their files. Raises InvalidRequest where the model cannot do it,
+    naming what can be done.
     """
     width, height = request.size
     fps = request.fps or _source_fps(source) or spec.fps or DEFAULT_FPS
+    num_frames = _num_frames(request, fps)
+    source_frames = frames_at(source, fps) if source else 0
+    layout = _checked_layout(request, spec, num_frames, source_frames)
+    render_width, render_height, enlarged = render_size(width, height, spec)
+    rendered = Strip(render_width, render_height, fps, num_frames)
+    steps = plan_fitting(rendered, Strip(width, height, fps, num_frames), enlarged)
+    sampling = _plan_sampling(request, spec, machine, layout, rendered)
+    placed = _place(sampling, spec, machine)
+    on_gpu = spec.denoises and machine.has_gpu
+    delivered = Strip(width, height, fps, source_frames + num_frames)
+    guess = _guess_seconds(sampling, spec, machine, delivered, finishing_seconds(rendered, steps))
+    peak_gib = placed.peak_gib + finishing_gib(rendered, steps, on_gpu) + sum(loras.values()) / GIB
+    return Plan(
+        **_fields_of(sampling),
+        model=spec.id,
+        model_title=spec.title,
+        engine=spec.engine,
+        width=width,
+        height=height,
+        enlarged=enlarged,
+        num_frames=num_frames,
+        source_frames=source_frames,
+        forecast=_forecast(guess, calibration, peak_gib, delivered),
+        on_gpu=on_gpu,
+        placement=placed.placement,
+        half_decode=placed.half_decode,
+        loras=tuple(PlannedLora(name) for name in loras),
+        steps=steps,
+    )
+
+
+def _num_frames(request: GenerationRequest, fps: int) -> int:
+    """The new frames that are asked for. Raises InvalidRequest for seconds that are too few or too many frames."""
     num_frames = request.num_frames or (round(request.seconds * fps) if request.seconds else DEFAULT_FRAMES)
     least, most = NUM_FRAMES
     if not least <= num_frames <= most:
@@ -342,35 +400,37 @@ def make_plan(
             field="seconds",
             value=request.seconds,
         )
+    return num_frames
+
+
+def _checked_layout(request: GenerationRequest, spec: ModelSpec, num_frames: int, source_frames: int) -> Layout:
+    """The windows of the render. Raises InvalidRequest for settings that this model or these windows cannot have."""
     if request.end_image and not spec.end_image:
         raise InvalidRequest(
             f"{spec.title} cannot end on a picture;",
             hint=["leave ", mention("end_image"), " out or use a DF model."],
             field="end_image",
         )
-    options = request.skyreels
     if spec.denoises:
         _check_blockwise(request, spec)
         _check_one_window(request, spec)
-    source_frames = frames_at(source, fps) if source else 0
     layout = lay_out(request, spec, num_frames, source_frames)
     _check_storyboard(request, spec, num_frames, source_frames, layout)
     _check_strengths(request, len(layout.windows))
-    render_width, render_height, enlarged = render_size(width, height, spec)
-    plan = Plan(
-        model=spec.id,
-        model_title=spec.title,
-        engine=spec.engine,
-        width=width,
-        height=height,
-        render_width=render_width,
-        render_height=render_height,
-        enlarged=enlarged,
-        fps=fps,
-        num_frames=num_frames,
+    return layout
+
+
+def _plan_sampling(
+    request: GenerationRequest, spec: ModelSpec, machine: Machine, layout: Layout, rendered: Strip
+) -> Sampling:
+    """What the model computes: the settings of the request, or the model's own where they are left open."""
+    options = request.skyreels
+    return Sampling(
+        render_width=rendered.width,
+        render_height=rendered.height,
+        fps=round(rendered.fps),
         render_frames=layout.render_frames,
         prefix_frames=layout.prefix_frames,
-        source_frames=source_frames,
         windows=layout.windows,
         overlap_history=layout.overlap_history,
         addnoise_condition=options.addnoise_condition,
@@ -378,7 +438,6 @@ def make_plan(
         guidance_scale=spec.guidance_scale if request.guidance_scale is None else request.guidance_scale,
         guidance_scale_2=spec.guidance_scale_2 if request.guidance_scale is None else None,
         flow_shift=options.flow_shift or spec.flow_shift,
-        forecast=Forecast({}, 0.0, 0),
         fidelity=options.fidelity,
         ar_step=options.ar_step if spec.denoises else 0,
         causal_block_size=options.block if spec.denoises else 1,
@@ -386,10 +445,13 @@ def make_plan(
         batch_guidance=options.batch_guidance and spec.denoises,
         preset=request.preset if spec.denoises else Preset.EXACT,
         first_picture=request.image is not None,
-        on_gpu=spec.denoises and machine.has_gpu,
         fp8=_uses_fp8(request, spec, machine),
     )
-    return _with_forecast(plan, spec, machine, calibration)
+
+
+def _fields_of(sampling: Sampling) -> dict[str, Any]:
+    """The fields by their names, as a Plan takes them."""
+    return {field.name: getattr(sampling, field.name) for field in fields(sampling)}
 
 
 def _check_blockwise(request: GenerationRequest, spec: ModelSpec) -> None:
@@ -547,39 +609,43 @@ def device_flops(machine: Machine) -> float:
     return next((flops for name, flops in SUSTAINED_FLOPS if name in machine.device), OTHER_GPU_FLOPS)
 
 
-def _with_forecast(plan: Plan, spec: ModelSpec, machine: Machine, calibration: Mapping[Stage, float]) -> Plan:
-    pixels = plan.width * plan.height * plan.total_frames
-    if not spec.denoises:
-        seconds, peak_gib = _drawing_cost(plan)
-    else:
-        placed = _place(plan, spec, machine)
-        plan = replace(plan, placement=placed.placement, half_decode=placed.half_decode)
-        seconds, peak_gib = _model_seconds(plan, spec, machine), placed.peak_gib
-    # Frames are encoded as they are rendered, so encoding counts to the stage that yields them.
-    making = Stage.DECODING if spec.denoises else Stage.DENOISING
-    guess = seconds | {making: seconds[making] + ENCODE_S_PER_PIXEL * pixels, Stage.SAVING: 0.3}
+def _forecast(
+    guess: dict[Stage, float], calibration: Mapping[Stage, float], peak_gib: float, delivered: Strip
+) -> Forecast:
     learned = {stage: value * calibration.get(stage, 1.0) for stage, value in guess.items()}
-    disk_bytes = int(pixels * BYTES_PER_PIXEL) + 100_000
-    return replace(plan, forecast=Forecast(learned, round(peak_gib, 2), disk_bytes, guess))
+    disk_bytes = int(delivered.pixels * BYTES_PER_PIXEL) + 100_000
+    return Forecast(learned, round(peak_gib, 2), disk_bytes, guess)
 
 
-def _drawing_cost(plan: Plan) -> tuple[dict[Stage, float], float]:
-    """Seconds a stage and peak GiB of frames that are drawn, not denoised."""
-    frame = plan.render_width * plan.render_height
-    seconds = {Stage.LOADING: 0.0, Stage.DENOISING: 0.2 + 2e-8 * frame * plan.render_frames, Stage.DECODING: 0.0}
-    return seconds, 0.1 + 120 * frame / 2**30
+def _guess_seconds(
+    sampling: Sampling, spec: ModelSpec, machine: Machine, delivered: Strip, finishing_s: float
+) -> dict[Stage, float]:
+    """Seconds a stage, before calibration."""
+    seconds = _model_seconds(sampling, spec, machine) if spec.denoises else _drawing_seconds(sampling)
+    # Frames are finished and encoded as they are rendered, so both count to the stage that yields them.
+    making = Stage.DECODING if spec.denoises else Stage.DENOISING
+    encoding_s = ENCODE_S_PER_PIXEL * delivered.pixels
+    return seconds | {making: seconds[making] + finishing_s + encoding_s, Stage.SAVING: 0.3}
 
 
-def _place(plan: Plan, spec: ModelSpec, machine: Machine) -> Placed:
+def _drawing_seconds(sampling: Sampling) -> dict[Stage, float]:
+    """Seconds a stage of frames that are drawn, not denoised."""
+    pixels = sampling.render_width * sampling.render_height * sampling.render_frames
+    return {Stage.LOADING: 0.0, Stage.DENOISING: 0.2 + 2e-8 * pixels, Stage.DECODING: 0.0}
+
+
+def _place(sampling: Sampling, spec: ModelSpec, machine: Machine) -> Placed:
     """The placement on this machine's GPU; without one, all models in main memory as float32."""
-    batch = 2 if plan.batch_guidance and plan.guidance_scale > 1 else 1
-    pixels = plan.render_width * plan.render_height
-    tokens = max(_window_tokens(plan, spec))
+    pixels = sampling.render_width * sampling.render_height
+    if not spec.denoises:
+        return Placed(Placement.RESIDENT, False, 0.1 + 120 * pixels / GIB)
+    batch = 2 if sampling.batch_guidance and sampling.guidance_scale > 1 else 1
+    tokens = max(_window_tokens(sampling, spec))
     if not machine.has_gpu:
         need = need_of(spec, tokens, batch, pixels, itemsize=4)
         return Placed(Placement.RESIDENT, False, LIBRARIES_GIB + need.peak(Placement.RESIDENT, False))
-    need = need_of(spec, tokens, batch, pixels, fp8=plan.fp8)
-    return place(need, machine.vram_gib, PRESETS[plan.preset].half_decode)
+    need = need_of(spec, tokens, batch, pixels, fp8=sampling.fp8)
+    return place(need, machine.vram_gib, PRESETS[sampling.preset].half_decode)
 
 
 def _uses_fp8(request: GenerationRequest, spec: ModelSpec, machine: Machine) -> bool:
@@ -588,16 +654,16 @@ def _uses_fp8(request: GenerationRequest, spec: ModelSpec, machine: Machine) -> 
     return PRESETS[request.preset].fp8 and machine.has_gpu and large
 
 
-def _window_tokens(plan: Plan, spec: ModelSpec) -> list[int]:
-    rows = plan.render_width * plan.render_height // (2 * spec.spatial_factor) ** 2
-    return [rows * (window.stop - window.start) for window in plan.windows]
+def _window_tokens(sampling: Sampling, spec: ModelSpec) -> list[int]:
+    rows = sampling.render_width * sampling.render_height // (2 * spec.spatial_factor) ** 2
+    return [rows * (window.stop - window.start) for window in sampling.windows]
 
 
-def _model_seconds(plan: Plan, spec: ModelSpec, machine: Machine) -> dict[Stage, float]:
+def _model_seconds(sampling: Sampling, spec: ModelSpec, machine: Machine) -> dict[Stage, float]:
     """Seconds a stage of a diffusion model: weights to read, operations to do."""
     flops = device_flops(machine)
-    evaluations = zip(plan.num_evaluations, _window_tokens(plan, spec), strict=True)
-    decode = spec.decode_flops * plan.render_width * plan.render_height * plan.render_frames
+    evaluations = zip(sampling.num_evaluations, _window_tokens(sampling, spec), strict=True)
+    decode = spec.decode_flops * sampling.render_width * sampling.render_height * sampling.render_frames
     return {
         Stage.LOADING: 2 + spec.memory_gib / READ_GIB_PER_S,
         Stage.DENOISING: sum(n * forward_flops(spec.transformer, count) for n, count in evaluations) / flops,

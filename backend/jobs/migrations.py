@@ -87,17 +87,28 @@ def _rename(document: Document, **names: str) -> Document:
 
 
 PLACEMENTS_0_2 = {"in_turns": "model_offload", "streamed": "group_offload"}
+SIZES_0_2 = {"width", "height", "render_width", "render_height", "enlarged"}
 
 
 def _plan_0_2(plan: Document) -> Document:
     plan = _rename(plan, eight_bits="fp8")
     if "placement" in plan:
         plan["placement"] = PLACEMENTS_0_2.get(plan["placement"], plan["placement"])
+    if plan.keys() >= SIZES_0_2:
+        plan["steps"] = _steps_0_2(plan)
     return plan
 
 
+def _steps_0_2(plan: Document) -> list[Document]:
+    """The finishing steps of a plan of version 0.1, whose frames were cropped or enlarged where the sizes differ."""
+    size = {"width": plan["width"], "height": plan["height"]}
+    if size == {"width": plan["render_width"], "height": plan["render_height"]}:
+        return []
+    return [{"step": "fit", "version": 1, **size, "method": "enlarge" if plan["enlarged"] else "crop"}]
+
+
 MIGRATIONS = (
-    # 0.1 -> 0.2: jobs have a kind and a parent, a cancellation is a column.
+    # 0.1 -> 0.2: jobs have a kind and a parent, a cancellation is a column, plans name their finishing steps.
     Migration(
         2,
         (

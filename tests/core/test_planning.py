@@ -6,8 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend.core.delivery import FitStep, Strip
 from backend.core.errors import InvalidRequest
 from backend.core.planning import (
+    BYTES_PER_PIXEL,
+    ENCODE_S_PER_PIXEL,
     Machine,
     Source,
     Stage,
@@ -41,6 +44,9 @@ def test_64_frames_at_540p_are_made_as_65_at_544_and_cropped():
     assert (plan.render_width, plan.render_height, plan.enlarged) == (960, 544, False)
     assert (plan.width, plan.height, plan.fps) == (960, 540, 24)
     assert plan.windows == (Window(0, 17),)
+    assert plan.steps == (FitStep(width=960, height=540, method="crop"),)
+    assert plan.rendered == Strip(960, 544, 24, 64)
+    assert plan.delivered == Strip(960, 540, 24, 64)
 
 
 def test_more_frames_than_a_window_become_windows():
@@ -58,6 +64,7 @@ def test_720p_on_a_540p_model_is_enlarged():
     plan = make_plan(ask(resolution="720p"), DF_SMALL, H100)
     assert (plan.render_width, plan.render_height, plan.enlarged) == (960, 544, True)
     assert (plan.width, plan.height) == (1280, 720)
+    assert plan.steps == (FitStep(width=1280, height=720, method="enlarge"),)
 
 
 def test_seconds_become_frames_and_too_long_is_refused():
@@ -437,6 +444,27 @@ def test_the_forecast_grows_with_the_work_and_with_what_was_learned():
     learned = make_plan(ask(num_frames=32), DF_SMALL, H100, calibration={Stage.DENOISING: 3.0}).forecast
     assert learned.guess == cold.guess
     assert learned.seconds == cold.seconds | {Stage.DENOISING: 3 * cold.seconds[Stage.DENOISING]}
+
+
+def test_the_forecast_counts_finishing_the_delivered_file_and_loras():
+    bare, enlarged = (make_plan(ask(resolution=size), DF_SMALL, CPU) for size in ("960x544", "720p"))
+    assert bare.steps == ()
+    [step] = enlarged.steps
+    more_pixels = enlarged.delivered.pixels - bare.delivered.pixels
+    finishing_s = enlarged.forecast.seconds[Stage.DECODING] - bare.forecast.seconds[Stage.DECODING]
+    assert finishing_s == pytest.approx(step.seconds(enlarged.rendered) + ENCODE_S_PER_PIXEL * more_pixels)
+    assert enlarged.forecast.disk_bytes - bare.forecast.disk_bytes == pytest.approx(BYTES_PER_PIXEL * more_pixels, 1e-6)
+    assert enlarged.forecast.peak_gib - bare.forecast.peak_gib == pytest.approx(
+        step.memory_gib(enlarged.rendered, on_gpu=False), abs=0.01
+    )
+    with_loras = make_plan(ask(resolution="720p"), DF_SMALL, CPU, loras={"grain": 2**30, "noir": 2**29})
+    assert with_loras.forecast.peak_gib - enlarged.forecast.peak_gib == pytest.approx(1.5)
+    assert [lora.name for lora in with_loras.loras] == ["grain", "noir"]
+    request = ask(mode="video_extension", video="0" * 20, num_frames=64)
+    longer = make_plan(request, DF_SMALL, CPU, Source(960, 540, 50, 24.0))
+    assert longer.rendered.frames == 64
+    assert longer.delivered.frames == 114
+    assert longer.forecast.disk_bytes == int(longer.delivered.pixels * BYTES_PER_PIXEL) + 100_000
 
 
 def test_the_fraction_runs_from_nothing_to_all():

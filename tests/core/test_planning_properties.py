@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from backend.core.delivery import check_delivery
 from backend.core.errors import InvalidRequest
 from backend.core.planning import Machine, Plan, Source, choose_model, make_plan
 from backend.core.presets import MIN_STEPS_TO_SKIP
@@ -113,6 +115,7 @@ def check(plan: Plan, wish: dict[str, Any]) -> None:
         assert plan.num_frames == round(float(wish["seconds"]) * plan.fps)
     assert plan.prefix_frames + plan.num_frames <= plan.render_frames
     assert plan.total_frames == plan.source_frames + plan.num_frames
+    check_delivery(plan.rendered, plan.steps, replace(plan.delivered, frames=plan.num_frames))
     overlap, block = latent_frames(plan.overlap_history), plan.causal_block_size
     assert plan.windows[0].start == 0
     assert plan.windows[-1].stop == latent_frames(plan.render_frames)

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from safetensors.torch import save_file
 
 from backend.core.config import ROOT
+from backend.core.delivery import FitStep
 from backend.core.placement import Placement
 from backend.core.planning import Plan
 from backend.core.registry import TINY
@@ -81,8 +82,9 @@ def tiny():
         ({}, "b3761ecea46b7e44a7940e9862078c64"),
         ({"placement": Placement.MODEL_OFFLOAD, "fp8": True}, "5b345ad5f064f8625ac3afca0abaf049"),
         ({"placement": Placement.GROUP_OFFLOAD}, "a85b37812ad3499b4f111ff1ba99d7fa"),
+        ({"steps": (FitStep(width=192, height=108, method="enlarge"),)}, "b3761ecea46b7e44a7940e9862078c64"),
     ],
-    ids=["resident", "model offload, fp8", "group offload"],
+    ids=["resident", "model offload, fp8", "group offload", "with the finishing step that a migration adds"],
 )
 def test_the_fingerprint_of_a_job_is_that_of_version_0_1(tiny, changes, expected):
     """The first was in a saved state of version 0.1, the others were computed by its code."""

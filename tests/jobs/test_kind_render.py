@@ -6,6 +6,7 @@ import errno
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -16,7 +17,8 @@ from PIL import Image
 from backend.core.errors import JobCancelled, RenderFailed
 from backend.core.planning import Machine, Source, Stage, make_plan
 from backend.core.registry import SYNTHETIC
-from backend.jobs.engine import Report
+from backend.finishing.fit import fit_frames
+from backend.jobs.engine import Inputs, Report, Task
 from backend.jobs.job import Job, JobState
 from backend.jobs.kinds.render import render_job
 from backend.media.outputs import read_metadata
@@ -43,7 +45,7 @@ class Reports(list):
 
 @pytest.fixture
 def job(settings, a_request, tmp_path):
-    def make(source=False, **wishes):
+    def make(source=False, spec=SYNTHETIC, **wishes):
         found = None
         if source:
             clip = tmp_path / "clip.mp4"
@@ -57,7 +59,7 @@ def job(settings, a_request, tmp_path):
             wishes |= {"mode": "video_extension", "video": upload.id}
             found = Source(128, 96, 30, 24.0)
         request = a_request(**LONG | wishes)
-        plan = make_plan(request, SYNTHETIC, MACHINE, found)
+        plan = make_plan(request, spec, MACHINE, found)
         return Job("0" * 19 + "1", JobState.RUNNING, request, plan, created_at=0.0, position=1.0)
 
     return make
@@ -78,6 +80,11 @@ def run(settings):
 def pictures(path: Path) -> list[np.ndarray]:
     with av.open(str(path)) as film:
         return [frame.to_ndarray() for frame in film.decode(video=0)]
+
+
+def frames_rgb(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as film:
+        return [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
 
 
 def same(a: Path, b: Path) -> bool:
@@ -108,6 +115,34 @@ def test_a_cancelled_job_goes_on_and_makes_the_same_film(job, run, settings, tmp
     assert ("source.mp4" in kept) == source
     if source:
         assert not any(r.stage is Stage.LOADING and r.part > 0 for r in reports), "the source was encoded again"
+
+
+SMALL_MODEL = replace(SYNTHETIC, any_size=False, max_pixels=96 * 64)
+SIZES = [("128x96", "enlarge"), ("90x64", "crop")]
+
+
+@pytest.mark.parametrize(("resolution", "method"), SIZES)
+def test_rendered_frames_are_finished_on_their_way_into_segments(job, run, settings, resolution, method):
+    wish = job(spec=SMALL_MODEL, resolution=resolution)
+    assert [step.method for step in wish.plan.steps] == [method]
+    artifact = run(wish)
+    assert f"{artifact.width}x{artifact.height}" == resolution
+    rendered = SyntheticEngine().render(Task(wish.request, wish.plan, Inputs()), Reports())
+    expected = np.concatenate([fit_frames(chunk, artifact.width, artifact.height) for chunk in rendered])[:60]
+    shown = np.stack(frames_rgb(settings.data / artifact.video))
+    assert shown.shape == expected.shape
+    assert np.abs(shown.astype(int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize("step", [9, 15, 25])
+def test_a_cancelled_job_goes_on_and_is_finished_the_same(job, run, settings, tmp_path, step):
+    wish = job(spec=SMALL_MODEL, resolution="128x96")
+    video = settings.data / run(wish).video
+    video.parent.rename(tmp_path / "unbroken")
+    with pytest.raises(JobCancelled):
+        run(wish, Reports(lambda at: at.stage is Stage.DENOISING and 10 * (at.window - 1) + at.step == step))
+    run(wish)
+    assert same(video, tmp_path / "unbroken" / "video.mp4")
 
 
 def test_the_film_so_far_can_be_watched(job, run, settings):

@@ -10,11 +10,13 @@ import sqlite3
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from backend.core.config import ROOT, Settings
+from backend.core.delivery import check_delivery, plan_fitting
 from backend.core.errors import NewerData
 from backend.core.planning import Machine, make_plan
 from backend.core.registry import SYNTHETIC
@@ -245,3 +247,36 @@ def test_names_of_a_recipe_are_migrated_and_what_is_damaged_stays():
     assert "ran" in old["artifact"]
     assert migrate_recipe(new) == new
     assert migrate_recipe({"artifact": "damaged"})["artifact"] == "damaged"
+
+
+@pytest.mark.parametrize(
+    ("rendered", "enlarged", "steps"),
+    [
+        ((960, 544), False, [{"step": "fit", "version": 1, "width": 960, "height": 540, "method": "crop"}]),
+        ((480, 272), True, [{"step": "fit", "version": 1, "width": 960, "height": 540, "method": "enlarge"}]),
+        ((960, 540), False, []),
+    ],
+)
+def test_a_plan_of_version_0_1_gets_the_finishing_steps_that_it_did_not_name(rendered, enlarged, steps):
+    sizes = {"width": 960, "height": 540, "render_width": rendered[0], "render_height": rendered[1]}
+    old = {"plan": sizes | {"enlarged": enlarged, "eight_bits": True}}
+    new = migrate_recipe(old)
+    assert new["plan"] == sizes | {"enlarged": enlarged, "fp8": True, "steps": steps}
+    assert migrate_recipe(new) == new
+
+
+def test_a_damaged_plan_of_version_0_1_gets_its_names_and_no_finishing_steps():
+    assert migrate_recipe({"plan": {"width": 960, "eight_bits": True}})["plan"] == {"width": 960, "fp8": True}
+
+
+def test_the_finishing_steps_of_migrated_plans_are_those_that_are_planned_today(older):
+    """Every stored plan of version 0.1 can be read, and its steps turn what is rendered into what is delivered."""
+    store, methods = Store(older), set()
+    for job in [*store.find(limit=100), *store.find(Filter(trashed=True))]:
+        plan = job.plan
+        wanted = replace(plan.delivered, frames=plan.num_frames)
+        check_delivery(plan.rendered, plan.steps, wanted)
+        assert plan.steps == plan_fitting(plan.rendered, wanted, plan.enlarged)
+        methods |= {step.method for step in plan.steps}
+    store.close()
+    assert methods == {"enlarge"}

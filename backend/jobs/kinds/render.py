@@ -1,4 +1,4 @@
-"""The kind `render`: a request becomes a video. Inputs are read, an engine generates frames, these are fitted and
+"""The kind `render`: a request becomes a video. Inputs are read, an engine generates frames, these are finished and
 written in segments, and the segments are joined, checked and published.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from backend.core.config import GIB, Settings
+from backend.core.config import Settings
 from backend.core.errors import (
     Conflict,
     DeviceLost,
@@ -36,13 +36,15 @@ from backend.core.inputs import INPUTS
 from backend.core.planning import Plan, PlannedLora, Stage, choose_model, make_plan
 from backend.core.registry import ModelSpec
 from backend.core.schema import Fit, GenerationRequest
+from backend.finishing import apply_steps
+from backend.finishing.fit import fit_frames
 from backend.jobs.disk_space import is_of_the_disk
 from backend.jobs.engine import Engine, Inputs, Report, Reporter, Task
 from backend.jobs.job import Artifact, Job, RenderJob, as_json, from_dict
 from backend.jobs.kind import Kind, Services
 from backend.jobs.recipe import make_recipe, metadata_recipe
 from backend.library.loras import Lora
-from backend.media.fitting import Frames, Picture, fit_back, fit_picture
+from backend.media.fitting import Frames, Picture, fit_back
 from backend.media.outputs import PARTIAL_VIDEO, PREVIEW, THUMBNAIL, VIDEO, publish, write_metadata
 from backend.media.probe import MediaInfo
 from backend.media.reader import read_frames, read_image
@@ -81,10 +83,8 @@ def plan_render(request: GenerationRequest, services: Services) -> Plan:
     spec = _model_with(request, loras, services)
     for lora in loras:
         lora.require(spec)
-    plan = make_plan(request, spec, services.free_machine(), source, services.calibration(spec.id))
-    planned = tuple(PlannedLora(lora.name) for lora in loras)
-    peak = plan.forecast.peak_gib + sum(lora.bytes for lora in loras) / GIB
-    return replace(plan, loras=planned, forecast=replace(plan.forecast, peak_gib=round(peak, 2)))
+    sizes = {lora.name: lora.bytes for lora in loras}
+    return make_plan(request, spec, services.free_machine(), source, services.calibration(spec.id), sizes)
 
 
 def model_for(request: GenerationRequest, services: Services) -> ModelSpec:
@@ -254,9 +254,11 @@ def make_segments(
             (work / RUNTIME).write_text(json.dumps(at.runtime))
         report(replace(at, preview=None, runtime=None, frames_ready=ready))
 
+    device = "cuda" if plan.on_gpu else "cpu"
     with contextlib.closing(_Cut(plan, engine.render(task, watch), first_frame)) as frames:
         for number, (start, stop) in enumerate(plan.segments[made:], start=made):
-            chunks = _watch_for_poster(plan, frames.take(stop - start), start, work / THUMBNAIL)
+            finished = apply_steps(frames.take(stop - start), plan.steps, device)
+            chunks = _watch_for_poster(plan, finished, start, work / THUMBNAIL)
             write_segment(segments[number], chunks, **size)
             if len(segments) > 1:
                 join_segments(work / PARTIAL_VIDEO, before + segments[: number + 1], recipe={}, title=job.title)
@@ -276,7 +278,7 @@ def already_made(job: Job, settings: Settings) -> Artifact | None:
 
 def read_inputs(job: RenderJob, uploads: Uploads) -> Inputs:
     """The pictures and the end of the source, fitted to the delivered size and then to the one that the model draws, so
-    that what comes back through `fit_frames` lies exactly on what was shown before.
+    that what comes back through the step `fit` lies exactly on what was shown before.
     """
     request, plan = job.request, job.plan
 
@@ -321,7 +323,7 @@ def _source(job: RenderJob, uploads: Uploads, report: Reporter) -> Iterator[Fram
 
 
 class _Cut:
-    """Cuts the stream of an engine, which begins at the rendered frame `first`, into pieces in the delivered size."""
+    """Cuts the stream of an engine, which begins at the rendered frame `first`, into segments."""
 
     def __init__(self, plan: Plan, rendered: Iterator[Frames], first: int) -> None:
         self._plan = plan
@@ -345,19 +347,12 @@ class _Cut:
             count -= len(piece)
             self._at += len(piece)
             if len(piece):
-                yield fit_frames(piece, plan.width, plan.height)
+                yield piece
 
     def close(self) -> None:
         """End the engine's render."""
         if isinstance(self._rendered, Generator):
             self._rendered.close()
-
-
-def fit_frames(frames: Frames, width: int, height: int) -> Frames:
-    """Frames of the model's size, cropped or enlarged to the delivered one."""
-    if frames.shape[1:3] == (height, width):
-        return frames
-    return np.stack([fit_picture(frame, width, height, Fit.CROP) for frame in frames])
 
 
 def _watch_for_poster(plan: Plan, chunks: Iterator[Frames], start: int, path: Path) -> Iterator[Frames]:
@@ -457,7 +452,8 @@ def _publish(
     made = {"render_s": round(sum(stage_s.values()), 3), "stage_s": stage_s, "runtime": _read_runtime(work / RUNTIME)}
     artifact = Artifact.of(job.id, plan, (result / VIDEO).stat().st_size, **made)
     write_metadata(result, recipe | {"artifact": as_json(artifact)})
-    expect = MediaInfo("video", plan.width, plan.height, plan.total_frames, float(plan.fps))
+    file = plan.delivered
+    expect = MediaInfo("video", file.width, file.height, file.frames, file.fps)
     publish(result, settings.outputs, job.id, expect=expect)
     return artifact
 
