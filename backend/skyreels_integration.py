@@ -18,7 +18,7 @@ from backend.core.errors import DeviceLost, JobCancelled, ModelUnavailable, NotE
 from backend.core.placement import Placement, place
 from backend.core.planning import Plan, Stage
 from backend.core.schema import Fidelity
-from backend.jobs.engine import Report, Reporter, Task
+from backend.engine import Report, Reporter, Task
 from backend.media.fitting import Frames
 from backend.system.monitoring import usable_cores
 

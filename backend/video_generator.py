@@ -22,8 +22,8 @@ from backend.core.planning import Machine
 from backend.core.prompts import Expansion
 from backend.core.registry import ModelSpec
 from backend.core.schema import GenerationRequest, parse_request
+from backend.engine import Engine
 from backend.jobs.disk_space import DiskSpace, ReserveFile
-from backend.jobs.engine import Engine
 from backend.jobs.folder_lock import lock_data_folder
 from backend.jobs.history import copy_history, open_history
 from backend.jobs.job import ACTIVE, Job, JobPlan, JobRequest, JobState

@@ -24,7 +24,7 @@ from backend.core.planning import Machine, Source, Stage, make_plan
 from backend.core.registry import TINY
 from backend.core.schema import parse_request
 from backend.diffusion.sampler import Sampler
-from backend.jobs.engine import Inputs, Task
+from backend.engine import Inputs, Task
 from backend.library.checkpoints import find_checkpoints
 from backend.skyreels_integration import SkyReelsEngine
 from tests.tiny_checkpoints import KINDS, build_checkpoint

@@ -13,7 +13,7 @@ from backend.core.config import ROOT, Settings
 from backend.core.planning import Machine, Source, choose_model
 from backend.core.registry import MODELS, SYNTHETIC, TINY
 from backend.core.schema import parse_request
-from backend.jobs.engine import Inputs
+from backend.engine import Inputs
 from backend.library.checkpoints import Checkpoint, find_checkpoints
 from backend.skyreels_integration import SkyReelsEngine
 from benchmarks.tiny import PREFIX, caption_of, psnr
