@@ -57,12 +57,13 @@ class Sample:
 def machine() -> Machine:
     """This computer, as plans and forecasts see it."""
     cores, (_, ram_gib) = usable_cores(), ram_used_and_total()
+    has_torch = torch_is_installed() and torch_failure() is None
     gpu = Gpu.find()
     memory = gpu.memory() if gpu else None
     if gpu is None or memory is None:
         name = f"CPU, {cores} core{'s' * (cores != 1)}"
-        return Machine(device=name, cores=cores, ram_gib=ram_gib, has_torch=torch_is_installed())
-    return Machine(device=gpu.name, cores=cores, ram_gib=ram_gib, vram_gib=memory[1])
+        return Machine(device=name, cores=cores, ram_gib=ram_gib, has_torch=has_torch)
+    return Machine(device=gpu.name, cores=cores, ram_gib=ram_gib, vram_gib=memory[1], has_torch=has_torch)
 
 
 class Monitor:
@@ -194,6 +195,20 @@ def own_vram_gib() -> float:
 
 def torch_is_installed() -> bool:
     return importlib.util.find_spec("torch") is not None
+
+
+_torch_failure: str | None = None
+
+
+def note_torch_failure(reason: str) -> None:
+    """Remember that torch, or a library over it, cannot be imported: for the rest of this process no model can run."""
+    global _torch_failure
+    _torch_failure = reason
+
+
+def torch_failure() -> str | None:
+    """Why torch could not be imported in this process; None if it was imported, or if nobody has tried."""
+    return _torch_failure
 
 
 def torch_has_cuda() -> bool:
