@@ -21,7 +21,7 @@ import numpy as np
 
 from backend.core.planning import Stage
 from backend.core.windows import pixel_frames
-from backend.jobs.engine import Report, Reporter, Task
+from backend.engine import Report, Reporter, Task
 from backend.media.fitting import Frames, Picture
 
 CHUNK_FRAMES = 8

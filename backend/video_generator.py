@@ -22,8 +22,8 @@ from backend.core.planning import Machine
 from backend.core.prompts import Expansion
 from backend.core.registry import ModelSpec
 from backend.core.schema import GenerationRequest, parse_request
+from backend.engine import Engine
 from backend.jobs.disk_space import DiskSpace, ReserveFile
-from backend.jobs.engine import Engine
 from backend.jobs.folder_lock import lock_data_folder
 from backend.jobs.history import copy_history, open_history
 from backend.jobs.job import ACTIVE, Job, JobRequest, JobState
@@ -42,7 +42,7 @@ from backend.media.uploads import Uploads
 from backend.skyreels_integration import SkyReelsEngine
 from backend.synthetic import SyntheticEngine
 from backend.system import logs
-from backend.system.monitoring import Monitor, machine
+from backend.system.monitoring import Monitor, machine, torch_failure
 from backend.system.supervisor import FIRST, SUPERVISED
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class VideoGenerator:
         self, settings: Settings, engines: Mapping[str, Engine] | None = None, on_machine: Machine | None = None
     ) -> None:
         self.settings = settings
-        self.machine = on_machine or machine()
+        self._machine = on_machine or machine()
         self.engines = engines or {
             "synthetic": SyntheticEngine(),
             "skyreels": SkyReelsEngine(settings.save_every_s, settings.cache, settings.compile_blocks),
@@ -131,11 +131,14 @@ class VideoGenerator:
     # --- models ---
 
     @property
+    def machine(self) -> Machine:
+        """This computer; without torch once torch has failed to import in this process."""
+        return replace(self._machine, has_torch=self._machine.has_torch and torch_failure() is None)
+
+    @property
     def free_machine(self) -> Machine:
         """This computer without what other programs hold of its GPU's memory."""
-        if not self.machine.has_gpu:
-            return self.machine
-        return replace(self.machine, vram_gib=max(1.0, self.machine.vram_gib - self.monitor.vram_of_others_gib()))
+        return self.monitor.without_others(self.machine)
 
     def models(self) -> list[ModelSpec]:
         """The models that can render here and now: checkpoints on disk, then the fallback that needs none."""

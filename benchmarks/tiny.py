@@ -31,7 +31,7 @@ from backend.core.config import Settings
 from backend.core.planning import Source
 from backend.core.registry import TINY
 from backend.core.schema import parse_request
-from backend.jobs.engine import Inputs
+from backend.engine import Inputs
 from backend.media.fitting import Frames
 from backend.skyreels_integration import SkyReelsEngine
 from backend.video_generator import VideoGenerator

@@ -10,7 +10,7 @@ import pytest
 from backend.core.planning import Machine, Source, make_plan
 from backend.core.registry import MODELS, ModelSpec
 from backend.core.schema import Mode, parse_request
-from backend.jobs.engine import Inputs, Task
+from backend.engine import Inputs, Task
 from backend.library.checkpoints import Checkpoint, find_checkpoints
 from backend.skyreels_integration import SkyReelsEngine
 from tests.tiny_checkpoints import RELEASED, build_checkpoint

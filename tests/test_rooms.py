@@ -16,6 +16,7 @@ ORDER = [
     {"backend", "backend.utils"},
     {"backend.core", "backend.durable"},
     {"backend.media", "backend.library", "backend.system"},
+    {"backend.engine"},
     {"backend.diffusion", "backend.finishing"},
     {"backend.jobs"},
     {"backend.skyreels_integration", "backend.synthetic", "backend.trial"},

@@ -16,15 +16,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from backend import skyreels_integration
 from backend.core.config import ROOT
 from backend.core.errors import JobCancelled, ModelUnavailable, NotEnoughMemory, RenderFailed
 from backend.core.placement import Need, Placement
 from backend.core.planning import Machine, Source, Stage, make_plan
 from backend.core.registry import TINY
 from backend.core.schema import parse_request
+from backend.diffusion.compiled import should_compile
+from backend.diffusion.model_cache import ModelCache, _not_enough_memory, _place
+from backend.diffusion.render import configure_torch
 from backend.diffusion.sampler import Sampler
-from backend.jobs.engine import Inputs, Task
+from backend.engine import Inputs, Task
 from backend.library.checkpoints import find_checkpoints
 from backend.skyreels_integration import SkyReelsEngine
 from tests.tiny_checkpoints import KINDS, build_checkpoint
@@ -40,8 +42,8 @@ def test_a_container_with_a_share_of_the_cores_gets_no_more_threads(monkeypatch)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(8)
-        monkeypatch.setattr(skyreels_integration, "usable_cores", lambda: 3)
-        skyreels_integration._import_torch.__wrapped__()
+        monkeypatch.setattr("backend.diffusion.render.usable_cores", lambda: 3)
+        configure_torch()
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
@@ -227,8 +229,7 @@ def test_on_a_gpu_a_benchmark_decides_for_long_renders(task, monkeypatch, settin
     monkeypatch.setattr("backend.diffusion.compiled.is_faster", lambda file, parts, *two: tried.append(two) or True)
     monkeypatch.setattr("backend.diffusion.compiled.can_compile", lambda fast: fast == calls[1])
     plan = replace(job.plan, forecast=replace(job.plan.forecast, guess={Stage.DENOISING: seconds}))
-    engine = SkyReelsEngine(compile_blocks=setting)
-    assert engine._should_compile(SimpleNamespace(sampler=sampler), plan) is (expected != "no")
+    assert should_compile(setting, plan, sampler, None) is (expected != "no")
     assert tried == ([calls] if expected == "a benchmark" else [])
 
 
@@ -370,11 +371,11 @@ def test_prompts_that_were_drawn_before_need_no_text_encoder(task, tmp_path):
     first = render(SkyReelsEngine(cache=tmp_path), job)
     again = SkyReelsEngine(cache=tmp_path)
     assert np.array_equal(render(again, job), first)
-    assert again._components.text_encoder is None
+    assert again.renderer.models.components.text_encoder is None
     assert np.array_equal(
         render(again, task("df", prompt="A fish")), render(SkyReelsEngine(), task("df", prompt="A fish"))
     )
-    assert again._components.text_encoder is not None
+    assert again.renderer.models.components.text_encoder is not None
     assert np.array_equal(render(again, job), first)
 
 
@@ -395,23 +396,23 @@ def test_a_stream_that_nobody_reads_on_leaves_nothing(engine, task):
     stream = engine.render(task("df"), Reports())
     next(stream)
     stream.close()
-    blocks = engine._components.transformer.blocks
+    blocks = engine.renderer.models.components.transformer.blocks
     assert not any(block._forward_pre_hooks for block in blocks)
 
 
 def test_a_checkpoint_stays_loaded_until_another_is_wanted(task):
     engine = SkyReelsEngine()
     render(engine, task("df"))
-    first = engine._components
+    first = engine.renderer.models.components
     reports = Reports()
     render(engine, task("df"), reports)
-    assert engine._components is first
+    assert engine.renderer.models.components is first
     kept = weakref.ref(first.transformer)
     del first
     render(engine, task("t2v"))
     gc.collect()
     assert kept() is None
-    kept = weakref.ref(engine._components.transformer)
+    kept = weakref.ref(engine.renderer.models.components.transformer)
     engine.unload()
     gc.collect()
     assert kept() is None
@@ -445,8 +446,8 @@ def test_a_lack_of_memory_names_the_setting_and_lets_go(task, module, words):
     engine, job = SkyReelsEngine(), task("df")
     render(engine, job)
     name, _, sub = module.partition(".")
-    part = getattr(engine._components, name)
-    kept = weakref.ref(engine._components.transformer)
+    part = getattr(engine.renderer.models.components, name)
+    kept = weakref.ref(engine.renderer.models.components.transformer)
 
     def too_much(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
@@ -486,7 +487,7 @@ def test_numbers_astray_fail_the_render(task):
     engine, job = SkyReelsEngine(), task("df")
     render(engine, job)
     with torch.no_grad():
-        engine._components.transformer.proj_out.bias.fill_(float("nan"))
+        engine.renderer.models.components.transformer.proj_out.bias.fill_(float("nan"))
     with pytest.raises(RenderFailed, match="Step 1 of window 1 gave values that are not numbers"):
         render(engine, job)
 
@@ -528,8 +529,6 @@ def gpu(monkeypatch):
 
 
 def test_models_lie_where_they_fit_into_what_is_free(task, gpu):
-    from backend.skyreels_integration import _place
-
     plan, parts = task("df").plan, OnGpu()
     for free in (12, 10, 3):
         gpu[0] = free
@@ -543,19 +542,17 @@ def test_models_lie_where_they_fit_into_what_is_free(task, gpu):
 
 
 def test_after_a_lack_of_memory_the_next_attempt_keeps_less_on_the_gpu(task, gpu):
-    from backend.skyreels_integration import _not_enough_memory, _place
-
-    engine, plan = SkyReelsEngine(), task("df").plan
+    models, plan = ModelCache(None), task("df").plan
     gpu[0] = 80
     said = []
     for _ in range(3):
-        engine._components = OnGpu()
-        _place(engine._components, plan, engine._safer_than(plan))
-        said.append((engine._components.placement, engine._note_out_of_memory(plan)))
+        models.components = OnGpu()
+        _place(models.components, plan, models._safer_than(plan))
+        said.append((models.components.placement, models._note_out_of_memory(plan)))
     assert said == [(Placement.RESIDENT, True), (Placement.MODEL_OFFLOAD, True), (Placement.GROUP_OFFLOAD, False)]
     smaller = replace(plan, forecast=replace(plan.forecast, peak_gib=plan.forecast.peak_gib / 2))
-    assert engine._safer_than(smaller) is None
-    assert engine._safer_than(replace(plan, model="another")) is None
+    assert models._safer_than(smaller) is None
+    assert models._safer_than(replace(plan, model="another")) is None
     assert "try again, which keeps fewer models" in str(_not_enough_memory(plan, Stage.DENOISING, safer=True))
     assert "try again" not in str(_not_enough_memory(plan, Stage.DENOISING, safer=False))
 
@@ -568,12 +565,12 @@ def test_fp8_layers_make_nearly_the_same_clip_wherever_they_lie(tmp_path, kind):
     wanted = render(engine, job).astype(int)
     another_seed = abs(render(engine, make_task(tmp_path, "wide", seed=8)) - wanted).mean()
     found = render(engine, eight, reports)
-    assert engine._components.fp8
+    assert engine.renderer.models.components.fp8
     assert [report.runtime["matrices"] for report in reports if report.runtime] == ["float8"]
     assert 0 < abs(found - wanted).mean() < another_seed / 2  # how far they are depends on the processor's rounding
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "backend.skyreels_integration._place", lambda parts, *_: parts.apply_offload(Placement.GROUP_OFFLOAD)
+            "backend.diffusion.model_cache._place", lambda parts, *_: parts.apply_offload(Placement.GROUP_OFFLOAD)
         )
         assert np.array_equal(render(engine, eight), found)
     assert np.array_equal(render(engine, eight), found)
@@ -587,11 +584,11 @@ def test_fp8_layers_make_nearly_the_same_clip_wherever_they_lie(tmp_path, kind):
 )
 def test_group_offloaded_models_make_the_same_clip(engine, task, kind, placement, offloaded):
     wanted = render(engine, task(kind))
-    parts = engine._components
+    parts = engine.renderer.models.components
     hooks = [name for name, module in parts.transformer.named_modules() if hasattr(module, "_diffusers_hook")]
     assert hooks == []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("backend.skyreels_integration._place", lambda parts, *_: parts.apply_offload(placement))
+        patch.setattr("backend.diffusion.model_cache._place", lambda parts, *_: parts.apply_offload(placement))
         assert np.array_equal(render(engine, task(kind)), wanted)
     assert [name for name in ("transformer", "text_encoder") if hooks_of(getattr(parts, name))] == offloaded
     assert np.array_equal(render(engine, task(kind)), wanted)
@@ -607,15 +604,15 @@ def hooks_of(model) -> list[str]:
 def test_a_text_encoder_that_is_loaded_later_is_offloaded_as_well(task, tmp_path, monkeypatch, placement):
     wanted = render(SkyReelsEngine(), task("df", prompt="A fish"))
     render(SkyReelsEngine(cache=tmp_path), task("df"))
-    monkeypatch.setattr("backend.skyreels_integration._place", lambda parts, *_: parts.apply_offload(placement))
+    monkeypatch.setattr("backend.diffusion.model_cache._place", lambda parts, *_: parts.apply_offload(placement))
     engine = SkyReelsEngine(cache=tmp_path)
     render(engine, task("df"))
-    assert engine._components.text_encoder is None
+    assert engine.renderer.models.components.text_encoder is None
     assert np.array_equal(render(engine, task("df", prompt="A fish")), wanted)
-    assert hooks_of(engine._components.text_encoder)
+    assert hooks_of(engine.renderer.models.components.text_encoder)
     monkeypatch.undo()
     assert np.array_equal(render(engine, task("df", prompt="A fish")), wanted)
-    assert not hooks_of(engine._components.text_encoder)
+    assert not hooks_of(engine.renderer.models.components.text_encoder)
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -642,7 +639,7 @@ def test_what_decodes_is_on_the_working_device_while_it_does(engine, task, monke
         )
 
     decoded: list[bool] = []
-    monkeypatch.setattr("backend.skyreels_integration._place", place)
+    monkeypatch.setattr("backend.diffusion.model_cache._place", place)
     monkeypatch.setattr(Components, "on_device", watched)
     render(SkyReelsEngine(), task("df"))
     assert decoded

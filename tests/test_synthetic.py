@@ -1,4 +1,4 @@
-"""The SyntheticEngine keeps the contract of `backend/jobs/engine.py`, and fails exactly when it is told to."""
+"""The SyntheticEngine keeps the contract of `backend/engine.py`, and fails exactly when it is told to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from backend.core.errors import JobCancelled, NotEnoughMemory
 from backend.core.planning import Machine, Source, Stage, make_plan
 from backend.core.registry import SYNTHETIC
 from backend.core.schema import parse_request
-from backend.jobs.engine import Inputs, Report, Reporter, Task
+from backend.engine import Inputs, Report, Reporter, Task
 from backend.media.fitting import Frames, Picture
 from backend.synthetic import Faults, SyntheticEngine
 

@@ -13,7 +13,7 @@ from backend.core.config import ROOT, Settings
 from backend.core.planning import Machine, Source, choose_model
 from backend.core.registry import MODELS, SYNTHETIC, TINY
 from backend.core.schema import parse_request
-from backend.jobs.engine import Inputs
+from backend.engine import Inputs
 from backend.library.checkpoints import Checkpoint, find_checkpoints
 from backend.skyreels_integration import SkyReelsEngine
 from benchmarks.tiny import PREFIX, caption_of, psnr
@@ -75,7 +75,7 @@ def test_a_data_folder_elsewhere_finds_it(tmp_path):
 
 def test_a_lora_finds_the_layers_that_the_large_models_have(engine):
     generate(engine, prompt=BOAT, num_frames=17, num_inference_steps=10, guidance_scale=1)
-    names = {name for name, _ in engine._components.transformer.named_modules()}
+    names = {name for name, _ in engine.renderer.models.components.transformer.named_modules()}
     targets = ["attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn2.to_q", "ffn.net.0.proj", "ffn.net.2"]
     assert {f"blocks.0.{target}" for target in targets} <= names
 

@@ -1,5 +1,6 @@
 import errno
 import itertools
+import json
 import os
 import sqlite3
 import subprocess
@@ -9,6 +10,7 @@ import time
 
 import pytest
 
+from backend.core.config import ROOT
 from backend.core.errors import (
     Conflict,
     DeviceLost,
@@ -531,3 +533,55 @@ def test_what_a_death_counts_is_told_by_the_supervisor(settings, engine, a_reque
     after.start()
     assert after.job(job.id).crash_count == death
     after.stop()
+
+
+TWO_JOBS = """
+import json, sys
+from pathlib import Path
+from backend.core.config import Settings
+from backend.core.schema import parse_request
+from backend.video_generator import VideoGenerator
+
+generator = VideoGenerator(Settings(data=Path(sys.argv[1])))
+generator.start()
+request = parse_request({"prompt": "A boat", "num_frames": 17, "num_inference_steps": 10, "resolution": "64x64"})
+found = []
+for model in ("auto", "auto", "skyreels-v2-tiny"):
+    job = generator.submit(request.model_copy(update={"model": model}))
+    job = generator.wait(job.id, timeout=100)
+    error = job.error and [job.error.code, job.error.message, job.error.hint]
+    found.append([job.plan.model, job.state.value, error, generator.machine.has_torch])
+generator.stop()
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize(
+    ("library", "code", "reason"),
+    [
+        ("torch", "raise OSError('libcudart.so.13: cannot open shared object file')", "libcudart.so.13: cannot open"),
+        ("torch", "raise ImportError('libtorch_cpu.so: undefined symbol')", "libtorch_cpu.so: undefined symbol"),
+        (
+            "diffusers",
+            "raise RuntimeError('Failed to import diffusers.models, see below') from ImportError('no such kernel')",
+            "no such kernel",
+        ),
+    ],
+)
+def test_where_torch_cannot_be_imported_automatic_makes_the_test_pattern(tmp_path, library, code, reason):
+    """From the second job on; the first one, planned before anybody knew, says why and what to do."""
+    broken = tmp_path / "broken" / library
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text(code)
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(broken.parent), str(ROOT)]), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", TWO_JOBS, str(tmp_path / "data")]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
+    first, second, chosen = json.loads(done.stdout.splitlines()[-1])
+    assert first[:2] == ["skyreels-v2-tiny", "failed"]
+    error_code, message, hint = first[2]
+    assert error_code == "model_unavailable"
+    assert message.startswith(f"torch, which every model needs, cannot be imported ({reason}")
+    assert hint.startswith("run `python3 setup.py`, which repairs the environment")
+    assert "choose Test pattern" in hint
+    assert second == ["synthetic", "succeeded", None, False]
+    assert chosen[:3] == first[:3]

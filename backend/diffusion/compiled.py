@@ -11,12 +11,16 @@ from typing import Any
 
 import torch
 
+from backend.core.placement import Placement
+from backend.core.planning import Plan, Stage
 from backend.diffusion.autotune import autotune_cache, gpu_key, median_seconds
 from backend.diffusion.components import Components, blocks_of, is_device_lost, is_out_of_memory
+from backend.diffusion.sampler import Sampler
 
 log = logging.getLogger(__name__)
 
 COMPILED, STOCK = "compiled", "stock"
+COMPILE_FROM_S = 60.0  # estimated seconds of denoising; a shorter render gains less than compiling takes
 MAX_TIME_RATIO = 0.97  # of compiled blocks to stock ones; less gain is not worth the wait
 MAX_ERROR = 0.02  # relative difference of the outputs; two roundings to bfloat16 differ by less
 Call = Callable[..., Any]
@@ -86,6 +90,26 @@ def can_compile(fast: Call) -> bool:
         _log_failure(error)
         return False
     return True
+
+
+def should_compile(setting: bool | None, plan: Plan, sampler: Sampler, file: Path | None) -> bool:
+    """Whether the blocks of a render run compiled; then they are compiled now, at the sampler's next step.
+
+    Without a `setting` a benchmark, cached in `file`, decides for long renders on a GPU.
+    """
+    components = sampler.components
+    long = components.device.type == "cuda" and plan.forecast.guess[Stage.DENOISING] >= COMPILE_FROM_S
+    if components.placement is Placement.GROUP_OFFLOAD or not (long if setting is None else setting):
+        return False
+    with components.on_device(sampler.expert):
+        stock, fast = first_block(components.transformers, sampler.warm_up)
+        try:
+            return (setting or is_faster(file, components, stock, fast)) and can_compile(fast)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            log.warning("no memory to compile blocks: %s", error)
+            return False
 
 
 def _log_failure(error: Exception) -> None:

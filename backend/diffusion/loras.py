@@ -21,6 +21,7 @@ from backend.core.config import GIB
 from backend.core.errors import ModelUnavailable
 from backend.core.schema import LoraUse
 from backend.diffusion.components import Components
+from backend.engine import Task
 from backend.library.loras import Lora, Tensor
 
 log = logging.getLogger(__name__)
@@ -150,6 +151,11 @@ def _incompatible(name: str, reason: str) -> ModelUnavailable:
     return ModelUnavailable(
         f"The LoRA {name} {reason};", hint="leave it out, or choose the model it was made for.", field="loras"
     )
+
+
+def load_loras(task: Task, components: Components) -> list[LoadedLora]:
+    """Load the LoRAs of `task`, in the order of its request. Raises ModelUnavailable."""
+    return [LoadedLora(lora, use, components) for lora, use in zip(task.loras, task.request.loras, strict=True)]
 
 
 def loras_gib(loras: Sequence[LoadedLora]) -> float:

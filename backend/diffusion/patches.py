@@ -27,11 +27,11 @@ from contextlib import ExitStack
 import torch
 
 from backend.core.placement import Placement
-from backend.diffusion.attention import attention_backend
+from backend.diffusion.attention import STOCK, attention_backend
 from backend.diffusion.compiled import Call, compiled
 from backend.diffusion.components import Components, blocks_of
 from backend.diffusion.cpu import use_cpu_kernels
-from backend.diffusion.fp8 import quantize_fp8
+from backend.diffusion.fp8 import has_fp8_matmul, quantize_fp8
 from backend.diffusion.interrupt import interruptible
 from backend.diffusion.loras import LoadedLora, apply_loras
 
@@ -58,15 +58,19 @@ class RenderPatches(ExitStack):
         super().__init__()
         self._components = components
         self._applied = 0
+        self._attention = STOCK
+        self._kernels = "stock"
 
     def use_cpu_kernels(self) -> None:
         self._apply(4)
+        self._kernels = "optimized"
         for model in (*self._components.transformers, self._components.vae):
             self.callback(use_cpu_kernels, model, on=False)
             use_cpu_kernels(model, on=True)
 
     def set_attention_backend(self, name: str) -> None:
         self._apply(5)
+        self._attention = name
         for transformer in self._components.transformers:
             self.enter_context(attention_backend(transformer, name))
 
@@ -80,8 +84,27 @@ class RenderPatches(ExitStack):
 
     def compile_blocks(self, backend: str | Call = "inductor") -> None:
         self._apply(8)
+        self._kernels = "compiled"
         for transformer in self._components.transformers:
             self.enter_context(compiled(transformer, backend))
+
+    def runtime(self) -> dict[str, str]:
+        """Device, precisions, kernels and placement of the render as it is patched, for its recipe."""
+        components = self._components
+        on_gpu, placement = components.device.type == "cuda", components.placement
+        precision = str(components.transformer.dtype).removeprefix("torch.")
+        matrices = precision
+        if components.fp8:
+            matrices = "float8" if has_fp8_matmul(components.device) else "float8 weights"
+        return {
+            "device": torch.cuda.get_device_name(components.device) if on_gpu else "CPU",
+            "precision": precision,
+            "matrices": matrices,
+            "decoding": str(components.decoder.dtype).removeprefix("torch."),
+            "attention": self._attention,
+            "kernels": self._kernels,
+            "placement": placement.value if placement else "",
+        }
 
     def _apply(self, number: int) -> None:
         if number <= self._applied:

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from backend.diffusion.components import Components
 from backend.durable import replace_file
+from backend.engine import Task
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,21 @@ class PromptCache:
             free -= file.stat().st_size
             if free < 0:
                 file.unlink()
+
+
+def texts_of(task: Task) -> tuple[list[str], list[str]]:
+    """The prompts of the windows that have their own, and the negative prompt if there is guidance."""
+    num_prompts = 1 + len(task.request.skyreels.storyboard)
+    prompts = [task.request.prompt_of(window) for window in range(num_prompts)]
+    return prompts, [task.request.negative_prompt] if task.plan.guidance_scale > 1 else []
+
+
+def encode_prompts(components: Components, task: Task, cache: PromptCache | None) -> list[Prompt]:
+    """Encode the prompts of `task`, one for each window that has its own, with the negative prompt."""
+    texts, negatives = texts_of(task)
+    embeddings = embed(components, [*texts, *negatives], cache)
+    negative = next((embeddings[text] for text in negatives), None)
+    return [Prompt(embeddings[text], negative) for text in texts]
 
 
 def encode_prompt(components: Components, prompt: str, negative_prompt: str | None) -> Prompt:

@@ -10,7 +10,7 @@ from backend.core.config import Settings
 from backend.core.errors import InvalidRequest, NotFound, Words, mention
 from backend.core.inputs import Input, MediaKind
 from backend.core.planning import Machine, Stage
-from backend.jobs.engine import Engine, Reporter
+from backend.engine import Engine, Reporter
 from backend.jobs.job import A, Job, P, R
 from backend.library.catalog import Catalog
 from backend.library.loras import LoraLibrary

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from backend.core.config import Settings
 from backend.core.planning import Progress, Stage, fraction_done
-from backend.jobs.engine import Report
+from backend.engine import Report
 from backend.jobs.job import Job
 
 

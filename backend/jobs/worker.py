@@ -24,9 +24,9 @@ from filelock import FileLock, Timeout
 
 from backend.core.config import ROOT, Settings
 from backend.core.errors import Conflict, DeviceLost, JobCancelled, NoDevice, StudioError
+from backend.engine import Report, Reporter
 from backend.jobs import disk_space, tidying
 from backend.jobs.disk_space import DiskSpace, is_disk_full, is_of_the_disk
-from backend.jobs.engine import Report, Reporter
 from backend.jobs.job import ENDED, Job, JobError, JobPlan, JobState
 from backend.jobs.kind import Services
 from backend.jobs.kinds import KINDS

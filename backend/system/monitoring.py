@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,13 @@ class Sample:
 def machine() -> Machine:
     """This computer, as plans and forecasts see it."""
     cores, (_, ram_gib) = usable_cores(), ram_used_and_total()
+    has_torch = torch_is_installed() and torch_failure() is None
     gpu = Gpu.find()
     memory = gpu.memory() if gpu else None
     if gpu is None or memory is None:
         name = f"CPU, {cores} core{'s' * (cores != 1)}"
-        return Machine(device=name, cores=cores, ram_gib=ram_gib, has_torch=torch_is_installed())
-    return Machine(device=gpu.name, cores=cores, ram_gib=ram_gib, vram_gib=memory[1])
+        return Machine(device=name, cores=cores, ram_gib=ram_gib, has_torch=has_torch)
+    return Machine(device=gpu.name, cores=cores, ram_gib=ram_gib, vram_gib=memory[1], has_torch=has_torch)
 
 
 class Monitor:
@@ -102,6 +103,12 @@ class Monitor:
             if self._last is None or not 0 <= time.time() - self._last.time < LEAST_GAP_S:
                 self._last = self._take()
             return self._last
+
+    def without_others(self, machine: Machine) -> Machine:
+        """`machine` without what other programs hold of its GPU's memory."""
+        if not machine.has_gpu:
+            return machine
+        return replace(machine, vram_gib=max(1.0, machine.vram_gib - self.vram_of_others_gib()))
 
     def vram_of_others_gib(self) -> float:
         """What other programs hold of the GPU's memory, in whole GiB; 0 for the little that a desktop takes."""
@@ -194,6 +201,20 @@ def own_vram_gib() -> float:
 
 def torch_is_installed() -> bool:
     return importlib.util.find_spec("torch") is not None
+
+
+_torch_failure: str | None = None
+
+
+def note_torch_failure(reason: str) -> None:
+    """Remember that torch, or a library over it, cannot be imported: for the rest of this process no model can run."""
+    global _torch_failure
+    _torch_failure = reason
+
+
+def torch_failure() -> str | None:
+    """Why torch could not be imported in this process; None if it was imported, or if nobody has tried."""
+    return _torch_failure
 
 
 def torch_has_cuda() -> bool:

@@ -17,8 +17,8 @@ from PIL import Image
 from backend.core.errors import JobCancelled, RenderFailed
 from backend.core.planning import Machine, Source, Stage, make_plan
 from backend.core.registry import SYNTHETIC
+from backend.engine import Inputs, Report, Task
 from backend.finishing.fit import fit_frames
-from backend.jobs.engine import Inputs, Report, Task
 from backend.jobs.job import Job, JobState
 from backend.jobs.kinds.render import render_job
 from backend.media.outputs import read_metadata

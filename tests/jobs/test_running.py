@@ -11,7 +11,7 @@ from backend.core.ids import new_id
 from backend.core.planning import Machine, Progress, Stage, make_plan
 from backend.core.registry import SYNTHETIC
 from backend.core.schema import parse_request
-from backend.jobs.engine import Report
+from backend.engine import Report
 from backend.jobs.job import Job, JobState
 from backend.jobs.kinds.render import RENDER
 from backend.jobs.running import RunningJob

@@ -26,7 +26,7 @@ import av
 
 from backend.core.config import Settings
 from backend.core.schema import parse_request
-from backend.jobs.engine import Engine
+from backend.engine import Engine
 from backend.jobs.job import JobState
 from backend.media.outputs import METADATA, THUMBNAIL, VIDEO
 from backend.synthetic import SyntheticEngine

@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 from backend.core.planning import Machine, make_plan
 from backend.core.schema import parse_request
-from backend.jobs.engine import Inputs, Task
+from backend.engine import Inputs, Task
 from backend.library.checkpoints import find_checkpoints
 from backend.skyreels_integration import SkyReelsEngine
 

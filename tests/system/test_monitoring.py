@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -77,6 +78,19 @@ def test_a_machine_says_whether_torch_is_installed(nvml: Any, monkeypatch: pytes
     nvml.broken = {"nvmlInit"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
     assert machine().has_torch is (spec is not None)
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_a_torch_that_failed_to_import_is_none_for_the_rest_of_the_process(
+    nvml: Any, monkeypatch: pytest.MonkeyPatch, gpu: bool
+) -> None:
+    nvml.broken = set() if gpu else {"nvmlInit"}
+    monkeypatch.setattr(monitoring, "_torch_failure", None)
+    before = machine()
+    assert (before.has_gpu, before.has_torch) == (gpu, True)
+    monitoring.note_torch_failure("libcudart.so.13: cannot open shared object file")
+    assert monitoring.torch_failure() == "libcudart.so.13: cannot open shared object file"
+    assert machine() == replace(before, has_torch=False)
 
 
 def test_a_gpu_that_torch_cannot_use_does_not_count(nvml: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -530,7 +530,7 @@ def test_the_page_says_which_small_model_draws_and_why(app, generator, monkeypat
 
 def test_the_page_says_that_torch_is_missing(app, generator, monkeypatch):
     monkeypatch.setattr(generator, "models", lambda: [MODELS[DF], TINY, SYNTHETIC])
-    generator.machine = dataclasses.replace(generator.machine, has_torch=False)
+    generator._machine = dataclasses.replace(generator.machine, has_torch=False)
     visit(app, "ui/create.py")
     assert "no AI model is used" in shown(app)
     assert "every model needs torch, which is not installed here" in shown(app)

@@ -10,7 +10,7 @@ import numpy as np
 from backend.core.planning import Machine, Plan, Source, make_plan
 from backend.core.registry import TINY
 from backend.core.schema import GenerationRequest, parse_request
-from backend.jobs.engine import Inputs, Task
+from backend.engine import Inputs, Task
 from backend.media.fitting import Frames
 from backend.skyreels_integration import SkyReelsEngine
 from training.tiny.clips import SHORT

@@ -17,7 +17,7 @@ from backend.core.errors import InvalidRequest, NotFound, StudioError, Words, me
 from backend.core.inputs import INPUTS
 from backend.core.planning import Forecast, Source, Stage
 from backend.core.schema import UPLOAD_ID, Fit
-from backend.jobs.engine import Report, Reporter
+from backend.engine import Report, Reporter
 from backend.jobs.job import Artifact, Job, JobState, as_json, from_dict
 from backend.jobs.kind import Kind, Services
 from backend.jobs.recipe import make_recipe, metadata_recipe

@@ -36,10 +36,10 @@ from backend.core.inputs import INPUTS
 from backend.core.planning import Plan, PlannedLora, Stage, choose_model, make_plan
 from backend.core.registry import ModelSpec
 from backend.core.schema import Fit, GenerationRequest
+from backend.engine import Engine, Inputs, Report, Reporter, Task
 from backend.finishing import apply_steps
 from backend.finishing.fit import fit_frames
 from backend.jobs.disk_space import is_of_the_disk
-from backend.jobs.engine import Engine, Inputs, Report, Reporter, Task
 from backend.jobs.job import Artifact, Job, RenderJob, as_json, from_dict
 from backend.jobs.kind import Kind, Services
 from backend.jobs.recipe import make_recipe, metadata_recipe
