@@ -13,7 +13,6 @@ import os
 import sqlite3
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from backend.core.config import Settings
@@ -41,7 +40,7 @@ from backend.media.uploads import Uploads
 from backend.skyreels_integration import SkyReelsEngine
 from backend.synthetic import SyntheticEngine
 from backend.system import logs
-from backend.system.monitoring import Monitor, machine, torch_failure
+from backend.system.monitoring import Monitor, machine, without_broken_torch
 from backend.system.supervisor import FIRST, SUPERVISED
 
 log = logging.getLogger(__name__)
@@ -131,15 +130,12 @@ class VideoGenerator:
     @property
     def machine(self) -> Machine:
         """This computer; without torch once torch has failed to import in this process."""
-        return replace(self._machine, has_torch=self._machine.has_torch and torch_failure() is None)
+        return without_broken_torch(self._machine)
 
     @property
     def free_machine(self) -> Machine:
         """This computer without what other programs hold of its GPU's memory."""
-        machine = self.machine
-        if not machine.has_gpu:
-            return machine
-        return replace(machine, vram_gib=max(1.0, machine.vram_gib - self.monitor.vram_of_others_gib()))
+        return self.monitor.without_others(self.machine)
 
     def models(self) -> list[ModelSpec]:
         """The models that can render here and now: checkpoints on disk, then the fallback that needs none."""
