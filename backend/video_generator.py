@@ -13,7 +13,6 @@ import os
 import sqlite3
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from backend.core.config import Settings
@@ -42,7 +41,7 @@ from backend.media.uploads import Uploads
 from backend.skyreels_integration import SkyReelsEngine
 from backend.synthetic import SyntheticEngine
 from backend.system import logs
-from backend.system.monitoring import Monitor, machine, torch_failure
+from backend.system.monitoring import Monitor, machine, without_broken_torch
 from backend.system.supervisor import FIRST, SUPERVISED
 
 log = logging.getLogger(__name__)
@@ -133,7 +132,7 @@ class VideoGenerator:
     @property
     def machine(self) -> Machine:
         """This computer; without torch once torch has failed to import in this process."""
-        return replace(self._machine, has_torch=self._machine.has_torch and torch_failure() is None)
+        return without_broken_torch(self._machine)
 
     @property
     def free_machine(self) -> Machine:

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from backend.core.planning import Plan
 from backend.diffusion.components import Components
+from backend.engine import Inputs
 from backend.media.fitting import Frames, Picture
 
 
@@ -31,35 +33,29 @@ class Conditions:
     control: torch.Tensor | None = None
 
 
-def encode_conditions(
-    components: Components,
-    num_frames: int,
-    image: Picture | None = None,
-    end_image: Picture | None = None,
-    prefix: Frames | None = None,
-    *,
-    size: tuple[int, int] | None = None,
-    num_kept: int | None = None,
-) -> Conditions:
-    """Encode pictures and frames of the rendered size for this model. `prefix` has 4k+1 frames.
-
-    The other arguments are for models without diffusion forcing: `num_frames` are rendered and the first `num_kept` of
-    them delivered, with `end_image` as the last; `size` is (width, height), needed where there is no picture.
-    """
+def encode_conditions(components: Components, plan: Plan, inputs: Inputs) -> Conditions:
+    """Encode the inputs of a render for this model. A prefix has 4k+1 frames."""
+    image = inputs.image
     with torch.no_grad():
-        first = image[None] if prefix is None and image is not None else prefix
         if not components.per_frame_timesteps:
             if image is None and not components.is_vace:
                 return Conditions()
-            given = _given_frames(components, num_frames, size, num_kept or num_frames, first, end_image)
+            given = _given_frames(components, plan, inputs)
             if image is None or components.is_vace:
                 return Conditions(control=_control(components, *given))
             return _for_image_to_video(components, image, *given)
         with components.on_device(components.vae):
-            return Conditions(
-                prefix=None if first is None else to_latents(components, _to_tensor(components, first)),
-                end=None if end_image is None else to_latents(components, _to_tensor(components, end_image[None])),
+            first, last = (
+                None if frames is None else to_latents(components, _to_tensor(components, frames))
+                for frames in _first_and_last(inputs)
             )
+            return Conditions(prefix=first, end=last)
+
+
+def _first_and_last(inputs: Inputs) -> tuple[Frames | None, Frames | None]:
+    """The frames that a render begins with, and the one that it ends with."""
+    first = inputs.image[None] if inputs.prefix is None and inputs.image is not None else inputs.prefix
+    return first, None if inputs.end_image is None else inputs.end_image[None]
 
 
 def latent_statistics(vae: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,27 +78,21 @@ def to_latents(components: Components, video: torch.Tensor) -> torch.Tensor:
     return (vae.encode(video.to(vae.dtype)).latent_dist.mode().float() - mean) * inverse_std
 
 
-def _given_frames(
-    components: Components,
-    num_frames: int,
-    size: tuple[int, int] | None,
-    num_kept: int,
-    first: Frames | None,
-    end_image: Picture | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _given_frames(components: Components, plan: Plan, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
     """A clip with the given frames, of shape (1, 3, frames, height, width), mid-grey elsewhere as in training; and a
-    mask that is 1 for given frames, of shape (frames,).
+    mask that is 1 for given frames, of shape (frames,). The last frame that is delivered, and those rendered after it,
+    are the end picture.
     """
-    given = [frames for frames in (first, None if end_image is None else end_image[None]) if frames is not None]
-    width, height = (given[0].shape[2], given[0].shape[1]) if size is None else size
-    video = torch.zeros(1, 3, num_frames, height, width, device=components.device)
-    mask = torch.zeros(num_frames, device=components.device)
+    first, last = _first_and_last(inputs)
+    video = torch.zeros(1, 3, plan.render_frames, plan.render_height, plan.render_width, device=components.device)
+    mask = torch.zeros(plan.render_frames, device=components.device)
     if first is not None:
         video[:, :, : len(first)] = _to_tensor(components, first)
         mask[: len(first)] = 1
-    if end_image is not None:
-        video[:, :, num_kept - 1 :] = _to_tensor(components, end_image[None])
-        mask[num_kept - 1 :] = 1
+    if last is not None:
+        end = plan.prefix_frames + plan.num_frames - 1
+        video[:, :, end:] = _to_tensor(components, last)
+        mask[end:] = 1
     return video, mask
 
 

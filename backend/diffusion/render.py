@@ -116,21 +116,13 @@ class Renderer:
 
     def _begin(self, task: Task, components: Components, progress: _Progress) -> StreamingDecoder:
         """Encode prompts and pictures; the render at its first step, or in the state that an earlier attempt saved."""
-        plan, inputs = task.plan, task.inputs
         prompts = encode_prompts(components, task, self.models.prompt_cache)
         progress.loading((1 + READ_FRACTION) / 2)
-        conditions = encode_conditions(
-            components,
-            plan.render_frames,
-            inputs.image,
-            inputs.end_image,
-            inputs.prefix,
-            size=(plan.render_width, plan.render_height),
-            num_kept=plan.prefix_frames + plan.num_frames,
-        )
+        conditions = encode_conditions(components, task.plan, task.inputs)
 
         def fresh() -> StreamingDecoder:
-            return StreamingDecoder(Sampler(components, plan, task.request, prompts, conditions), task.first_frame)
+            sampler = Sampler(components, task.plan, task.request, prompts, conditions)
+            return StreamingDecoder(sampler, task.first_frame)
 
         try:
             state = read_snapshot(task.work) if task.work else None

@@ -57,13 +57,12 @@ class Sample:
 def machine() -> Machine:
     """This computer, as plans and forecasts see it."""
     cores, (_, ram_gib) = usable_cores(), ram_used_and_total()
-    has_torch = torch_is_installed() and torch_failure() is None
     gpu = Gpu.find()
     memory = gpu.memory() if gpu else None
     if gpu is None or memory is None:
         name = f"CPU, {cores} core{'s' * (cores != 1)}"
-        return Machine(device=name, cores=cores, ram_gib=ram_gib, has_torch=has_torch)
-    return Machine(device=gpu.name, cores=cores, ram_gib=ram_gib, vram_gib=memory[1], has_torch=has_torch)
+        return without_broken_torch(Machine(device=name, cores=cores, ram_gib=ram_gib, has_torch=torch_is_installed()))
+    return without_broken_torch(Machine(device=gpu.name, cores=cores, ram_gib=ram_gib, vram_gib=memory[1]))
 
 
 class Monitor:
@@ -114,6 +113,12 @@ class Monitor:
         """What other programs hold of the GPU's memory, in whole GiB; 0 for the little that a desktop takes."""
         others = self.sample().vram_others_gib or 0.0
         return float(math.floor(others)) if others >= OTHERS_LEAST_GIB else 0.0
+
+    def without_others(self, machine: Machine) -> Machine:
+        """`machine` without what other programs hold of its GPU's memory; 1 GiB is left at least."""
+        if not machine.has_gpu:
+            return machine
+        return replace(machine, vram_gib=max(1.0, machine.vram_gib - self.vram_of_others_gib()))
 
     def _watch(self) -> None:
         while not self._ended.is_set():
@@ -215,6 +220,11 @@ def note_torch_failure(reason: str) -> None:
 def torch_failure() -> str | None:
     """Why torch could not be imported in this process; None if it was imported, or if nobody has tried."""
     return _torch_failure
+
+
+def without_broken_torch(machine: Machine) -> Machine:
+    """`machine`, and `has_torch` is False if torch could not be imported in this process."""
+    return replace(machine, has_torch=machine.has_torch and _torch_failure is None)
 
 
 def torch_has_cuda() -> bool:

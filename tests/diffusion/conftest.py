@@ -140,12 +140,12 @@ def sample(components):
     from backend.diffusion.decode import StreamingDecoder
     from backend.diffusion.sampler import Sampler
     from backend.diffusion.text import encode_prompt
+    from backend.engine import Inputs
 
     def run(kind, plan, image=None, end_image=None, prefix=None, seed=SEED, prompt="A boat", dtype=None):
         parts = in_dtype(components[kind], dtype)
         text = encode_prompt(parts, prompt, NEGATIVE if plan.guidance_scale > 1 else None)
-        size = plan.render_width, plan.render_height
-        conditions = encode_conditions(parts, plan.render_frames, image, end_image, prefix, size=size)
+        conditions = encode_conditions(parts, plan, Inputs(image, end_image, prefix))
         sampler = Sampler(parts, plan, REQUEST.model_copy(update={"seed": seed}), [text], conditions)
         windows = []
 

@@ -36,6 +36,7 @@ from backend.diffusion.sampler import Sampler
 from backend.diffusion.solver import make_unipc
 from backend.diffusion.text import TEXT_TOKENS, encode_prompt
 from backend.diffusion.transformer import Transformer
+from backend.engine import Inputs
 from tests.diffusion.conftest import NEGATIVE, REQUEST, to_the_end
 
 SHORT_BASE = {"base_num_frames": 17, "overlap_history": 5}
@@ -109,7 +110,9 @@ def test_fault_05_blocks_do_not_denoise_the_first_picture_away(who, stock, compo
         return
     plan = replace(plan_for("df", mode="image_to_video", num_frames=21), ar_step=3, causal_block_size=2)
     latents = stock(DF_IMAGE, "df", plan, image=Image.fromarray(picture))
-    assert torch.allclose(latents[:, :, :1], encode_conditions(components["df"], 21, picture).prefix, atol=1e-4)
+    assert torch.allclose(
+        latents[:, :, :1], encode_conditions(components["df"], plan, Inputs(picture)).prefix, atol=1e-4
+    )
 
 
 @BOTH
@@ -129,7 +132,7 @@ def test_fault_06_an_extension_shows_each_frame_of_the_source_once(who, checkpoi
         ).frames[0]
         total = len(video)
     else:
-        conditions = encode_conditions(components["df"], plan.render_frames, prefix=clip[-plan.prefix_frames :])
+        conditions = encode_conditions(components["df"], plan, Inputs(prefix=clip[-plan.prefix_frames :]))
         text = [encode_prompt(components["df"], "A boat", NEGATIVE)]
         decoder = StreamingDecoder(Sampler(components["df"], plan, REQUEST, text, conditions), first=plan.prefix_frames)
         total = len(clip) + sum(len(chunk) for chunk in to_the_end(decoder))

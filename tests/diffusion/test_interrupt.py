@@ -7,6 +7,7 @@ from backend.diffusion.conditions import encode_conditions
 from backend.diffusion.interrupt import interruptible
 from backend.diffusion.sampler import Sampler
 from backend.diffusion.text import encode_prompt
+from backend.engine import Inputs
 from tests.diffusion.conftest import REQUEST
 
 
@@ -31,10 +32,10 @@ def hooks(components):
 
 def test_every_forward_can_be_left_before_any_block(components, plan_for, clip):
     parts, plan = components["df"], plan_for("df", source_frames=17)
-    text, conditions = encode_prompt(parts, "A boat", ""), encode_conditions(parts, 33, prefix=clip)
+    text, conditions = encode_prompt(parts, "A boat", ""), encode_conditions(parts, plan, Inputs(prefix=clip))
     actions = {
         "text": (lambda: encode_prompt(parts, "A boat", ""), 2 * 2),  # blocks x texts
-        "conditions": (lambda: encode_conditions(parts, 33, prefix=clip), 5),  # latent frames
+        "conditions": (lambda: encode_conditions(parts, plan, Inputs(prefix=clip)), 5),  # latent frames
         "step": (
             Sampler(parts, plan, REQUEST, [text], conditions).step,
             2 * 2,
@@ -51,11 +52,11 @@ def test_every_forward_can_be_left_before_any_block(components, plan_for, clip):
         assert counter.calls == expected
 
 
-def test_nothing_is_left_behind(components, clip):
-    parts = components["df"]
+def test_nothing_is_left_behind(components, plan_for, clip):
+    parts, plan = components["df"], plan_for("df", source_frames=17)
     with interruptible(parts, Check(at=3)):
         assert hooks(parts) == 2 + 2 + 1
         with pytest.raises(JobCancelled):
-            encode_conditions(parts, 33, prefix=clip)
+            encode_conditions(parts, plan, Inputs(prefix=clip))
     assert hooks(parts) == 0
     assert parts.vae._enc_feat_map == [None] * len(parts.vae._enc_feat_map)

@@ -19,6 +19,7 @@ from backend.diffusion.decode import StreamingDecoder
 from backend.diffusion.sampler import Sampler
 from backend.diffusion.snapshot import NAME, read_snapshot, write_snapshot
 from backend.diffusion.text import encode_prompt
+from backend.engine import Inputs
 from tests.diffusion.conftest import NEGATIVE, REQUEST, to_the_end
 
 WINDOWS = {"base_num_frames": 17, "overlap_history": 5, "addnoise_condition": 20}
@@ -57,7 +58,7 @@ def start(components, plan_for, picture, last_picture, clip):
         image = picture if wishes.get("mode") == "image_to_video" else None
         end_image = last_picture if wishes.get("end") else None
         prefix = clip[-plan.prefix_frames :] if plan.prefix_frames else None
-        conditions = encode_conditions(parts, plan.render_frames, image, end_image, prefix)
+        conditions = encode_conditions(parts, plan, Inputs(image, end_image, prefix))
         return Sampler(parts, plan, request, [encode_prompt(parts, "A boat", NEGATIVE)], conditions)
 
     return make
@@ -102,7 +103,7 @@ def finish(folder, plan, inputs, snapshots):
     text = [encode_prompt(parts, "A boat", NEGATIVE)]
     found = []
     for snapshot, first in snapshots:
-        conditions = encode_conditions(parts, plan.render_frames, *inputs)
+        conditions = encode_conditions(parts, plan, Inputs(*inputs))
         decoder = StreamingDecoder(Sampler(parts, plan, REQUEST, text, conditions), first)
         decoder.restore(read_snapshot(snapshot))
         chunks = [chunk for chunk in to_the_end(decoder) if len(chunk)]

@@ -23,6 +23,7 @@ from backend.diffusion.conditions import Conditions, encode_conditions
 from backend.diffusion.decode import StreamingDecoder
 from backend.diffusion.sampler import Sampler, seeded_noise
 from backend.diffusion.text import encode_prompt
+from backend.engine import Inputs
 from tests.diffusion.conftest import NEGATIVE, REQUEST, SEED, to_the_end
 
 SHORT_BASE = {"base_num_frames": 17, "overlap_history": 5}
@@ -132,7 +133,7 @@ def test_noise_has_a_name(sample, plan_for):
 
 
 def test_the_original_keeps_known_frames_in_float32(sample, plan_for, stock_plan, components, picture):
-    prefix = encode_conditions(components["df"], 17, picture).prefix
+    prefix = encode_conditions(components["df"], plan_for("df"), Inputs(picture)).prefix
     wishes = {"mode": "image_to_video"}
     kept, rounded = (
         sample("df", plan("df", **wishes), image=picture, dtype=torch.bfloat16)[:, :, :1]
@@ -238,7 +239,7 @@ def test_every_plan_runs_to_its_end(components, plan_for, num_frames, skyreels, 
     parts = components["df"]
     frames = np.zeros((plan.prefix_frames, 64, 64, 3), dtype=np.uint8) if source_frames else None
     end_image = np.zeros((64, 64, 3), dtype=np.uint8) if source_frames else None
-    conditions = encode_conditions(parts, plan.render_frames, end_image=end_image, prefix=frames)
+    conditions = encode_conditions(parts, plan, Inputs(end_image=end_image, prefix=frames))
     sampler = Sampler(parts, plan, REQUEST, [encode_prompt(parts, "A boat", None)], conditions)
     parts_done = [sampler.fraction]
     frames = np.concatenate(to_the_end(StreamingDecoder(sampler), lambda: parts_done.append(sampler.fraction)))

@@ -12,6 +12,7 @@ from PIL import Image
 
 from backend.diffusion.conditions import encode_conditions
 from backend.diffusion.decode import CausalDecoder
+from backend.engine import Inputs
 from tests.tiny_checkpoints import BOUNDARY, WAN_KINDS, build_checkpoint
 
 GUIDED = pytest.mark.parametrize("guidance_scale", [1.0, 5.0])
@@ -135,10 +136,12 @@ def test_control_equals_the_stock_pipeline(sample, stock, stock_plan, picture, l
         assert not torch.equal(latents, sample("wan-vace", stock_plan("wan-vace", num_frames=frames)))
 
 
-def test_the_last_picture_stands_at_the_end_of_what_is_kept(components, picture, last_picture):
+def test_the_last_picture_stands_at_the_end_of_what_is_kept(components, plan_for, picture, last_picture):
     parts = components["wan-i2v-experts"]
-    all_kept = encode_conditions(parts, 17, picture, last_picture).channels
-    trimmed = encode_conditions(parts, 17, picture, last_picture, num_kept=16).channels
+    all_kept, trimmed = (
+        encode_conditions(parts, plan, Inputs(picture, last_picture)).channels
+        for plan in (plan_for("wan-i2v-experts", mode="image_to_video", end=True, num_frames=n) for n in (17, 16))
+    )
     assert all_kept[0, :4, -1, 0, 0].tolist() == [0, 0, 0, 1]
     assert trimmed[0, :4, -1, 0, 0].tolist() == [0, 0, 1, 1]
     assert trimmed[0, :4, 0, 0, 0].tolist() == [1, 1, 1, 1]
