@@ -303,8 +303,8 @@ def suitability(spec: ModelSpec, machine: Machine) -> Suitability:
     plan = make_plan(request, spec, machine, source)
     peak = plan.forecast.peak_gib
     if not machine.has_gpu:
-        has, what = machine.ram_gib, "memory"
-        words = "on the processor, for want of a GPU"
+        has, what = machine.ram_gib, "of memory"
+        words = "on this CPU (no GPU found)"
     else:
         has, what = USABLE_VRAM * machine.vram_gib, "on the GPU"
         words = PLACEMENT_WORDS[plan.placement]
@@ -313,7 +313,7 @@ def suitability(spec: ModelSpec, machine: Machine) -> Suitability:
             lossy = make_plan(balanced, spec, machine, source).placement
             words += f"; with balanced {PLACEMENT_WORDS[lossy]}" if lossy is not plan.placement else ""
     if peak > has:
-        return Suitability(False, f"needs {peak:.0f} GiB {what}, {has:.0f} can be used", plan)
+        return Suitability(False, f"needs {peak:.0f} GiB {what}; you have {has:.0f}", plan)
     return Suitability(True, words, plan)
 
 

@@ -490,9 +490,9 @@ def test_a_plan_knows_whether_it_counts_on_a_gpu():
         ("skyreels-v2-t2v-14b-540p", CARD_8, True, "layer by layer through the GPU, slowly"),
         ("skyreels-v2-df-14b-540p", CARD_24, True, "slowly; with balanced its parts take turns on the GPU"),
         ("skyreels-v2-df-1.3b-540p", CARD_8, True, "its parts take turns on the GPU"),
-        ("skyreels-v2-i2v-14b-720p", CARD_8, False, "needs 9 GiB on the GPU, 7 can be used"),
-        ("skyreels-v2-df-14b-540p", CPU, False, "GiB memory, 16 can be used"),
-        ("skyreels-v2-tiny", CPU, True, "on the processor"),
+        ("skyreels-v2-i2v-14b-720p", CARD_8, False, "needs 9 GiB on the GPU; you have 7"),
+        ("skyreels-v2-df-14b-540p", CPU, False, "GiB of memory; you have 16"),
+        ("skyreels-v2-tiny", CPU, True, "on this CPU"),
     ],
 )
 def test_a_model_says_how_it_goes_with_a_machine(model, machine, fits, words):
