@@ -173,18 +173,18 @@ def lora_use(words: str) -> dict[str, Any]:
 
 def send_files(studio: Studio, params: dict[str, Any]) -> dict[str, Any]:
     """The fields of a request with its files uploaded and its mode filled in."""
-    ready = dict(params)
-    if "mode" not in ready:
-        ready["mode"] = mode_for(ready).value
-    files = [name for name in INPUTS if name in ready]
-    parse_request(ready | dict.fromkeys(files, ANY_UPLOAD))  # a bad flag is refused before a large file travels
+    fields = dict(params)
+    if "mode" not in fields:
+        fields["mode"] = mode_for(fields).value
+    files = [name for name in INPUTS if name in fields]
+    parse_request(fields | dict.fromkeys(files, ANY_UPLOAD))  # a bad flag is refused before a large file travels
     for name in files:
-        path = Path(ready[name])
+        path = Path(fields[name])
         if not path.is_file():
             no_file = f" {path}: there is no such file;"
             raise InvalidRequest([mention(name), no_file], hint="check the path.", field=name)
-        ready[name] = studio.upload(path)
-    return ready
+        fields[name] = studio.upload(path)
+    return fields
 
 
 # --- commands ---
@@ -263,7 +263,7 @@ def generate(
 
 
 def can_write(file: Path) -> bool:
-    """Whether a video can be put there, asked before an hour of rendering; makes the folder."""
+    """Whether a video can be written there, checked before an hour of rendering; makes the folder."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         return not file.is_dir() and os.access(file if file.exists() else file.parent, os.W_OK)
@@ -548,7 +548,7 @@ def models_verify(
         if wrong:
             fail(f"{model}: {'; '.join(wrong)}. Remove it and download it again.", FAILED)
         if not downloads.has_hashes(model):
-            say(f"{model} was not fetched by this studio, so nothing tells its hashes; its files can be read.")
+            say(f"{model} was not fetched by this studio, so its hashes are unknown; its files can be read.")
         else:
             say(f"{model} is as it was fetched.")
     if render:
@@ -556,7 +556,7 @@ def models_verify(
 
 
 def try_model(model: str) -> None:
-    """A short video of every kind, and what can be told of each without looking."""
+    """Render a short video of every kind and measure each."""
     from backend.library.checkpoints import find_checkpoints
     from backend.trial import checks
 
@@ -575,11 +575,11 @@ def try_model(model: str) -> None:
 
         for check in checks(spec, make, studio.upload):
             wrong.append(bool(check.faults))
-            say(f"{check.what}, {check.job_id}: {'; '.join(check.faults) or 'all that can be told is right'}")
+            say(f"{check.what}, {check.job_id}: {'; '.join(check.faults) or 'no fault found'}")
     if bad := sum(wrong):
         are = "is" if bad == 1 else "are"
-        fail(f"{spec.title}: {bad} of {len(wrong)} videos {are} not what was asked; see the gallery.", FAILED)
-    say(f"{spec.title} does what it claims; the videos are in the gallery. Whether they are good, eyes must tell.")
+        fail(f"{spec.title}: {bad} of {len(wrong)} videos {are} not what was requested; see the gallery.", FAILED)
+    say(f"{spec.title} does what it claims; the videos are in the gallery. Judge their quality by eye.")
 
 
 @loras_app.command("list")

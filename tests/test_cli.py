@@ -520,13 +520,13 @@ def test_a_model_is_tried_and_what_is_wrong_is_told(run, settings, monkeypatch):
     build_checkpoint(settings.models / "random-t2v", "t2v")
     code, out, err = run("models", "verify", "random-t2v", "--render")
     assert re.search(r"^text to video, \w+: it ", out, re.MULTILINE)
-    assert (code, "1 of 1 videos is not what was asked" in err) == (1, True), out + err  # random numbers draw noise
+    assert (code, "1 of 1 videos is not what was requested" in err) == (1, True), out + err  # random numbers draw noise
 
 
 def test_models_are_imported_verified_removed_and_restored(run, settings, tmp_path):
     folder = build_checkpoint(tmp_path / "random-df", "df")
     assert run("models", "import", folder)[:2] == (0, "random-df is here.\n")
-    assert "nothing tells its hashes" in run("models", "verify", "random-df")[1]
+    assert "its hashes are unknown" in run("models", "verify", "random-df")[1]
     assert "random-df" in run("models", "list")[1]
     assert run("models", "remove", "random-df")[0] == 0
     assert "random-df" not in run("models", "list")[1]

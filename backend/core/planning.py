@@ -324,7 +324,7 @@ def make_plan(
     source: Source | None = None,
     calibration: Mapping[Stage, float] = MappingProxyType({}),
 ) -> Plan:
-    """The legal plan nearest to `request`, delivering exactly the frames, size and rate that were asked for.
+    """The legal plan nearest to `request`, delivering exactly the frames, size and rate that were requested.
 
     `calibration` is, for each stage, the measured time of earlier jobs of this model divided by the guess. Raises
     InvalidRequest where the model cannot do it, naming what can be done.

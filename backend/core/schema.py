@@ -1,4 +1,4 @@
-"""What may be asked for: the request, its bounds, and the words in which a bad one is refused.
+"""The request, the bounds of its fields, and the errors for a bad one.
 
 Bounds are written here once; widgets, routes and flags read them.
 """
@@ -312,7 +312,7 @@ class LoraUse(BaseModel):
 
 
 class GenerationRequest(BaseModel):
-    """What is asked for: one video. Frozen; a null seed is drawn at once, so that every request can be repeated."""
+    """A request for one video. Frozen; a missing seed is drawn at once, so that every request can be repeated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
 
@@ -475,8 +475,8 @@ class GenerationRequest(BaseModel):
 
     def prompt_of(self, window: int) -> str:
         """What window number `window`, from 0, shows. Windows beyond the storyboard keep its last prompt."""
-        told = (self.prompt, *self.skyreels.storyboard)
-        return told[min(window, len(told) - 1)]
+        prompts = (self.prompt, *self.skyreels.storyboard)
+        return prompts[min(window, len(prompts) - 1)]
 
 
 def parse_resolution(value: str) -> tuple[int, int]:
@@ -511,11 +511,11 @@ def explain(errors: Sequence[Any]) -> InvalidRequest:
     """One sentence from pydantic's error list (its first entry): value, reason, way out."""
     error = errors[0]
     path = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
-    if (error["type"] == "json_invalid" or not path) and (said := _of_the_body(error)):
-        return InvalidRequest(said[0], hint=said[1])
-    refusal = error.get("ctx", {}).get("error")
-    if isinstance(refusal, InvalidRequest):
-        return refusal
+    if (error["type"] == "json_invalid" or not path) and (refusal := _of_the_body(error)):
+        return InvalidRequest(refusal[0], hint=refusal[1])
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, InvalidRequest):
+        return cause
     return _of_a_field(error, path)
 
 
@@ -546,7 +546,7 @@ def _of_a_field(error: Mapping[str, Any], path: Sequence[str]) -> InvalidRequest
         return InvalidRequest(reason, hint=way_out, field=field, value=value)
 
     def odd(reason: str, way_out: Words) -> InvalidRequest:
-        """About the field; its value, if it has any, is not told."""
+        """About the field; its value, if it has any, is not shown."""
         return InvalidRequest([name, f" {reason}"], hint=way_out, field=field)
 
     match error["type"]:
@@ -613,7 +613,7 @@ def _bounds(info: FieldInfo) -> Bounds | None:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A field of a request as every door shows it: its `field` is dotted, its `help` says what it does to the video."""
+    """A field of a request as every client shows it; `field` is dotted, `help` says what it does to the video."""
 
     name: str
     field: str

@@ -112,7 +112,7 @@ class Artifact:
 
     @classmethod
     def of(cls, job_id: str, plan: Plan, size: int, **more: Any) -> Artifact:
-        """The artifact of a video made by `plan`, of `size` bytes; `more` is what only its making tells."""
+        """The artifact of a video made by `plan`, of `size` bytes; `more` is what is known only after the render."""
         return cls(
             video=f"outputs/{job_id}/{VIDEO}",
             thumbnail=f"outputs/{job_id}/{THUMBNAIL}",

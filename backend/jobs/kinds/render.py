@@ -256,7 +256,7 @@ def make_segments(
 
     with contextlib.closing(_Cut(plan, engine.render(task, watch), first_frame)) as frames:
         for number, (start, stop) in enumerate(plan.segments[made:], start=made):
-            chunks = _watch_for_poster(plan, frames.take(stop - start), start, work / THUMBNAIL)
+            chunks = _watch_for_poster(plan, frames.read(stop - start), start, work / THUMBNAIL)
             write_segment(segments[number], chunks, **size)
             if len(segments) > 1:
                 join_segments(work / PARTIAL_VIDEO, before + segments[: number + 1], recipe={}, title=job.title)
@@ -303,7 +303,7 @@ def read_inputs(job: RenderJob, uploads: Uploads) -> Inputs:
 
 
 def _source(job: RenderJob, uploads: Uploads, report: Reporter) -> Iterator[Frames]:
-    """The video that is continued, as it begins the film."""
+    """The video that is extended, which the result begins with."""
     plan, done = job.plan, 0
     assert job.request.video is not None
     chunks = read_frames(
@@ -329,7 +329,7 @@ class _Cut:
         self._at = first
         self._rest = np.empty((0, plan.render_height, plan.render_width, 3), np.uint8)
 
-    def take(self, count: int) -> Iterator[Frames]:
+    def read(self, count: int) -> Iterator[Frames]:
         """The next `count` frames. Raises RenderFailed where the engine has no more."""
         plan = self._plan
         while count:
@@ -361,7 +361,7 @@ def fit_frames(frames: Frames, width: int, height: int) -> Frames:
 
 
 def _watch_for_poster(plan: Plan, chunks: Iterator[Frames], start: int, path: Path) -> Iterator[Frames]:
-    """Write the frame that will stand for the film as it passes: the one a third into what is new."""
+    """Write the poster's frame as it passes: the one a third into what is new."""
     wanted = plan.prefix_frames + plan.num_frames // 3 - start
     for chunk in chunks:
         if 0 <= wanted < len(chunk):
@@ -395,8 +395,8 @@ def _open_work(work: Path, versions: object) -> Path:
 
 @contextlib.contextmanager
 def _stopwatch(path: Path, report: Reporter) -> Iterator[tuple[Reporter, Callable[[], dict[Stage, float]]]]:
-    """`report`, and who tells the seconds of each stage that went by between its calls, in all attempts: those that a
-    report held the render do not count, and those of an attempt that was killed or found the disk full are lost.
+    """`report`, and a function that returns the seconds of each stage, in all attempts: those that a call of `report`
+    held the render do not count, and those of an attempt that was killed or found the disk full are lost.
     """
     seconds = _read_timings(path)
     stage, since = Stage.LOADING, time.monotonic()
@@ -444,7 +444,7 @@ def _publish(
     settings: Settings,
     taken: Callable[[], dict[Stage, float]],
 ) -> Artifact:
-    """Join the segments and put the film, its poster and its sidecar in their place."""
+    """Join the segments and put the video, its poster and its sidecar in their place."""
     plan = job.plan
     work = segments[0].parent
     result = work / RESULT
