@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from backend import __version__
 from backend.core.config import Settings
 from backend.core.errors import FolderTaken, InvalidRequest, NoAnswer, StudioError, mention
 from backend.core.inputs import ANY_UPLOAD, INPUTS, mode_for
@@ -190,6 +191,12 @@ def send_files(studio: Studio, params: dict[str, Any]) -> dict[str, Any]:
 # --- commands ---
 
 
+def print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
 @app.callback(invoke_without_command=True)
 def main(
     context: typer.Context,
@@ -198,6 +205,9 @@ def main(
     lan: Annotated[bool, typer.Option("--lan", help="Let others on the network in, with a token.")] = False,
     data: Annotated[Path | None, typer.Option(help="The data folder; default: the checkout.")] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page when it is ready.")] = True,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=print_version, is_eager=True)
+    ] = False,
 ) -> None:
     """AI Video Generation Studio. Without a command: serve the studio on http://localhost:8501."""
     os.umask(0o077)  # what is made from here on is its owner's alone: videos, uploads, history and log

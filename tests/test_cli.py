@@ -11,7 +11,7 @@ import threading
 import pytest
 from typer.testing import CliRunner
 
-from backend import cli
+from backend import __version__, cli
 from backend.core.errors import FolderTaken, NoAnswer, StudioBusy, StudioError
 from backend.core.prompts import expand
 from backend.core.schema import SETTINGS
@@ -39,6 +39,10 @@ def run(settings, monkeypatch):
         return done.exit_code, done.stdout, done.stderr
 
     return run
+
+
+def test_the_version_is_printed(run):
+    assert run("--version")[:2] == (0, f"{__version__}\n")
 
 
 def test_generate_makes_the_film_and_prints_the_job_last(run, tmp_path):
