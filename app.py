@@ -6,11 +6,11 @@ import streamlit as st
 
 from backend.core.config import ROOT
 from backend.core.errors import StudioError
-from ui.studio import film_news, studio
+from ui.studio import studio, tab_title
 from ui.theme import STYLE
 from ui.words import escape_markdown
 
-title = film_news()
+title = tab_title()
 st.set_page_config(
     page_title=f"{title} · Studio" if title else "AI Video Generation Studio",
     page_icon=str(ROOT / "ui" / "assets" / "icon.png"),

@@ -1,3 +1,3 @@
-"""The studio behind the pages: nouns in `core`, films in `media`, the model in `diffusion`, work in `jobs`."""
+"""The studio behind the pages: requests in `core`, files in `media`, models in `diffusion`, jobs in `jobs`."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

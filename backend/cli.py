@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from backend import __version__
 from backend.core.config import Settings
 from backend.core.errors import FolderTaken, InvalidRequest, NoAnswer, StudioError, mention
 from backend.core.ids import is_id
@@ -175,12 +176,12 @@ def lora_use(words: str) -> dict[str, Any]:
 
 def send_files(studio: Studio, params: dict[str, Any]) -> dict[str, Any]:
     """The fields of a request with its files uploaded and its mode filled in."""
-    ready = dict(params)
-    if "mode" not in ready:
-        ready["mode"] = mode_for(ready).value
-    files = [name for name in INPUTS if name in ready]
-    parse_request(ready | dict.fromkeys(files, ANY_UPLOAD))  # a bad flag is refused before a large file travels
-    return ready | send_named_files(studio, ready)
+    fields = dict(params)
+    if "mode" not in fields:
+        fields["mode"] = mode_for(fields).value
+    files = [name for name in INPUTS if name in fields]
+    parse_request(fields | dict.fromkeys(files, ANY_UPLOAD))  # a bad flag is refused before a large file travels
+    return fields | send_named_files(studio, fields)
 
 
 def send_named_files(studio: Studio, params: Mapping[str, Any]) -> dict[str, str]:
@@ -199,6 +200,12 @@ def send_named_files(studio: Studio, params: Mapping[str, Any]) -> dict[str, str
 # --- commands ---
 
 
+def print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
 @app.callback(invoke_without_command=True)
 def main(
     context: typer.Context,
@@ -207,6 +214,9 @@ def main(
     lan: Annotated[bool, typer.Option("--lan", help="Let others on the network in, with a token.")] = False,
     data: Annotated[Path | None, typer.Option(help="The data folder; default: the checkout.")] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page when it is ready.")] = True,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=print_version, is_eager=True)
+    ] = False,
 ) -> None:
     """AI Video Generation Studio. Without a command: serve the studio on http://localhost:8501."""
     os.umask(0o077)  # what is made from here on is its owner's alone: videos, uploads, history and log
@@ -313,7 +323,7 @@ def exit_with(job: dict[str, Any], out_file: Path | None, as_json: bool) -> None
 
 
 def can_write(file: Path) -> bool:
-    """Whether a video can be put there, asked before an hour of rendering; makes the folder."""
+    """Whether a video can be written there, checked before an hour of rendering; makes the folder."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         return not file.is_dir() and os.access(file if file.exists() else file.parent, os.W_OK)
@@ -647,7 +657,7 @@ def models_verify(
         if wrong:
             fail(f"{model}: {'; '.join(wrong)}. Remove it and download it again.", FAILED)
         if not downloads.has_hashes(model):
-            say(f"{model} was not fetched by this studio, so nothing tells its hashes; its files can be read.")
+            say(f"{model} was not fetched by this studio, so its hashes are unknown; its files can be read.")
         else:
             say(f"{model} is as it was fetched.")
     if render:
@@ -655,7 +665,7 @@ def models_verify(
 
 
 def try_model(model: str) -> None:
-    """A short video of every kind, and what can be told of each without looking."""
+    """Render a short video of every kind and measure each."""
     from backend.library.checkpoints import find_checkpoints
     from backend.trial import checks
 
@@ -674,11 +684,11 @@ def try_model(model: str) -> None:
 
         for check in checks(spec, make, studio.upload):
             wrong.append(bool(check.faults))
-            say(f"{check.what}, {check.job_id}: {'; '.join(check.faults) or 'all that can be told is right'}")
+            say(f"{check.what}, {check.job_id}: {'; '.join(check.faults) or 'no fault found'}")
     if bad := sum(wrong):
         are = "is" if bad == 1 else "are"
-        fail(f"{spec.title}: {bad} of {len(wrong)} videos {are} not what was asked; see the gallery.", FAILED)
-    say(f"{spec.title} does what it claims; the videos are in the gallery. Whether they are good, eyes must tell.")
+        fail(f"{spec.title}: {bad} of {len(wrong)} videos {are} not what was requested; see the gallery.", FAILED)
+    say(f"{spec.title} does what it claims; the videos are in the gallery. Judge their quality by eye.")
 
 
 @loras_app.command("list")

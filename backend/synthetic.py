@@ -25,9 +25,9 @@ from backend.engine import Report, Reporter, Task
 from backend.media.fitting import Frames, Picture
 
 CHUNK_FRAMES = 8
-LOOK_EVERY_S = 1.0
-LOOK_FRAMES = 24
-LOOK_SIDE = 256  # pixels of the long side
+PREVIEW_EVERY_S = 1.0
+PREVIEW_FRAMES = 24
+PREVIEW_SIDE = 256  # pixels of the long side
 ZOOM_PER_S, MOST_ZOOM = 0.04, 0.4  # how much closer the move over a picture comes
 
 
@@ -76,23 +76,23 @@ class SyntheticEngine:
         new = frames - plan.prefix_frames
         steps = len(plan.windows) * plan.num_inference_steps
         waiting: list[Picture] = []
-        looks = _Looks()
+        previews = _Previews()
         drawn = task.first_frame
         for step in range(max(0, drawn - plan.prefix_frames) * steps // new, steps):
             self._suffer(step + 1)
             window, of_window = divmod(step, plan.num_inference_steps)
-            report(Report(Stage.DENOISING, step / steps, window + 1, of_window + 1, looks.take()))
+            report(Report(Stage.DENOISING, step / steps, window + 1, of_window + 1, previews.poll()))
             if of_window == 0:
-                looks.clear()
+                previews.clear()
             due = plan.prefix_frames + new * (step + 1) // steps
             while drawn < due:
                 waiting.append(draw(drawn))
-                looks.add(waiting[-1])
+                previews.add(waiting[-1])
                 drawn += 1
                 if len(waiting) == CHUNK_FRAMES or drawn == frames:
                     yield np.stack(waiting)
                     waiting.clear()
-        report(Report(Stage.DENOISING, 1.0, len(plan.windows), plan.num_inference_steps, looks.take()))
+        report(Report(Stage.DENOISING, 1.0, len(plan.windows), plan.num_inference_steps, previews.poll()))
 
     def _suffer(self, step: int) -> None:
         if step == self._hold_step:
@@ -106,31 +106,31 @@ class SyntheticEngine:
             time.sleep(self.faults.seconds_per_step)
 
 
-class _Looks:
+class _Previews:
     """What was drawn so far of a window, small; it is given away about once a second."""
 
     def __init__(self) -> None:
         self._seen: list[Picture] = []
-        self._taken_at = -math.inf
+        self._polled_at = -math.inf
 
     def add(self, picture: Picture) -> None:
         import cv2
 
         height, width = picture.shape[:2]
-        shrink = min(1.0, LOOK_SIDE / max(height, width))
+        shrink = min(1.0, PREVIEW_SIDE / max(height, width))
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
         self._seen.append(np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8))
 
     def clear(self) -> None:
         self._seen.clear()
 
-    def take(self) -> Frames | None:
-        """At most LOOK_FRAMES of the pictures, evenly spaced; None where there are none, or too early."""
+    def poll(self) -> Frames | None:
+        """At most PREVIEW_FRAMES of the pictures, evenly spaced; None where there are none, or too early."""
         now = time.monotonic()
-        if not self._seen or now - self._taken_at < LOOK_EVERY_S:
+        if not self._seen or now - self._polled_at < PREVIEW_EVERY_S:
             return None
-        self._taken_at = now
-        return np.stack(self._seen[:: math.ceil(len(self._seen) / LOOK_FRAMES)])
+        self._polled_at = now
+        return np.stack(self._seen[:: math.ceil(len(self._seen) / PREVIEW_FRAMES)])
 
 
 def _drawing(task: Task) -> Callable[[int], Picture]:

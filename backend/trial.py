@@ -1,7 +1,7 @@
-"""A model on trial: one short film for everything that it claims to do, and what can be told of each without looking.
+"""Check a model: one short video for each of its capabilities, and faults that can be measured in them.
 
-What a stand-in of random numbers cannot show, and only the released weights on a machine that holds them can: that
-they draw pictures at all, that a given picture returns, that a film goes on where another one ended.
+A checkpoint of random numbers cannot show this, only released weights on a machine that holds them: that they render
+pictures at all, that a given picture comes back, that an extension continues the video it was given.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MOST_ROUGHNESS = 0.35  # of it: the mean step from a pixel to the next; pure noi
 LEAST_MOTION = 0.5  # grey levels between the first and the last frame
 LEAST_LIKENESS = 20.0  # dB, of a picture that was given and the frame that must show it
 
-Make = Callable[[dict[str, Any]], tuple[str, Path]]  # a wish -> the job's id and its MP4
+Make = Callable[[dict[str, Any]], tuple[str, Path]]  # fields of a request -> the job's id and its MP4
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Check:
 
 
 def checks(spec: ModelSpec, make: Make, upload: Callable[[Path], str]) -> Iterator[Check]:
-    """Have `make` make the films, one after the other; `upload` takes a file in and gives its id."""
+    """Render the videos with `make`, one after the other; `upload` stores a file and returns its id."""
     first, last = boat_at_sea(*SIZE, 0.0), boat_at_sea(*SIZE, 1.0)
     with tempfile.TemporaryDirectory() as folder:
         pictures = {}
@@ -51,17 +51,18 @@ def checks(spec: ModelSpec, make: Make, upload: Callable[[Path], str]) -> Iterat
             file = Path(folder) / f"{name}.jpg"
             write_poster(file, picture, max_width=picture.shape[1])
             pictures[name] = upload(file)
-        films: list[Path] = []
-        for what, wish in _wishes(spec, pictures):
-            if wish["mode"] == Mode.VIDEO_EXTENSION.value:
-                wish["video"] = upload(films[-1])
-            asked = {"model": spec.id, "prompt": PROMPT, "num_frames": FRAMES, "seed": 1}
-            job_id, film = make(asked | {"resolution": "{}x{}".format(*SIZE)} | wish)
-            films.append(film)
-            yield Check(what, job_id, tuple(_faults(_frames(film, spec), wish, first, last)))
+        videos: list[Path] = []
+        common = {"model": spec.id, "prompt": PROMPT, "num_frames": FRAMES, "seed": 1}
+        common["resolution"] = "{}x{}".format(*SIZE)
+        for what, params in _requests(spec, pictures):
+            if params["mode"] == Mode.VIDEO_EXTENSION.value:
+                params["video"] = upload(videos[-1])
+            job_id, video = make(common | params)
+            videos.append(video)
+            yield Check(what, job_id, tuple(_faults(_frames(video, spec), params, first, last)))
 
 
-def _wishes(spec: ModelSpec, pictures: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _requests(spec: ModelSpec, pictures: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
     text, image, extend = (mode.value for mode in (Mode.TEXT_TO_VIDEO, Mode.IMAGE_TO_VIDEO, Mode.VIDEO_EXTENSION))
     if Mode.TEXT_TO_VIDEO in spec.modes:
         yield "text to video", {"mode": text}
@@ -78,7 +79,7 @@ def _wishes(spec: ModelSpec, pictures: dict[str, str]) -> Iterator[tuple[str, di
 
 
 def boat_at_sea(width: int, height: int, part: float) -> Picture:
-    """What `PROMPT` says, uint8 RGB of `width` x `height`: at `part` 0 the boat is on the left, at 1 in the middle."""
+    """A drawing of `PROMPT`, uint8 RGB, `width` x `height`: at `part` 0 the boat is on the left, at 1 in the middle."""
     rows = np.linspace(0, 1, height)[:, None, None]
     sky = np.array([70, 60, 120]) * (1 - rows) + np.array([255, 170, 90]) * rows
     sea = np.array([60, 90, 140]) * (1.6 - rows)
@@ -96,13 +97,13 @@ def boat_at_sea(width: int, height: int, part: float) -> Picture:
 
 
 def _frames(file: Path, spec: ModelSpec) -> Frames:
-    """All frames, of a quarter of the size."""
+    """All frames of a file, scaled to a quarter of their size."""
     return np.concatenate(list(read_frames(file, fps=spec.fps, width=240, height=136, fit=Fit.CROP)))
 
 
-def _faults(film: Frames, wish: dict[str, Any], first: Picture, last: Picture) -> Iterator[str]:
-    """What is wrong with a film, as far as numbers tell."""
-    new = film[-wish.get("num_frames", FRAMES) :].astype(np.float32)
+def _faults(video: Frames, params: dict[str, Any], first: Picture, last: Picture) -> Iterator[str]:
+    """Measured faults of a video rendered from `params`, each a phrase."""
+    new = video[-params.get("num_frames", FRAMES) :].astype(np.float32)
     contrast = float(np.median(new.std(axis=(1, 2))))
     rough = float(np.abs(np.diff(new, axis=2)).mean()) / max(contrast, 1.0)
     if contrast < LEAST_CONTRAST:
@@ -111,11 +112,11 @@ def _faults(film: Frames, wish: dict[str, Any], first: Picture, last: Picture) -
         yield f"it is noise (roughness {rough:.2f}, {MOST_ROUGHNESS} is the most)"
     if np.abs(new[-1] - new[0]).mean() < LEAST_MOTION:
         yield "nothing moves"
-    if "image" in wish and (found := _likeness(new[0], first)) < LEAST_LIKENESS:
+    if "image" in params and (found := _likeness(new[0], first)) < LEAST_LIKENESS:
         yield f"it does not begin with the picture ({found:.1f} dB, {LEAST_LIKENESS:.0f} are the least)"
-    if "end_image" in wish and (found := _likeness(new[-1], last)) < LEAST_LIKENESS:
+    if "end_image" in params and (found := _likeness(new[-1], last)) < LEAST_LIKENESS:
         yield f"it does not end with the picture ({found:.1f} dB, {LEAST_LIKENESS:.0f} are the least)"
-    if "video" in wish and (found := _likeness(new[0], film[-len(new) - 1])) < LEAST_LIKENESS:
+    if "video" in params and (found := _likeness(new[0], video[-len(new) - 1])) < LEAST_LIKENESS:
         yield f"it does not go on where the video ends ({found:.1f} dB, {LEAST_LIKENESS:.0f} are the least)"
 
 

@@ -1,8 +1,8 @@
-"""Whether the memory that a film takes grows with its length.
+"""Whether the memory that a video takes grows with its length.
 
     python -m benchmarks.memory
 
-Films of 2 and of 20 windows of the same size, each rendered in a fresh process by the whole way through: queue,
+Videos of 2 and of 20 windows of the same size, each rendered in a fresh process by the whole way through: queue,
 SkyReelsEngine with a model of random weights, encoder, published file. Claim: the peaks differ by at most 10 percent.
 """
 
@@ -30,7 +30,7 @@ def frames_of(windows: int) -> int:
 
 
 def render(windows: int) -> dict[str, float]:
-    """One film, here; the peak is of this process."""
+    """One video, here; the peak is of this process."""
     import torch
 
     torch.set_num_threads(1)  # the tiny model's tensors would only wait for one another
@@ -39,7 +39,7 @@ def render(windows: int) -> dict[str, float]:
         build_checkpoint(data / "models" / "random-df", "df")
         generator = VideoGenerator(Settings(data=data, disk_reserve_bytes=0, save_every_s=1.0))
         generator.start()
-        wish = {
+        request = {
             "prompt": "A boat",
             "model": "random-df",
             "resolution": SIZE,
@@ -48,7 +48,7 @@ def render(windows: int) -> dict[str, float]:
             "guidance_scale": 1,
             "skyreels": {"base_num_frames": WINDOW, "overlap_history": OVERLAP},
         }
-        job = generator.wait(generator.submit(parse_request(wish)).id)
+        job = generator.wait(generator.submit(parse_request(request)).id)
         generator.stop()
     assert job.artifact is not None, job.error
     assert len(job.plan.windows) == windows
@@ -57,15 +57,15 @@ def render(windows: int) -> dict[str, float]:
 
 
 def main() -> None:
-    films = []
+    videos = []
     for windows in (2, 20):
         command = [sys.executable, "-m", "benchmarks.memory", str(windows)]
-        films.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    short, long = films
+        videos.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    short, long = videos
     ratio = round(long["peak_mib"] / short["peak_mib"], 3)
     pixels = [int(side) for side in SIZE.split("x")]
     held = (long["frames"] - short["frames"]) * pixels[0] * pixels[1] * 3 / 2**20
-    record("memory", {"films": films, "ratio": ratio, "frames_alone_would_add_mib": round(held, 1)})
+    record("memory", {"videos": videos, "ratio": ratio, "frames_alone_would_add_mib": round(held, 1)})
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ or with `./launch.sh models download NAME`.
 
 ## What each can do
 
-*Size* is the largest that it draws; a larger film is enlarged. *Window* is how many frames it makes at once, at its
-own rate: a diffusion-forcing model (DF) makes longer films window by window, the others make one. *Steps, guidance,
+*Size* is the largest that it draws; a larger video is enlarged. *Window* is how many frames it makes at once, at its
+own rate: a diffusion-forcing model (DF) makes longer videos window by window, the others make one. *Steps, guidance,
 shift* are its defaults. Of two experts one takes the strong noise, the other the rest.
 """
 
@@ -55,9 +55,9 @@ these are, how much memory a render really takes, and how long it lasts. One com
 
     ./launch.sh models verify NAME --render
 
-It hashes the files, makes a short film of every kind that the model claims, and says what is wrong with each as far
+It hashes the files, makes a short video of every kind that the model claims, and says what is wrong with each as far
 as numbers tell: that it shows something, that it is no noise, that it moves, that a given picture returns, that a
-video goes on where it ended. The films stay in the gallery for your eyes. SkyReels V2 Tiny passes it.
+video goes on where it ended. The videos stay in the gallery for your eyes. SkyReels V2 Tiny passes it.
 """
 
 SIZES = {
@@ -107,14 +107,14 @@ def _abilities(spec: ModelSpec) -> list[str]:
 
 
 def _memory(spec: ModelSpec) -> list[str]:
-    wish = {"prompt": "-", "model": spec.id, "num_frames": 64}
+    fields = {"prompt": "-", "model": spec.id, "num_frames": 64}
     if I2V in spec.modes and len(spec.modes) == 1:
-        wish |= {"mode": "image_to_video", "image": "0" * 20}
+        fields |= {"mode": "image_to_video", "image": "0" * 20}
 
     def least(preset: Preset) -> dict[Placement, str]:
         """The smallest GPU for each way."""
         found: dict[Placement, str] = {}
-        request = parse_request(wish | {"preset": preset})
+        request = parse_request(fields | {"preset": preset})
         for vram in (half / 2 for half in range(6, 284)):
             plan = make_plan(request, spec, Machine("a GPU", 16, 128, vram))
             if plan.forecast.peak_gib <= USABLE_VRAM * vram:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.overhead
 
-A DF model of random weights makes the same film by both loops, in turns in one process. Time inside the transformer is
+A DF model of random weights makes the same video by both loops, in turns in one process. Time inside the transformer is
 taken by hooks; the rest of a loop is its overhead. Claim: ours is at most 3 % of its calls, and less than the stock's.
 """
 

@@ -24,26 +24,26 @@ of two things measured in turns in one process.
 
 PRESETS = """## Presets, on the trained Tiny model
 
-`exact` works everything out. `balanced` leaves guidance out below the strongest three fifths of the noise and asks
-the transformer at one step in three after the first quarter of the way; between two answers the velocity is
-extrapolated. `turbo` guides in the stronger half, asks at every second step after a seventh of the way, and at every
+`exact` computes every step. `balanced` leaves guidance out below the strongest three fifths of the noise and evaluates
+the transformer at one step in three after the first quarter of the way; between two evaluations the velocity is
+extrapolated. `turbo` guides in the stronger half, evaluates every second step after a seventh of the way, and every
 fifth after a third of it. On a GPU both also keep the matrices of large transformers in eight bits, which a CPU only
 imitates. Pictures are compared with those of `exact` with the same seed; what another seed changes is the yardstick.
-What a film shows is said by the judge of [SkyReels V2 Tiny](tiny.md).
+What a video shows is said by the judge of [SkyReels V2 Tiny](tiny.md).
 
-Beside them the stock pipeline makes the same films, and makes them with cache-dit, by the fixed masks *medium* and
+Beside them the stock pipeline makes the same videos, and makes them with cache-dit, by the fixed masks *medium* and
 *fast* of its authors with their extrapolation (TaylorSeer); pictures are compared with those of the stock pipeline
-alone. The forwards that cache-dit spares still run one block of six. With more of the model worked out than `balanced`,
-*medium* keeps more of the film; with as much, *fast* keeps far less. What all this does to films of the released models
-was not measured: there are no weights here.
+alone. The forwards that cache-dit spares still run one block of six. With more of the model evaluated than by
+`balanced`, *medium* keeps more of the video; with as much, *fast* keeps far less. What all this does to videos of the
+released models was not measured: there are no weights here.
 """
 
 WHOLE = """## A whole job, on a CPU
 
 From submit to the published MP4 of 64 frames, enlarged to 960x540, with Tiny: beside the calls of the stock text
 encoder, transformer and VAE that this takes and nothing else, and beside the stock diffusion-forcing pipeline, which
-neither enlarges nor writes its frames. Asked were at most 1.10 of the bare calls and 0.8 of the stock pipeline. How
-much there is to gain depends on how well the stock libraries suit the processor: before decoding was made quicker
+neither enlarges nor writes its frames. The targets were at most 1.10 of the bare calls and 0.8 of the stock pipeline.
+How much there is to gain depends on how well the stock libraries suit the processor: before decoding was made quicker
 again, it was 0.80 and 0.80 on an AMD EPYC (2026-11-29), and 0.81 and 0.79 on another Intel Xeon (2026-11-27).
 """
 
@@ -56,7 +56,7 @@ how far the two answers are apart, of the largest number in them.
 
 OVERHEAD = """## Beside the transformer
 
-What the denoising loop costs beside the calls that it makes, ours and the stock pipeline's. Asked was 3 % at most,
+What the denoising loop costs beside the calls that it makes, ours and the stock pipeline's. The target was 3 % at most,
 and less than the stock's.
 """
 
@@ -64,31 +64,31 @@ ERRORS = """## Errors of half precision
 
 How far transformers of the released widths in bfloat16 are from float32, with random weights of which a few channels
 are strong: the stock class, ours, ours compiled, and with matrices in eight bits, which only the presets take that
-trade. On a CPU, where what is rounded is the same as on a GPU, and the order of sums is not. Asked was 1.1 of the stock
-class for what counts as exact.
+trade. On a CPU, where what is rounded is the same as on a GPU, and the order of sums is not. The target was 1.1 of the
+stock class for what counts as exact.
 """
 
 PEAKS = """## Memory on a GPU
 
 The memory that activations take beside the weights, beside the forecast by which models are placed
 (`backend/core/placement.py`). Counted, not run: tensors without contents went through the real classes at the
-released shapes. What an allocator rounds up is not in it. Asked was 10 %.
+released shapes. What an allocator rounds up is not in it. The target was 10 %.
 """
 
 LENGTH = """## Memory and length
 
-The peak of the whole studio's memory while it makes a film of few and of many windows. Asked was a tenth at most
+The peak of the whole studio's memory while it makes a video of few and of many windows. The target was a tenth at most
 between them.
 """
 
-SERVER = """## Beside the films
+SERVER = """## Beside the videos
 
 What the studio, in a process of its own, takes to answer on this machine: a job submitted and committed, a list out
 of 10,000 jobs, and pages that are open on Create while a test pattern renders: up to four look every second,
-more of them less often, so that all together ask four times a second. The pages are clients that speak Streamlit's
-protocol; what a browser itself needs is not in it. Asked were 50 ms a submit, 100 ms a list, and a tenth for 25 pages.
-On the shared machine that this ran on a film alone takes now more, now less by more than a tenth, as the last row
-shows, so the tenth is not proven by it.
+more of them less often, so that all together poll four times a second. The pages are clients that speak Streamlit's
+protocol; what a browser itself needs is not in it. The targets were 50 ms a submit, 100 ms a list, and a tenth for
+25 pages. On the shared machine that this ran on a video alone takes now more, now less by more than a tenth, as the
+last row shows, so the tenth is not proven by it.
 """
 
 GPU = """## Parts, on an H100 or H200
@@ -99,13 +99,13 @@ compiled, and with matrices in eight bits, with memory and error of each. `--sma
 minute, and the test suite does.
 """
 
-FILMS = """## Whole films, on an H100 or H200
+VIDEOS = """## Whole videos, on an H100 or H200
 
-`python -m benchmarks.films` makes whole films of 14B and 1.3B with random weights, from submit to the MP4, by every
+`python -m benchmarks.videos` makes whole videos of 14B and 1.3B with random weights, from submit to the MP4, by every
 preset and with a LoRA in four steps, beside the stock pipelines as they are, compiled, and with cache-dit: text to
-video, and diffusion forcing with all frames at once, block after block and in two windows. Asked were, beside the stock
-pipeline at 65 frames of 1280x720: `exact` 1.4 times as fast for text to video, 1.5 times for diffusion forcing, 2.5
-times block after block; `balanced` 3.5 times; 14B with a LoRA in four steps within 30 s, 1.3B within 10 s; stages
+video, and diffusion forcing with all frames at once, block after block and in two windows. The targets were, beside the
+stock pipeline at 65 frames of 1280x720: `exact` 1.4 times as fast for text to video, 1.5 times for diffusion forcing,
+2.5 times block after block; `balanced` 3.5 times; 14B with a LoRA in four steps within 30 s, 1.3B within 10 s; stages
 beside denoising 5 % of `exact`; `balanced` with 14B within 25 GB.
 """
 
@@ -127,9 +127,11 @@ def read(name: str) -> tuple[dict[str, Any], str] | None:
     file = RESULTS / f"{name}.json"
     if not file.exists():
         return None
-    facts = json.loads(file.read_text())
-    versions = ", ".join(f"{package} {number}" for package, number in facts["versions"].items())
-    return facts["results"], f"`{facts['command']}`, {facts['date']}, {facts['machine']['device']}; {versions}.\n"
+    recorded = json.loads(file.read_text())
+    versions = ", ".join(f"{package} {number}" for package, number in recorded["versions"].items())
+    return recorded[
+        "results"
+    ], f"`{recorded['command']}`, {recorded['date']}, {recorded['machine']['device']}; {versions}.\n"
 
 
 def presets(found: dict[str, Any]) -> str:
@@ -141,7 +143,7 @@ def presets(found: dict[str, Any]) -> str:
             median = f"{one['median_s']:.1f} s" if "median_s" in one else ""
             rows.append((name, one["steps"], one["calls"], median, *likeness, *shown))
     head = ("preset", "steps", "forwards", "median", "PSNR", "SSIM", "subject", "colour", "motion", "time of day")
-    return f"Of {found['films']} films:\n\n" + table(head, rows)
+    return f"Of {found['videos']} videos:\n\n" + table(head, rows)
 
 
 def whole(found: dict[str, Any]) -> str:
@@ -185,7 +187,7 @@ def peaks(found: dict[str, Any]) -> str:
 
 
 def memory(found: dict[str, Any]) -> str:
-    rows = [(film["windows"], film["frames"], f"{film['peak_mib']:.0f} MiB") for film in found["films"]]
+    rows = [(video["windows"], video["frames"], f"{video['peak_mib']:.0f} MiB") for video in found["videos"]]
     return table(("windows", "frames", "peak"), rows)
 
 
@@ -195,12 +197,12 @@ def server(found: dict[str, Any]) -> str:
 
     answers = [("a job submitted", *words(found["submit"]))]
     answers += [(what, *words(one)) for what, one in found["lists"].items() if isinstance(one, dict)]
-    alone = found["tabs"]["0"]["film_s"]
+    alone = found["tabs"]["0"]["video_s"]
     pages = [
         (
             count,
-            f"{one['film_s']} s",
-            f"{one['film_s'] / alone:.2f}",
+            f"{one['video_s']} s",
+            f"{one['video_s'] / alone:.2f}",
             one["polls"],
             f"{one['median_ms']} ms",
             f"{one['p95_ms']} ms",
@@ -208,13 +210,13 @@ def server(found: dict[str, Any]) -> str:
         for count, one in found["tabs"].items()
         if one.get("polls")
     ]
-    head = ("pages", "the film", "of one without pages", "looks", "median", "95 of 100 within")
+    head = ("pages", "the video", "of one without pages", "looks", "median", "95 of 100 within")
     return table(("answer", "median", "99 of 100 within"), answers) + "\n" + table(head, pages)
 
 
-def films(found: dict[str, Any]) -> str:
+def videos(found: dict[str, Any]) -> str:
     """A table of each model, mode and shape; a way that did not work has its reason instead of figures."""
-    head = ("way", "forwards", "film", "times as fast", "beside denoising", "memory", "attention, blocks, matrices")
+    head = ("way", "forwards", "video", "times as fast", "beside denoising", "memory", "attention, blocks, matrices")
     tables = []
     for case, ways in found.items():
         rows = []
@@ -248,16 +250,16 @@ SECTIONS = (
     (LENGTH, memory),
     (SERVER, server),
     (GPU, gpu),
-    (FILMS, films),
+    (VIDEOS, videos),
 )
 
 
 def page() -> str:
     parts = [HEAD]
-    for text, tell in SECTIONS:
-        found = read(tell.__name__)
-        unmeasured = UNMEASURED if tell is films else "**Not yet measured.**\n"
-        parts += [text, unmeasured] if found is None else [text, tell(found[0]), found[1]]
+    for text, section in SECTIONS:
+        found = read(section.__name__)
+        unmeasured = UNMEASURED if section is videos else "**Not yet measured.**\n"
+        parts += [text, unmeasured] if found is None else [text, section(found[0]), found[1]]
     return "\n".join(parts)
 
 

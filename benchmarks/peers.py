@@ -27,7 +27,7 @@ POLICIES = ("medium", "fast")
 def stock_frames(
     pipe: Any, plan: Plan, prompt: str, seed: int, after_step: Callable[[], None] = lambda: None
 ) -> Frames:
-    """The frames of the plan's film by a stock pipeline of SkyReels V2: text to video, or diffusion forcing."""
+    """The frames of the plan's video by a stock pipeline of SkyReels V2: text to video, or diffusion forcing."""
     # It takes a latent pixel of Tiny for 4 x 4 pixels, since it does not count those that the VAE folds.
     unfolded = pipe.vae_scale_factor_spatial / 8
     forcing = {
@@ -68,7 +68,7 @@ def mask_of(policy: str, steps: int) -> list[int]:
 
 @contextmanager
 def cached(pipe: Any, policy: str, steps: int) -> Iterator[None]:
-    """While open, `pipe` runs with cache-dit, films of so many steps."""
+    """While open, `pipe` runs with cache-dit, videos of so many steps."""
     cache_dit.enable_cache(
         pipe,
         cache_config=cache_dit.DBCacheConfig(

@@ -1,12 +1,12 @@
 """What the lossy presets cost on a trained model, beside what another seed changes, and beside cache-dit.
 
-    python -m benchmarks.presets [--films 40]
+    python -m benchmarks.presets [--videos 40]
 
-SkyReels V2 Tiny makes held-out films with every preset and the same seed, once more with another seed, and with its
+SkyReels V2 Tiny makes held-out videos with every preset and the same seed, once more with another seed, and with its
 matrices in eight bits; the stock pipeline of diffusers makes them too, as it is and with cache-dit (`peers.py`). Each
-film is compared with that of `exact`, those of the stock pipeline with its own (PSNR, SSIM), and judged (subject,
-colour, motion, time). Claims: a preset changes a film less than another seed does, and shows what was asked as often as
-`exact`; with no more of the model worked out than cache-dit, more of the film stays.
+video is compared with that of `exact`, those of the stock pipeline with its own (PSNR, SSIM), and judged (subject,
+colour, motion, time). Claims: a preset changes a video less than another seed does, and shows what was requested as
+often as `exact`; with no more of the model evaluated than by cache-dit, more of the video stays.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ EXACT, STOCK = Preset.EXACT.value, "stock pipeline"
 
 @dataclass(frozen=True)
 class Way:
-    """How a film is made, by its number: in so many forwards, the first of `steps` steps that are not extrapolated. It
-    is compared with the film that `like` made.
+    """How a video is made, by its number: in so many forwards, the first of `steps` steps that are not extrapolated. It
+    is compared with the video that `like` made.
     """
 
     make: Callable[[int], Frames]
@@ -103,21 +103,21 @@ def ssim(one: Frames, other: Frames) -> float:
 def measure(ways: dict[str, Way], judge: Any, count: int) -> dict[str, Any]:
     found: dict[str, dict[str, list[float]]] = {name: {} for name in ways}
     for number in range(count):
-        asked = truth(scene_of(HELD_OUT + number))
+        expected = truth(scene_of(HELD_OUT + number))
         whole: dict[str, Frames] = {}
         for name, way in ways.items():
             began = time.perf_counter()
             made = way.make(number)
-            facts = {"seconds": time.perf_counter() - began}
+            figures = {"seconds": time.perf_counter() - began}
             answers = judge.answers(made)
-            facts |= {question: float(answers[question] == asked[question]) for question in ASKED}
+            figures |= {question: float(answers[question] == expected[question]) for question in ASKED}
             if way.like in whole:
-                facts |= {"psnr_db": psnr(made, whole[way.like]), "ssim": ssim(made, whole[way.like])}
+                figures |= {"psnr_db": psnr(made, whole[way.like]), "ssim": ssim(made, whole[way.like])}
             whole.setdefault(way.like, made)
-            for fact, value in facts.items():
-                found[name].setdefault(fact, []).append(value)
-        print(f"film {number + 1} of {count}", file=sys.stderr)
-    results: dict[str, Any] = {"films": count}
+            for figure, value in figures.items():
+                found[name].setdefault(figure, []).append(value)
+        print(f"video {number + 1} of {count}", file=sys.stderr)
+    results: dict[str, Any] = {"videos": count}
     for name, way in ways.items():
         facts_of = found[name]
         seconds = {"median_s": round(statistics.median(facts_of["seconds"]), 2)} if way.timed else {}
@@ -129,11 +129,11 @@ def measure(ways: dict[str, Way], judge: Any, count: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--films", type=int, default=40)
+    parser.add_argument("--videos", type=int, default=40)
     flags = parser.parse_args()
     pipe = SkyReelsV2DiffusionForcingPipeline.from_pretrained(FOLDER, local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
-    record("presets", measure(all_ways(pipe), load_judge(), flags.films))
+    record("presets", measure(all_ways(pipe), load_judge(), flags.videos))
 
 
 if __name__ == "__main__":

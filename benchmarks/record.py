@@ -32,7 +32,7 @@ def record(name: str, results: dict[str, Any]) -> None:
 
     cores = f"{_cpu()}, {torch.get_num_threads()} of {os.cpu_count()} cores"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else cores
-    facts = {
+    recorded = {
         "benchmark": name,
         "date": date.today().isoformat(),
         "command": shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
@@ -40,7 +40,7 @@ def record(name: str, results: dict[str, Any]) -> None:
         "versions": {package: version(package) for package in PACKAGES},
         "results": results,
     }
-    text = json.dumps(facts, indent=2)
+    text = json.dumps(recorded, indent=2)
     print(text)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(text + "\n")

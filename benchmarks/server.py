@@ -1,10 +1,10 @@
-"""What the studio costs beside the films: submitting, lists of many jobs, and pages that are open.
+"""What the studio costs beside the videos: submitting, lists of many jobs, and pages that are open.
 
     python -m benchmarks.server [--tabs 1 25 50]
 
-A studio in a process of its own, asked over HTTP on this machine, with the test pattern, without weights. An open page
-is what Streamlit's own protocol takes it for: a WebSocket that runs the Create page and then asks for it again as often
-as the page says. Claims: a submit is answered within 50 ms, a list of 10,000 jobs within 100 ms, and a film takes no
+A studio in a process of its own, called over HTTP on this machine, with the test pattern, without weights. An open page
+is what Streamlit's own protocol takes it for: a WebSocket that runs the Create page and then runs it again as often
+as the page says. Claims: a submit is answered within 50 ms, a list of 10,000 jobs within 100 ms, and a video takes no
 tenth longer while 25 pages look on.
 """
 
@@ -34,8 +34,8 @@ from benchmarks.record import record
 from tests.studio import LiveStudio
 
 JOBS = 10_000
-WISH = {"prompt": "A red boat drifts left", "model": "synthetic", "resolution": "64x64", "num_frames": 16}
-FILM = WISH | {"resolution": "640x360", "num_frames": 1000, "num_inference_steps": 50}
+REQUEST = {"prompt": "A red boat drifts left", "model": "synthetic", "resolution": "64x64", "num_frames": 16}
+LONG_REQUEST = REQUEST | {"resolution": "640x360", "num_frames": 1000, "num_inference_steps": 50}
 
 
 def timed(call: Callable[[int], Any], times: int) -> dict[str, float]:
@@ -52,7 +52,7 @@ def submits(data: Path) -> dict[str, float]:
     studio = LiveStudio(data, STUDIO_QUEUE_LIMIT="1000")
     try:
         studio.api.post("/queue/pause").raise_for_status()
-        return timed(lambda seed: studio.api.post("/jobs", json=WISH | {"seed": seed}).raise_for_status(), 300)
+        return timed(lambda seed: studio.api.post("/jobs", json=REQUEST | {"seed": seed}).raise_for_status(), 300)
     finally:
         studio.stop()
 
@@ -60,7 +60,7 @@ def submits(data: Path) -> dict[str, float]:
 def lists(data: Path) -> dict[str, Any]:
     """Of a history of 10,000 jobs: the newest page of it, one that a word is searched in, and all of it counted."""
     studio = LiveStudio(data)
-    job_id = studio.api.post("/jobs", json=WISH).json()["id"]
+    job_id = studio.api.post("/jobs", json=REQUEST).json()["id"]
     studio.wait_for(job_id)
     studio.stop()
     store = Store(data / "outputs" / "studio.db")
@@ -68,12 +68,12 @@ def lists(data: Path) -> dict[str, Any]:
     last = job_id
     for number in range(JOBS):
         last = new_id(after=last)
-        request = ended.request.model_copy(update={"prompt": f"Film {number} of a red boat", "seed": number})
+        request = ended.request.model_copy(update={"prompt": f"Video {number} of a red boat", "seed": number})
         assert store.import_job(dataclasses.replace(ended, id=last, request=request, position=number + 2.0))
     store.close()
     studio = LiveStudio(data)
     try:
-        ask: dict[str, dict[str, Any]] = {
+        queries: dict[str, dict[str, Any]] = {
             "the newest 50": {"limit": 50},
             "a word searched": {"limit": 50, "search": "9876"},
             "far back": {"limit": 50, "offset": JOBS - 50},
@@ -82,7 +82,7 @@ def lists(data: Path) -> dict[str, Any]:
         def listed(wanted: dict[str, Any]) -> dict[str, float]:
             return timed(lambda _: studio.jobs(**wanted), 100)
 
-        found = {what: listed(wanted) for what, wanted in ask.items()}
+        found = {what: listed(wanted) for what, wanted in queries.items()}
         assert [job["request"]["seed"] for job in studio.jobs(search="9876")] == [9876]
         return {"jobs": JOBS} | found
     finally:
@@ -94,28 +94,28 @@ class Tab:
 
     def __init__(self, stream: ClientConnection) -> None:
         self.stream = stream
-        self.parts: dict[str, float] = {}  # of the page, that want to be asked for again, with their seconds
+        self.parts: dict[str, float] = {}  # of the page, that must run again, with their intervals in seconds
         self.polls_ms: list[float] = []
 
     async def run(self, fragment_id: str = "") -> None:
         """Have the page, or a part of it, run."""
-        wish = BackMsg()
-        wish.rerun_script.fragment_id = fragment_id
-        wish.rerun_script.is_auto_rerun = bool(fragment_id)
-        await self.stream.send(wish.SerializeToString())
+        message = BackMsg()
+        message.rerun_script.fragment_id = fragment_id
+        message.rerun_script.is_auto_rerun = bool(fragment_id)
+        await self.stream.send(message.SerializeToString())
         again: dict[str, float] = {}
         while True:
-            told = ForwardMsg.FromString(await self.stream.recv(decode=False))
-            kind = told.WhichOneof("type")
+            reply = ForwardMsg.FromString(await self.stream.recv(decode=False))
+            kind = reply.WhichOneof("type")
             if kind == "auto_rerun":
-                again[told.auto_rerun.fragment_id] = told.auto_rerun.interval
-            elif kind == "script_finished" and told.script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
-                if told.script_finished == ForwardMsg.FINISHED_SUCCESSFULLY:  # the whole page: with new parts
+                again[reply.auto_rerun.fragment_id] = reply.auto_rerun.interval
+            elif kind == "script_finished" and reply.script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
+                if reply.script_finished == ForwardMsg.FINISHED_SUCCESSFULLY:  # the whole page: with new parts
                     self.parts = again
                 return
 
-    async def look(self, until: Callable[[], bool], after: float) -> None:
-        """Look again and again; `after` (0 to 1) of the first pause, since nobody opens all pages at once."""
+    async def poll(self, until: Callable[[], bool], after: float) -> None:
+        """Poll again and again; `after` (0 to 1) of the first pause, since nobody opens all pages at once."""
         await asyncio.sleep(after * min(self.parts.values()))
         while not until():
             await asyncio.sleep(min(self.parts.values()))
@@ -127,7 +127,7 @@ class Tab:
 
 
 async def with_tabs(studio: LiveStudio, count: int) -> dict[str, float]:
-    """A film, while so many pages look on: how long it takes, and how long a page waits for an answer."""
+    """A video, while so many pages look on: how long it takes, and how long a page waits for an answer."""
     address = studio.url.replace("http", "ws") + "/_stcore/stream"
     streams = [await connect(address, origin=Origin(studio.url), max_size=None) for _ in range(count)]
     tabs = [Tab(stream) for stream in streams]
@@ -136,14 +136,14 @@ async def with_tabs(studio: LiveStudio, count: int) -> dict[str, float]:
     server = psutil.Process(studio.process.pid)
     process = max([server, *server.children(recursive=True)], key=lambda one: one.memory_info().rss)
     before = sum(process.cpu_times()[:2])
-    job_id = (await asyncio.to_thread(studio.api.post, "/jobs", json=FILM)).json()["id"]
+    job_id = (await asyncio.to_thread(studio.api.post, "/jobs", json=LONG_REQUEST)).json()["id"]
     ended = asyncio.create_task(asyncio.to_thread(studio.wait_for, job_id))
-    await asyncio.gather(*(tab.look(ended.done, number / count) for number, tab in enumerate(tabs)))
+    await asyncio.gather(*(tab.poll(ended.done, number / count) for number, tab in enumerate(tabs)))
     job = await ended
     for stream in streams:
         await stream.close()
     polls = [ms for tab in tabs for ms in tab.polls_ms]
-    found = {"film_s": job["finished_at"] - job["started_at"], "cpu_s": sum(process.cpu_times()[:2]) - before}
+    found = {"video_s": job["finished_at"] - job["started_at"], "cpu_s": sum(process.cpu_times()[:2]) - before}
     if polls:
         found |= {
             "polls": len(polls),

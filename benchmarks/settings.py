@@ -34,15 +34,15 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
 
 def settings() -> list[str]:
     rows = [
-        (setting.title, f"`{FLAGS[setting.name]}`", f"`{setting.field}`", setting.help, takes(setting))
+        (setting.title, f"`{FLAGS[setting.name]}`", f"`{setting.field}`", setting.help, accepts(setting))
         for setting in SETTINGS.values()
     ]
     return table(("setting", "command line", "REST", "what it does", "takes"), rows)
 
 
-def takes(setting: Setting) -> str:
+def accepts(setting: Setting) -> str:
     """
-    >>> [takes(SETTINGS[name]) for name in ("fps", "orientation", "causal_attention", "image", "prompt")]
+    >>> [accepts(SETTINGS[name]) for name in ("fps", "orientation", "causal_attention", "image", "prompt")]
     ['8 to 30', '`landscape`, `portrait`, `square`', 'on or off', 'a file', 'text']
     """
     kind = flag_type(setting.annotation)

@@ -1,12 +1,12 @@
-"""What SkyReels V2 Tiny can do, measured on films that it was not trained on.
+"""What SkyReels V2 Tiny can do, measured on videos that it was not trained on.
 
-    python -m benchmarks.tiny [--films 200] [--only speed meaning vae first extension end]
+    python -m benchmarks.tiny [--videos 200] [--only speed meaning vae first extension end]
 
-Films are asked for by captions of scenes that training leaves out, made by the SkyReelsEngine at the model's own size
-in 20 steps, and judged by the network of `training/tiny/judge.py`, whose own measure on drawn films stands beside.
+Videos are rendered by the SkyReelsEngine from captions of scenes that training leaves out, at the model's own size in
+20 steps, and classified by the network of `training/tiny/judge.py`, whose accuracy on drawn videos is given beside.
 Claims: subject colour, motion and time of day right in 90 %, kind in 80 %, a wrong caption near chance; the VAE gives
-films back at 30 dB; a given first picture returns at 28 dB and its subject goes on from there; no jump where a film is
-continued; a given last picture is reached; 64 frames in 20 s on two CPU cores, in less than 2 GB.
+videos back at 30 dB; a given first picture returns at 28 dB and its subject goes on from there; no jump where a video
+is continued; a given last picture is reached; 64 frames in 20 s on two CPU cores, in less than 2 GB.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from training.tiny.sample import generate
 from training.tiny.vae import measure
 from training.tiny.world import FPS, HEIGHT, WIDTH, caption
 
-PREFIX = 17  # frames of a film that is continued which the model sees
+PREFIX = 17  # frames of a video that is continued which the model sees
 
 
 def caption_of(number: int) -> str:
@@ -58,17 +58,17 @@ def psnr(one: Frames, other: Frames) -> float:
 
 
 def meaning(engine: SkyReelsEngine, count: int) -> dict[str, Any]:
-    """The part of right answers to each question, by the caption and by that of the next film."""
+    """The part of right answers to each question, by the caption and by that of the next video."""
     judge = load_judge()
     right, wrong = dict.fromkeys(QUESTIONS, 0), dict.fromkeys(QUESTIONS, 0)
     for number in range(count):
         found = judge.answers(generate(engine, prompt=caption_of(number), seed=number))
-        asked, other = (truth(scene_of(HELD_OUT + n)) for n in (number, (number + 1) % count))
+        own, other = (truth(scene_of(HELD_OUT + n)) for n in (number, (number + 1) % count))
         for name in QUESTIONS:
-            right[name] += found[name] == asked[name]
+            right[name] += found[name] == own[name]
             wrong[name] += found[name] == other[name]
         print(
-            f"film {number + 1} of {count}",
+            f"video {number + 1} of {count}",
             {name: round(n / (number + 1), 3) for name, n in right.items()},
             file=sys.stderr,
         )
@@ -77,16 +77,16 @@ def meaning(engine: SkyReelsEngine, count: int) -> dict[str, Any]:
     chance = {name: round(1 / len(options), 3) for name, options in QUESTIONS.items()}
     share = {name: round(n / count, 3) for name, n in right.items()}
     other_caption = {name: round(n / count, 3) for name, n in wrong.items()}
-    return {"films": count, "right": share, "other_caption": other_caption, "chance": chance, "judge_on_drawn": drawn}
+    return {"videos": count, "right": share, "other_caption": other_caption, "chance": chance, "judge_on_drawn": drawn}
 
 
 def vae(engine: SkyReelsEngine, count: int) -> dict[str, Any]:
     loaded = AutoencoderKLWan.from_pretrained(FOLDER / "vae", local_files_only=True)
-    return {"films": min(count, 40), "psnr_db": round(measure(loaded, min(count, 40)), 2)}
+    return {"videos": min(count, 40), "psnr_db": round(measure(loaded, min(count, 40)), 2)}
 
 
 def first(engine: SkyReelsEngine, count: int) -> dict[str, Any]:
-    """A held-out film's first picture and caption: does it come back, and does the subject go on from it?"""
+    """A held-out video's first picture and caption: does it come back, and does the subject go on from it?"""
     judge, returned, moved = load_judge(), [], []
     for number in range(count // 5):
         picture = draw_clip(HELD_OUT + number, SHORT)[0]
@@ -94,7 +94,7 @@ def first(engine: SkyReelsEngine, count: int) -> dict[str, Any]:
         returned.append(psnr(made[0], picture))
         moved.append(float(np.linalg.norm(np.diff(judge.places(made[:9]), axis=0), axis=1).max()))
     return {
-        "films": len(returned),
+        "videos": len(returned),
         "psnr_db": round(statistics.median(returned), 2),
         "least_psnr_db": round(min(returned), 2),
         "largest_step_px": round(statistics.median(moved), 2),
@@ -102,7 +102,7 @@ def first(engine: SkyReelsEngine, count: int) -> dict[str, Any]:
 
 
 def extension(engine: SkyReelsEngine, count: int) -> dict[str, Any]:
-    """The subject's step over the join, and its largest step elsewhere in the film, in pixels."""
+    """The subject's step over the join, and its largest step elsewhere in the video, in pixels."""
     judge, joins, others = load_judge(), [], []
     for number in range(count // 5):
         given = draw_clip(HELD_OUT + number, SHORT)
@@ -120,7 +120,7 @@ def extension(engine: SkyReelsEngine, count: int) -> dict[str, Any]:
         others.append(float(np.delete(steps, PREFIX - 1).max()))
     smooth = sum(join <= other for join, other in zip(joins, others, strict=True))
     return {
-        "films": len(joins),
+        "videos": len(joins),
         "step_at_join_px": round(statistics.median(joins), 2),
         "largest_other_step_px": round(statistics.median(others), 2),
         "join_is_not_the_largest": round(smooth / len(joins), 3),
@@ -128,18 +128,18 @@ def extension(engine: SkyReelsEngine, count: int) -> dict[str, Any]:
 
 
 def end(engine: SkyReelsEngine, count: int) -> dict[str, Any]:
-    """The first and the last picture of a held-out film are given; how near does the made film end?"""
+    """The first and the last picture of a held-out video are given; how near does the made video end?"""
     reached = []
     for number in range(count // 10):
         drawn = draw_clip(HELD_OUT + number, SHORT)
         given: dict[str, Any] = {"mode": "image_to_video", "image": "a" * 20, "end_image": "b" * 20}
         made = generate(engine, Inputs(image=drawn[0], end_image=drawn[-1]), prompt=caption_of(number), **given)
         reached.append(psnr(made[-1], drawn[-1]))
-    return {"films": len(reached), "psnr_db": round(statistics.median(reached), 2)}
+    return {"videos": len(reached), "psnr_db": round(statistics.median(reached), 2)}
 
 
 def speed(engine: SkyReelsEngine, count: int) -> dict[str, Any]:
-    """Films of the default form, each from submit to a file that plays, in a process of their own."""
+    """Videos of the default form, each from submit to a file that plays, in a process of their own."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.tiny", "--render"], check=True, capture_output=True, text=True
     )
@@ -148,7 +148,7 @@ def speed(engine: SkyReelsEngine, count: int) -> dict[str, Any]:
 
 
 def render() -> dict[str, Any]:
-    """Five default films here, the first with loading."""
+    """Five default videos here, the first with loading."""
     seconds = []
     with tempfile.TemporaryDirectory() as folder:
         generator = VideoGenerator(Settings(data=Path(folder), disk_reserve_bytes=0))
@@ -176,7 +176,7 @@ PARTS: dict[str, Callable[[SkyReelsEngine, int], dict[str, Any]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--films", type=int, default=200)
+    parser.add_argument("--videos", type=int, default=200)
     parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS))
     parser.add_argument("--render", action="store_true", help=argparse.SUPPRESS)
     flags = parser.parse_args()
@@ -186,7 +186,7 @@ def main() -> None:
     engine = SkyReelsEngine()
     results = {}
     for name in flags.only:
-        results[name] = PARTS[name](engine, flags.films)
+        results[name] = PARTS[name](engine, flags.videos)
         record("tiny", results)  # at once: the parts take minutes
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from backend import cli
+from backend import __version__, cli
 from backend.core.errors import FolderTaken, NoAnswer, StudioBusy, StudioError
 from backend.core.prompts import expand
 from backend.core.schema import SETTINGS
@@ -40,6 +40,10 @@ def run(settings, monkeypatch):
         return done.exit_code, done.stdout, done.stderr
 
     return run
+
+
+def test_the_version_is_printed(run):
+    assert run("--version")[:2] == (0, f"{__version__}\n")
 
 
 def test_generate_makes_the_film_and_prints_the_job_last(run, tmp_path):
@@ -521,13 +525,13 @@ def test_a_model_is_tried_and_what_is_wrong_is_told(run, settings, monkeypatch):
     build_checkpoint(settings.models / "random-t2v", "t2v")
     code, out, err = run("models", "verify", "random-t2v", "--render")
     assert re.search(r"^text to video, \w+: it ", out, re.MULTILINE)
-    assert (code, "1 of 1 videos is not what was asked" in err) == (1, True), out + err  # random numbers draw noise
+    assert (code, "1 of 1 videos is not what was requested" in err) == (1, True), out + err  # random numbers draw noise
 
 
 def test_models_are_imported_verified_removed_and_restored(run, settings, tmp_path):
     folder = build_checkpoint(tmp_path / "random-df", "df")
     assert run("models", "import", folder)[:2] == (0, "random-df is here.\n")
-    assert "nothing tells its hashes" in run("models", "verify", "random-df")[1]
+    assert "its hashes are unknown" in run("models", "verify", "random-df")[1]
     assert "random-df" in run("models", "list")[1]
     assert run("models", "remove", "random-df")[0] == 0
     assert "random-df" not in run("models", "list")[1]

@@ -75,9 +75,9 @@ def test_the_readme_says_from_which_memory_on_models_are_fastest_and_fit():
     for size in fastest:
         for spec in MODELS.values():
             if size in spec.id and spec.family == "skyreels-v2":
-                wish = {"prompt": "-", "model": spec.id}
+                fields = {"prompt": "-", "model": spec.id}
                 if "i2v" in spec.id:
-                    wish |= {"mode": "image_to_video", "image": "0" * 20}
+                    fields |= {"mode": "image_to_video", "image": "0" * 20}
                 for gib, placement, preset in (
                     (fastest[size], Placement.RESIDENT, "exact"),
                     (least, slowest[size], "exact"),
@@ -87,7 +87,7 @@ def test_the_readme_says_from_which_memory_on_models_are_fastest_and_fit():
                         else []
                     ),
                 ):
-                    plan = make_plan(parse_request(wish | {"preset": preset}), spec, Machine("a GPU", 16, 128, gib))
+                    plan = make_plan(parse_request(fields | {"preset": preset}), spec, Machine("a GPU", 16, 128, gib))
                     assert plan.placement is placement
                     assert plan.forecast.peak_gib < gib
 
@@ -114,15 +114,15 @@ def recipes() -> list[str]:
 
 
 @pytest.mark.parametrize(("recipe", "windows"), list(zip(recipes(), (3, 4, 8), strict=True)))
-def test_the_recipes_can_be_cooked(recipe, windows):
-    app, wishes = typer.Typer(), []
-    app.command()(cli.request_flags(wishes.append))
+def test_the_examples_give_the_windows_that_the_page_says(recipe, windows):
+    app, requests = typer.Typer(), []
+    app.command()(cli.request_flags(requests.append))
     assert CliRunner().invoke(app, shlex.split(recipe)).exit_code == 0
-    [wish] = wishes
-    clip = Source(960, 540, 240, 24.0) if wish.get("video") else None
+    [params] = requests
+    clip = Source(960, 540, 240, 24.0) if params.get("video") else None
     if clip:
-        wish |= {"mode": "video_extension", "video": "0" * 20}
-    plan = make_plan(parse_request(wish), MODELS[wish["model"]], Machine("H100", 16, 128, 79), clip)
+        params |= {"mode": "video_extension", "video": "0" * 20}
+    plan = make_plan(parse_request(params), MODELS[params["model"]], Machine("H100", 16, 128, 79), clip)
     assert len(plan.windows) == windows
 
 

@@ -1,4 +1,4 @@
-"""The order of imports: what each room may import, and that no door imports torch."""
+"""The order of imports: what each room may import, and that no client imports torch."""
 
 import ast
 import subprocess
@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "benchmarks": {"backend", "benchmarks", "training", "tests"},
 }
 TEST_HELPERS = {"tests.studio", "tests.tiny_checkpoints"}  # those that benchmarks may import
-OTHER_DOORS = {"backend.cli", "backend.studios", "backend.web"}
+OTHER_CLIENTS = {"backend.cli", "backend.studios", "backend.web"}
 RENDERING = {
     "backend.diffusion",
     "backend.finishing",
@@ -113,10 +113,10 @@ def test_benchmarks_import_no_script_of_training_and_few_helpers_of_tests(file, 
 
 
 @pytest.mark.parametrize(("file", "name"), sources("ui", "app"))
-def test_pages_import_neither_other_doors_nor_what_renders(file, name):
+def test_pages_import_neither_other_clients_nor_what_renders(file, name):
     for imported in ours(file):
         serving = imported == "backend.web"  # which only says whether the server runs
-        assert serving or room_of(imported) not in OTHER_DOORS | RENDERING, f"{name} imports {imported}"
+        assert serving or room_of(imported) not in OTHER_CLIENTS | RENDERING, f"{name} imports {imported}"
 
 
 @pytest.mark.parametrize(("file", "name"), sources("ui", "app", "backend/web", "backend/studios", "backend/cli"))
@@ -160,7 +160,7 @@ def test_rooms_side_by_side_do_not_know_each_other():
 
 
 @pytest.mark.parametrize("module", ["backend.cli", "backend.web.server", "backend.video_generator"])
-def test_no_door_imports_torch(module):
+def test_no_client_imports_torch(module):
     code = f"import sys, {module}; print(sorted({{m.split('.')[0] for m in sys.modules}} & {TORCH!r}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

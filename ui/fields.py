@@ -1,4 +1,4 @@
-"""The left side of Create: the fields of a request, as the chosen model heeds them."""
+"""The left side of Create: the fields of a request that the chosen model uses."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def request_column(spec: ModelSpec) -> None:
         placeholder="What should the video show?" if mode is Mode.TEXT_TO_VIDEO else "What should happen? (optional)",
         persist_state="session",
     )
-    longer_prompt(spec)
+    expand_prompt(spec)
     with st.container(key="examples"):
         st.pills(
-            "Prompts to try",
+            "Example prompts",
             spec.prompts,
             key="example",
-            on_change=take_example,
+            on_change=use_example,
             label_visibility="collapsed",
             wrap=False,
         )
@@ -91,7 +91,7 @@ def request_column(spec: ModelSpec) -> None:
 
 
 def loras(spec: ModelSpec) -> None:
-    """What is added to the model, and how strongly; nothing where there is none."""
+    """The choice of LoRAs that fit the model, each with its strength; nothing where there are none."""
     found, _ = studio().loras.all()
     fitting = [lora.name for lora in found if lora.incompatibility(spec) is None]
     names = list(dict.fromkeys([*fitting, *form.get("loras")]))
@@ -102,7 +102,7 @@ def loras(spec: ModelSpec) -> None:
             form.label("loras"),
             names,
             key=form.key("loras"),
-            placeholder=f"Those that fit {spec.title}",
+            placeholder=f"LoRAs that fit {spec.title}",
             label_visibility="collapsed",
             persist_state="session",
         )
@@ -126,12 +126,12 @@ def lora_windows(spec: ModelSpec) -> int:
         return 1
 
 
-def longer_prompt(spec: ModelSpec) -> None:
-    """Say more than the person did, at the press of a button, and the way back: the prompt stays theirs to edit."""
+def expand_prompt(spec: ModelSpec) -> None:
+    """The buttons that expand the prompt and undo it. The result goes into the text field, for editing."""
     prompt, made = form.get("prompt"), st.session_state.get("expanded")
     made = made if made and made["prompt"] == prompt else None
-    with st.container(horizontal=True, vertical_alignment="center", key="longer_prompt"):
-        label = "Say it another way" if made else "Say more"
+    with st.container(horizontal=True, vertical_alignment="center", key="prompt_tools"):
+        label = "Try another" if made else "Expand prompt"
         pressed = st.button(
             label,
             icon=":material/notes:",
@@ -141,15 +141,15 @@ def longer_prompt(spec: ModelSpec) -> None:
             help="Fills in what the prompt leaves open: motion, place, light, camera, style. You can edit it.",
         )
         if made:
-            st.caption(f"Added by {escape_markdown(made['by'])}.", width="content")
-            if st.button("Back to mine", type="tertiary", key="my_prompt"):
+            st.caption(expanded_by(made["by"]), width="content")
+            if st.button("Undo", type="tertiary", key="my_prompt"):
                 st.session_state["form_to_restore"] = {"prompt": made["mine"]}
                 st.rerun()
     if pressed:
         mine, variation = (made["mine"], made["variation"] + 1) if made else (prompt, 0)
         found = expansion(mine, spec, variation)
         if found.prompt == mine:
-            st.toast("It says all of it already", icon=":material/notes:")
+            st.toast("Your prompt already covers everything", icon=":material/notes:")
             return
         st.session_state["expanded"] = {"mine": mine, "prompt": found.prompt, "by": found.by, "variation": variation}
         st.session_state["form_to_restore"] = {"prompt": found.prompt}
@@ -157,13 +157,19 @@ def longer_prompt(spec: ModelSpec) -> None:
 
 
 def expansion(prompt: str, spec: ModelSpec, variation: int) -> Expansion:
-    """By a language model if one is here; by rules, with a word about it, where it gives nothing."""
-    with st.spinner("Looking for words"):
+    """The prompt, expanded by a language model if one is installed; by rules, after a toast, where that fails."""
+    with st.spinner("Expanding the prompt"):
         try:
             return studio().expand(prompt, spec.id, variation=variation)
         except StudioError as error:
             st.toast(escape_markdown(str(error)), icon=":material/error:")
             return studio().expand(prompt, spec.id, variation=variation, by_rules=True)
+
+
+def expanded_by(author: str) -> str:
+    if author == "rules":
+        return "Expanded without a language model."
+    return f"Expanded by {escape_markdown(author)}."
 
 
 def choice(options: dict[str, str], field: str, words: str | None = None) -> None:
@@ -191,7 +197,7 @@ def quality(spec: ModelSpec) -> None:
     choice(labels, "preset", words)
 
 
-def take_example() -> None:
+def use_example() -> None:
     if st.session_state.example:
         form.put("prompt", st.session_state.example)
         st.session_state.example = None
@@ -220,7 +226,7 @@ def length_caption(mode: Mode, spec: ModelSpec) -> None:
 
 
 def file_field(row: Input, *, optional: bool) -> None:
-    """A drop zone, or what was dropped there as the model will see it."""
+    """A drop zone, or the file that was dropped there, as the model will see it."""
     field, label = row.name, f"{row.label} (optional)" if optional else row.label
     upload_id = form.get(field)
     upload = None
@@ -245,9 +251,9 @@ def file_field(row: Input, *, optional: bool) -> None:
         )
         what = f"{upload.width}x{upload.height}"
         if upload.kind == "video":
-            what += f", {upload.frames} frames at {upload.fps:g} fps, without its sound"
+            what += f", {upload.frames} frames at {upload.fps:g} fps; its sound is dropped"
         words.markdown(f"**{label}**  \n{escape_markdown(shortened(upload.filename, 40))}")
-        words.caption(f"{what}. Shown as it will be used.")
+        words.caption(f"{what}. The preview shows how it will be used.")
         if words.button("Remove", key=f"remove_{field}", icon=":material/close:", type="tertiary"):
             form.put(field, None)
             st.rerun()
@@ -265,7 +271,7 @@ def details(spec: ModelSpec) -> None:
         left, right = st.columns(2)
         with left:
             number("num_inference_steps", spec.num_inference_steps)
-            rate = "the clip's" if form.get("mode") == Mode.VIDEO_EXTENSION.value else spec.fps
+            rate = "the video's" if form.get("mode") == Mode.VIDEO_EXTENSION.value else spec.fps
             number("fps", rate)
         with right:
             number("guidance_scale", spec.guidance_scale)
@@ -274,7 +280,7 @@ def details(spec: ModelSpec) -> None:
                 st.button(
                     "Random seed",
                     icon=":material/casino:",
-                    on_click=form.roll_the_dice,
+                    on_click=form.draw_seed,
                     help="Pick a random seed and keep it",
                     key="dice",
                 )
@@ -300,8 +306,8 @@ def details(spec: ModelSpec) -> None:
 
 
 def number(field: str, default: object) -> None:
-    """A number that may stay empty: then the model's own default counts, shown as the placeholder."""
-    # Without bounds of its own: the page would keep a value outside of them to itself, and render with another one.
+    """A number field that may stay empty: then the model's own default applies, which is its placeholder."""
+    # Without bounds: Streamlit would keep a value outside of them to itself, and the video be rendered with another.
     setting = SETTINGS[field]
     whole = setting.bounds is not None and isinstance(setting.bounds.least, int)
     st.number_input(
@@ -316,8 +322,8 @@ def number(field: str, default: object) -> None:
 
 
 def skyreels_controls(spec: ModelSpec) -> None:
-    """What only this model's kind has: storyboard and windows, and for a real model the settings of its denoising."""
-    opened = st.session_state.get("story_open", False)  # a storyboard that came with a video is seen
+    """The settings of this family of models: storyboard and windows, and for a real model those of denoising."""
+    opened = st.session_state.get("story_open", False)  # when settings with a storyboard were restored
     if not spec.denoises:
         with st.expander("Storyboard and windows", expanded=opened):
             story(spec)
@@ -355,20 +361,20 @@ def story(spec: ModelSpec) -> None:
 
 
 def story_words(spec: ModelSpec) -> str:
-    """How many lines the video has windows for."""
+    """How many windows the video has, and so how many lines the storyboard may have."""
     fields = form.request_fields(spec)
-    fields.get("skyreels", {}).pop("storyboard", None)  # too long a storyboard has no plan
+    fields.get("skyreels", {}).pop("storyboard", None)  # a storyboard that is too long has no plan
     try:
         windows = len(studio().plan(parse_request(fields)).windows)
     except StudioError:
-        return "The plan says how many windows the video has."
+        return "The plan shows how many windows the video has."
     if windows == 1:
-        return "The video has one window: the prompt tells all of it. A longer video or a smaller window makes more."
+        return "The video has one window, which shows the prompt. A longer video or a smaller window adds more."
     return f"The video has {windows} windows: the prompt and up to {windows - 1} line{'s' if windows > 2 else ''} here."
 
 
 def window_sizes(spec: ModelSpec) -> None:
-    """Menus of all that fits the blocks and one another, so that what the plan names as a way out can be chosen."""
+    """Menus with every legal window and overlap, so that the values which an error suggests can be chosen."""
     options = SkyReelsOptions.model_construct(
         ar_step=form.get("ar_step") or 0,
         causal_attention=form.get("causal_attention"),
@@ -393,11 +399,11 @@ def window_sizes(spec: ModelSpec) -> None:
         )
 
 
-def frames(field: str, choices: list[int], default: int) -> None:
-    """A choice of frame counts; one that a video was made with stays a choice."""
+def frames(field: str, counts: list[int], default: int) -> None:
+    """A menu of frame counts. It keeps the current value, which may come from an earlier request."""
     st.selectbox(
         form.label(field),
-        sorted({*choices, form.get(field)} - {None}),
+        sorted({*counts, form.get(field)} - {None}),
         index=None,
         placeholder=str(default),
         key=form.key(field),

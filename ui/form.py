@@ -37,11 +37,11 @@ DEFAULTS: dict[str, Any] = {
     "fit": "crop",
     "model": "auto",
     "preset": Preset.EXACT.value,
-    "loras": [],  # their names; how strong each is stands under `strength_key`
+    "loras": [],  # their names; the strength of each is stored under `strength_key`
     "lora_windows": False,
 }
 SKYREELS: dict[str, Any] = {
-    "storyboard": "",  # here one line for each window
+    "storyboard": "",  # on the page one line per window
     "base_num_frames": None,
     "overlap_history": None,
     "addnoise_condition": None,
@@ -67,7 +67,7 @@ def strength_key(lora: str, window: int) -> str:
 
 
 def strengths(lora: str) -> list[float]:
-    """In each window from the first on, as far as they were set; one for all windows unless each has its own."""
+    """The strength in each window, as far as they were set; one for all windows unless each has its own."""
     found: list[float] = []
     while (key := strength_key(lora, len(found))) in st.session_state and (not found or get("lora_windows")):
         found.append(st.session_state[key])
@@ -83,16 +83,16 @@ def put(field: str, value: Any) -> None:
 
 
 def worded(error: StudioError) -> str:
-    """What `error` says, with the page's names for the settings."""
+    """The message of `error`, with the page's names for the settings."""
     return error.worded({setting.field: f'"{setting.title}"' for setting in SETTINGS.values()}, equals=" ")
 
 
 def prepare() -> None:
-    """Before the first widget: fill in what another page asked to be restored, and the defaults."""
+    """Before the first widget: fill in the request that another page restores, and the defaults."""
     waiting: dict[str, Any] | None = st.session_state.pop("form_to_restore", None)
     for field, value in (waiting or {}).items():
         put(field, value)
-    if waiting and "storyboard" in waiting:  # a whole video
+    if waiting and "storyboard" in waiting:  # the whole request of a video
         st.session_state.pop("longest", None)
         st.session_state["story_open"] = bool(waiting["storyboard"])
     for field, value in (DEFAULTS | SKYREELS).items():
@@ -109,19 +109,20 @@ def controls_of(spec: ModelSpec) -> list[str]:
 
 
 def story() -> list[str]:
-    """What the windows after the first show, a line each."""
+    """The prompts of the windows after the first, one per line."""
     return [line for line in get("storyboard").splitlines() if line.strip()]
 
 
 def longest(spec: ModelSpec) -> int:
-    """Frames at which the slider ends: as many again for each line of a story, or what a video taken over has. The end
-    stays while the story does; a slider with another one is a new one, which is told its value.
+    """The largest number of frames of the slider: PAGE_FRAMES for each prompt, or the length of a restored request.
+
+    It changes only when the number of prompts does: Streamlit resets the value of a slider whose bounds change.
     """
     lines = story() if "storyboard" in controls_of(spec) else []
     most, frames = int(min(PAGE_FRAMES.most * (1 + len(lines)), NUM_FRAMES.most)), get("num_frames")
     end: int
-    known, end = st.session_state.get("longest", (0, 0))
-    if most != known or frames > end:
+    known_most, end = st.session_state.get("longest", (0, 0))
+    if most != known_most or frames > end:
         end = max(most, frames)
         st.session_state["longest"] = (most, end)
         put("num_frames", frames)
@@ -146,7 +147,7 @@ def request_fields(spec: ModelSpec) -> dict[str, Any]:
 
 
 def restore(request: GenerationRequest, plan: Plan, *, seed: int | None) -> None:
-    """Fill the form with an earlier request at the next run of the Create page; a `seed` of None draws a new one."""
+    """Fill the form with an earlier request at the next run of the Create page; `seed=None` picks a random one."""
     fields = {
         name: value for name, value in request.model_dump(mode="json").items() if name in DEFAULTS or name in INPUTS
     }
@@ -166,16 +167,16 @@ def restore(request: GenerationRequest, plan: Plan, *, seed: int | None) -> None
     if request.resolution not in ("540p", "720p"):
         fields["resolution"] = "540p"
     options = request.skyreels.model_dump(mode="json")
-    options["storyboard"] = "\n".join(" ".join(told.split()) for told in request.skyreels.storyboard)
+    options["storyboard"] = "\n".join(" ".join(prompt.split()) for prompt in request.skyreels.storyboard)
     fields |= {name: options[name] or default for name, default in SKYREELS.items()}
     st.session_state["form_to_restore"] = fields
 
 
 def edit(job_id: str, request: GenerationRequest, plan: Plan) -> None:
-    """Fill the form with a waiting job's request; the next Generate replaces that job, which is held until then."""
+    """Fill the form with a waiting job's request; the next Generate replaces that job, which is paused until then."""
     restore(request, plan, seed=request.seed)
     st.session_state["replaces"] = job_id
 
 
-def roll_the_dice() -> None:
+def draw_seed() -> None:
     put("seed", secrets.randbelow(int(SEED.most) + 1))

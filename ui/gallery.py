@@ -1,4 +1,4 @@
-"""Gallery: every film that was made, as posters; search, favourites, trash."""
+"""Gallery: every finished video as a poster; search, favourites, trash."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ import streamlit as st
 
 from backend.jobs.job import Job, JobState
 from backend.jobs.store import Filter
-from ui.film import CREATE, action, film_card
-from ui.studio import attempt, header, poll_s, queue_mark, studio
+from ui.cards import CREATE, action, video_card
+from ui.studio import attempt, header, poll_s, queue_version, studio
 from ui.theme import empty_stage
 from ui.words import age, escape_markdown, shortened
 
 PER_PAGE = 24
 MODES = {
-    "": "Every mode",
+    "": "All modes",
     "text_to_video": "Text to video",
     "image_to_video": "Image to video",
     "video_extension": "Extended",
 }
 
 
-def _from_address(field: str, choices: Container[str] | None = None) -> None:
+def _from_address(field: str, allowed: Container[str] | None = None) -> None:
     """Fill a filter from the address, when the page is opened with it."""
-    asked = st.query_params.get(field)
-    if asked and field not in st.session_state and (choices is None or asked in choices):
-        st.session_state[field] = asked
+    value = st.query_params.get(field)
+    if value and field not in st.session_state and (allowed is None or value in allowed):
+        st.session_state[field] = value
 
 
 def _to_address(**fields: str | None) -> None:
-    """Keep the filters in the address. Widgets that are bound to it would not let the page be left."""
+    """Keep the filters in the address. Widgets bound to query parameters would keep the user from leaving the page."""
     for field, value in fields.items():
         if value:
             st.query_params[field] = value
@@ -44,11 +44,11 @@ def filters() -> Filter:
     words, mode, model, marks = st.columns([4, 2, 2, 3], vertical_alignment="bottom")
     _from_address("search")
     _from_address("mode", MODES)
-    search = words.text_input("Search", key="search", placeholder="Words of the prompt", icon=":material/search:")
+    search = words.text_input("Search", key="search", placeholder="Search prompts", icon=":material/search:")
     chosen_mode = mode.selectbox("Mode", list(MODES), format_func=MODES.__getitem__, key="mode")
     _to_address(search=search, mode=chosen_mode)
     titles = {spec.id: spec.title for spec in studio().models()}
-    models = {"": "Every model"} | {t.model: titles.get(t.model, t.model) for t in studio().model_stats()}
+    models = {"": "All models"} | {t.model: titles.get(t.model, t.model) for t in studio().model_stats()}
     chosen_model = model.selectbox("Model", list(models), format_func=models.__getitem__, key="model")
     with marks:
         shown = st.pills("Show", ["Favourites", "Trash"], key="shown", label_visibility="collapsed")
@@ -71,7 +71,7 @@ def grid(wanted: Filter) -> None:
     pages = math.ceil(count / PER_PAGE)
     bar, number = st.columns([3, 2], vertical_alignment="center")
     with bar.container(horizontal=True, vertical_alignment="center"):
-        st.caption(f"{count} film{'s' if count > 1 else ''}", width="content")
+        st.caption(f"{count} video{'s' if count > 1 else ''}", width="content")
         if wanted.trashed and st.button(
             "Empty the trash", icon=":material/delete_forever:", type="tertiary", key="empty"
         ):
@@ -80,13 +80,13 @@ def grid(wanted: Filter) -> None:
     if pages > 1:
         with number:
             page = st.pagination(pages, key=f"page_{hash(wanted)}")
-    films = studio().jobs(wanted, limit=PER_PAGE, offset=PER_PAGE * (page - 1))
-    with st.grid(min_column_width=230, gap="medium", key="films"):
-        for job in films:
+    videos = studio().jobs(wanted, limit=PER_PAGE, offset=PER_PAGE * (page - 1))
+    with st.grid(min_column_width=230, gap="medium", key="videos"):
+        for job in videos:
             if wanted.trashed:
                 trashed_card(job)
             else:
-                film_card(job, "gallery")
+                video_card(job, "gallery")
 
 
 def trashed_card(job: Job) -> None:
@@ -100,7 +100,7 @@ def trashed_card(job: Job) -> None:
 def empty_dialog() -> None:
     count = studio().count(Filter(trashed=True))
     what = "Its one entry is" if count == 1 else f"Its {count} entries are"
-    st.write(f"{what} removed for good, films and recipes. There is no undo.")
+    st.write(f"{what} removed for good, with videos and recipes. There is no undo.")
     sure = st.button("Remove for good", icon=":material/delete_forever:", type="primary", key="really_empty")
     if sure and attempt(studio().empty_trash):
         st.session_state.pop("just_deleted", None)
@@ -109,22 +109,22 @@ def empty_dialog() -> None:
 
 def nothing(wanted: Filter) -> None:
     if wanted.trashed:
-        st.html(empty_stage("The trash is empty", "Deleted films stay here for a week."))
+        st.html(empty_stage("The trash is empty", "Deleted videos stay here for a week."))
     elif wanted.search or wanted.mode or wanted.model or wanted.favourite:
-        st.html(empty_stage("No film matches", "Try fewer words, or take a filter away."))
+        st.html(empty_stage("No matching videos", "Use fewer words or clear the filters."))
     else:
-        st.html(empty_stage("No films yet", "What you make is kept here, with its recipe."))
-        if st.button("Create the first one", icon=":material/movie:", type="primary", key="to_create"):
+        st.html(empty_stage("No videos yet", "Finished videos are kept here, with their recipes."))
+        if st.button("Create the first video", icon=":material/movie:", type="primary", key="to_create"):
             st.switch_page(CREATE)
 
 
 def undo_bar() -> None:
-    """After a deletion: the way back, until the next film is opened."""
+    """After a deletion: a button that undoes it, until the next video is deleted."""
     job_id = st.session_state.get("just_deleted")
     if not job_id:
         return
     with st.container(border=True, horizontal=True, vertical_alignment="center", key="undo"):
-        st.markdown("The film is in the trash.")
+        st.markdown("Moved to trash.")
         if st.button("Undo", icon=":material/undo:", type="tertiary", key="undo_delete"):
             attempt(lambda: studio().restore(job_id))
             st.session_state.pop("just_deleted", None)
@@ -132,18 +132,18 @@ def undo_bar() -> None:
 
 
 def watch() -> None:
-    """Redraw when a film was finished; the posters stay outside of what is polled."""
-    mark = queue_mark()
+    """Redraw the page when a video was finished; the posters themselves are not polled."""
+    version = queue_version()
 
     @st.fragment(run_every=poll_s())
-    def look() -> None:
-        if queue_mark() != mark:
+    def poll() -> None:
+        if queue_version() != version:
             st.rerun()
 
-    look()
+    poll()
 
 
-header("Gallery", "Every film that was made here, with its recipe.")
+header("Gallery", "Every video that was made here, with its recipe.")
 undo_bar()
 grid(filters())
 watch()

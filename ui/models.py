@@ -1,4 +1,4 @@
-"""Models: what is here, what is on its way, what fits this machine, and what one click fetches."""
+"""Models: the installed ones, running downloads, LoRAs, and what can be downloaded for this machine."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from backend.core.schema import Mode
 from backend.library.downloads import Download, DownloadState
 from backend.library.loras import Lora
 from ui import form
+from ui.cards import CREATE
 from ui.components.dropzone import dropzone
-from ui.film import CREATE
 from ui.studio import header, on_click, studio
 from ui.words import duration, escape_markdown, size
 
@@ -28,28 +28,28 @@ POLL_S = 1.0
 
 
 def row(spec: ModelSpec) -> None:
-    """What a model is, and how it goes with this machine."""
+    """What a model can do, and whether it fits this machine."""
     st.markdown(f"**{escape_markdown(spec.title)}**")
-    facts, icon = [", ".join(words for mode, words in MODES.items() if mode in spec.modes).capitalize()], ""
+    parts, icon = [", ".join(words for mode, words in MODES.items() if mode in spec.modes).capitalize()], ""
     if not spec.denoises:
-        facts.append("a placeholder, not an AI model")
+        parts.append("a placeholder, not an AI model")
     else:
-        how = suitability(spec, studio().free_machine)
-        icon = "" if how.fits else ":material/block: "
-        film = f"a film in about {duration(how.plan.forecast.total_s)}, " if how.fits else ""
-        facts += [f"{size(spec.memory_gib * GIB)} of weights", f"{film}{how.words}"]
+        suited = suitability(spec, studio().free_machine)
+        icon = "" if suited.fits else ":material/block: "
+        forecast = f"about {duration(suited.plan.forecast.total_s)} per video " if suited.fits else ""
+        parts += [f"{size(spec.memory_gib * GIB)} of weights", f"{forecast}{suited.words}"]
     if spec.licence:
-        facts.append(spec.licence)
-    st.caption(icon + escape_markdown(" · ".join(facts)))
+        parts.append(spec.licence)
+    st.caption(icon + escape_markdown(" · ".join(parts)))
 
 
 def action(label: str, icon: str, key: str, act: Callable[[], object], *, disabled: bool = False) -> None:
-    """A quiet button; a refusal is a toast."""
+    """A button without a frame; a refusal is a toast."""
     st.button(label, icon=icon, key=key, type="tertiary", on_click=on_click, args=(act,), disabled=disabled)
 
 
-def here() -> None:
-    st.header("Here")
+def installed() -> None:
+    st.header("Installed")
     own = studio().settings.models
     folders = {one.spec.id: one.folder for one in studio().catalog.checkpoints()}
     for spec in studio().models():
@@ -66,8 +66,8 @@ def here() -> None:
                     action("Remove", ":material/delete:", f"remove_{spec.id}", partial(remove, spec.id))
 
 
-def left_out() -> None:
-    """What lies in models/ and cannot be used."""
+def rejected() -> None:
+    """Folders in models/ that cannot be used, with the reason."""
     for name, reason in studio().catalog.rejected().items():
         st.warning(escape_markdown(f"{name} cannot be used: {reason}."), icon=":material/block:")
 
@@ -77,70 +77,69 @@ def remove(model_id: str) -> None:
     st.toast("In the trash for a week", icon=":material/delete:")
 
 
-def under_way() -> None:
-    """What is fetched now, and what waits or failed."""
-    mark = downloads_mark()
+def downloading() -> None:
+    """Downloads that run, wait or failed."""
+    version = downloads_version()
 
-    @st.fragment(run_every=POLL_S if mark else 5 * POLL_S)
+    @st.fragment(run_every=POLL_S if version else 5 * POLL_S)
     def downloads() -> None:
-        if downloads_mark() != mark:
+        if downloads_version() != version:
             st.rerun()
         for download in studio().downloads.current():
             with st.container(border=True, key=f"download_{download.id}"):
                 download_row(download)
 
-    if mark:
-        st.header("On their way")
+    if version:
+        st.header("Downloading")
     downloads()
 
 
-def downloads_mark() -> tuple[tuple[str, str], ...]:
+def downloads_version() -> tuple[tuple[str, str], ...]:
     return tuple((one.id, one.state.value) for one in studio().downloads.current())
 
 
-def download_row(at: Download) -> None:
+def download_row(download: Download) -> None:
     queue = studio().downloads
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.markdown(f"**{escape_markdown(at.title)}** {escape_markdown(state_words(at))}", width="content")
+        st.markdown(f"**{escape_markdown(download.title)}** {escape_markdown(state_words(download))}", width="content")
         with st.container(horizontal=True, width="content"):
-            if at.state in (DownloadState.PAUSED, DownloadState.FAILED):
-                action("Resume", ":material/play_arrow:", f"resume_{at.id}", lambda: queue.resume(at.id))
+            if download.state in (DownloadState.PAUSED, DownloadState.FAILED):
+                action("Resume", ":material/play_arrow:", f"resume_{download.id}", lambda: queue.resume(download.id))
             else:
-                action("Pause", ":material/pause:", f"pause_{at.id}", lambda: queue.pause(at.id))
-            action("Cancel", ":material/close:", f"cancel_{at.id}", lambda: queue.cancel(at.id))
-    if at.error:
-        st.error(escape_markdown(at.error), icon=":material/error:")
-    st.progress(min(at.fraction, 1.0))
-    if at.bytes_total:
-        parts = [f"{size(at.bytes_done)} of {size(at.bytes_total)}"]
-        if at.bytes_per_s and at.eta_s is not None:
-            parts += [f"{size(at.bytes_per_s)} a second", f"{duration(at.eta_s)} left"]
+                action("Pause", ":material/pause:", f"pause_{download.id}", lambda: queue.pause(download.id))
+            action("Cancel", ":material/close:", f"cancel_{download.id}", lambda: queue.cancel(download.id))
+    if download.error:
+        st.error(escape_markdown(download.error), icon=":material/error:")
+    st.progress(min(download.fraction, 1.0))
+    if download.bytes_total:
+        parts = [f"{size(download.bytes_done)} of {size(download.bytes_total)}"]
+        if download.bytes_per_s and download.eta_s is not None:
+            parts += [f"{size(download.bytes_per_s)} a second", f"{duration(download.eta_s)} left"]
         st.caption(escape_markdown(" · ".join(parts)))
 
 
-def state_words(at: Download) -> str:
-    if at.state is DownloadState.RUNNING and not at.bytes_total:
-        return "asks the hub"
-    words = {"queued": "waits", "running": f"{at.fraction:.0%}", "paused": "paused", "failed": "stopped"}
-    return words[at.state.value]
+def state_words(download: Download) -> str:
+    if download.state is DownloadState.RUNNING and not download.bytes_total:
+        return "contacting Hugging Face"
+    words = {"queued": "queued", "running": f"{download.fraction:.0%}", "paused": "paused", "failed": "failed"}
+    return words[download.state.value]
 
 
-def to_fetch() -> None:
-    on_their_way = {one.id for one in studio().downloads.current()}
+def available() -> None:
+    downloading_ids = {one.id for one in studio().downloads.current()}
     listed = studio().catalog.list(downloads=True)
-    absent = [spec for spec, present in listed if not present and spec.id not in on_their_way]
+    absent = [spec for spec, present in listed if not present and spec.id not in downloading_ids]
     if not absent:
         return
-    st.header("One click away")
+    st.header("Available")
     offline = studio().settings.offline
     free = size(studio().monitor.sample().disk_free_gib * GIB)
     if offline:
-        st.caption(":material/cloud_off: The hub is switched off by HF\\_HUB\\_OFFLINE.")
+        st.caption(":material/cloud_off: Downloads are switched off by HF\\_HUB\\_OFFLINE.")
     else:
         st.caption(
-            f"Fetched from the Hugging Face hub, which learns of it; nothing else leaves this machine. {free} of"
-            " disk are free; the exact size is known once the hub was asked. Each has a licence of its own: read it"
-            " before you use its films."
+            "Downloads come from Hugging Face, which sees the request; nothing else leaves this machine."
+            f" {free} free. Each model has its own licence: read it first."
         )
     add = studio().downloads.add
     for spec in sorted(absent, key=lambda spec: not suitability(spec, studio().free_machine).fits):
@@ -153,10 +152,10 @@ def to_fetch() -> None:
 
 
 def trash() -> None:
-    here = studio()
+    generator = studio()
     restores: list[tuple[str, str, Callable[[str], None]]] = []
-    restores += [(c.spec.id, c.spec.title, here.restore_model) for c in here.downloads.trashed()]
-    restores += [(name, f"{name} (LoRA)", here.loras.restore) for name in here.loras.trashed()]
+    restores += [(c.spec.id, c.spec.title, generator.restore_model) for c in generator.downloads.trashed()]
+    restores += [(name, f"{name} (LoRA)", generator.loras.restore) for name in generator.loras.trashed()]
     if not restores:
         return
     st.header("In the trash")
@@ -164,7 +163,7 @@ def trash() -> None:
         with st.container(horizontal=True, vertical_alignment="center", key=f"trashed_{name}"):
             st.markdown(escape_markdown(title), width="content")
             action("Restore", ":material/undo:", f"restore_{name}", partial(restore, name))
-    st.caption("What is here is gone after a week.")
+    st.caption("Removed for good after a week.")
 
 
 def loras() -> None:
@@ -181,21 +180,21 @@ def loras() -> None:
         st.warning(escape_markdown(f"{name} cannot be used: {reason}."), icon=":material/block:")
     made = dropzone("Add a LoRA", "lora", key="drop_lora")
     if made:
-        st.toast(escape_markdown(f"{made} is here; choose it on the Create page"), icon=":material/check:")
-    st.caption("It is looked at before use. Or put the file into models/loras/ yourself.")
+        st.toast(escape_markdown(f"{made} is installed; choose it on the Create page"), icon=":material/check:")
+    st.caption("Files are checked before use. You can also copy them into models/loras/.")
 
 
 def lora_words(lora: Lora) -> str:
-    """What its header says, and which of the models that are here it fits."""
+    """What the header of the file says, and which installed models it fits."""
     ranks = "rank " + ", ".join(map(str, lora.ranks)) if lora.ranks else "whole layers"
     fits = [spec.title for spec in studio().models() if lora.incompatibility(spec) is None]
-    made_for = f"fits {', '.join(fits)}" if fits else f"fits no model here (it is for models of width {lora.width})"
+    made_for = f"fits {', '.join(fits)}" if fits else f"no installed model matches (needs width {lora.width})"
     return " · ".join(
         [
             f"{lora.layers} layers, {ranks}",
             size(lora.bytes),
             made_for,
-            *([f"made with {lora.base_model_hint}, it says"] if lora.base_model_hint else []),
+            *([f"its metadata names {lora.base_model_hint}"] if lora.base_model_hint else []),
         ]
     )
 
@@ -206,14 +205,13 @@ def remove_lora(name: str) -> None:
 
 
 form.prepare()
-header("Models", "What is here, what fits this machine, and what one click fetches.")
-under_way()
-here()
-left_out()
+header("Models", "Installed models, and what you can download for this machine.")
+downloading()
+installed()
+rejected()
 loras()
 trash()
-to_fetch()
+available()
 st.caption(
-    "A machine without network: copy a checkpoint in diffusers format into models/, or run"
-    " `./launch.sh models import FOLDER`."
+    "Without a network: copy a checkpoint in diffusers format into models/, or run `./launch.sh models import FOLDER`."
 )

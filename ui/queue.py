@@ -1,4 +1,4 @@
-"""Queue: what renders, what waits in which order, and what needs a person."""
+"""Queue: the running job, the waiting ones in their order, and those that need attention."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import streamlit as st
 from backend.jobs.job import RETRIABLE, Job, JobState
 from backend.jobs.store import Filter
 from ui import form
-from ui.film import CREATE, action, progress_card
-from ui.studio import attempt, header, on_click, poll_s, queue_mark, studio
+from ui.cards import CREATE, action, progress_card
+from ui.studio import attempt, header, on_click, poll_s, queue_version, studio
 from ui.theme import empty_stage
 from ui.words import age, clock, duration, escape_markdown, shortened
 
@@ -28,14 +28,14 @@ def queue_bar(active: list[Job], more: int) -> None:
         flip = functools.partial(studio().pause_queue, not paused)
         st.button(label, icon=icon, key="queue_switch", on_click=on_click, args=(flip,))
         if paused:
-            st.caption("Paused: the current film finishes, no other starts.")
+            st.caption("Paused. The current job will finish; then nothing starts.")
         elif active and not more and all(job.state is not JobState.PAUSED and not job.error for job in active):
             st.caption(f"All done at about {clock(time.time() + sum(seconds_left(job) for job in active))}")
 
 
 def seconds_left(job: Job) -> float:
-    at = job.progress
-    return at.eta_s if at and at.eta_s is not None else job.plan.forecast.total_s
+    progress = job.progress
+    return progress.eta_s if progress and progress.eta_s is not None else job.plan.forecast.total_s
 
 
 def waiting_row(job: Job, place: int, last: int) -> None:
@@ -44,9 +44,9 @@ def waiting_row(job: Job, place: int, last: int) -> None:
         words.markdown(f"**{place}** · {escape_markdown(shortened(job.title, 80))}")
         if job.error:
             words.markdown(escape_markdown(job.error.message))
-        words.caption(facts(job))
+        words.caption(summary(job))
         with buttons.container(horizontal=True, horizontal_alignment="right", gap="xsmall"):
-            move("To the front", ":material/vertical_align_top:", job, None, disabled=place == 1)
+            move("Next", ":material/vertical_align_top:", job, None, disabled=place == 1)
             move("Up", ":material/arrow_upward:", job, -1, disabled=place == 1)
             move("Down", ":material/arrow_downward:", job, 1, disabled=place == last)
             action("Pause", ":material/pause:", job, studio().pause)
@@ -61,7 +61,7 @@ def move(label: str, icon: str, job: Job, places: int | None, *, disabled: bool)
     action(label, icon, job, lambda job_id: studio().move(job_id, places), disabled=disabled)
 
 
-def facts(job: Job) -> str:
+def summary(job: Job) -> str:
     if job.kind != "render" or job.state is JobState.UNREADABLE:
         return f"{job.kind} · about {duration(job.plan.forecast.total_s)} · queued {age(job.created_at)}"
     plan = job.plan
@@ -72,7 +72,7 @@ def facts(job: Job) -> str:
 
 
 def edit(job: Job) -> None:
-    """Hold a waiting job and open its request on the Create page, where Generate replaces it."""
+    """Pause a waiting job and open its request on the Create page, where Generate replaces it."""
     if attempt(lambda: studio().pause(job.id)):
         form.edit(job.id, job.request, job.plan)
         st.switch_page(CREATE)
@@ -84,7 +84,7 @@ def ended_row(job: Job) -> None:
         words.markdown(f"**{job.state.value.capitalize()}** · {escape_markdown(shortened(job.title, 80))}")
         if job.error:
             words.markdown(escape_markdown(job.error.message))
-        words.caption(facts(job))
+        words.caption(summary(job))
         if job.error and job.error.log:
             with st.expander("The end of its log"):
                 st.code("\n".join(job.error.log), language=None, wrap_lines=True)
@@ -108,33 +108,33 @@ def sections() -> None:
             waiting_row(job, place, len(waiting) + more)
         if more:
             st.caption(f"and {more} more")
-    person = studio().jobs(Filter(states=(JobState.FAILED, JobState.QUARANTINED, JobState.UNREADABLE)), limit=20)
-    if person:
-        st.header("Needs you")
-        for job in person:
+    stopped = studio().jobs(Filter(states=(JobState.FAILED, JobState.QUARANTINED, JobState.UNREADABLE)), limit=20)
+    if stopped:
+        st.header("Needs attention")
+        for job in stopped:
             ended_row(job)
     cancelled = studio().jobs(Filter(states=(JobState.CANCELLED,), ended_since=time.time() - 86400), limit=10)
     if cancelled:
         st.header("Cancelled today")
         for job in cancelled:
             ended_row(job)
-    if not active and not person and not cancelled:
-        st.html(empty_stage("Nothing waits", "Films that you start on the Create page line up here."))
-        if st.button("Create a film", icon=":material/movie:", type="primary", key="to_create"):
+    if not active and not stopped and not cancelled:
+        st.html(empty_stage("The queue is empty", "Videos that you start on the Create page wait here."))
+        if st.button("Create a video", icon=":material/movie:", type="primary", key="to_create"):
             st.switch_page(CREATE)
 
 
-def live() -> None:
-    mark = queue_mark()
+def poll() -> None:
+    version = queue_version()
 
     @st.fragment(run_every=poll_s())
     def queue() -> None:
-        if queue_mark() != mark:
-            st.rerun()  # the header's chip and the polling rate follow
+        if queue_version() != version:
+            st.rerun()  # redraws the chip in the header and sets the polling rate
         sections()
 
     queue()
 
 
-header("Queue", "One film at a time, in this order.")
-live()
+header("Queue", "Jobs run one at a time, top to bottom.")
+poll()

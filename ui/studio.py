@@ -1,4 +1,4 @@
-"""The studio as the pages see it: the one generator, the addresses of films, what this tab has seen."""
+"""What all pages share: the generator, addresses of files, the header, how often to poll, the tab's title."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from ui.words import escape_markdown
 
 BUSY_POLL_S = 1.0
 IDLE_POLL_S = 5.0
-POLLS_A_SECOND = 4  # of all pages together; each takes the thread that renders some hundredths of a second
-OPEN_S = 60.0  # a page that has not looked for so long is closed
+POLLS_A_SECOND = 4  # of all pages together; each poll takes some hundredths of a second from the render
+OPEN_S = 60.0  # a page that has not polled for so long counts as closed
 
-_looked: dict[str, float] = {}  # when each open page did, by its session
+_last_polls: dict[str, float] = {}  # the last poll of each open page, by its session
 
 
 def studio() -> VideoGenerator:
@@ -35,7 +35,7 @@ def studio() -> VideoGenerator:
 
 
 def media_url(job: Job, name: str = "video.mp4") -> str:
-    """Where the page finds a film's video or `thumbnail.jpg`: our range-serving route, or the file itself under
+    """The address of a job's video or `thumbnail.jpg`: our range-serving route, or the file itself under
     `streamlit run app.py` alone. Raises NotFound if it is gone.
     """
     file = studio().results.file(job.id, name)
@@ -43,7 +43,7 @@ def media_url(job: Job, name: str = "video.mp4") -> str:
 
 
 def preview_picture_url(job: Job) -> str | None:
-    """Where the page finds the preview of what is being made; a new address with each one, None before the first."""
+    """The address of a running job's preview; a new one for each preview, None before the first."""
     try:
         file = studio().results.preview(job.id)
         version = int(file.stat().st_mtime / PREVIEW_S)
@@ -52,8 +52,8 @@ def preview_picture_url(job: Job) -> str | None:
     return f"/app/static/media/{job.id}/{file.name}?v={version}" if web.serving else str(file)
 
 
-def film_so_far() -> tuple[Job | None, int]:
-    """The film that is being made, and how many of its first frames can be played; (None, 0) before there are any."""
+def partial_video() -> tuple[Job | None, int]:
+    """The running job and how many frames its partial video has; (None, 0) before there are any."""
     for job in studio().active(limit=1):
         ready = job.progress.frames_ready if job.progress else 0
         with contextlib.suppress(StudioError):
@@ -62,8 +62,8 @@ def film_so_far() -> tuple[Job | None, int]:
     return None, 0
 
 
-def so_far_url(job: Job, ready: int) -> str:
-    """Where the page finds the first `ready` frames of a film that is being made. Raises NotFound if they are gone."""
+def partial_video_url(job: Job, ready: int) -> str:
+    """The address of a job's partial video of `ready` frames. Raises NotFound if it is gone."""
     file = studio().results.partial_video(job.id)
     return f"/app/static/media/{job.id}/partial.mp4?v={ready}" if web.serving else str(file)
 
@@ -76,7 +76,7 @@ def preview_url(upload: Upload, width: int, height: int, fit: str) -> str:
 
 
 def attempt(act: Callable[[], object]) -> bool:
-    """Do what a button is for; a refusal is a toast. Whether it was done."""
+    """Run the action of a button and return whether it succeeded; a refusal is a toast."""
     try:
         act()
     except StudioError as error:
@@ -86,63 +86,61 @@ def attempt(act: Callable[[], object]) -> bool:
 
 
 def on_click(act: Callable[[], object]) -> None:
-    """`attempt` as the callback of a button, of which Streamlit expects no result."""
+    """`attempt` as the callback of a button, from which Streamlit expects no result."""
     attempt(act)
 
 
 def header(title: str, sentence: str, model: str | None = None) -> None:
     """The band on top of a page: its name, one sentence, and chips for model, device and queue."""
     waiting = len(studio().queue())
-    queue = f"{waiting} in the queue" if waiting else "queue is empty"
+    queue = f"{waiting} in the queue" if waiting else "Queue is empty"
     chips = [model] if model else []
     with st.container(key="band"):
         st.html(band(title, sentence, [*chips, studio().machine.device, queue]))
 
 
 def poll_s() -> float:
-    """How often a page should look: every second while something renders, else every five; where more than a few pages
-    are open, less often.
-    """
+    """Seconds between two polls of a page: one with jobs in the queue, else five; more where many pages are open."""
     usual = BUSY_POLL_S if studio().queue() else IDLE_POLL_S
     share = open_pages() / POLLS_A_SECOND
-    # In powers of two: a page is drawn anew when it is to look more or less often.
+    # In powers of two, because a page is redrawn when its interval changes.
     return max(usual, min(2.0 ** math.ceil(math.log2(share)), OPEN_S / 2))
 
 
 def open_pages() -> int:
-    """How many pages look at the studio, with the one that asks."""
+    """How many pages are open, this one included."""
     now, context = time.monotonic(), get_script_run_ctx()
-    _looked[context.session_id if context else ""] = now
-    for session, looked in list(_looked.items()):
-        if now - looked > OPEN_S:
-            _looked.pop(session, None)
-    return len(_looked)
+    _last_polls[context.session_id if context else ""] = now
+    for session, polled in list(_last_polls.items()):
+        if now - polled > OPEN_S:
+            _last_polls.pop(session, None)
+    return len(_last_polls)
 
 
-def latest_films(count: int) -> list[Job]:
+def latest_videos(count: int) -> list[Job]:
     return studio().jobs(Filter(states=(JobState.SUCCEEDED,), kind="render", last_ended_first=True), limit=count)
 
 
-def before_a_new_job() -> int:
-    """How many jobs would be rendered before one that is submitted now; held ones are passed over."""
+def jobs_ahead() -> int:
+    """How many jobs would run before one that is submitted now; paused ones do not count."""
     return sum(state in ("running", "queued") for _, state in studio().queue())
 
 
-def queue_mark() -> tuple[object, ...]:
-    """Changes when a job comes, moves on or ends, not with mere progress: pages that show films redraw then. And when
-    they are to look more or less often.
+def queue_version() -> tuple[object, ...]:
+    """Changes when a job is added, changes its state or ends, and with the interval of polls, but not with progress.
+    Pages that show videos redraw then.
     """
-    latest = latest_films(1)
+    latest = latest_videos(1)
     return (*studio().queue(), latest[0].id if latest else None, poll_s())
 
 
-def film_news() -> str:
-    """What the tab's title says: "Film ready" once after a film of this tab's time was finished."""
+def tab_title() -> str:
+    """The first part of the tab's title: "Video ready" once after a video was finished while the tab is open."""
     try:
-        films = latest_films(1)
-    except StudioError:  # the page itself shows why there is no studio
+        videos = latest_videos(1)
+    except StudioError:  # the page itself shows the error
         return ""
-    newest = films[0].id if films else ""
-    seen = st.session_state.setdefault("newest_film", newest)
-    st.session_state["newest_film"] = newest
-    return "Film ready" if newest and newest != seen else ""
+    newest = videos[0].id if videos else ""
+    seen = st.session_state.setdefault("newest_video", newest)
+    st.session_state["newest_video"] = newest
+    return "Video ready" if newest and newest != seen else ""

@@ -1,4 +1,4 @@
-"""System: the machine, live with half an hour of history, and how the jobs went."""
+"""System: hardware, load over the last half hour, and the results of jobs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def meters() -> None:
         free, total = (size(gibibytes * GIB) for gibibytes in (now.disk_free_gib, now.disk_total_gib))
         meter("Disk free", free, history, lambda s: s.disk_free_gib, f"of {total}")
     if not now.vram_total_gib:
-        st.caption(":material/info: No NVIDIA GPU is seen here; films are made on the CPU.")
+        st.caption(":material/info: No NVIDIA GPU found. Videos render on the CPU.")
 
 
 def meter(label: str, value: str, history: list[Sample], read: Callable[[Sample], float | None], of: str) -> None:
@@ -45,12 +45,12 @@ def meter(label: str, value: str, history: list[Sample], read: Callable[[Sample]
 
 
 def jobs() -> None:
-    tallies = studio().model_stats()
+    stats = studio().model_stats()
     st.header("Jobs")
-    if not tallies:
+    if not stats:
         st.caption("No job has ended yet.")
         return
-    good, bad = sum(t.succeeded for t in tallies), sum(t.failed for t in tallies)
+    good, bad = sum(t.succeeded for t in stats), sum(t.failed for t in stats)
     with st.container(horizontal=True, key="job_counts"):
         st.metric("Done", good, border=True)
         st.metric("Failed", bad, border=True)
@@ -61,9 +61,9 @@ def jobs() -> None:
             "Model": titles.get(t.model, t.model),
             "Done": t.succeeded,
             "Failed": t.failed,
-            "Median time a job": duration(t.median_s) if t.median_s is not None else "",
+            "Median time per job": duration(t.median_s) if t.median_s is not None else "",
         }
-        for t in tallies
+        for t in stats
     ]
     st.dataframe(rows, hide_index=True, width="stretch")
 
@@ -76,13 +76,13 @@ def diagnosis() -> None:
     from backend.system.doctor import run_checks
 
     icons = {"ok": ":material/check_circle:", "warning": ":material/warning:", "failed": ":material/error:"}
-    with st.spinner("Looking"):
+    with st.spinner("Checking"):
         found = run_checks(studio().settings)
     for check in found:
         st.markdown(f"{icons[check.status]} **{check.name}** {check.detail}  \n{check.way_out}")
 
 
-header("System", "What this machine has, how busy it is, and how the jobs went.")
+header("System", "Hardware, load and results.")
 st.fragment(meters, run_every=3.0)()
 st.fragment(jobs, run_every=10.0)()
 diagnosis()

@@ -1,4 +1,4 @@
-"""The look that Streamlit's theme has no setting for: the header band, calm cards, a scrolling row of examples."""
+"""Styles that Streamlit's theme has no setting for: the header band, cards, a scrolling row of examples."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ button[kind="primary"] {{ background: light-dark(#5468d8, #8b9cff); color: light
 [role="radio"][aria-checked="true"] p {{ color: light-dark(#4355c0, #b3beff); }}
 [data-testid="stMetricDelta"] p {{ color: light-dark(#4355c0, #b3beff); }}
 [data-testid="stSliderThumbValue"] p {{ color: light-dark(#4355c0, #b3beff); }}
-/* From the text's colour: light-dark() takes a dialog for light, which stands outside of what knows the scheme. */
+/* Derived from the text's colour: inside a dialog light-dark() always returns the light value. */
 [data-testid="stCaptionContainer"] {{ color: color-mix(in srgb, currentColor 72%, transparent); opacity: 1; }}
 [data-testid="stCaptionContainer"] p {{ color: inherit; opacity: 1; }}
 button[kind="primary"] kbd {{ color: inherit; opacity: 1; }}
@@ -50,16 +50,16 @@ video {{ border-radius: 0.9rem; background: #12142a; }}
 .st-key-examples [role="radiogroup"], .st-key-examples [data-testid="stButtonGroup"] > div {{ flex-wrap: nowrap;
   overflow-x: auto; scrollbar-width: thin; }}
 .st-key-examples button {{ white-space: nowrap; flex: none; }}
-[class*="st-key-live_"] img, .studio-look {{ aspect-ratio: 16 / 9; width: 100%; border-radius: 0.7rem; }}
+[class*="st-key-live_"] img, .studio-preview {{ aspect-ratio: 16 / 9; width: 100%; border-radius: 0.7rem; }}
 [class*="st-key-live_"] img {{ object-fit: contain; background: #12142a; }}
-[class*="st-key-live_"]:has(img) .studio-look {{ display: none; }}
+[class*="st-key-live_"]:has(img) .studio-preview {{ display: none; }}
 [class*="st-key-live_"] {{ max-width: 24rem; }}
-.studio-look {{ display: flex; align-items: center; justify-content: center; text-align: center; padding: 0.5rem;
+.studio-preview {{ display: flex; align-items: center; justify-content: center; text-align: center; padding: 0.5rem;
   border: 1px dashed rgba(128, 132, 170, 0.5); font-size: 0.875rem; }}
 @media (prefers-reduced-motion: reduce) {{
   * {{ animation: none !important; transition: none !important; }}
   [class*="st-key-live_"] img {{ display: none; }}
-  [class*="st-key-live_"]:has(img) .studio-look {{ display: flex; }}
+  [class*="st-key-live_"]:has(img) .studio-preview {{ display: flex; }}
 }}
 @media (max-width: 640px) {{
   .stMainBlockContainer {{ padding-left: 1rem; padding-right: 1rem; }}
@@ -77,11 +77,11 @@ def band(title: str, sentence: str, chips: Sequence[str]) -> str:
     )
 
 
-def no_look(words: str) -> str:
-    """What stands where a look at the film in the making will be."""
-    return f'<div class="studio-look">{html.escape(words)}</div>'
+def preview_text(words: str) -> str:
+    """Text in the place of a preview."""
+    return f'<div class="studio-preview">{html.escape(words)}</div>'
 
 
 def empty_stage(title: str, sentence: str) -> str:
-    """What stands where a film will be."""
+    """A title and a sentence in the place of a video."""
     return f'<div class="studio-stage"><b>{html.escape(title)}</b><span>{html.escape(sentence)}</span></div>'

@@ -102,7 +102,7 @@ class Settings(BaseSettings):
         description="1 compiles the transformer's blocks without a trial, 0 never; if left out they are timed on a GPU",
     )
     cancel_timeout_s: NonNegativeFloat = Field(
-        10.0, description="a render that does not heed its cancellation for so long is ended with the process"
+        10.0, description="a render that ignores its cancellation for so long is ended with the process"
     )
     slow_cancel_timeout_s: NonNegativeFloat = Field(
         180.0, description="the same while weights are read and blocks compiled, which nothing interrupts"

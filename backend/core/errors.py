@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as a tree. A door turns a `StudioError` into its words and its HTTP status.
+"""Everything that can go wrong, as a tree. Each client turns a `StudioError` into its own words and its HTTP status.
 
 StudioError
 ├── InvalidRequest     422  a request that cannot be met; `field` says where
@@ -18,7 +18,7 @@ StudioError
     ├── NotEnoughMemory
     ├── NoDevice            the GPU that a job was planned for is not there
     └── DeviceLost          the GPU answers nothing any more to this process: a fresh one is needed
-JobCancelled                somebody asked for it: not an error
+JobCancelled                cancelled by a user: not an error
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-NOTHING: Final = object()  # stands for a value that is not told; None is one that can be
+NOTHING: Final = object()  # stands for no value, because None can be one
 
 
 @dataclass(frozen=True, slots=True)
 class Mention:
     """A field of a request where a sentence names it, dotted, and the value that stands with it, as text.
 
-    Each door writes its own name for the field: REST `fps=24`, the command line `--fps=24`, a page `"Frames per
+    Each client writes its own name for the field: REST `fps=24`, the command line `--fps=24`, a page `"Frames per
     second" 24`. All other text of a sentence, what a user typed above all, is left as it is.
     """
 
@@ -94,7 +94,7 @@ def name_of(field: str, names: Mapping[str, str]) -> str:
 
 class StudioError(Exception):
     """A failure that can be explained, by its parts: the `reason`, ending in ";", the way out in `hint`, and where it
-    is about a field of a request, that `field`, dotted, and its `value`. A value is told before the reason.
+    is about a field of a request, that `field`, dotted, and its `value`. The value comes before the reason.
 
     >>> error = InvalidRequest(
     ...     "is more than the video has;", hint=["use 3, or ", mention("fps", 8), "."], field="num_frames", value=99
@@ -116,7 +116,7 @@ class StudioError(Exception):
         super().__init__(self.message)
 
     @property
-    def _told(self) -> tuple[str | Mention, ...]:
+    def _statement(self) -> tuple[str | Mention, ...]:
         if self.field is None or self.value is NOTHING:
             return self.reason
         return (mention(self.field, self.value), " ", *self.reason)
@@ -124,12 +124,12 @@ class StudioError(Exception):
     @property
     def parts(self) -> tuple[str | Mention, ...]:
         """The whole sentence in pieces."""
-        return (*self._told, " ", *self.way_out) if any(self.way_out) else self._told
+        return (*self._statement, " ", *self.way_out) if any(self.way_out) else self._statement
 
     @property
     def message(self) -> str:
         """Field, value and reason, with the fields' own names."""
-        return _join(self._told, {}, "=")
+        return _join(self._statement, {}, "=")
 
     @property
     def hint(self) -> str:
@@ -137,7 +137,7 @@ class StudioError(Exception):
         return _join(self.way_out, {}, "=")
 
     def worded(self, names: Mapping[str, str], equals: str = "=") -> str:
-        """The whole sentence with a door's own `names` for fields, which are given dotted; `equals` precedes values."""
+        """The whole sentence with a client's `names` for dotted fields; `equals` precedes values."""
         return _join(self.parts, names, equals)
 
     def __str__(self) -> str:

@@ -74,11 +74,11 @@ INPUTS: dict[str, Input] = {
     )
 }
 
-ANY_UPLOAD = "0" * 20  # stands for an upload where a request is only looked at
+ANY_UPLOAD = "0" * 20  # stands for an upload where a request is only checked
 
 
 def required_inputs(mode: Mode) -> list[Input]:
-    """The inputs without which `mode` cannot be asked for."""
+    """The inputs without which `mode` cannot be requested."""
     return [row for row in INPUTS.values() if mode in row.required_by]
 
 

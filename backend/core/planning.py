@@ -192,7 +192,7 @@ class Plan(Sampling):
     placement: Placement = Placement.RESIDENT  # assumed by the forecast; the free memory at the start decides
     half_decode: bool = False  # the VAE decodes in half precision
     loras: tuple[PlannedLora, ...] = ()
-    steps: tuple[FinishingStep, ...] = ()  # finishing steps, in their order
+    finishing_steps: tuple[FinishingStep, ...] = ()  # finishing steps, in their order
 
     @property
     def rendered(self) -> Strip:
@@ -326,8 +326,8 @@ def suitability(spec: ModelSpec, machine: Machine) -> Suitability:
     plan = make_plan(request, spec, machine, source)
     peak = plan.forecast.peak_gib
     if not machine.has_gpu:
-        has, what = machine.ram_gib, "memory"
-        words = "on the processor, for want of a GPU"
+        has, what = machine.ram_gib, "of memory"
+        words = "on this CPU (no GPU found)"
     else:
         has, what = USABLE_VRAM * machine.vram_gib, "on the GPU"
         words = PLACEMENT_WORDS[plan.placement]
@@ -336,7 +336,7 @@ def suitability(spec: ModelSpec, machine: Machine) -> Suitability:
             lossy = make_plan(balanced, spec, machine, source).placement
             words += f"; with balanced {PLACEMENT_WORDS[lossy]}" if lossy is not plan.placement else ""
     if peak > has:
-        return Suitability(False, f"needs {peak:.0f} GiB {what}, {has:.0f} can be used", plan)
+        return Suitability(False, f"needs {peak:.0f} GiB {what}; you have {has:.0f}", plan)
     return Suitability(True, words, plan)
 
 
@@ -348,7 +348,7 @@ def make_plan(
     calibration: Mapping[Stage, float] = MappingProxyType({}),
     loras: Mapping[str, int] = MappingProxyType({}),
 ) -> Plan:
-    """The legal plan nearest to `request`, delivering exactly the frames, size and rate that were asked for.
+    """The legal plan nearest to `request`, delivering exactly the frames, size and rate that were requested.
 
     `calibration` is, for each stage, the measured time of earlier jobs of this model divided by the guess; `loras` are
     the names of the request's LoRAs and the bytes of their files. Raises InvalidRequest where the model cannot do it,
@@ -383,7 +383,7 @@ def make_plan(
         placement=placed.placement,
         half_decode=placed.half_decode,
         loras=tuple(PlannedLora(name) for name in loras),
-        steps=steps,
+        finishing_steps=steps,
     )
 
 

@@ -64,9 +64,9 @@ class ModelSpec:
     end_image: bool = False
     family: str = "skyreels-v2"  # whose transformer it has: "skyreels-v2" or "wan"
     repo_id: str | None = None
-    revision: str | None = None  # the commit of `repo_id` to fetch; None: its newest, told once and written down
+    revision: str | None = None  # the commit of `repo_id` to fetch; None: its newest, resolved once and written down
     licence: str = ""
-    max_pixels: int | None = PIXELS_540P  # it draws at most this many pixels a frame; larger films are enlarged
+    max_pixels: int | None = PIXELS_540P  # it renders at most this many pixels a frame; larger videos are upscaled
     base_num_frames: int = 97
     overlap_history: int = 17
     fps: int = 24
@@ -182,7 +182,7 @@ TINY = ModelSpec(
     other_gib=0.02,
     prompts=PAINTED_PROMPTS,
     about="A real SkyReels V2, only tiny: it came with the studio, knows a small painted world of ten things in eight "
-    "colours, and needs no GPU. For any film you can think of, put a released checkpoint into models/.",
+    "colours, and needs no GPU. For any video you can think of, put a released checkpoint into models/.",
 )
 
 SYNTHETIC = ModelSpec(

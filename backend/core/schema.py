@@ -1,4 +1,4 @@
-"""What may be asked for: the request, its bounds, and the words in which a bad one is refused.
+"""The request, the bounds of its fields, and the errors for a bad one.
 
 Bounds are written here once; widgets, routes and flags read them.
 """
@@ -312,7 +312,7 @@ class LoraUse(BaseModel):
 
 
 class GenerationRequest(BaseModel):
-    """What is asked for: one video. Frozen; a null seed is drawn at once, so that every request can be repeated."""
+    """A request for one video. Frozen; a missing seed is drawn at once, so that every request can be repeated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
 
@@ -469,19 +469,14 @@ class GenerationRequest(BaseModel):
         return named or parse_resolution(self.resolution)
 
     @property
-    def parent(self) -> str | None:
-        """A render names no job that it is made from; who derives it does."""
-        return None
-
-    @property
     def title(self) -> str:
         """What its job is called in lists: the prompt, or the mode where there is none."""
         return self.prompt or self.mode.value.replace("_", " ").capitalize()
 
     def prompt_of(self, window: int) -> str:
         """What window number `window`, from 0, shows. Windows beyond the storyboard keep its last prompt."""
-        told = (self.prompt, *self.skyreels.storyboard)
-        return told[min(window, len(told) - 1)]
+        prompts = (self.prompt, *self.skyreels.storyboard)
+        return prompts[min(window, len(prompts) - 1)]
 
 
 def parse_resolution(value: str) -> tuple[int, int]:
@@ -518,11 +513,11 @@ def explain(errors: Sequence[Any], model: type[BaseModel] | None = None) -> Inva
     """
     error = errors[0]
     path = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
-    if (error["type"] == "json_invalid" or not path) and (said := _of_the_body(error)):
-        return InvalidRequest(said[0], hint=said[1])
-    refusal = error.get("ctx", {}).get("error")
-    if isinstance(refusal, InvalidRequest):
-        return refusal
+    if (error["type"] == "json_invalid" or not path) and (refusal := _of_the_body(error)):
+        return InvalidRequest(refusal[0], hint=refusal[1])
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, InvalidRequest):
+        return cause
     return _of_a_field(error, path, model or GenerationRequest)
 
 
@@ -554,7 +549,7 @@ def _of_a_field(error: Mapping[str, Any], path: Sequence[str], model: type[BaseM
         return InvalidRequest(reason, hint=way_out, field=field, value=value)
 
     def odd(reason: str, way_out: Words) -> InvalidRequest:
-        """About the field; its value, if it has any, is not told."""
+        """About the field; its value, if it has any, is not shown."""
         return InvalidRequest([name, f" {reason}"], hint=way_out, field=field)
 
     match error["type"]:
@@ -621,7 +616,7 @@ def _bounds(info: FieldInfo) -> Bounds | None:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A field of a request as every door shows it: its `field` is dotted, its `help` says what it does to the video."""
+    """A field of a request as every client shows it; `field` is dotted, `help` says what it does to the video."""
 
     name: str
     field: str

@@ -18,7 +18,7 @@ from backend.jobs.job import JobPlan
 
 log = logging.getLogger(__name__)
 
-CHECK_S = 5.0  # how often a full disk is asked whether there is room again
+CHECK_S = 5.0  # how often a full disk is checked for free space
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # Refusals of the disk or the system that may pass, and that say nothing about what was read or written.
 PASSING = FULL | {
@@ -34,7 +34,7 @@ class DiskSpace:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._needed = 0  # bytes that must be free before another job is taken; 0 while nothing was wrong
-        self._look_again = 0.0
+        self._next_check = 0.0
 
     def check(self, plan: JobPlan) -> None:
         """Raise NotEnoughSpace if the result of `plan` does not fit."""
@@ -46,19 +46,19 @@ class DiskSpace:
             )
 
     def wait_for(self, plan: JobPlan) -> NotEnoughSpace:
-        """From now on `has_space` is False, until the result of `plan` fits. Returns what to tell people."""
+        """From now on `has_space` is False, until the result of `plan` fits. Returns the message for users."""
         self._needed = self._bytes_for(plan)
         # Not at once, even if there is room by the numbers: what filled the disk may do so again.
-        self._look_again = time.monotonic() + CHECK_S
+        self._next_check = time.monotonic() + CHECK_S
         return NotEnoughSpace(
             f"Waits for space on the disk: {_gb(self._needed)} must be free;",
             hint="delete videos and empty the trash. Then it goes on by itself.",
         )
 
     def has_space(self) -> bool:
-        """Whether nothing is waited for; the disk is asked at most every CHECK_S."""
-        if self._needed and time.monotonic() >= self._look_again:
-            self._look_again += CHECK_S
+        """Whether nothing is waited for; the disk is checked at most every CHECK_S."""
+        if self._needed and time.monotonic() >= self._next_check:
+            self._next_check += CHECK_S
             if self._free() >= self._needed:
                 log.info("there is space on the disk again")
                 self._needed = 0

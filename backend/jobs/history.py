@@ -1,8 +1,8 @@
 """The store of a data folder: opened, copied, and put together again after damage.
 
 A database that cannot be used is set aside, never thrown away, and only once its replacement is whole: the newest copy
-that can be read, with every film of outputs/ that it lacks, from the recipe in the film's folder. An error of the disk
-is no damage, and nothing is moved for it.
+that can be read, with every video of outputs/ that it lacks, from the recipe in the video's folder. An error of the
+disk is no damage, and nothing is moved for it.
 """
 
 from __future__ import annotations
@@ -147,10 +147,10 @@ def _put_together(settings: Settings, damage: StoreDamaged, candidates: list[Pat
         replace_file(part, path)
     except OSError as error:
         raise NotEnoughSpace(f"The history cannot be put together ({error.strerror});", hint=MAKE_ROOM) from None
-    news = f"The history could not be used ({damage}). It was put together from {source}."
+    notice = f"The history could not be used ({damage}). It was put together from {source}."
     if aside is not None:
-        news += f" The damaged file is kept in {aside.relative_to(settings.data)}/."
-    return news
+        notice += f" The damaged file is kept in {aside.relative_to(settings.data)}/."
+    return notice
 
 
 def _set_aside(path: Path, damaged: Path) -> Path:
@@ -189,9 +189,9 @@ def _write_newest(part: Path, candidates: list[Path]) -> str:
 
 
 def _add_videos(store: Store, outputs: Path) -> int:
-    """Add the films that the store lacks, and have those in the trash be in it; how many were added."""
-    added = sum(_add_video(store, film, trashed=False) for film in _lacking(store, outputs))
-    added += sum(_add_video(store, film, trashed=True) for film in _lacking(store, outputs / TRASH))
+    """Add the videos that the store lacks, and have those in the trash be in it; how many were added."""
+    added = sum(_add_video(store, video, trashed=False) for video in _lacking(store, outputs))
+    added += sum(_add_video(store, video, trashed=True) for video in _lacking(store, outputs / TRASH))
     for folder in outputs.glob(f"{TRASH}/*"):
         with contextlib.suppress(NotFound, Conflict):
             if store.get(folder.name).trashed_at is None:
@@ -200,9 +200,9 @@ def _add_videos(store: Store, outputs: Path) -> int:
 
 
 def _lacking(store: Store, folder: Path) -> Iterator[Path]:
-    for film in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if is_id(film.name) and not store.has(film.name) and not film.is_symlink():
-            yield film
+    for video in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if is_id(video.name) and not store.has(video.name) and not video.is_symlink():
+            yield video
 
 
 def _add_video(store: Store, folder: Path, *, trashed: bool) -> bool:

@@ -52,10 +52,6 @@ class JobRequest(Protocol):
     def title(self) -> str:
         """What the job is called in lists."""
 
-    @property
-    def parent(self) -> str | None:
-        """The job that the request itself names as what it is made from."""
-
     def model_dump(self, *, mode: str = ...) -> dict[str, Any]: ...
 
 
@@ -116,7 +112,7 @@ class Artifact:
 
     @classmethod
     def of(cls, job_id: str, plan: Plan, size: int, **more: Any) -> Artifact:
-        """The artifact of a video made by `plan`, of `size` bytes; `more` is what only its making tells."""
+        """The artifact of a video made by `plan`, of `size` bytes; `more` is what is known only after the render."""
         return cls(
             video=f"outputs/{job_id}/{VIDEO}",
             thumbnail=f"outputs/{job_id}/{THUMBNAIL}",
@@ -138,7 +134,6 @@ class Unreadable:
     text: str
     title: str = "Unreadable job"
     kind: str = ""
-    parent: ClassVar[str | None] = None
     forecast: ClassVar[Forecast] = Forecast({}, 0.0, 0)
     on_gpu: ClassVar[bool] = False
     windows: ClassVar[tuple[object, ...]] = ()

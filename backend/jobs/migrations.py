@@ -95,7 +95,7 @@ def _plan_0_2(plan: Document) -> Document:
     if "placement" in plan:
         plan["placement"] = PLACEMENTS_0_2.get(plan["placement"], plan["placement"])
     if plan.keys() >= SIZES_0_2:
-        plan["steps"] = _steps_0_2(plan)
+        plan["finishing_steps"] = _steps_0_2(plan)
     return plan
 
 

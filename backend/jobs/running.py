@@ -1,4 +1,4 @@
-"""A job in progress: what the doors want of it, when it was last heard of, how far it is and what is left."""
+"""A job in progress: what clients requested, its last heartbeat, its progress and the time left."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RunningJob:
 
     job: Job
     stages: tuple[Stage, ...]
-    # What the doors want of it.
+    # What clients requested.
     cancelled_at: float | None = None
     stopping: bool = False
     paused: bool = False

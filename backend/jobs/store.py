@@ -67,7 +67,7 @@ SAVED_PROGRESS = "CASE WHEN json_extract(progress, '$.saved_at') IS NULL THEN NU
 SAVED_PROGRESS += " ELSE json_remove(progress, '$.saved_at') END"
 BUSY_S = 5.0  # how long another program may hold the file
 LEAST_FREE_BYTES = 2**20  # with less, an error of the disk is taken for a full one
-MAKE_ROOM = "delete films and empty the trash, or make room in another way; then it goes on."
+MAKE_ROOM = "delete videos and empty the trash, or make room in another way; then it goes on."
 # What says nothing about the file itself.
 OF_THE_DISK = (
     sqlite3.SQLITE_FULL,
@@ -121,7 +121,7 @@ class Store:
     """The jobs table and a few settings. Thread-safe; `version` grows with every change, so pollers can skip work.
 
     Its files belong to it alone while it is open, and what a call has written stands in them under their names: where
-    somebody removes them meanwhile, they are written anew. On a full disk `make_room` is asked once for some more.
+    somebody removes them meanwhile, they are written anew. On a full disk `make_room` is called once to free some.
 
     An older database is migrated when it is opened. Raises NewerData, and changes nothing, for one of a newer version;
     StoreDamaged for a file that is no whole database of jobs; and where the disk is to blame and the file
@@ -494,7 +494,7 @@ class Store:
         return [_job(row) for row in rows]
 
     def queue(self) -> list[tuple[str, str]]:
-        """Id and state of every job that has not ended, in order: cheap enough to be asked at every poll."""
+        """Id and state of every job that has not ended, in order: cheap enough for every poll."""
         rows = self._all(
             "SELECT id, state FROM jobs WHERE state IN ('running', 'paused', 'queued')"
             " ORDER BY CASE state WHEN 'running' THEN 0 WHEN 'paused' THEN 1 ELSE 2 END, position"
@@ -813,8 +813,8 @@ def _same_request(job: Job, request: JobRequest, key: str) -> Job:
     """The job of an idempotency key, if it was made for the same request; a seed that was drawn does not count."""
     fields: Any = request
     drawn = "seed" in type(fields).model_fields and "seed" not in fields.model_fields_set
-    asked = fields.model_copy(update={"seed": job.request.seed}) if drawn and job.kind == request.kind else request
-    if job.request != asked:
+    expected = fields.model_copy(update={"seed": job.request.seed}) if drawn and job.kind == request.kind else request
+    if job.request != expected:
         raise Conflict(f"The key {key[:40]!r} was used for another request;", hint="use a new key for a new request.")
     return job
 

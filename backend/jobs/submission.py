@@ -44,7 +44,7 @@ class Submission:
         plan: JobPlan = KINDS[request.kind].finalize(self.plan(request), self._services)
         self._disk.check(plan)
         limit = self._services.settings.queue_limit
-        made_from = parent or request.parent
+        made_from = parent or getattr(request, "parent", None)  # of a kind whose request names a job
         job = self._store.add(request, plan, key=key, parent=made_from, batch=batch, limit=limit)
         self._worker.announce()
         return job

@@ -1,4 +1,4 @@
-"""What is removed by itself, and when: uploads, the trash, what unfinished films go on from; never a film."""
+"""What is removed by itself, and when: uploads, the trash, saved work of unfinished jobs; never a finished video."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The worker: a thread that claims jobs from the store and runs them, and a second one that watches it.
 
-It holds the jobs that run now, by id. What doors want of them (cancel, pause, resume) is set here and takes effect at
+It holds the jobs that run now, by id. What clients request (cancel, pause, resume) is set here and takes effect at
 the next report of the kind's `run`.
 """
 
@@ -112,7 +112,7 @@ class Worker:
                 self.changed.wait(left)
             return job
 
-    # --- what doors want of a running job ---
+    # --- what clients request of a running job ---
 
     def cancel(self, job_id: str) -> Job:
         """End a job that has not ended. A running one stops at its next report. Raises Conflict."""
@@ -168,7 +168,7 @@ class Worker:
             if self._tidying.is_due:
                 self._tidying.tidy()
             with self.changed:
-                if self.stopping:  # asked under the lock: a stop that came while tidying has notified already
+                if self.stopping:  # checked under the lock: a stop that came while tidying has notified already
                     return
                 if not self._disk.has_space():
                     self.changed.wait(timeout=disk_space.CHECK_S)
@@ -223,7 +223,7 @@ class Worker:
             running.suspend()  # what follows waits for the disk at most
 
     def _requeue(self, running: RunningJob, why: StudioError | None = None) -> None:
-        """Queue it again where it was in the line; `why` tells what it waits for. If it was cancelled, also while this
+        """Queue it again where it was in the line; `why` says what it waits for. If it was cancelled, also while this
         could not be written, it has ended.
         """
         job = running.job
@@ -322,11 +322,11 @@ class Worker:
         if running.suspended:
             return
         # In this order: of one that is cancelled just now, a short time-out is compared with a short silence.
-        timeout_s, silent_s = running.hang_timeout_s(self._settings), running.since_heartbeat_s
-        if silent_s <= timeout_s:
+        timeout_s, since_heartbeat_s = running.hang_timeout_s(self._settings), running.since_heartbeat_s
+        if since_heartbeat_s <= timeout_s:
             return
         if not running.cancelled:
-            self._restart_process(running.job, f"it reported nothing for {silent_s:.0f} s")
+            self._restart_process(running.job, f"it reported nothing for {since_heartbeat_s:.0f} s")
         elif self._retry_until_written(functools.partial(self._store.finish, running.job, JobState.CANCELLED)):
             self._restart_process(running.job, f"cancelled, it does not end within {timeout_s:g} s")
 

@@ -71,8 +71,8 @@ def find_checkpoints(folders: Iterable[Path]) -> list[Checkpoint]:
     A folder named like a released checkpoint gets the registry's row, any other a row made from its configuration. A
     folder that cannot be used is left out with a line in the log; of two with the same id the first stays.
     """
-    found, left_out = look_for_checkpoints(folders)
-    for folder, reason in left_out.items():
+    found, rejected = look_for_checkpoints(folders)
+    for folder, reason in rejected.items():
         log.warning("checkpoint %s is left out: %s", folder, reason)
     return found
 
@@ -80,17 +80,17 @@ def find_checkpoints(folders: Iterable[Path]) -> list[Checkpoint]:
 def look_for_checkpoints(folders: Iterable[Path]) -> tuple[list[Checkpoint], dict[Path, str]]:
     """See `find_checkpoints`; and the folders that cannot be used, each with the reason and the way out."""
     found: dict[str, Checkpoint] = {}
-    left_out: dict[Path, str] = {}
+    rejected: dict[Path, str] = {}
     for folder in _candidates(folders):
         try:
             checkpoint = Checkpoint(read_spec(folder), folder)
         except Exception as error:  # whatever a file of somebody else's can make a reader say
-            left_out[folder] = _reason(error)
+            rejected[folder] = _reason(error)
             continue
         first = found.setdefault(checkpoint.spec.id, checkpoint)
         if first.folder.resolve() != folder.resolve():
-            left_out[folder] = f"{first.folder.name} has the same id, {first.spec.id}; remove one, or rename it"
-    return list(found.values()), left_out
+            rejected[folder] = f"{first.folder.name} has the same id, {first.spec.id}; remove one, or rename it"
+    return list(found.values()), rejected
 
 
 def _reason(error: Exception) -> str:
@@ -176,7 +176,7 @@ def read_spec(folder: Path, called: str | None = None) -> ModelSpec:
 def _skyreels_row(row: ModelSpec, name: str) -> ModelSpec:
     """The row of a SkyReels V2 checkpoint, completed by its pipeline class."""
     image, forcing = name == IMAGE_CLASS, name in FORCING_CLASSES
-    hd = "720p" in row.id  # no configuration file tells the size that a checkpoint was trained at
+    hd = "720p" in row.id  # no configuration file gives the size that a checkpoint was trained at
     return replace(
         row,
         modes=ALL_MODES if forcing else frozenset({I2V if image else T2V}),

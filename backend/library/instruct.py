@@ -31,10 +31,10 @@ NEW_TOKENS = 256
 GPU_HEADROOM = 1.3  # times its weights must be free
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
 SYSTEM_PROMPT = (
-    "You write captions for a model that makes short films from text. Make the user's wish longer: one paragraph of 60"
-    " to 100 words in the wish's own language. Say who or what is seen and how it looks, what it does, where, in what"
-    " light, how the camera moves, and the style. Keep every fact of the wish and add none that contradicts it. Answer"
-    " with the paragraph alone: no title, no list, no quotation marks."
+    "You write captions for a model that makes short videos from text. Make the user's request longer: one paragraph of"
+    " 60 to 100 words in the request's own language. Say who or what is seen and how it looks, what it does, where, in"
+    " what light, how the camera moves, and the style. Keep every fact of the request and add none that contradicts it."
+    " Answer with the paragraph alone: no title, no list, no quotation marks."
 )
 
 

@@ -376,7 +376,7 @@ def frames(out: BinaryIO, path: str, width: str, height: str, fit: str, fps: str
     if current is None:
         raise Refused("cannot be decoded", "convert it to MP4 with H.264.")
     shown = raw(current)
-    while True:  # the reader knows how many frames it wants, and stops this process
+    while True:  # the reader counts the frames it needs and stops this process
         out.write(shown)
         out.flush()
 

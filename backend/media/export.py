@@ -113,7 +113,7 @@ class Shape:
 def export_video(format: ExportFormat, read: Read, shape: Shape, target: Path, report: Report) -> int:
     """Write the frames that `read` yields, uint8 RGB chunks of `shape`, to `target`; returns how many were written.
 
-    `report` is told the part that is done, 0 to 1, after every chunk; what it raises ends the child. Raises
+    `report` is called with the part that is done, 0 to 1, after every chunk; what it raises ends the child. Raises
     RenderFailed where the encoder fails, OSError where the disk is full.
     """
     if format is ExportFormat.STILL:

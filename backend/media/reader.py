@@ -1,4 +1,4 @@
-"""Pictures and videos from outside as arrays, fitted to the size that is asked for."""
+"""Pictures and videos from outside as arrays, fitted to the requested size."""
 
 from __future__ import annotations
 

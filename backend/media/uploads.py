@@ -252,7 +252,7 @@ class UploadWriter:
 def shown_name(filename: str) -> str:
     """`filename` without folders and without characters that are invisible, change the line or its direction.
 
-    >>> shown_name("C:\\\\films\\\\../a\\u202e cat.mp4")
+    >>> shown_name("C:\\\\videos\\\\../a\\u202e cat.mp4")
     'a cat.mp4'
     """
     last = re.split(r"[/\\]", filename)[-1]

@@ -50,7 +50,7 @@ class Check:
 
 
 def run_checks(settings: Settings) -> list[Check]:
-    """Every check, in about four seconds. Torch is asked last, because it starts slowly: it does that meanwhile."""
+    """Every check, in about four seconds. Torch comes last, because it starts slowly: it does that meanwhile."""
     with torch_facts_soon() as torch_facts:
         checks: list[tuple[str, Callable[[], Check]]] = [
             ("Python", check_python),
@@ -117,10 +117,10 @@ def check_packages(requirements: Path = ROOT / "requirements.txt") -> Check:
 
 
 def check_gpu() -> Check:
-    """GPU and driver, as the driver tells."""
+    """GPU and driver, as the driver reports them."""
     import pynvml
 
-    no_gpu = "films are made on the CPU: the small models work, the released models are far too slow"
+    no_gpu = "videos render on the CPU: the small models work, the released models are far too slow"
     try:
         pynvml.nvmlInit()
         count = pynvml.nvmlDeviceGetCount()
@@ -247,10 +247,10 @@ def check_video() -> Check:
 def check_models(settings: Settings) -> Check:
     from backend.library.checkpoints import look_for_checkpoints
 
-    found, left_out = look_for_checkpoints(settings.model_folders)
-    if left_out:
-        names = ", ".join(folder.name for folder in left_out)
-        return Check("Models", "warning", f"{names} cannot be used", "; ".join(left_out.values()))
+    found, rejected = look_for_checkpoints(settings.model_folders)
+    if rejected:
+        names = ", ".join(folder.name for folder in rejected)
+        return Check("Models", "warning", f"{names} cannot be used", "; ".join(rejected.values()))
     titles = ", ".join(checkpoint.spec.title for checkpoint in found)
     if any(checkpoint.spec.repo_id for checkpoint in found):
         return Check("Models", "ok", titles)
@@ -283,43 +283,43 @@ def studio_answers(port: int) -> bool:
 
 # --- torch, in a process of its own: it may not import at all, and it is slow ---
 
-TORCH_FACTS = """
+TORCH_CHECK = """
 import json, sys
-facts = {}
+found = {}
 try:
     import torch
-    facts |= {"version": torch.__version__, "built_for": torch.version.cuda, "available": torch.cuda.is_available()}
-    if facts["available"]:
-        facts["device"] = torch.cuda.get_device_name()
-        facts["sum"] = torch.ones(2, device="cuda").sum().item()
+    found |= {"version": torch.__version__, "built_for": torch.version.cuda, "available": torch.cuda.is_available()}
+    if found["available"]:
+        found["device"] = torch.cuda.get_device_name()
+        found["sum"] = torch.ones(2, device="cuda").sum().item()
 except Exception as error:
-    facts["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
-if "error" not in facts and len(sys.argv) > 1:
+    found["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
+if "error" not in found and len(sys.argv) > 1:
     try:
         import torchvision
     except Exception as error:
-        facts["torchvision_error"] = f"{type(error).__name__}: {error}".splitlines()[0]
-print(json.dumps(facts))
+        found["torchvision_error"] = f"{type(error).__name__}: {error}".splitlines()[0]
+print(json.dumps(found))
 """
 
 
 @contextlib.contextmanager
 def torch_facts_soon() -> Iterator[Callable[[], dict[str, Any]]]:
     """Start asking torch about CUDA; the function given waits for the answer, `error` in it when there is none."""
-    command = [sys.executable, "-c", TORCH_FACTS, *(["torchvision"] if torchvision_version() else [])]
+    command = [sys.executable, "-c", TORCH_CHECK, *(["torchvision"] if torchvision_version() else [])]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    facts: dict[str, Any] = {}
+    torch_info: dict[str, Any] = {}
 
     def wait() -> dict[str, Any]:
-        if not facts:
+        if not torch_info:
             try:
                 answer, _ = child.communicate(timeout=TORCH_TIMEOUT_S)
-                facts.update(json.loads(answer.splitlines()[-1]))
+                torch_info.update(json.loads(answer.splitlines()[-1]))
             except subprocess.TimeoutExpired:
-                facts["error"] = f"torch did not answer within {TORCH_TIMEOUT_S} s"
+                torch_info["error"] = f"torch did not answer within {TORCH_TIMEOUT_S} s"
             except (ValueError, IndexError):
-                facts["error"] = f"importing torch ended Python with exit code {child.returncode}"
-        return facts
+                torch_info["error"] = f"importing torch ended Python with exit code {child.returncode}"
+        return torch_info
 
     try:
         yield wait
@@ -335,26 +335,30 @@ def torchvision_version() -> str | None:
         return None
 
 
-def check_torchvision(facts: dict[str, Any]) -> Check:
+def check_torchvision(torch_info: dict[str, Any]) -> Check:
     """A torchvision built for another torch takes transformers and diffusers down with it."""
     version = torchvision_version()
     if version is None:
         return Check("torchvision", "ok", "not installed, and not needed")
-    if "torchvision_error" in facts:
-        detail = f"{version} breaks diffusers, not fitting torch {facts['version']}: {facts['torchvision_error']}"
+    if "torchvision_error" in torch_info:
+        detail = (
+            f"{version} breaks diffusers, not fitting torch {torch_info['version']}: {torch_info['torchvision_error']}"
+        )
         return Check("torchvision", "failed", detail, f"remove it: {sys.executable} -m pip uninstall torchvision")
-    return Check("torchvision", "ok", f"{version} fits torch {facts.get('version', '')}".rstrip())
+    return Check("torchvision", "ok", f"{version} fits torch {torch_info.get('version', '')}".rstrip())
 
 
-def check_cuda(facts: dict[str, Any]) -> Check:
-    if "error" in facts and not facts.get("available"):
-        return Check("CUDA", "failed", f"torch does not import: {facts['error']}", SETUP)
-    if "error" in facts:
+def check_cuda(torch_info: dict[str, Any]) -> Check:
+    if "error" in torch_info and not torch_info.get("available"):
+        return Check("CUDA", "failed", f"torch does not import: {torch_info['error']}", SETUP)
+    if "error" in torch_info:
         way_out = "update the driver; if it still fails, this GPU is not one that this torch was built for"
-        return Check("CUDA", "failed", f"torch sees the GPU but cannot compute on it: {facts['error']}", way_out)
-    if facts["available"]:
-        return Check("CUDA", "ok", f"torch {facts['version']} computes on {facts['device']}")
-    if facts["built_for"] is None:
+        return Check("CUDA", "failed", f"torch sees the GPU but cannot compute on it: {torch_info['error']}", way_out)
+    if torch_info["available"]:
+        return Check("CUDA", "ok", f"torch {torch_info['version']} computes on {torch_info['device']}")
+    if torch_info["built_for"] is None:
         way_out = "install a torch for CUDA, of the same version" if has_nvidia_card() else ""
-        return Check("CUDA", "warning", f"torch {facts['version']} is a build for the CPU alone", way_out)
-    return Check("CUDA", "warning", f"torch {facts['version']}, built for CUDA {facts['built_for']}, sees no GPU")
+        return Check("CUDA", "warning", f"torch {torch_info['version']} is a build for the CPU alone", way_out)
+    return Check(
+        "CUDA", "warning", f"torch {torch_info['version']}, built for CUDA {torch_info['built_for']}, sees no GPU"
+    )

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 HISTORY_S = 30 * 60
 INTERVAL_S = 5.0
-LEAST_GAP_S = 0.5  # a sample asked for sooner is the last one again, however many tabs ask
+LEAST_GAP_S = 0.5  # within it the last sample is returned again, however many tabs poll
 
 CONTEXT_GIB = 0.6  # that CUDA takes for a process beside its tensors
 OTHERS_LEAST_GIB = 2.0
@@ -100,14 +100,8 @@ class Monitor:
         """How busy the machine is now; the CPU since the previous sample."""
         with self._lock:
             if self._last is None or not 0 <= time.time() - self._last.time < LEAST_GAP_S:
-                self._last = self._take()
+                self._last = self._measure()
             return self._last
-
-    def without_others(self, machine: Machine) -> Machine:
-        """`machine` without what other programs hold of its GPU's memory."""
-        if not machine.has_gpu:
-            return machine
-        return replace(machine, vram_gib=max(1.0, machine.vram_gib - self.vram_of_others_gib()))
 
     def vram_of_others_gib(self) -> float:
         """What other programs hold of the GPU's memory, in whole GiB; 0 for the little that a desktop takes."""
@@ -130,7 +124,7 @@ class Monitor:
                 log.warning("no sample of the machine: %s", error)
             self._ended.wait(self._interval_s)
 
-    def _take(self) -> Sample:
+    def _measure(self) -> Sample:
         before, self._cpu = self._cpu, busy_and_all_seconds()
         busy, passed = (now - then for now, then in zip(self._cpu, before, strict=True))
         ram_used, ram_total = ram_used_and_total()
@@ -151,7 +145,7 @@ class Monitor:
 
 
 class Gpu:
-    """The NVIDIA GPU that torch calls cuda:0, asked through the driver's own library (NVML)."""
+    """The NVIDIA GPU that torch calls cuda:0, read through the driver's own library (NVML)."""
 
     def __init__(self, nvml: Any, handle: Any) -> None:
         self._nvml = nvml

@@ -22,7 +22,7 @@ RESTART = 75  # the exit status that asks for a fresh process (EX_TEMPFAIL of sy
 SUPERVISED = "STUDIO_SUPERVISED"  # in the environment of the child: FIRST, or AGAIN after one that died before it
 FIRST, AGAIN = "1", "2"
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
-STEADY_S = 600.0  # a child that lived so long starts the waits anew
+STEADY_S = 600.0  # after a child that ran so long the waits begin anew
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PR_SET_PDEATHSIG = 1
 
@@ -56,7 +56,7 @@ def supervise(command: Sequence[str]) -> int:
             return status if status >= 0 else 128 - status
         if time.monotonic() - began > STEADY_S:
             wait_s = FIRST_WAIT_S
-        reason = "asked for a fresh process" if status == RESTART else f"was ended by {_signal_name(-status)}"
+        reason = "requested a fresh process" if status == RESTART else f"was ended by {_signal_name(-status)}"
         print(f"The studio {reason}; it starts again in {wait_s:g} s.", file=sys.stderr, flush=True)
         ends = time.monotonic() + wait_s
         while not signals and time.monotonic() < ends:

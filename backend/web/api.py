@@ -177,7 +177,7 @@ def show_job(job_id: str, generator: Generator) -> dict[str, Any]:
 
 @api.delete("/jobs/{job_id}", tags=["jobs"])
 def delete_job(job_id: str, generator: Generator) -> dict[str, Any]:
-    """Move an ended job and its film to the trash, where they stay for a week."""
+    """Move an ended job and its video to the trash, where they stay for a week."""
     return generator.delete(job_id).as_dict()
 
 
@@ -200,7 +200,7 @@ def act_on_job(job_id: str, action: str, generator: Generator) -> dict[str, Any]
 
 @api.delete("/trash", tags=["jobs"])
 def empty_trash(generator: Generator) -> dict[str, int]:
-    """Remove for good what is in the trash, films and recipes; `removed` says how many jobs."""
+    """Remove for good what is in the trash, videos and recipes; `removed` says how many jobs."""
     return {"removed": generator.empty_trash()}
 
 
@@ -259,7 +259,7 @@ def _preview(generator: VideoGenerator, job_id: str) -> Response:
 
 
 @api.head("/jobs/{job_id}/video", include_in_schema=False)
-@api.get("/jobs/{job_id}/video", tags=["films"])
+@api.get("/jobs/{job_id}/video", tags=["videos"])
 def job_video(job_id: str, generator: Generator, download: bool = False) -> FileResponse:
     """The MP4; ranges are honoured. `download=true` sends it as an attachment."""
     job = generator.job(job_id)
@@ -285,32 +285,32 @@ def _named(job: Job, generator: VideoGenerator) -> str:
 
 
 @api.head("/jobs/{job_id}/thumbnail", include_in_schema=False)
-@api.get("/jobs/{job_id}/thumbnail", tags=["films"])
+@api.get("/jobs/{job_id}/thumbnail", tags=["videos"])
 def job_thumbnail(job_id: str, generator: Generator) -> FileResponse:
     return _file(generator, job_id, "thumbnail.jpg")
 
 
 @api.head("/jobs/{job_id}/preview", include_in_schema=False)
-@api.get("/jobs/{job_id}/preview", tags=["films"])
+@api.get("/jobs/{job_id}/preview", tags=["videos"])
 def job_preview(job_id: str, generator: Generator) -> FileResponse:
-    """The MP4 of the film's first seconds while the rest is made, then the film; ranges are honoured."""
+    """The partial video, an MP4, while the rest renders; then the finished video; ranges are honoured."""
     return _partial_video(generator, job_id)
 
 
 @api.head("/jobs/{job_id}/live", include_in_schema=False)
-@api.get("/jobs/{job_id}/live", tags=["films"])
+@api.get("/jobs/{job_id}/live", tags=["videos"])
 def job_live(job_id: str, generator: Generator) -> Response:
     """A small moving picture, WebP, of what is being made now."""
     return _preview(generator, job_id)
 
 
-@api.get("/jobs/{job_id}/metadata", tags=["films"])
+@api.get("/jobs/{job_id}/metadata", tags=["videos"])
 def job_metadata(job_id: str, generator: Generator) -> dict[str, Any]:
-    """The recipe of the film."""
+    """The recipe of the video."""
     return generator.results.metadata(job_id)
 
 
-# --- the rest of the house ---
+# --- everything else ---
 
 
 @api.post("/plan", tags=["plan"])
@@ -457,7 +457,7 @@ def list_loras(generator: Generator) -> dict[str, Any]:
 
 @api.post("/loras", status_code=201, tags=["models"])
 async def add_lora(request: Request, generator: Generator, filename: str = "") -> dict[str, Any]:
-    """Keep a LoRA: its safetensors file as the raw body. Streamed to disk, then looked at."""
+    """Keep a LoRA: its safetensors file as the raw body. Streamed to disk, then checked."""
     _check_length(request, LORA_LIMIT)
     slots: asyncio.Semaphore = request.app.state.upload_slots
     async with slots:
@@ -486,7 +486,7 @@ def restore_lora(name: str, generator: Generator) -> dict[str, str]:
     return {"restored": name}
 
 
-class ModelWish(BaseModel):
+class DownloadRequest(BaseModel):
     """The id of a model that is to be fetched."""
 
     model_config = ConfigDict(extra="forbid")
@@ -495,9 +495,9 @@ class ModelWish(BaseModel):
 
 
 @api.post("/downloads", status_code=202, tags=["models"])
-def download(wish: ModelWish, generator: Generator) -> dict[str, Any]:
-    """Fetch a model of the registry from the hub, beside the films; asked for again, it goes on."""
-    return generator.downloads.add(wish.model).as_dict()
+def download(request: DownloadRequest, generator: Generator) -> dict[str, Any]:
+    """Download a model of the registry from the hub; a second call resumes it."""
+    return generator.downloads.add(request.model).as_dict()
 
 
 @api.get("/downloads", tags=["models"])

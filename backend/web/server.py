@@ -63,7 +63,7 @@ def create_app(settings: Settings, hosts: Iterable[str] = LOOPBACK_HOSTS, token:
     app: FastAPI = FastAPIOffline(
         title="AI Video Generation Studio",
         version=__version__,
-        description="A private film studio on this machine. Errors are `{error: {code, message, field}}`.",
+        description="A private video studio on this machine. Errors are `{error: {code, message, field}}`.",
         redoc_url=None,
         lifespan=lifespan,
     )

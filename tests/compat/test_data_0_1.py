@@ -130,6 +130,6 @@ def test_the_cancelled_video_goes_on_from_its_saved_step(settings, expect, monke
     generator.stop()
     assert job.state is JobState.SUCCEEDED, job.error
     assert job.artifact.frames == 97
-    assert [step.method for step in job.plan.steps] == ["enlarge"]
+    assert [step.method for step in job.plan.finishing_steps] == ["enlarge"]
     first = next(at for at in reports if at.stage is Stage.DENOISING or at.stage is Stage.DECODING)
     assert first.part > 0.4 or first.window == 2

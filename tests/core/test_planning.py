@@ -44,7 +44,7 @@ def test_64_frames_at_540p_are_made_as_65_at_544_and_cropped():
     assert (plan.render_width, plan.render_height, plan.enlarged) == (960, 544, False)
     assert (plan.width, plan.height, plan.fps) == (960, 540, 24)
     assert plan.windows == (Window(0, 17),)
-    assert plan.steps == (FitStep(width=960, height=540, method="crop"),)
+    assert plan.finishing_steps == (FitStep(width=960, height=540, method="crop"),)
     assert plan.rendered == Strip(960, 544, 24, 64)
     assert plan.delivered == Strip(960, 540, 24, 64)
 
@@ -64,7 +64,7 @@ def test_720p_on_a_540p_model_is_enlarged():
     plan = make_plan(ask(resolution="720p"), DF_SMALL, H100)
     assert (plan.render_width, plan.render_height, plan.enlarged) == (960, 544, True)
     assert (plan.width, plan.height) == (1280, 720)
-    assert plan.steps == (FitStep(width=1280, height=720, method="enlarge"),)
+    assert plan.finishing_steps == (FitStep(width=1280, height=720, method="enlarge"),)
 
 
 def test_seconds_become_frames_and_too_long_is_refused():
@@ -448,8 +448,8 @@ def test_the_forecast_grows_with_the_work_and_with_what_was_learned():
 
 def test_the_forecast_counts_finishing_the_delivered_file_and_loras():
     bare, enlarged = (make_plan(ask(resolution=size), DF_SMALL, CPU) for size in ("960x544", "720p"))
-    assert bare.steps == ()
-    [step] = enlarged.steps
+    assert bare.finishing_steps == ()
+    [step] = enlarged.finishing_steps
     more_pixels = enlarged.delivered.pixels - bare.delivered.pixels
     finishing_s = enlarged.forecast.seconds[Stage.DECODING] - bare.forecast.seconds[Stage.DECODING]
     assert finishing_s == pytest.approx(step.seconds(enlarged.rendered) + ENCODE_S_PER_PIXEL * more_pixels)
@@ -518,9 +518,9 @@ def test_a_plan_knows_whether_it_counts_on_a_gpu():
         ("skyreels-v2-t2v-14b-540p", CARD_8, True, "layer by layer through the GPU, slowly"),
         ("skyreels-v2-df-14b-540p", CARD_24, True, "slowly; with balanced its parts take turns on the GPU"),
         ("skyreels-v2-df-1.3b-540p", CARD_8, True, "its parts take turns on the GPU"),
-        ("skyreels-v2-i2v-14b-720p", CARD_8, False, "needs 9 GiB on the GPU, 7 can be used"),
-        ("skyreels-v2-df-14b-540p", CPU, False, "GiB memory, 16 can be used"),
-        ("skyreels-v2-tiny", CPU, True, "on the processor"),
+        ("skyreels-v2-i2v-14b-720p", CARD_8, False, "needs 9 GiB on the GPU; you have 7"),
+        ("skyreels-v2-df-14b-540p", CPU, False, "GiB of memory; you have 16"),
+        ("skyreels-v2-tiny", CPU, True, "on this CPU"),
     ],
 )
 def test_a_model_says_how_it_goes_with_a_machine(model, machine, fits, words):

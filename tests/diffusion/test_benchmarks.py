@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from backend.diffusion.transformer import Transformer
-from benchmarks import errors, films, gpu, page
+from benchmarks import errors, gpu, page, videos
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def test_what_counts_as_exact_is_as_near_to_float32_as_the_stock_class():
 
 @pytest.fixture(scope="module")
 def whole_films():
-    cases = [films.Case("tiny", "tiny", mode, 10) for mode in ("text", "async", "long")]
-    *_, results = films.measure(cases, layers=1, small=True)
+    cases = [videos.Case("tiny", "tiny", mode, 10) for mode in ("text", "async", "long")]
+    *_, results = videos.measure(cases, layers=1, small=True)
     return results
 
 
@@ -92,26 +92,26 @@ def test_films_are_made_by_every_preset_and_beside_every_peer(whole_films):
 
 
 def test_the_page_can_tell_of_them(whole_films):
-    text = page.films(whole_films | {"14b, text, b": {"stock": "CUDA out of memory"}})
+    text = page.videos(whole_films | {"14b, text, b": {"stock": "CUDA out of memory"}})
     assert text.count("| exact | ") == 3
     assert "native, optimized, float32" in text
     assert "| stock |  |  |  |  |  | CUDA out of memory |" in text
 
 
 def test_what_all_blocks_would_take_is_reckoned_from_some():
-    case = films.Case("14b", "b", "sync", None)
+    case = videos.Case("14b", "b", "sync", None)
     taken = {"total_s": 12.0, "denoising_s": 10.0, "peak_gib": 12.0}
-    found = films.reckoned(taken, case, layers=4, blocks_gib=0.65)
+    found = videos.reckoned(taken, case, layers=4, blocks_gib=0.65)
     assert found["whole_s"] == 102
     assert found["beside_denoising"] == pytest.approx(2 / 102, abs=1e-4)
     assert found["whole_gib"] == pytest.approx(12 + 36 * 0.65)
-    eight = films.reckoned(taken | {"runtime": {"matrices": "float8"}}, case, layers=4, blocks_gib=0.65)
+    eight = videos.reckoned(taken | {"runtime": {"matrices": "float8"}}, case, layers=4, blocks_gib=0.65)
     assert eight["whole_gib"] == pytest.approx(12 + 18 * 0.65)
 
 
 def test_the_page_of_figures_is_made_from_the_results():
     assert page.PAGE.read_text(encoding="utf-8") == page.page()
-    assert "Not yet measured" in page.page() or page.read("films")
+    assert "Not yet measured" in page.page() or page.read("videos")
 
 
 def test_a_benchmark_that_was_never_run_is_said_to_be_so(tmp_path, monkeypatch):

@@ -44,7 +44,7 @@ def set_length(tab, frames: int) -> None:
     expect(tab.get_by_text(re.compile(rf"^{frames} (new )?frames[ ,]"))).to_be_visible()
 
 
-def film_named(tab, title: str):
+def video_named(tab, title: str):
     return tab.locator('[class*="st-key-open_"] button', has_text=title)
 
 
@@ -52,10 +52,10 @@ def test_create_then_queue_then_gallery(live, open_tab):
     tab = open_tab()
     press(tab.get_by_role("radio", name="A red fishing boat drifts"))
     expect(tab.get_by_role("textbox", name="Prompt", exact=True)).to_have_value(re.compile("A red fishing boat"))
-    expect(tab.get_by_text("65 frames made, 64 kept")).to_be_visible()
+    expect(tab.get_by_text("64 frames (65 rendered)")).to_be_visible()
     press(tab.get_by_role("button", name="Generate"))
 
-    queue = open_tab("queue")  # a second tab, while the first one's film is made
+    queue = open_tab("queue")  # a second tab, while the first one's job runs
     expect(tab.locator(".st-key-band")).to_contain_text("1 in the queue")
     expect(queue.get_by_text("A red fishing boat drifts").first).to_be_visible()
 
@@ -63,10 +63,10 @@ def test_create_then_queue_then_gallery(live, open_tab):
     [job] = live.jobs()
     assert job["state"] == "succeeded"
     assert job["artifact"]["frames"] == 64
-    expect(queue.get_by_text("Nothing waits")).to_be_visible()
+    expect(queue.get_by_text("The queue is empty")).to_be_visible()
 
     for gallery in (open_tab("gallery"), open_tab("gallery")):  # two tabs, one truth
-        expect(gallery.get_by_text("1 film", exact=True)).to_be_visible()
+        expect(gallery.get_by_text("1 video", exact=True)).to_be_visible()
     search = gallery.get_by_role("textbox", name="Search")
     search.fill("fishing boat")
     search.press("Enter")
@@ -84,11 +84,11 @@ def test_create_then_queue_then_gallery(live, open_tab):
     expect(gallery.get_by_label("Seed", exact=True)).to_have_value(str(job["request"]["seed"]))
 
 
-def test_a_picture_becomes_a_film_that_begins_with_it(live, open_tab, tmp_path, photo):
+def test_a_picture_becomes_a_video_that_begins_with_it(live, open_tab, tmp_path, photo):
     tab = open_tab()
     press(tab.get_by_role("radio", name="Image to video"))
     tab.get_by_label("First frame").first.set_input_files(photo)
-    expect(tab.get_by_text("Shown as it will be used.")).to_be_visible()
+    expect(tab.get_by_text("The preview shows how it will be used.")).to_be_visible()
     set_length(tab, 40)
     before = len(live.jobs())
     press(tab.get_by_role("button", name="Generate"))
@@ -105,7 +105,7 @@ def test_a_clip_is_continued(live, open_tab, clip):
     tab = open_tab()
     press(tab.get_by_role("radio", name="Extend a video"))
     tab.get_by_label("Video to extend").first.set_input_files(clip)
-    expect(tab.get_by_text("Shown as it will be used.")).to_be_visible()
+    expect(tab.get_by_text("The preview shows how it will be used.")).to_be_visible()
     set_length(tab, 50)
     press(tab.get_by_role("button", name="Generate"))
     expect(tab.get_by_text("Started").or_(tab.get_by_text("Queued")).first).to_be_visible()
@@ -126,7 +126,7 @@ def test_a_file_that_is_no_picture_is_refused_where_it_was_dropped(live, open_ta
     zone.set_input_files(fake)
     expect(tab.locator(".refused .hint")).to_contain_text("holiday.png")
     expect(tab.get_by_text("is a video")).to_have_count(0)  # one fault, one error
-    expect(tab.get_by_text("Drop a picture, and the plan appears here.")).to_be_visible()
+    expect(tab.get_by_text("The plan appears here once you add a picture.")).to_be_visible()
 
 
 def test_a_missing_prompt_is_said_and_nothing_is_queued(live, open_tab):
@@ -165,15 +165,15 @@ def test_ctrl_enter_in_the_prompt_makes_one_job_with_what_was_typed(live, open_t
 def test_the_queue_is_paused_reordered_and_emptied(live, open_tab):
     live.api.post("/queue/pause")
     first, second = (
-        live.api.post("/jobs", json={"prompt": f"film {word}", "num_frames": 16}).json()["id"]
+        live.api.post("/jobs", json={"prompt": f"video {word}", "num_frames": 16}).json()["id"]
         for word in ("one", "two")
     )
     tab = open_tab("queue")
-    expect(tab.get_by_text("Paused: the current film finishes")).to_be_visible()
+    expect(tab.get_by_text("Paused. The current job will finish")).to_be_visible()
     rows = tab.locator('[class*="st-key-job_"]')
-    expect(rows.nth(0)).to_contain_text("film one")
+    expect(rows.nth(0)).to_contain_text("video one")
     press(tab.locator(f".st-key-job_{second}").get_by_role("button", name="Up"))
-    expect(rows.nth(0)).to_contain_text("film two")
+    expect(rows.nth(0)).to_contain_text("video two")
     press(tab.locator(f".st-key-job_{first}").get_by_role("button", name="Remove"))
     expect(tab.get_by_text("Cancelled today")).to_be_visible()
     press(tab.get_by_role("button", name="Resume the queue"))
@@ -186,8 +186,8 @@ def test_the_queue_is_paused_reordered_and_emptied(live, open_tab):
 
 
 def test_a_running_job_is_paused_resumed_and_cancelled(live, open_tab):
-    wish = {"prompt": "a long film of the sea", "resolution": "1280x720", "num_frames": 400}
-    job_id = live.api.post("/jobs", json=wish).json()["id"]
+    request = {"prompt": "a long video of the sea", "resolution": "1280x720", "num_frames": 400}
+    job_id = live.api.post("/jobs", json=request).json()["id"]
     tab = open_tab("queue")
     card = tab.locator(f".st-key-job_{job_id}")
     expect(card).to_contain_text(re.compile(r"step \d+ of \d+"))
@@ -205,15 +205,15 @@ def test_the_gallery_searches_stars_deletes_and_undoes(live, open_tab):
     for prompt in ("a purple balloon", "an orange fish"):
         live.wait_for(live.api.post("/jobs", json={"prompt": prompt, "num_frames": 16}).json()["id"])
     tab = open_tab("gallery?search=purple")
-    expect(tab.get_by_text("1 film", exact=True)).to_be_visible()
-    press(film_named(tab, "a purple balloon"))
+    expect(tab.get_by_text("1 video", exact=True)).to_be_visible()
+    press(video_named(tab, "a purple balloon"))
     press(tab.get_by_role("dialog").get_by_role("button", name="Favourite"))
-    expect(tab.get_by_role("button", name="Unstar")).to_be_visible()
+    expect(tab.get_by_role("button", name="Remove favourite")).to_be_visible()
     press(tab.get_by_role("button", name="Delete"))
-    expect(tab.get_by_text("No film matches")).to_be_visible()
+    expect(tab.get_by_text("No matching videos")).to_be_visible()
     press(tab.get_by_role("button", name="Undo"))
-    expect(tab.get_by_text("1 film", exact=True)).to_be_visible()
-    press(film_named(tab, "a purple balloon"))
+    expect(tab.get_by_text("1 video", exact=True)).to_be_visible()
+    press(video_named(tab, "a purple balloon"))
     press(tab.get_by_role("dialog").get_by_role("button", name="Delete"))
     press(tab.get_by_text("Trash", exact=True))
     expect(tab.get_by_text("kept for a week")).to_be_visible()
@@ -279,21 +279,21 @@ def clip(tmp_path_factory):
 
 
 @pytest.mark.timeout(400)
-def test_somebody_new_gets_a_real_film_of_the_tiny_model(browser, tmp_path):
+def test_a_new_user_gets_a_video_of_the_tiny_model(browser, tmp_path):
     """No GPU and no weights but those that came with the code: as after the first start."""
     studio = LiveStudio(tmp_path / "data", STUDIO_MODELS=str(ROOT / "models"))
     try:
         tab = browser.new_page(viewport={"width": 1440, "height": 960})
         tab.goto(studio.url)
-        expect(tab.get_by_text("Films are made by SkyReels V2 Tiny")).to_contain_text("The Models page fetches them")
+        expect(tab.get_by_text("You are using SkyReels V2 Tiny")).to_contain_text("download a full model")
         press(tab.get_by_role("radio", name="A red boat drifts left on a calm sea at sunset"))
         set_length(tab, 16)
         press(tab.get_by_role("button", name="Generate"))
         tab.locator("video").wait_for(timeout=300_000)
         assert plays(tab.locator("video"))
         [job] = studio.jobs()
-        film = studio.wait_for(job["id"])["artifact"]
-        assert (film["model"], film["frames"], film["width"], film["height"]) == ("skyreels-v2-tiny", 16, 960, 540)
+        video = studio.wait_for(job["id"])["artifact"]
+        assert (video["model"], video["frames"], video["width"], video["height"]) == ("skyreels-v2-tiny", 16, 960, 540)
         tab.close()
     finally:
         studio.stop()

@@ -1,4 +1,4 @@
-"""A film joined of segments, in a real Chromium: it plays through and can be sought to every frame."""
+"""A video joined from segments, in a real Chromium: it plays through and can be sought to every frame."""
 
 import base64
 
@@ -29,18 +29,18 @@ SEEK = """(video, time) => new Promise(resolve => {
 
 @pytest.fixture
 def video(browser, tmp_path):
-    """A <video> with a film whose frames carry their numbers."""
+    """A <video> element with a file whose frames show their numbers."""
     segments, drawn = [], 0
     for length in LENGTHS:
         segments.append(tmp_path / f"{drawn}.mp4")
         frames = np.stack([numbered(number, 256, 144) for number in range(drawn, drawn + length)])
         write_segment(segments[-1], [frames], fps=FPS, width=256, height=144)
         drawn += length
-    film = tmp_path / "film.mp4"
-    join_segments(film, segments, recipe={}, title="Numbers")
+    file = tmp_path / "joined.mp4"
+    join_segments(file, segments, recipe={}, title="Numbers")
     tab = browser.new_page()
     tab.set_default_timeout(20_000)
-    data = base64.b64encode(film.read_bytes()).decode()
+    data = base64.b64encode(file.read_bytes()).decode()
     tab.set_content(f'<video muted src="data:video/mp4;base64,{data}"></video>')
     video = tab.query_selector("video")
     tab.wait_for_function("v => v.readyState >= 2 && !v.error", arg=video)
@@ -48,13 +48,13 @@ def video(browser, tmp_path):
     tab.close()
 
 
-def test_a_joined_film_shows_the_frame_that_is_sought(video):
+def test_seeking_a_joined_video_shows_the_right_frame(video):
     assert video.evaluate("v => v.duration") == pytest.approx(sum(LENGTHS) / FPS, abs=1e-3)
     for number in (16, 17, 18, 20, 23, 62, 40, 0):
         assert video.evaluate(f"(v) => ({SEEK})(v, {(number + 0.5) / FPS})") == number
 
 
-def test_a_joined_film_plays_to_its_end(video):
+def test_a_joined_video_plays_to_its_end(video):
     video.evaluate("v => { v.playbackRate = 2; return v.play(); }")
     video.owner_frame().wait_for_function("v => v.ended && !v.error", arg=video)
     assert video.evaluate("v => v.currentTime") == pytest.approx(sum(LENGTHS) / FPS, abs=0.05)

@@ -13,7 +13,7 @@ from tests.pace import within
 from tests.studio import ROOT, LiveStudio
 from tests.tiny_checkpoints import build_checkpoint
 
-LONG = {"prompt": "a long film of the sea", "resolution": "1280x720", "num_frames": 600}
+LONG = {"prompt": "a long video of the sea", "resolution": "1280x720", "num_frames": 600}
 SMALL = {"prompt": "a boat", "resolution": "128x96", "num_frames": 16, "num_inference_steps": 10}
 
 
@@ -42,31 +42,31 @@ def test_submitting_answers_in_a_tenth_of_a_second_while_a_job_runs(live):
     assert p95 < within(0.1)
 
 
-def test_memory_does_not_grow_with_uploads_or_films(live, noisy_film):
-    megabytes = noisy_film.stat().st_size / 1e6
+def test_memory_does_not_grow_with_uploads_or_videos(live, noisy_video):
+    megabytes = noisy_video.stat().st_size / 1e6
     assert megabytes > 100
-    upload = live.upload(noisy_film)  # once, for what is loaded at the first one
+    upload = live.upload(noisy_video)  # once, for what is loaded at the first one
     before = live.memory_mib()
     for _ in range(2):
-        live.upload(noisy_film)
+        live.upload(noisy_video)
     after_uploads = live.memory_mib()
     wish = SMALL | {"mode": "video_extension", "video": upload["id"], "resolution": "1280x720"}
     job = live.wait_for(live.api.post("/jobs", json=wish).json()["id"])
     assert job["state"] == "succeeded", job["error"]
     rendered = live.memory_mib()
     for _ in range(3):
-        with live.api.stream("GET", f"/jobs/{job['id']}/video") as film:
-            size = sum(len(chunk) for chunk in film.iter_bytes())
+        with live.api.stream("GET", f"/jobs/{job['id']}/video") as video:
+            size = sum(len(chunk) for chunk in video.iter_bytes())
     assert size == job["artifact"]["bytes"]
-    after_films = live.memory_mib()
+    after_videos = live.memory_mib()
     print(f"{megabytes:.0f} MB uploads: {before:.0f} -> {after_uploads:.0f} MiB")
-    print(f"{size / 1e6:.0f} MB film served: {rendered:.0f} -> {after_films:.0f} MiB")
+    print(f"{size / 1e6:.0f} MB video served: {rendered:.0f} -> {after_videos:.0f} MiB")
     assert after_uploads - before < 30
-    assert after_films - rendered < 30
+    assert after_videos - rendered < 30
 
 
 @pytest.fixture(scope="module")
-def noisy_film(tmp_path_factory):
+def noisy_video(tmp_path_factory):
     """40 frames of noise, lossless: far larger than the studio should ever hold."""
     import av
 
@@ -114,12 +114,12 @@ DENOISED = {
 def pictures(file):
     import av
 
-    with av.open(str(file)) as film:
-        return [frame.to_ndarray() for frame in film.decode(video=0)]
+    with av.open(str(file)) as video:
+        return [frame.to_ndarray() for frame in video.decode(video=0)]
 
 
 @pytest.mark.parametrize("skyreels", [{}, {"ar_step": 2, "causal_block_size": 2, "base_num_frames": 29}])
-def test_kill_9_costs_a_skyreels_film_a_step_and_no_picture(data, skyreels):
+def test_a_killed_skyreels_render_loses_one_step_and_no_frame(data, skyreels):
     """Killed in its second window, or among its blocks; then made once more without being killed."""
     build_checkpoint(data / "models" / "random-df", "df")
     wish = DENOISED | {"skyreels": DENOISED["skyreels"] | skyreels}
@@ -137,15 +137,15 @@ def test_kill_9_costs_a_skyreels_film_a_step_and_no_picture(data, skyreels):
     job = again.wait_for(job_id)
     assert job["state"] == "succeeded", job["error"]
     assert job["attempts"] == 2
-    # From the log: the rest of the film may be over before its progress is asked for.
+    # From the log: the rest of the render may be over before its progress is read.
     window, step = re.search(r"resumes at window (\d+), step (\d+)", again.log.read_text()).groups()
     assert (int(window), int(step)) >= (at["window"], at["step"] - 1)
     assert not (data / "temp" / job_id).exists()
     whole = again.wait_for(again.api.post("/jobs", json=wish).json()["id"])
     assert whole["attempts"] == 1
-    films = [pictures(data / film["artifact"]["video"]) for film in (job, whole)]
-    assert len(films[0]) == 41
-    assert all(np.array_equal(*pair) for pair in zip(*films, strict=True))
+    videos = [pictures(data / done["artifact"]["video"]) for done in (job, whole)]
+    assert len(videos[0]) == 41
+    assert all(np.array_equal(*pair) for pair in zip(*videos, strict=True))
     assert again.stop() == 0
 
 
@@ -203,7 +203,7 @@ def test_the_command_line_hands_its_job_to_the_running_studio(live):
 
 
 def test_streamlit_run_app_alone_shows_the_pages(tmp_path, browser):
-    """`streamlit run app.py`: the pages without the REST API; films come through Streamlit's own media store."""
+    """`streamlit run app.py`: the pages without the REST API; videos come through Streamlit's own media store."""
     import os
     import urllib.request
 

@@ -124,7 +124,7 @@ SIZES = [("128x96", "enlarge"), ("90x64", "crop")]
 @pytest.mark.parametrize(("resolution", "method"), SIZES)
 def test_rendered_frames_are_finished_on_their_way_into_segments(job, run, settings, resolution, method):
     wish = job(spec=SMALL_MODEL, resolution=resolution)
-    assert [step.method for step in wish.plan.steps] == [method]
+    assert [step.method for step in wish.plan.finishing_steps] == [method]
     artifact = run(wish)
     assert f"{artifact.width}x{artifact.height}" == resolution
     rendered = SyntheticEngine().render(Task(wish.request, wish.plan, Inputs()), Reports())

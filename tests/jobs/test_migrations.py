@@ -261,7 +261,7 @@ def test_a_plan_of_version_0_1_gets_the_finishing_steps_that_it_did_not_name(ren
     sizes = {"width": 960, "height": 540, "render_width": rendered[0], "render_height": rendered[1]}
     old = {"plan": sizes | {"enlarged": enlarged, "eight_bits": True}}
     new = migrate_recipe(old)
-    assert new["plan"] == sizes | {"enlarged": enlarged, "fp8": True, "steps": steps}
+    assert new["plan"] == sizes | {"enlarged": enlarged, "fp8": True, "finishing_steps": steps}
     assert migrate_recipe(new) == new
 
 
@@ -275,8 +275,8 @@ def test_the_finishing_steps_of_migrated_plans_are_those_that_are_planned_today(
     for job in [*store.find(limit=100), *store.find(Filter(trashed=True))]:
         plan = job.plan
         wanted = replace(plan.delivered, frames=plan.num_frames)
-        check_delivery(plan.rendered, plan.steps, wanted)
-        assert plan.steps == plan_fitting(plan.rendered, wanted, plan.enlarged)
-        methods |= {step.method for step in plan.steps}
+        check_delivery(plan.rendered, plan.finishing_steps, wanted)
+        assert plan.finishing_steps == plan_fitting(plan.rendered, wanted, plan.enlarged)
+        methods |= {step.method for step in plan.finishing_steps}
     store.close()
     assert methods == {"enlarge"}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from backend.media.fitting import Picture
+from training.painter.animation import Animation, draw
 from training.painter.cast import CAST, Realm
-from training.painter.film import Film, draw
 from training.painter.palette import COLOURS
 from training.painter.scene import Actor, Camera, Extra, Motion, Scene, Setting, Size, Time, Weather
 from training.painter.words import parse, parse_for_picture
@@ -216,7 +216,7 @@ def home_of(kind: str) -> Setting:
 def test_a_subject_shows_its_colour_where_the_truth_says(kind: str) -> None:
     for colour, time in (("red", Time.NOON), ("blue", Time.NOON), ("yellow", Time.SUNSET), ("red", Time.NIGHT)):
         scene = Scene(time=time, setting=home_of(kind), actors=(Actor(kind, colour, motion=Motion.RIGHT),), seed=7)
-        film = Film(scene, 480, 270, SECONDS)
+        film = Animation(scene, 480, 270, SECONDS)
         for t in (0.9, 1.7):
             truth = film.truth(t)[0]
             seen = at(film.frame(t), truth.x, truth.y)
@@ -229,7 +229,7 @@ def test_a_subject_shows_its_colour_where_the_truth_says(kind: str) -> None:
 def test_every_subject_stays_in_the_picture(motion: Motion, size: tuple[int, int]) -> None:
     for kind in CAST:
         scene = Scene(setting=home_of(kind), actors=(Actor(kind, "red", Size.LARGE, motion),), seed=11)
-        film = Film(scene, *size, SECONDS)
+        film = Animation(scene, *size, SECONDS)
         for t in (0.0, SECONDS / 2, SECONDS):
             truth = film.truth(t)[0]
             assert 0 <= truth.x < size[0], (kind, t)
@@ -238,7 +238,7 @@ def test_every_subject_stays_in_the_picture(motion: Motion, size: tuple[int, int
 
 def test_motions_move_as_they_are_called() -> None:
     def way(motion: Motion, kind: str = "balloon") -> tuple[float, float, float]:
-        film = Film(Scene(actors=(Actor(kind, "red", motion=motion),), seed=2), 480, 270, SECONDS)
+        film = Animation(Scene(actors=(Actor(kind, "red", motion=motion),), seed=2), 480, 270, SECONDS)
         first, last = film.truth(0.0)[0], film.truth(SECONDS)[0]
         return last.x - first.x, last.y - first.y, last.height / first.height
 
@@ -249,7 +249,7 @@ def test_motions_move_as_they_are_called() -> None:
     assert way(Motion.GROW)[2] > 1.8
     assert max(map(abs, way(Motion.STILL)[:2])) < 15
     heights = [
-        Film(Scene(actors=(Actor("ball", "red", motion=Motion.BOUNCE),)), 480, 270, 3.0).truth(t)[0].y
+        Animation(Scene(actors=(Actor("ball", "red", motion=Motion.BOUNCE),)), 480, 270, 3.0).truth(t)[0].y
         for t in np.arange(0, 3, 0.1)
     ]
     turns = np.diff(np.sign(np.diff(heights)))
@@ -257,7 +257,7 @@ def test_motions_move_as_they_are_called() -> None:
 
 
 def test_the_pixels_move_with_the_truth() -> None:
-    film = Film(parse("A red boat drifts left on a calm sea at noon", seed=1), 480, 270, SECONDS)
+    film = Animation(parse("A red boat drifts left on a calm sea at noon", seed=1), 480, 270, SECONDS)
     middles = []
     for t in (0.2, 1.2, 2.2):
         rows, columns = np.nonzero(is_red(film.frame(t)))
@@ -271,7 +271,7 @@ def test_the_camera_moves_the_land() -> None:
     scene = Scene(setting=Setting.HILLS, weather=Weather.FOG, actors=(Actor("house", "red"),), seed=6)
     places = {}
     for camera in Camera:
-        film = Film(replace(scene, camera=camera), 480, 270, SECONDS)
+        film = Animation(replace(scene, camera=camera), 480, 270, SECONDS)
         first, last = film.truth(0.0)[0], film.truth(SECONDS)[0]
         places[camera] = (last.x - first.x, last.height / first.height)
     assert places[Camera.PAN_RIGHT][0] < -100 < 100 < places[Camera.PAN_LEFT][0]
@@ -282,7 +282,7 @@ def test_the_camera_moves_the_land() -> None:
 
 def test_the_world_moves_even_where_nothing_goes_anywhere() -> None:
     for setting in (Setting.SEA, Setting.UNDERWATER, Setting.HILLS):
-        film = Film(Scene(setting=setting, seed=1), 320, 180, SECONDS)
+        film = Animation(Scene(setting=setting, seed=1), 320, 180, SECONDS)
         assert difference(film.frame(0.5), film.frame(1.5)) > 0.3, setting
 
 

@@ -8,7 +8,7 @@ import pytest
 from training.painter.scene import Motion, Setting, Time, Weather
 from training.painter.words import parse
 from training.tiny.clips import HELD_OUT, SHORT, draw_clip, scene_of
-from training.tiny.world import FPS, HEIGHT, ROLES, WIDTH, caption, draw_scene, film_of, mirrored, pictures
+from training.tiny.world import FPS, HEIGHT, ROLES, WIDTH, animation_of, caption, draw_scene, mirrored, pictures
 
 
 @pytest.fixture
@@ -72,15 +72,15 @@ def test_the_truth_of_a_film_moves_as_the_scene_says(motion, axis, sign):
     numbers = [n for n in range(400) if scene_of(n).actors[0].motion is motion and scene_of(n).camera.value == "still"]
     assert numbers
     for number in numbers[:10]:
-        film = film_of(scene_of(number), 3.0)
-        before, after = (getattr(film.truth(t)[0], axis) for t in (0.0, 1.4))
+        animation = animation_of(scene_of(number), 3.0)
+        before, after = (getattr(animation.truth(t)[0], axis) for t in (0.0, 1.4))
         assert sign * (after - before) > 5
 
 
 def test_pictures_are_the_films_frames():
-    film = film_of(scene_of(1), 3.0)
-    shown = pictures(film, 3, first=10)
+    animation = animation_of(scene_of(1), 3.0)
+    shown = pictures(animation, 3, first=10)
     assert shown.shape == (3, HEIGHT, WIDTH, 3)
     assert shown.dtype == np.uint8
-    assert np.array_equal(shown[2], film.frame(12 / FPS))
+    assert np.array_equal(shown[2], animation.frame(12 / FPS))
     assert SHORT == 33

@@ -24,10 +24,10 @@ from backend.library.downloads import Download, DownloadState
 from backend.media.writer import write_preview
 from tests.lora_files import write_lora
 from tests.tiny_checkpoints import build_checkpoint
-from ui import film, form, words
+from ui import cards, form, words
 from ui import studio as seen
 from ui.export import export_row
-from ui.studio import film_so_far
+from ui.studio import partial_video
 
 PAGES = ["ui/create.py", "ui/queue.py", "ui/gallery.py", "ui/models.py", "ui/system.py"]
 DF, T2V = "skyreels-v2-df-1.3b-540p", "skyreels-v2-t2v-14b-540p"
@@ -47,6 +47,10 @@ def shown(app) -> str:
     return "\n".join(f"{getattr(element, 'label', '')} {element.value}" for kind in kinds for element in app.get(kind))
 
 
+def plan_text(app) -> str:
+    return next(element.value for element in app.markdown if "**Plan**" in element.value)
+
+
 def visit(app, page: str):
     app.switch_page(page).run()
     assert not app.exception, app.exception
@@ -56,15 +60,15 @@ def visit(app, page: str):
 @pytest.fixture
 def history(generator, faults, a_request):
     """One job of every kind: done, favourite, failed, cancelled, waiting."""
-    done = generator.wait(generator.submit(a_request(prompt="a finished film")).id, timeout=100)
-    starred = generator.wait(generator.submit(a_request(prompt="a starred film")).id, timeout=100)
+    done = generator.wait(generator.submit(a_request(prompt="a finished video")).id, timeout=100)
+    starred = generator.wait(generator.submit(a_request(prompt="a starred video")).id, timeout=100)
     generator.store.set_favourite(starred.id, True)
     faults.raise_at = {1: RenderFailed("The pencil broke;", hint="sharpen it.")}
-    failed = generator.wait(generator.submit(a_request(prompt="a failed film")).id, timeout=100)
+    failed = generator.wait(generator.submit(a_request(prompt="a failed video")).id, timeout=100)
     faults.raise_at = {}
     generator.pause_queue(True)
-    cancelled = generator.cancel(generator.submit(a_request(prompt="a cancelled film")).id)
-    waiting = generator.submit(a_request(prompt="a waiting film"))
+    cancelled = generator.cancel(generator.submit(a_request(prompt="a cancelled video")).id)
+    waiting = generator.submit(a_request(prompt="a waiting video"))
     return {"done": done, "starred": starred, "failed": failed, "cancelled": cancelled, "waiting": waiting}
 
 
@@ -72,10 +76,10 @@ def history(generator, faults, a_request):
 def test_an_empty_studio_offers_the_first_step(app, page):
     visit(app, page)
     offers = {
-        "ui/create.py": "Write a prompt",
-        "ui/queue.py": "Nothing waits",
-        "ui/gallery.py": "No films yet",
-        "ui/models.py": "One click away",
+        "ui/create.py": "once you write a prompt",
+        "ui/queue.py": "The queue is empty",
+        "ui/gallery.py": "No videos yet",
+        "ui/models.py": "Available",
         "ui/system.py": "No job has ended yet",
     }
     assert offers[page] in shown(app)
@@ -86,9 +90,15 @@ def test_every_page_shows_every_kind_of_job(app, history, page):
     visit(app, page)
     text = shown(app)
     expected = {
-        "ui/create.py": ["a waiting film", "1 in the queue"],
-        "ui/queue.py": ["a waiting film", "a failed film", "The pencil broke; sharpen it", "a cancelled film", "Retry"],
-        "ui/gallery.py": ["a finished film", "a starred film"],
+        "ui/create.py": ["a waiting video", "1 in the queue"],
+        "ui/queue.py": [
+            "a waiting video",
+            "a failed video",
+            "The pencil broke; sharpen it",
+            "a cancelled video",
+            "Retry",
+        ],
+        "ui/gallery.py": ["a finished video", "a starred video"],
         "ui/models.py": [SYNTHETIC.title, "1 in the queue"],
         "ui/system.py": ["Done 2", "Failed 1", "Success rate 67%"],
     }
@@ -98,10 +108,10 @@ def test_every_page_shows_every_kind_of_job(app, history, page):
 
 def test_the_plan_appears_with_the_prompt_and_follows_the_form(app):
     app.text_area(key="form_prompt").set_value("a red boat").run()
-    assert "65 frames made, 64 kept" in shown(app)
+    assert words.escape_markdown("64 frames (65 rendered)") in shown(app)
     app.slider(key="form_num_frames").set_value(128).run()
     assert "2 windows" in shown(app)
-    assert "129 frames made, 128 kept" in shown(app)
+    assert words.escape_markdown("128 frames (129 rendered)") in shown(app)
     assert "128 frames at 24 fps = 5.3 s" in shown(app)
 
 
@@ -116,11 +126,11 @@ def test_generate_queues_the_form_and_keeps_it(app, generator):
 
 
 @pytest.fixture
-def making(generator, engine, a_request, settings, monkeypatch):
-    """A film of 48 frames at 24 a second, held in its middle, whose progress the test sets; served at addresses."""
+def running(generator, engine, a_request, settings, monkeypatch):
+    """A job of 48 frames at 24 fps, held in its middle, whose progress the test sets, with a server for its files."""
     monkeypatch.setattr("backend.web.serving", True)
     engine.hold_at(step=5)
-    job = generator.submit(a_request(prompt="a film in the making", num_frames=48))
+    job = generator.submit(a_request(prompt="a running job", num_frames=48))
     assert engine.reached.wait(timeout=60)
     job = generator.job(job.id)
 
@@ -130,7 +140,7 @@ def making(generator, engine, a_request, settings, monkeypatch):
 
     progress()
     work = settings.temp / job.id
-    (work / "preview.webp").unlink(missing_ok=True)  # the engine has given its first look already
+    (work / "preview.webp").unlink(missing_ok=True)  # the engine has written its first preview already
     return job, progress, work
 
 
@@ -139,61 +149,61 @@ def pictures(app) -> list[tuple[str, str]]:
     return [(img.url, img.alt) for element in app.get("image") for img in element.proto.imgs]
 
 
-def films(app) -> list[str]:
+def videos(app) -> list[str]:
     return [element.proto.url for element in app.get("video")]
 
 
 @pytest.mark.parametrize("page", ["ui/create.py", "ui/queue.py"])
-def test_a_look_at_what_is_made_comes_into_its_card(app, making, page):
-    job, progress, work = making
+def test_the_preview_of_a_running_job_is_in_its_card(app, running, page):
+    job, progress, work = running
     text = shown(visit(app, page))
-    assert "The first look comes soon" in text
-    assert "saved" not in text
+    assert "Preview starts in a few seconds" in text
+    assert not re.search(r"checkpoint \d", text)
     write_preview(work / "preview.webp", np.zeros((3, 72, 128, 3), np.uint8), fps=8)
     progress(saved_at=time.time() - 12)
     text = shown(app.run())
-    assert "The first look comes soon" not in text
-    assert re.search(r"saved 1\d s ago", text)
+    assert "Preview starts in a few seconds" not in text
+    assert re.search(r"checkpoint 1\d s ago", text)
     [(first, alternative)] = pictures(app)
     assert re.fullmatch(rf"/app/static/media/{job.id}/preview\.webp\?v=\d+", first)
-    assert alternative == "What is being made now: a film in the making"
+    assert alternative == "Preview: a running job"
     os.utime(work / "preview.webp", (time.time() + 60, time.time() + 60))
     [(later, _)] = pictures(app.run())
     assert later != first
 
 
-def test_a_waiting_film_has_no_place_for_a_look(app, generator, a_request):
+def test_a_waiting_job_has_no_preview(app, generator, a_request):
     generator.pause_queue(True)
-    generator.pause(generator.submit(a_request(prompt="held before it began")).id)
+    generator.pause(generator.submit(a_request(prompt="held before it starts")).id)
     for page in ("ui/create.py", "ui/queue.py"):
         text = shown(visit(app, page))
-        assert "Paused before it began" in text
-        assert "The first look" not in text
+        assert "Paused" in text
+        assert "Preview" not in text
 
 
-def test_the_stage_plays_what_is_finished_of_the_film_in_the_making(app, making):
-    job, progress, work = making
-    assert films(visit(app, "ui/create.py")) == []
+def test_the_stage_plays_the_partial_video(app, running):
+    job, progress, work = running
+    assert videos(visit(app, "ui/create.py")) == []
     (work / "partial.mp4").write_bytes(b"the first seconds")
     progress(frames_ready=24)
-    assert films(app.run()) == [f"/app/static/media/{job.id}/partial.mp4?v=24"]
-    assert "The first 1.0 s of 2.0 s · a film in the making" in shown(app)
+    assert videos(app.run()) == [f"/app/static/media/{job.id}/partial.mp4?v=24"]
+    assert "The first 1.0 s of 2.0 s · a running job" in shown(app)
     progress(frames_ready=36)
-    assert films(app.run()) == [f"/app/static/media/{job.id}/partial.mp4?v=36"]
+    assert videos(app.run()) == [f"/app/static/media/{job.id}/partial.mp4?v=36"]
     assert "The first 1.5 s of 2.0 s" in shown(app)
 
 
-def test_the_latest_film_waits_below_while_another_one_is_played(history, app, generator, engine, a_request, settings):
+def test_the_latest_video_moves_below_while_another_one_plays(history, app, generator, engine, a_request, settings):
     generator.cancel(history["waiting"].id)
     engine.hold_at(step=5)
-    making = generator.submit(a_request(prompt="a film in the making"))
+    running = generator.submit(a_request(prompt="a running job"))
     generator.pause_queue(False)
     assert engine.reached.wait(timeout=60)
     text = shown(visit(app, "ui/create.py"))
-    assert (text.count("a starred film"), text.count("a finished film")) == (1, 1)
-    (settings.temp / making.id / "partial.mp4").write_bytes(b"the first second")
+    assert (text.count("a starred video"), text.count("a finished video")) == (1, 1)
+    (settings.temp / running.id / "partial.mp4").write_bytes(b"the first second")
     progress = Progress(Stage.DENOISING, frames_ready=8)
-    generator.store.set_progress(generator.job(making.id), progress)
+    generator.store.set_progress(generator.job(running.id), progress)
     text = shown(app.run())
     assert "The first 0.3 s of 0.7 s" in text
     assert [button.key for button in app.button if button.key.startswith("open_latest")] == [
@@ -201,24 +211,24 @@ def test_the_latest_film_waits_below_while_another_one_is_played(history, app, g
     ]
 
 
-def test_what_is_counted_as_ready_but_is_not_there_is_not_played(app, making):
-    _, progress, _ = making
+def test_a_partial_video_that_is_missing_is_not_played(app, running):
+    _, progress, _ = running
     progress(frames_ready=24)
-    assert films(visit(app, "ui/create.py")) == []
-    assert "Your film appears here" in shown(app)
+    assert videos(visit(app, "ui/create.py")) == []
+    assert "Your video appears here" in shown(app)
 
 
-def test_how_much_can_be_played_changes_with_the_film_not_with_its_steps(app, making):
-    job, progress, work = making
+def test_the_length_of_the_partial_video_does_not_change_with_the_steps(app, running):
+    job, progress, work = running
     (work / "partial.mp4").write_bytes(b"the first seconds")
-    assert film_so_far() == (None, 0)
+    assert partial_video() == (None, 0)
     for ready, step in ((24, 6), (24, 7), (36, 8)):
         progress(frames_ready=ready, step=step)
-        found, frames = film_so_far()
+        found, frames = partial_video()
         assert (found.id, frames) == (job.id, ready)
 
 
-def test_what_cannot_be_done_is_said_at_the_button_and_nothing_is_queued(app, generator):
+def test_a_refused_request_shows_the_reason_and_queues_nothing(app, generator):
     app.button(key="generate").click().run()
     assert "Write a prompt first" in app.error[0].value
     assert generator.active() == []
@@ -233,18 +243,18 @@ def test_a_number_out_of_bounds_is_refused_not_ignored(app, generator):
     assert generator.active() == []
 
 
-def test_editing_a_waiting_film_replaces_it_only_when_generate_is_pressed(app, history, generator):
+def test_editing_a_waiting_job_replaces_it_only_when_generate_is_pressed(app, history, generator):
     waiting = history["waiting"].id
     visit(app, "ui/queue.py")
     app.button(key=f"edit_{waiting}").click().run()
     assert generator.job(waiting).state.value == "paused"
     visit(app, "ui/create.py")
-    assert app.text_area(key="form_prompt").value == "a waiting film"
-    assert "replaces the waiting film" in shown(app)
+    assert app.text_area(key="form_prompt").value == "a waiting video"
+    assert "You are editing a queued video" in shown(app)
     app.button(key="generate").click().run()
     assert generator.job(waiting).state.value == "cancelled"
     [new] = generator.active()
-    assert new.request.prompt == "a waiting film"
+    assert new.request.prompt == "a waiting video"
 
 
 def test_an_edit_can_be_left(app, history, generator):
@@ -258,7 +268,7 @@ def test_an_edit_can_be_left(app, history, generator):
 
 @pytest.fixture
 def forcing(generator, app, monkeypatch):
-    """The Create page with a diffusion-forcing model and a film of two windows; the queue holds its jobs."""
+    """The Create page with a diffusion-forcing model and a video of two windows; the queue is paused."""
     monkeypatch.setattr(generator.catalog, "models", lambda: [MODELS[DF], MODELS[T2V], SYNTHETIC])
     generator.pause_queue(True)
     app.run()
@@ -288,14 +298,14 @@ FROM_THE_PAGE = {
 }
 
 
-@pytest.mark.parametrize("wish", [FROM_THE_PAGE, {"fidelity": "diffusers"}], ids=["original", "diffusers"])
-def test_every_skyreels_setting_goes_into_the_request_and_comes_back(forcing, generator, wish):
-    for field, value in wish.items():
+@pytest.mark.parametrize("options", [FROM_THE_PAGE, {"fidelity": "diffusers"}], ids=["original", "diffusers"])
+def test_every_skyreels_setting_goes_into_the_request_and_comes_back(forcing, generator, options):
+    for field, value in options.items():
         widget(forcing, field).set_value(value).run()
     forcing.button(key="generate").click().run()
     [job] = generator.active()
-    told = {"storyboard": ("noon", "dusk")} if "storyboard" in wish else {}
-    assert job.request.skyreels.model_dump(exclude_defaults=True) == wish | told
+    prompts = {"storyboard": ("noon", "dusk")} if "storyboard" in options else {}
+    assert job.request.skyreels.model_dump(exclude_defaults=True) == options | prompts
     elsewhere = visit(AppTest.from_file(str(ROOT / "app.py"), default_timeout=100).run(), "ui/queue.py")
     elsewhere.button(key=f"edit_{job.id}").click().run()
     visit(elsewhere, "ui/create.py").button(key="generate").click().run()
@@ -305,13 +315,13 @@ def test_every_skyreels_setting_goes_into_the_request_and_comes_back(forcing, ge
 
 
 def test_a_window_that_the_page_does_not_offer_comes_back(forcing, generator):
-    wish = {
+    fields = {
         "prompt": "dawn",
         "model": DF,
         "num_frames": 128,
         "skyreels": {"base_num_frames": 65, "overlap_history": 21},
     }
-    job = generator.submit(parse_request(wish))
+    job = generator.submit(parse_request(fields))
     visit(forcing, "ui/queue.py").button(key=f"edit_{job.id}").click().run()
     visit(forcing, "ui/create.py")
     assert (widget(forcing, "base_num_frames").value, widget(forcing, "overlap_history").value) == (65, 21)
@@ -333,7 +343,7 @@ def test_a_setting_counts_only_where_it_is_shown(forcing, generator):
         generator.cancel(job.id)
 
 
-def test_the_story_is_told_how_many_windows_there_are(forcing, generator):
+def test_the_storyboard_says_how_many_windows_there_are(forcing, generator):
     assert "The video has 2 windows: the prompt and up to 1 line here." in shown(forcing)
     widget(forcing, "storyboard").set_value("noon\ndusk").run()
     assert "The video has 2 windows" in shown(forcing)
@@ -353,7 +363,7 @@ def test_blocks_show_their_steps_and_offer_windows_that_they_fill(forcing):
     for field in ("base_num_frames", "overlap_history"):
         for frames in widget(forcing, field).options:
             widget(forcing, field).set_value(int(frames)).run()
-            assert "frames made, 128 kept" in shown(forcing), (field, frames)
+            assert "128 frames" in plan_text(forcing), (field, frames)
         widget(forcing, field).set_value(None).run()
 
 
@@ -370,7 +380,7 @@ def test_the_window_that_the_plan_names_can_be_chosen(forcing):
     assert widget(forcing, "base_num_frames").options[0] == "17"
 
 
-def test_the_length_that_the_plan_names_for_a_story_can_be_chosen(forcing):
+def test_the_length_that_an_error_suggests_for_a_storyboard_can_be_chosen(forcing):
     def length():
         return forcing.slider(key="form_num_frames")
 
@@ -383,52 +393,52 @@ def test_the_length_that_the_plan_names_for_a_story_can_be_chosen(forcing):
     widget(forcing, "storyboard").set_value("").run()
     assert (length().value, length().max) == (258, 258)
     length().set_value(200).run()
-    assert (length().value, length().max) == (200, 258)  # the same slider, under the finger or the arrow key
+    assert (length().value, length().max) == (200, 258)  # the same slider, while it is dragged or moved by a key
     widget(forcing, "storyboard").set_value("noon").run()
     widget(forcing, "storyboard").set_value("").run()
     assert (length().value, length().max) == (200, 200)
 
 
-def test_a_film_that_is_taken_over_brings_its_length_and_shows_its_story(forcing):
+def test_restored_settings_bring_their_length_and_show_their_storyboard(forcing):
     def drawer():
         return next(one for one in forcing.expander if one.label.startswith("SkyReels controls"))
 
-    def take_over(**film):
-        forcing.session_state["form_to_restore"] = {"storyboard": ""} | film
+    def restore(**fields):
+        forcing.session_state["form_to_restore"] = {"storyboard": ""} | fields
         return forcing.run().slider(key="form_num_frames")
 
     assert not drawer().proto.expanded
-    length = take_over(num_frames=300, storyboard="noon")
+    length = restore(num_frames=300, storyboard="noon")
     assert (length.value, length.max) == (300, 300)
     assert drawer().proto.expanded
-    length = take_over(num_frames=290)
+    length = restore(num_frames=290)
     assert (length.value, length.max) == (290, 290)
     assert not drawer().proto.expanded
-    length = take_over(num_frames=100)
+    length = restore(num_frames=100)
     assert (length.value, length.max) == (100, 128)
 
 
-def test_an_extension_leaves_the_story_behind(generator, a_request, monkeypatch):
+def test_an_extension_has_no_storyboard(generator, a_request, monkeypatch):
     import streamlit as st
 
-    from ui import film
+    from ui import cards
 
     monkeypatch.setattr(video_generator, "_shared", generator)
     monkeypatch.setattr(st, "switch_page", lambda page: None)
     monkeypatch.setattr(st, "session_state", {})
     story = {"base_num_frames": 17, "overlap_history": 5, "storyboard": ["dusk"]}
     job = generator.wait(generator.submit(a_request(num_frames=24, skyreels=story)).id, timeout=100)
-    film.extend(job)
+    cards.extend(job)
     restored = st.session_state["form_to_restore"]
     assert (restored["mode"], restored["storyboard"], restored["base_num_frames"]) == ("video_extension", "", 17)
 
 
-def test_a_film_whose_folder_is_gone_is_said(app, history, settings):
+def test_a_video_whose_folder_was_deleted_is_shown_as_missing(app, history, settings):
     import shutil
 
     shutil.rmtree(settings.outputs / history["done"].id)
     for page in ("ui/create.py", "ui/gallery.py"):
-        assert "files are gone" in shown(visit(app, page))
+        assert "iles missing" in shown(visit(app, page)).replace("files are", "files")
 
 
 def test_the_form_survives_a_visit_to_another_page(app):
@@ -438,7 +448,7 @@ def test_the_form_survives_a_visit_to_another_page(app):
     assert app.text_area(key="form_prompt").value == "a red boat"
 
 
-def test_the_dice_rolls_a_seed(app):
+def test_a_random_seed_can_be_drawn(app):
     assert app.number_input(key="form_seed").value is None
     app.button(key="dice").click().run()
     assert app.number_input(key="form_seed").value >= 0
@@ -447,9 +457,9 @@ def test_the_dice_rolls_a_seed(app):
 def test_the_gallery_filters(app, history):
     visit(app, "ui/gallery.py")
     app.text_input(key="search").set_value("starred").run()
-    assert "1 film" in shown(app)
-    assert "a finished film" not in shown(app)
-    assert app.selectbox(key="model").options == ["Every model", SYNTHETIC.title]
+    assert "1 video" in shown(app)
+    assert "a finished video" not in shown(app)
+    assert app.selectbox(key="model").options == ["All models", SYNTHETIC.title]
 
 
 def test_a_button_that_is_refused_says_why(app, history, generator, monkeypatch):
@@ -464,7 +474,7 @@ def test_a_button_that_is_refused_says_why(app, history, generator, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("wish", "said"),
+    ("fields", "message"),
     [
         ({"num_inference_steps": 500}, '"Steps" 500 is above the most that is possible; use 10 to 50.'),
         ({"skyreels": {"overlap_history": 18}}, '"Shared frames" 18 is not 4k+1'),
@@ -472,12 +482,12 @@ def test_a_button_that_is_refused_says_why(app, history, generator, monkeypatch)
         ({"seconds": 100, "fps": 30}, "at 30 fps"),
     ],
 )
-def test_an_error_calls_settings_as_the_page_does(generator, wish, said):
+def test_an_error_calls_settings_as_the_page_does(generator, fields, message):
     with pytest.raises(InvalidRequest) as caught:
-        generator.plan(parse_request({"prompt": "-"} | wish))
-    words = form.worded(caught.value)
-    assert said in words
-    assert "skyreels." not in words
+        generator.plan(parse_request({"prompt": "-"} | fields))
+    worded = form.worded(caught.value)
+    assert message in worded
+    assert "skyreels." not in worded
 
 
 def test_every_field_of_the_form_is_a_setting_of_a_request():
@@ -512,19 +522,20 @@ def test_user_text_means_nothing_in_markdown():
 
 
 @pytest.mark.parametrize(
-    ("small", "said"), [([SYNTHETIC], "no AI model is used"), ([TINY, SYNTHETIC], "made by SkyReels V2 Tiny")]
+    ("bundled", "message"),
+    [([SYNTHETIC], "no AI model is used"), ([TINY, SYNTHETIC], "You are using SkyReels V2 Tiny")],
 )
-def test_the_page_says_which_small_model_draws_and_why(app, generator, monkeypatch, small, said):
-    monkeypatch.setattr(generator.catalog, "models", lambda: small)
+def test_the_page_says_which_bundled_model_is_used_and_why(app, generator, monkeypatch, bundled, message):
+    monkeypatch.setattr(generator.catalog, "models", lambda: bundled)
     visit(app, "ui/create.py")
-    assert said in shown(app)
-    assert "no released weights are here yet. The Models page fetches them" in shown(app)
-    monkeypatch.setattr(generator.catalog, "models", lambda: [MODELS[DF], *small])
+    assert message in shown(app)
+    assert "download a full model on the Models page" in shown(app)
+    monkeypatch.setattr(generator.catalog, "models", lambda: [MODELS[DF], *bundled])
     app.run()
-    assert said in shown(app)
-    assert "no released weights" not in shown(app)
-    assert "Choose one under Details" in shown(app)
-    app.selectbox(key="form_model").set_value(small[0].id).run()
+    assert message in shown(app)
+    assert "download a full model" not in shown(app)
+    assert "Pick one under Details" in shown(app)
+    app.selectbox(key="form_model").set_value(bundled[0].id).run()
     assert "as chosen under Details" in shown(app)
 
 
@@ -533,11 +544,11 @@ def test_the_page_says_that_torch_is_missing(app, generator, monkeypatch):
     generator._machine = dataclasses.replace(generator.machine, has_torch=False)
     visit(app, "ui/create.py")
     assert "no AI model is used" in shown(app)
-    assert "every model needs torch, which is not installed here" in shown(app)
+    assert "AI models need torch, which is not installed here" in shown(app)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_what_happened_to_the_history_is_said_on_every_page_until_it_is_read(app, generator, page):
+def test_the_startup_notice_is_on_every_page_until_it_is_dismissed(app, generator, page):
     generator.startup_notice = "The history could not be used (it is *empty*)."
     visit(app, page)
     assert [warning.value for warning in app.warning] == [words.escape_markdown(generator.startup_notice)]
@@ -557,7 +568,7 @@ def test_a_job_that_was_set_aside_shows_the_end_of_its_log(app, generator, a_req
     assert [code.value for code in app.code] == ["INFO attempt 3\nERROR out of *luck*"]
 
 
-def test_a_job_that_waits_for_room_says_so(app, generator, a_request, monkeypatch):
+def test_a_job_that_waits_for_disk_space_says_so(app, generator, a_request, monkeypatch):
     generator.pause_queue(True)
     job = generator.submit(a_request())
     generator.store._run("UPDATE jobs SET state = 'running', attempts = 1 WHERE id = ?", job.id)
@@ -566,20 +577,20 @@ def test_a_job_that_waits_for_room_says_so(app, generator, a_request, monkeypatc
     generator.pause_queue(False)
     assert "Waits for room on the disk;" in shown(visit(app, "ui/create.py"))
     assert "Waits for room on the disk;" in shown(visit(app, "ui/queue.py"))
-    assert "All done at" not in shown(app)  # nobody knows when there will be room
+    assert "All done at" not in shown(app)  # nobody knows when there will be space
 
 
 @pytest.mark.parametrize(("pages", "every_s"), [(1, 1), (4, 1), (5, 2), (25, 8), (50, 16), (1000, 30)])
-def test_many_pages_look_less_often_so_that_the_film_goes_on(app, generator, history, monkeypatch, pages, every_s):
+def test_many_pages_poll_less_often(app, generator, history, monkeypatch, pages, every_s):
     now = time.monotonic()
     open_ones = {f"page {number}": now for number in range(1, pages)}
-    monkeypatch.setattr(seen, "_looked", open_ones | {"closed": now - 2 * seen.OPEN_S})
-    assert seen.queue_mark()[-1] == every_s
+    monkeypatch.setattr(seen, "_last_polls", open_ones | {"closed": now - 2 * seen.OPEN_S})
+    assert seen.queue_version()[-1] == every_s
     generator.cancel(history["waiting"].id)
     assert seen.poll_s() == max(every_s, seen.IDLE_POLL_S)
 
 
-def test_a_short_prompt_is_made_longer_for_editing_and_one_press_brings_mine_back(app):
+def test_a_prompt_is_expanded_for_editing_and_undo_restores_it(app):
     visit(app, "ui/create.py")
     assert app.button(key="expand_prompt").disabled
     prompt = app.text_area(key="form_prompt")
@@ -587,18 +598,18 @@ def test_a_short_prompt_is_made_longer_for_editing_and_one_press_brings_mine_bac
     app.button(key="expand_prompt").click().run()
     first = app.text_area(key="form_prompt").value
     assert first.startswith("A red boat, ")
-    assert "Added by rules" in shown(app)
+    assert "Expanded without a language model" in shown(app)
     app.button(key="expand_prompt").click().run()
     second = app.text_area(key="form_prompt").value
     assert second.startswith("A red boat, ")
     assert second != first
     app.button(key="my_prompt").click().run()
     assert app.text_area(key="form_prompt").value == "A red boat"
-    assert "Added by" not in shown(app)
+    assert "Expanded" not in shown(app)
     assert not app.exception
 
 
-def test_a_language_model_that_gives_nothing_is_said_and_the_rules_help(app, generator, monkeypatch):
+def test_where_the_language_model_fails_the_rules_expand(app, generator, monkeypatch):
     def expand(prompt, model, *, variation, by_rules=False):
         if not by_rules:
             raise InvalidRequest("The language model Parrot answered nothing;", hint="try again.")
@@ -647,31 +658,31 @@ def test_loras_that_fit_are_chosen_each_with_a_strength(app, generator, tmp_path
     assert not app.exception
 
 
-def test_the_models_page_tells_what_is_here_what_fits_and_fetches_what_is_asked_for(app, generator, monkeypatch):
-    asked = []
-    monkeypatch.setattr(generator.downloads, "add", asked.append)
+def test_the_models_page_shows_what_is_installed_what_fits_and_downloads(app, generator, monkeypatch):
+    requested = []
+    monkeypatch.setattr(generator.downloads, "add", requested.append)
     visit(app, "ui/models.py")
     words = shown(app)
     assert "Test pattern" in words
     assert "a placeholder, not an AI model" in words
-    assert re.search(r"needs \d+ GiB memory, \d+ can be used.*Skywork Community License", words)
+    assert re.search(r"needs \d+ GiB of memory; you have \d+.*Skywork Community License", words)
     app.button(key=f"get_{DF}").click().run()
-    assert asked == [DF]
+    assert requested == [DF]
     app.button(key="use_synthetic").click().run()
     assert app.session_state["form_model"] == "synthetic"
 
 
-def test_a_download_shows_how_far_it_is_and_obeys(app, generator, monkeypatch):
+def test_a_download_shows_its_progress_and_can_be_paused(app, generator, monkeypatch):
     at = Download(DF, "SkyReels-V2 DF 1.3B 540P", "x/y", DownloadState.RUNNING, 5_000_000, 20_000_000, 1_000_000.0)
-    obeyed = []
+    paused = []
     monkeypatch.setattr(generator.downloads, "current", lambda: [at])
-    monkeypatch.setattr(generator.downloads, "pause", obeyed.append)
+    monkeypatch.setattr(generator.downloads, "pause", paused.append)
     visit(app, "ui/models.py")
     words = shown(app).replace("\\", "")
     assert "25%" in words
     assert "5.0 MB of 20.0 MB · 1.0 MB a second · 15 s left" in words
     app.button(key=f"pause_{DF}").click().run()
-    assert obeyed == [DF]
+    assert paused == [DF]
     at = dataclasses.replace(at, state=DownloadState.FAILED, error="The disk is full; make room.")
     app.run()
     assert "The disk is full; make room." in shown(app).replace("\\", "")
@@ -727,8 +738,8 @@ def test_a_video_again_and_extended_name_it_as_their_parent(app, generator, a_re
     video = generator.submit(a_request())
     video = generator.wait(video.id, 100)
     generator.pause_queue(True)
-    monkeypatch.setattr(film.st, "switch_page", lambda page: None)
-    film.again(video)
+    monkeypatch.setattr(cards.st, "switch_page", lambda page: None)
+    cards.again(video)
     [again] = generator.jobs(Filter(states=(JobState.QUEUED,)))
     assert (again.parent, again.request.seed == video.request.seed) == (video.id, False)
     request = generator.submission.extension_of(video.id)

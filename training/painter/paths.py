@@ -13,7 +13,7 @@ from training.painter.scene import Actor, Motion, Scene, Setting, Size, Weather
 from training.painter.view import View
 
 SIZES = {Size.SMALL: 0.66, Size.MEDIUM: 1.0, Size.LARGE: 1.5}
-UNHURRIED_S = 2.4  # a film of this length or more has time for the whole of a motion
+UNHURRIED_S = 2.4  # an animation of this length or more has time for the whole of a motion
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class Place:
 
 
 class Paths:
-    """The ways of all subjects of `scene` through `land`, in a film of `seconds`."""
+    """The ways of all subjects of `scene` through `land`, in an animation of `seconds`."""
 
     def __init__(self, scene: Scene, view: View, land: Land, seconds: float) -> None:
         self.scene, self.view, self.land, self.seconds = scene, view, land, seconds

@@ -1,4 +1,4 @@
-"""What a film shows, in words that a picture can be drawn from: the nouns between the prompt and the brush."""
+"""What an animation shows, as data: a prompt is parsed into a `Scene`, and a `Scene` is drawn."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One film, complete: equal scenes give equal pictures.
+    """One complete scene: equal scenes give equal pictures.
 
     The first actor is the subject. `seed` shapes what the fields leave open (hills, stars, places); `tint` in -1..1
     leans the palette towards warm or cool.

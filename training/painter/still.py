@@ -25,7 +25,7 @@ SETTLING_FRAMES = 14.0  # it fades with at most this time constant
 
 
 class Still:
-    """A film from one picture. At 0 seconds it is that picture, byte for byte; then the camera of `scene` sets off
+    """An animation from one picture. At 0 seconds it is that picture, byte for byte; then the camera of `scene` moves
     slowly, closer things (lower in the picture) faster, and its weather comes up. The frame is always filled, so a
     camera that should pull out looks up instead: what is around the picture is not known.
 
@@ -80,7 +80,7 @@ class Still:
 
 
 class Passage:
-    """From one film into another that is played backwards, so that it ends on the picture that this was made of."""
+    """From one animation into another that plays backwards, so that it ends on the picture that this was made of."""
 
     def __init__(self, start: Still, end: Still, seconds: float, seed: int) -> None:
         self.start, self.end, self.seconds = start, end, seconds

@@ -17,7 +17,7 @@ FLAKES = 230
 
 
 class Air:
-    """The weather of one film. `strength` (0 to 1) in the paint methods lets it come and go."""
+    """The weather of one animation. `strength` (0 to 1) in the paint methods lets it come and go."""
 
     def __init__(self, scene: Scene, palette: Palette, view: View) -> None:
         self.scene, self.palette, self.view = scene, palette, view

@@ -201,8 +201,8 @@ def _chosen(options: Iterable[Choice], refused: Collection[object], draw: np.ran
     return allowed[int(draw.integers(1 << 30)) % len(allowed)]
 
 
-def _unless(said: Choice | None, refused: Collection[object], chosen: Choice) -> Choice:
-    return chosen if said is None or said in refused else said
+def _unless(mentioned: Choice | None, refused: Collection[object], chosen: Choice) -> Choice:
+    return chosen if mentioned is None or mentioned in refused else mentioned
 
 
 def parse(prompt: str, seed: int = 0, negative_prompt: str = "") -> Scene:
@@ -211,9 +211,9 @@ def parse(prompt: str, seed: int = 0, negative_prompt: str = "") -> Scene:
     The seed changes the composition, never what is shown. Any text at all gives a scene.
     """
     camera, text = find_camera(prompt)
-    said = _Reader()
-    said.read(text)
-    refused = _refusals(f"{negative_prompt} {' '.join(said.refused)}")
+    mentioned = _Reader()
+    mentioned.read(text)
+    refused = _refusals(f"{negative_prompt} {' '.join(mentioned.refused)}")
     key = " ".join(_plain(prompt).split())
     draw = np.random.default_rng(stable_hash(key))
     # Drawn in this order whatever the sentence says, so that one choice does not depend on another.
@@ -224,39 +224,40 @@ def parse(prompt: str, seed: int = 0, negative_prompt: str = "") -> Scene:
     move = _chosen((Camera.PUSH_IN, Camera.PAN_LEFT, Camera.PAN_RIGHT, Camera.PULL_OUT), refused, draw)
     tint = float(draw.uniform(-1, 1))
     everybody = [
-        _finished(actor, moved, way, refused, draw) for actor, moved in zip(said.actors, said.moved, strict=True)
+        _finished(actor, moved, way, refused, draw)
+        for actor, moved in zip(mentioned.actors, mentioned.moved, strict=True)
     ]
     actors = tuple(actor for actor in everybody if Subject(actor.kind) not in refused)
-    if said.time is None and Extra.SUN in said.extras:
+    if mentioned.time is None and Extra.SUN in mentioned.extras:
         time = Time.NOON
-    if said.weather is Weather.SNOW and said.weather not in refused:
+    if mentioned.weather is Weather.SNOW and mentioned.weather not in refused:
         setting = Setting.SNOWFIELD
-    if said.setting is None:
+    if mentioned.setting is None:
         setting = _home(actors, setting, int(draw.integers(1 << 30)))
     scene = Scene(
-        time=_unless(said.time, refused, time),
-        setting=_unless(said.setting, refused, setting),
-        weather=_unless(said.weather, refused, weather),
+        time=_unless(mentioned.time, refused, time),
+        setting=_unless(mentioned.setting, refused, setting),
+        weather=_unless(mentioned.weather, refused, weather),
         actors=actors,
         camera=camera or (Camera.STILL if actors else move),
-        extras=frozenset(said.extras - refused),
+        extras=frozenset(mentioned.extras - refused),
         without=frozenset(extra for extra in Extra if extra in refused),
         tint=tint,
         seed=stable_hash(f"{key}|{seed}"),
     )
-    return _settled(scene, said.time is not None)
+    return _settled(scene, mentioned.time is not None)
 
 
 def parse_for_picture(prompt: str, seed: int = 0, negative_prompt: str = "") -> Scene:
     """What `prompt` adds to a given picture: weather, and a camera (a slow push in or a pan when it names none)."""
     camera, text = find_camera(prompt)
-    said = _Reader()
-    said.read(text)
+    mentioned = _Reader()
+    mentioned.read(text)
     key = " ".join(_plain(prompt).split())
     number = stable_hash(f"{key}|{seed}")
     return Scene(
         time=Time.NOON,
-        weather=_unless(said.weather, _refusals(negative_prompt), Weather.CLEAR),
+        weather=_unless(mentioned.weather, _refusals(negative_prompt), Weather.CLEAR),
         camera=camera or (Camera.PUSH_IN, Camera.PUSH_IN, Camera.PAN_LEFT, Camera.PAN_RIGHT)[number % 4],
         seed=number,
     )
@@ -265,7 +266,7 @@ def parse_for_picture(prompt: str, seed: int = 0, negative_prompt: str = "") -> 
 def _finished(
     actor: Actor, moved: Motion | Go | None, way: Motion, refused: Collection[object], draw: np.random.Generator
 ) -> Actor:
-    """An actor with its colour and its motion, said or chosen."""
+    """An actor with its colour and its motion, mentioned or chosen."""
     kind = CAST[actor.kind]
     names = {meaning.name for meaning in refused if isinstance(meaning, Colour)}
     chosen = _chosen(kind.colours, names, draw)

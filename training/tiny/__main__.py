@@ -36,10 +36,10 @@ def main() -> None:
         "--within", type=float, metavar="MINUTES", help="train each part for so long, in any number of steps"
     )
     parser.add_argument(
-        "--go-on", action="store_true", help=f"start from the weights in {FOLDER.name} instead of from scratch"
+        "--resume", action="store_true", help=f"start from the weights in {FOLDER.name} instead of from scratch"
     )
     flags = parser.parse_args()
-    begin = FOLDER if flags.go_on else None
+    begin = FOLDER if flags.resume else None
     parts = flags.only or PARTS
     if "RANK" in os.environ:
         alone = flags.minutes < float("inf") or flags.within is not None

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 
 from backend.media.fitting import Frames
-from training.painter.film import Film
+from training.painter.animation import Animation
 from training.painter.scene import Scene
-from training.tiny.world import FPS, HEIGHT, SQUARE, WIDTH, draw_scene, film_of, pictures
+from training.tiny.world import FPS, HEIGHT, SQUARE, WIDTH, animation_of, draw_scene, pictures
 
 FRAMES = 65  # 17 latent frames
 SHORT = 33  # 9 latent frames
@@ -36,23 +36,23 @@ def size_of(number: int) -> tuple[int, int]:
 
 def draw_clip(number: int, frames: int = FRAMES) -> Frames:
     """Frames of clip `number`, uint8 RGB, from a random place in a motion of 65 to 97 frames."""
-    film, first = _film(number, frames)
-    return pictures(film, frames, first)
+    animation, first = _animation(number, frames)
+    return pictures(animation, frames, first)
 
 
 def path_of(number: int, frames: int = FRAMES) -> np.ndarray:
     """Positions of the subject of `draw_clip(number, frames)`: (frames, 2), x and y in pixels."""
-    film, first = _film(number, frames)
-    found = [film.truth((first + n) / FPS)[0] for n in range(frames)]
+    animation, first = _animation(number, frames)
+    found = [animation.truth((first + n) / FPS)[0] for n in range(frames)]
     return np.array([(subject.x, subject.y) for subject in found])
 
 
-def _film(number: int, frames: int) -> tuple[Film, int]:
+def _animation(number: int, frames: int) -> tuple[Animation, int]:
     """The drawn motion of clip `number`, and the frame in it that the clip of so many frames begins with."""
     random = np.random.default_rng((2027, number))
-    film = film_of(scene_of(number), float(random.uniform(FRAMES, 1.5 * FRAMES)) / FPS, *size_of(number))
-    last = max(0, int(film.seconds * FPS) - frames)
-    return film, int(random.integers(last + 1))
+    animation = animation_of(scene_of(number), float(random.uniform(FRAMES, 1.5 * FRAMES)) / FPS, *size_of(number))
+    last = max(0, int(animation.seconds * FPS) - frames)
+    return animation, int(random.integers(last + 1))
 
 
 def subject_paths(file: Path, shards: int) -> np.ndarray:

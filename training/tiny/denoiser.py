@@ -142,17 +142,17 @@ class Batch:
     ended: bool
 
 
-def encode_shards(work: Path, films: list[Path], codec: LinearCodec) -> list[Path]:
+def encode_shards(work: Path, drawn: list[Path], codec: LinearCodec) -> list[Path]:
     """Encode the clips to latents: float16 of (2, clips, latent frames + ends, channels, height, width), the second of
     the two mirrored. The processes of a group share the work.
     """
     folder = work / "latents"
     folder.mkdir(parents=True, exist_ok=True)
-    shards = [folder / film.name for film in films]
-    for film, shard in list(zip(films, shards, strict=True))[rank() :: world_size()]:
+    shards = [folder / file.name for file in drawn]
+    for file, shard in list(zip(drawn, shards, strict=True))[rank() :: world_size()]:
         if shard.exists():
             continue
-        video = to_video(np.load(film), codec.first.device)
+        video = to_video(np.load(file), codec.first.device)
         found = []
         for seen in (video, video.flip(4)):
             ends = [codec.encode(seen[:, :, at : at + 1]) for at in ENDS.values() if at < seen.shape[2]]
@@ -170,7 +170,7 @@ class Clips:
     def __init__(
         self, shards: list[Path], paths: np.ndarray, budget: Budget, curriculum: Curriculum = CURRICULUM
     ) -> None:
-        self.films = [np.load(shard, mmap_mode="r") for shard in shards]
+        self.clips = [np.load(shard, mmap_mode="r") for shard in shards]
         self.paths, self.budget, self.curriculum = paths, budget, curriculum
         self.numbers = [number_of(shard) for shard in shards]
         wide = [n for n, number in enumerate(self.numbers) if is_wide(number)]
@@ -192,17 +192,17 @@ class Clips:
         clips, texts, places = [], [], []
         for _ in range(batch_size(CLIPS[length])):
             which = possible[random.integers(len(possible))]
-            mirror, film = int(random.integers(2)), int(random.integers(A_SHARD))
-            number, found = self.numbers[which], self.films[which][mirror, film]
+            mirror, index = int(random.integers(2)), int(random.integers(A_SHARD))
+            number, found = self.numbers[which], self.clips[which][mirror, index]
             if ended:
                 frames = found.shape[0] - (3 if number < LONG_SHARDS else 2)
                 end = found[frames + list(ENDS).index(length)]
                 clips.append(np.concatenate([found[: length - 1], end[None]]))
             else:
                 clips.append(found[:length])
-            place = self.paths[number, film][latent_frames(length, ended)] / SIDE
+            place = self.paths[number, index][latent_frames(length, ended)] / SIDE
             places.append([found.shape[3] - place[:, 0], place[:, 1]] if mirror else place.T)
-            scene = scene_of(number * A_SHARD + film)
+            scene = scene_of(number * A_SHARD + index)
             text = caption(mirrored(scene) if mirror else scene, random)
             texts.append("" if random.random() < 0.1 else text)
         clean = torch.from_numpy(np.stack(clips)).float().transpose(1, 2)
@@ -262,7 +262,7 @@ def loss_of(error: Tensor, sigma: Tensor, weight: Tensor, denoised: Tensor) -> T
     return still + (change * weight[:, 1:]).mean(dim=(2, 3))[both].mean()
 
 
-def train(work: Path, films: list[Path], budget: Budget, begin: Path | None = None) -> None:
+def train(work: Path, drawn: list[Path], budget: Budget, begin: Path | None = None) -> None:
     """Train the denoiser in `work/denoiser` to the end of `budget`, from its own checkpoint if there is one, else from
     the model in `begin`, else from scratch.
     """
@@ -270,9 +270,9 @@ def train(work: Path, films: list[Path], budget: Budget, begin: Path | None = No
     torch._dynamo.config.recompile_limit = 32
     device = compute_device()
     vae = AutoencoderKLWan.from_pretrained(work / "code", local_files_only=True)
-    shards = encode_shards(work, films, LinearCodec(vae).to(device))
+    shards = encode_shards(work, drawn, LinearCodec(vae).to(device))
     with first_alone():
-        paths = subject_paths(work / "paths.npy", len(films))
+        paths = subject_paths(work / "paths.npy", len(drawn))
         tokenizer, encoder = pretrained(work / "text")
     model = Denoiser(tokenizer).to(device)
     model.text_encoder.load_state_dict(encoder.state_dict())

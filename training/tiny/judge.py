@@ -138,7 +138,7 @@ class Dataset:
 
     def __init__(self, shards: list[Path], paths: np.ndarray) -> None:
         self.shards = [shard for shard in shards if is_wide(number_of(shard))]
-        self.films = [np.load(shard, mmap_mode="r") for shard in self.shards]
+        self.clips = [np.load(shard, mmap_mode="r") for shard in self.shards]
         self.paths = paths
 
     def of(self, step: int) -> tuple[np.ndarray, dict[str, list[int]], np.ndarray]:
@@ -146,12 +146,12 @@ class Dataset:
         random = np.random.default_rng(step)
         clips, right, places = [], [], []
         for _ in range(batch_size(16)):
-            which, film = int(random.integers(len(self.films))), int(random.integers(A_SHARD))
+            which, index = int(random.integers(len(self.clips))), int(random.integers(A_SHARD))
             number = number_of(self.shards[which])
-            found, scene = self.films[which][film], scene_of(number * A_SHARD + film)
+            found, scene = self.clips[which][index], scene_of(number * A_SHARD + index)
             first = int(random.integers(found.shape[0] - SHORT + 1))
             seen = slice(first, first + SHORT, 4)
-            clip, path = found[seen], self.paths[number, film, seen].copy()
+            clip, path = found[seen], self.paths[number, index, seen].copy()
             if random.random() < 0.5:
                 clip, scene = clip[:, :, ::-1], mirrored(scene)
                 path[:, 0] = WIDTH - path[:, 0]

@@ -51,9 +51,9 @@ def written_vae(work: Path, shards: list[Path]) -> AutoencoderKLWan:
     return AutoencoderKLWan.from_pretrained(folder, local_files_only=True)
 
 
-def to_video(films: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+def to_video(clips: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """uint8 (batch, frames, height, width, 3) -> float (batch, 3, frames, height, width) of -1 to 1."""
-    return torch.from_numpy(np.ascontiguousarray(films)).to(device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    return torch.from_numpy(np.ascontiguousarray(clips)).to(device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
 class Clips:
@@ -62,7 +62,7 @@ class Clips:
     """
 
     def __init__(self, shards: list[Path]) -> None:
-        self.films = [np.load(shard, mmap_mode="r") for shard in shards]
+        self.clips = [np.load(shard, mmap_mode="r") for shard in shards]
 
     def of(self, step: int) -> np.ndarray:
         """uint8 of (clips, frames, height, width, 3)."""
@@ -70,13 +70,13 @@ class Clips:
         count, *shape = SHAPES[step % len(SHAPES)]
         clips = []
         for _ in range(batch_size(count)):
-            shard = self.films[random.integers(len(self.films))]
-            film = shard[random.integers(len(shard))]
+            shard = self.clips[random.integers(len(self.clips))]
+            whole = shard[random.integers(len(shard))]
             cut = []
-            for size, part, grid in zip(film.shape[:3], shape, (1, SIDE, SIDE), strict=True):
+            for size, part, grid in zip(whole.shape[:3], shape, (1, SIDE, SIDE), strict=True):
                 start = grid * random.integers((size - part) // grid + 1)
                 cut.append(slice(start, start + part))
-            clip = film[tuple(cut)]
+            clip = whole[tuple(cut)]
             clips.append(clip[:, :, ::-1] if random.random() < 0.5 else clip)
         return np.stack(clips)
 
@@ -118,8 +118,8 @@ def train(work: Path, shards: list[Path], budget: Budget) -> None:
     average.load(run.averaged)
     # On a GPU compiling takes longer than it saves.
     decode = torch.compile(whole.decode, dynamic=False) if device.type == "cpu" else whole.decode
-    for step, films in by_step(Clips(shards).of, budget, start):
-        video = to_video(np.asarray(films), device)
+    for step, clips in by_step(Clips(shards).of, budget, start):
+        video = to_video(np.asarray(clips), device)
         latents = codec.encode(video)
         latents = latents + NOISE * torch.rand(len(latents), 1, 1, 1, 1, device=device) * torch.randn_like(latents)
         run.set_rate(learning_rate(step, budget.part(step), warmup=100, tail=0.6))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from backend.media.fitting import Frames
-from training.painter.film import Film
+from training.painter.animation import Animation
 from training.painter.scene import Actor, Camera, Motion, Scene, Setting, Size, Time, Weather
 
 WIDTH, HEIGHT, FPS = 160, 96, 24
@@ -162,17 +162,17 @@ def mirrored(scene: Scene) -> Scene:
     return replace(scene, actors=actors, camera=pans.get(scene.camera, scene.camera))
 
 
-def film_of(scene: Scene, seconds: float, width: int = WIDTH, height: int = HEIGHT) -> Film:
+def animation_of(scene: Scene, seconds: float, width: int = WIDTH, height: int = HEIGHT) -> Animation:
     """The moving picture of `scene`. Small kinds are 1.5 times as large, unless the scene calls them small."""
     (actor,) = scene.actors
     if ROLES[actor.kind].small and actor.size is Size.MEDIUM:
         scene = replace(scene, actors=(replace(actor, size=Size.LARGE),))
-    return Film(scene, width, height, seconds)
+    return Animation(scene, width, height, seconds)
 
 
-def pictures(film: Film, frames: int, first: int = 0) -> Frames:
-    """Frames `first` to `first + frames` of a film at 24 a second, uint8 RGB of (frames, height, width, 3)."""
-    return np.stack([film.frame((first + n) / FPS) for n in range(frames)])
+def pictures(animation: Animation, frames: int, first: int = 0) -> Frames:
+    """Frames `first` to `first + frames` of an animation at 24 fps, uint8 RGB of (frames, height, width, 3)."""
+    return np.stack([animation.frame((first + n) / FPS) for n in range(frames)])
 
 
 def caption(scene: Scene, random: np.random.Generator, full: bool = False) -> str:
@@ -180,11 +180,11 @@ def caption(scene: Scene, random: np.random.Generator, full: bool = False) -> st
     and time, and nothing that cannot be drawn.
     """
 
-    def one(choices: str) -> str:
-        options = choices.split("|")
+    def one(alternatives: str) -> str:
+        options = alternatives.split("|")
         return options[random.integers(len(options))]
 
-    def said(often: float) -> bool:
+    def mentions(often: float) -> bool:
         return full or bool(random.random() < often)
 
     def filler(often: float) -> str:
@@ -196,17 +196,17 @@ def caption(scene: Scene, random: np.random.Generator, full: bool = False) -> st
             f"{HOURS[scene.time]}|{PLACES[scene.setting]}|{SKIES[scene.weather]}|{NAMES[actor.kind]}|{actor.colour}"
         )
     size = one(SIZES[actor.size]) if random.random() < 0.85 else ""
-    shade = one(SHADES[actor.colour]) if said(0.95) else ""
+    shade = one(SHADES[actor.colour]) if mentions(0.95) else ""
     who = f"{size} {filler(0.1)} {shade} {one(NAMES[actor.kind])}"
     goes = f"{one(GOES[actor.kind])} {one(WAYS[actor.motion])}" if actor.motion in WAYS else ""
     does = goes or one(DOES[actor.motion])
-    where = one(PLACES[scene.setting]) if said(0.92) else ""
-    when = one(HOURS[scene.time]) if said(0.92) else ""
+    where = one(PLACES[scene.setting]) if mentions(0.92) else ""
+    when = one(HOURS[scene.time]) if mentions(0.92) else ""
     sky = "" if scene.setting is Setting.UNDERWATER or random.random() < 0.15 else one(SKIES[scene.weather])
     if scene.weather is Weather.CLEAR and random.random() < 0.7:
         sky = ""
     camera = one(MOVES[scene.camera]) if random.random() < (0.06 if scene.camera is Camera.STILL else 0.95) else ""
-    does = does if said(0.95) else ""
+    does = does if mentions(0.95) else ""
     article = "" if random.random() < 0.1 else "the " if random.random() < 0.1 else _article(who)
     order = random.random()
     if order < 0.65:

@@ -29,9 +29,9 @@ export default function ({ parentElement, data, setTriggerValue }) {
     request.upload.onprogress = (event) => {
       if (!event.lengthComputable) return;
       bar.style.width = `${(100 * event.loaded) / event.total}%`;
-      if (event.loaded === event.total) hint.textContent = `Looking at ${file.name}`;
+      if (event.loaded === event.total) hint.textContent = `Checking ${file.name}`;
     };
-    request.onerror = () => end({ error: "The studio does not answer. Is it still running?" });
+    request.onerror = () => end({ error: "The studio is not running. Start it again." });
     request.onload = () => {
       let answer = {};
       try { answer = JSON.parse(request.responseText); } catch { /* not JSON: said below */ }

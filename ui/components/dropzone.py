@@ -35,7 +35,7 @@ HINTS = {
 OTHER = {
     "image": "is a video; drop a JPG, PNG or WebP.",
     "video": "is a picture; drop an MP4, MOV, AVI or MKV.",
-    "lora": "is no LoRA.",
+    "lora": "is not a LoRA.",
 }
 ROUTES = {"lora": "api/v1/loras"}
 

@@ -257,7 +257,7 @@ def make_segments(
     device = "cuda" if plan.on_gpu else "cpu"
     with contextlib.closing(_Cut(plan, engine.render(task, watch), first_frame)) as frames:
         for number, (start, stop) in enumerate(plan.segments[made:], start=made):
-            finished = apply_steps(frames.take(stop - start), plan.steps, device)
+            finished = apply_steps(frames.read(stop - start), plan.finishing_steps, device)
             chunks = _watch_for_poster(plan, finished, start, work / THUMBNAIL)
             write_segment(segments[number], chunks, **size)
             if len(segments) > 1:
@@ -305,7 +305,7 @@ def read_inputs(job: RenderJob, uploads: Uploads) -> Inputs:
 
 
 def _source(job: RenderJob, uploads: Uploads, report: Reporter) -> Iterator[Frames]:
-    """The video that is continued, as it begins the film."""
+    """The video that is extended, which the result begins with."""
     plan, done = job.plan, 0
     assert job.request.video is not None
     chunks = read_frames(
@@ -331,7 +331,7 @@ class _Cut:
         self._at = first
         self._rest = np.empty((0, plan.render_height, plan.render_width, 3), np.uint8)
 
-    def take(self, count: int) -> Iterator[Frames]:
+    def read(self, count: int) -> Iterator[Frames]:
         """The next `count` frames. Raises RenderFailed where the engine has no more."""
         plan = self._plan
         while count:
@@ -356,7 +356,7 @@ class _Cut:
 
 
 def _watch_for_poster(plan: Plan, chunks: Iterator[Frames], start: int, path: Path) -> Iterator[Frames]:
-    """Write the frame that will stand for the film as it passes: the one a third into what is new."""
+    """Write the poster's frame as it passes: the one a third into what is new."""
     wanted = plan.prefix_frames + plan.num_frames // 3 - start
     for chunk in chunks:
         if 0 <= wanted < len(chunk):
@@ -390,8 +390,8 @@ def _open_work(work: Path, versions: object) -> Path:
 
 @contextlib.contextmanager
 def _stopwatch(path: Path, report: Reporter) -> Iterator[tuple[Reporter, Callable[[], dict[Stage, float]]]]:
-    """`report`, and who tells the seconds of each stage that went by between its calls, in all attempts: those that a
-    report held the render do not count, and those of an attempt that was killed or found the disk full are lost.
+    """`report`, and a function that returns the seconds of each stage, in all attempts: those that a call of `report`
+    held the render do not count, and those of an attempt that was killed or found the disk full are lost.
     """
     seconds = _read_timings(path)
     stage, since = Stage.LOADING, time.monotonic()
@@ -439,7 +439,7 @@ def _publish(
     settings: Settings,
     taken: Callable[[], dict[Stage, float]],
 ) -> Artifact:
-    """Join the segments and put the film, its poster and its sidecar in their place."""
+    """Join the segments and put the video, its poster and its sidecar in their place."""
     plan = job.plan
     work = segments[0].parent
     result = work / RESULT

@@ -1,20 +1,20 @@
-"""Whole films on a GPU at the sizes of the released models, by every preset, beside stock pipelines and cache-dit.
+"""Whole videos on a GPU at the sizes of the released models, by every preset, beside stock pipelines and cache-dit.
 
-    python -m benchmarks.films [--models 1.3b 14b] [--shapes a b c] [--modes text sync async long] [--layers 4]
+    python -m benchmarks.videos [--models 1.3b 14b] [--shapes a b c] [--modes text sync async long] [--layers 4]
                                [--steps N] [--small]
 
 Random weights of the released shapes, written as a checkpoint, its text encoder but one layer deep. The studio makes
-each film from submit to the published MP4; the stock pipelines of diffusers end with frames in memory: as they are,
+each video from submit to the published MP4; the stock pipelines of diffusers end with frames in memory: as they are,
 with their blocks compiled, and with cache-dit (`peers.py`). "text" is text to video; "sync", "async" and "long" are
 diffusion forcing with all frames at once, block after block, and in two windows. `turbo, LoRA` stands for a model
-distilled to 4 steps without guidance. All in turns in one process, after a short film each that warms up; the studio
+distilled to 4 steps without guidance. All in turns in one process, after a short video each that warms up; the studio
 runs its blocks compiled.
 
 A transformer of `--layers` blocks stands for the whole one, whose blocks are all alike: `whole_s` and `whole_gib` are
 reckoned for its 30 or 40, and `--layers 0` runs all of them, to confirm that. Claims, of `whole_s` beside the stock
 pipeline's, for 65 frames of 1280x720 (shape b): `exact` 1.4 times as fast for text to video, 1.5 times for diffusion
 forcing and 2.5 times block after block; `balanced` 3.5 times; 14B in 4 steps within 30 s and 1.3B within 10 s; stages
-beside denoising 5 percent of `exact`; `balanced` with 14B within 25 GB. Times do not depend on weights; what a film
+beside denoising 5 percent of `exact`; `balanced` with 14B within 25 GB. Times do not depend on weights; what a video
 looks like does, and nothing is said about that here (see `benchmarks.presets`).
 
 `--small` runs all of it in a minute or two on a CPU, to see that it runs.
@@ -60,13 +60,13 @@ BLOCK = 5  # latent frames, with as many steps between two blocks
 PROMPT = "a boat"
 PIPELINES = {"t2v": diffusers.SkyReelsV2Pipeline, "df": diffusers.SkyReelsV2DiffusionForcingPipeline}
 LORA_RANK = 32
-SHORT = 10  # steps of the film that warms up
+SHORT = 10  # steps of the video that warms up
 INNER = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn2.to_q", "attn2.to_out.0", "ffn.net.2")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A film of one model, shape and mode."""
+    """A video of one model, shape and mode."""
 
     model: str
     shape: str
@@ -86,7 +86,7 @@ class Case:
     def lora(self) -> str:
         return f"distilled-{self.model}"
 
-    def wish(self, **more: Any) -> dict[str, Any]:
+    def request(self, **more: Any) -> dict[str, Any]:
         resolution, frames = SHAPES[self.shape]
         options: dict[str, Any] = {}
         if self.mode == "async":
@@ -94,8 +94,8 @@ class Case:
         if self.mode == "long":
             options = {"base_num_frames": frames, "overlap_history": OVERLAP}
             frames = 2 * frames - OVERLAP
-        wish = {"prompt": PROMPT, "model": self.checkpoint, "resolution": resolution, "num_frames": frames, "seed": 7}
-        return wish | {"num_inference_steps": self.steps, "skyreels": options} | more
+        fields = {"prompt": PROMPT, "model": self.checkpoint, "resolution": resolution, "num_frames": frames, "seed": 7}
+        return fields | {"num_inference_steps": self.steps, "skyreels": options} | more
 
 
 def write_checkpoint(folder: Path, kind: str, size: tuple[int, ...], vae: dict[str, int], device: torch.device) -> None:
@@ -141,21 +141,21 @@ def peak_memory(device: torch.device) -> Iterator[dict[str, float]]:
         found["peak_gib"] = torch.cuda.max_memory_allocated(device) / GIB
 
 
-def by_studio(generator: VideoGenerator, wish: dict[str, Any], device: torch.device) -> dict[str, Any]:
+def by_studio(generator: VideoGenerator, request: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Seconds of a job from submit to MP4, in its stages, and by what it was made."""
 
-    def run(wish: dict[str, Any]) -> Job:
-        job = generator.wait(generator.submit(parse_request(wish)).id)
+    def run(request: dict[str, Any]) -> Job:
+        job = generator.wait(generator.submit(parse_request(request)).id)
         assert job.artifact is not None, job.error
         return job
 
     began = time.perf_counter()
-    steps = min(SHORT, wish["num_inference_steps"] or SHORT)
-    first = run(wish | {"num_inference_steps": steps, "guidance_scale": 1})
+    steps = min(SHORT, request["num_inference_steps"] or SHORT)
+    first = run(request | {"num_inference_steps": steps, "guidance_scale": 1})
     warm_up_s = time.perf_counter() - began
     with peak_memory(device) as memory:
         began = time.perf_counter()
-        job = run(wish)
+        job = run(request)
         total_s = time.perf_counter() - began
     assert first.artifact is not None
     assert job.artifact is not None
@@ -164,14 +164,14 @@ def by_studio(generator: VideoGenerator, wish: dict[str, Any], device: torch.dev
         "total_s": total_s,
         "denoising_s": stages[Stage.DENOISING],
         "loading_s": {"cold": first.artifact.stage_s[Stage.LOADING], "warm": stages[Stage.LOADING]},
-        "first_film_s": warm_up_s,
+        "first_video_s": warm_up_s,
         "forwards": job.plan.forwards,
         "runtime": job.artifact.runtime,
     } | memory
 
 
 def by_stock(pipe: Any, plan: Plan, device: torch.device, policy: str | None = None) -> dict[str, Any]:
-    """Seconds of the stock pipeline's film up to frames in memory, and until its last step ended."""
+    """Seconds of the stock pipeline's video up to frames in memory, and until its last step ended."""
     ends: list[float] = []
 
     def after_step() -> None:
@@ -187,24 +187,24 @@ def by_stock(pipe: Any, plan: Plan, device: torch.device, policy: str | None = N
     return {"total_s": total_s, "denoising_s": ends[-1] - began, "forwards": 2 * steps} | memory
 
 
-def films(case: Case, generator: VideoGenerator, size: tuple[int, ...], device: torch.device) -> Iterator[Any]:
-    """(way, what was found) of each way to make the film of the case."""
+def measure_case(case: Case, generator: VideoGenerator, size: tuple[int, ...], device: torch.device) -> Iterator[Any]:
+    """(way, what was found) of each way to make the video of the case."""
     folder = generator.settings.models / case.checkpoint
-    exact = generator.plan(parse_request(case.wish()))
+    exact = generator.plan(parse_request(case.request()))
     engine = generator.engines["skyreels"]
     assert isinstance(engine, SkyReelsEngine)
-    engine.unload()  # the stock pipelines find the GPU empty, and the first film of the studio loads its weights
+    engine.unload()  # the stock pipelines find the GPU empty, and the first video of the studio loads its weights
     for way in stock_ways(case):
         yield way, on_stock(way, folder, case.kind, exact, device)
-    wishes = {preset.value: case.wish(preset=preset.value) for preset in Preset}
-    wishes["turbo, LoRA"] = case.wish(
+    requests = {preset.value: case.request(preset=preset.value) for preset in Preset}
+    requests["turbo, LoRA"] = case.request(
         preset=Preset.TURBO.value,
         num_inference_steps=4,
         guidance_scale=1,
         loras=[{"name": case.lora}],
     )
-    for way, wish in wishes.items():
-        yield way, by_studio(generator, wish, device)
+    for way, request in requests.items():
+        yield way, by_studio(generator, request, device)
 
 
 def stock_ways(case: Case) -> list[str]:
@@ -253,7 +253,7 @@ def reckoned(found: dict[str, Any], case: Case, layers: int, blocks_gib: float) 
 
 
 def measure(cases: list[Case], layers: int, small: bool) -> Iterator[dict[str, Any]]:
-    """The results so far, after each film."""
+    """The results so far, after each video."""
     device = compute_device()
     results: dict[str, Any] = {}
     models = {"tiny": SMALL} if small else MODELS
@@ -278,7 +278,7 @@ def measure(cases: list[Case], layers: int, small: bool) -> Iterator[dict[str, A
                 blocks_gib = 2 * (8 * dim**2 + 2 * dim * ffn_dim) / GIB
                 name = f"{case.model}, {case.mode}, {case.shape}"
                 found = results.setdefault(name, {})
-                for way, one in films(case, generator, size, device):
+                for way, one in measure_case(case, generator, size, device):
                     found[way] = one if isinstance(one, str) else reckoned(one, case, blocks, blocks_gib)
                     print(name, way, found[way], file=sys.stderr)
                     stock = found["stock"]
@@ -304,7 +304,7 @@ def main() -> None:
     cases = [Case(m, s, mode, flags.steps) for m in models for s in shapes for mode in flags.modes]
     for results in measure(cases, 1 if flags.small else flags.layers, flags.small):
         if not flags.small:
-            record("films", results)  # at once: a lent GPU may be gone before the end
+            record("videos", results)  # at once: a lent GPU may be gone before the end
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A scene in motion: `Film` draws any moment of it and tells where its subjects are."""
+"""A scene in motion: `Animation` draws any moment of it and tells where its subjects are."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Truth:
     height: float
 
 
-class Film:
+class Animation:
     """`scene` as pictures of `width` x `height` pixels; its motions take `seconds`. Holds one picture of memory."""
 
     def __init__(self, scene: Scene, width: int, height: int, seconds: float) -> None:
@@ -130,5 +130,5 @@ class Film:
 
 
 def draw(scene: Scene, width: int, height: int, t: float, seconds: float = 4.0) -> Picture:
-    """One picture of `scene` at `t` of `seconds`. For many, make a `Film`, which keeps what they share."""
-    return Film(scene, width, height, seconds).frame(t)
+    """One picture of `scene` at `t` of `seconds`. For many, make a `Animation`, which keeps what they share."""
+    return Animation(scene, width, height, seconds).frame(t)

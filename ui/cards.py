@@ -1,4 +1,4 @@
-"""Cards: a film as a poster, a job in progress."""
+"""Cards: a finished video as a poster, a dialog with its player, a job in progress."""
 
 from __future__ import annotations
 
@@ -12,55 +12,56 @@ from backend.jobs.job import Job, JobState
 from ui import form
 from ui.export import export_button, exports_of
 from ui.studio import attempt, media_url, on_click, preview_picture_url, studio
-from ui.theme import empty_stage, no_look
+from ui.theme import empty_stage, preview_text
 from ui.words import age, ago, duration, escape_markdown, shortened, size
 
 CREATE = "ui/create.py"
 
 
-def film_card(job: Job, where: str) -> None:
-    """A poster with its prompt; a click opens the film. `where` keeps the keys of two lists apart."""
+def video_card(job: Job, where: str) -> None:
+    """A poster with its prompt; a click opens the dialog. `where` keeps the widget keys of two lists apart."""
     with st.container(key=f"poster_{where}_{job.id}", gap="xsmall"):
         try:
             st.image(media_url(job, "thumbnail.jpg"), width="stretch", alt=job.title)
         except StudioError:
-            st.html(empty_stage("Its files are gone", "Somebody removed this film's folder."))
+            st.html(empty_stage("Files missing", "This video's folder was deleted outside the studio."))
         star = ":material/star: " if job.favourite else ""
         if st.button(
             f"{star}{escape_markdown(shortened(job.title, 46))}", key=f"open_{where}_{job.id}", type="tertiary"
         ):
-            film_dialog(job.id)
+            video_dialog(job.id)
         if job.artifact:
             length, when = duration(job.artifact.frames / job.artifact.fps), age(job.finished_at or job.created_at)
             st.caption(f"{length} · {when}  \n{escape_markdown(job.plan.model_title)}")
 
 
-@st.dialog("Film", width="large")
-def film_dialog(job_id: str) -> None:
-    """A film, large: player, recipe in words, and what can be done with it."""
+@st.dialog("Video", width="large")
+def video_dialog(job_id: str) -> None:
+    """A finished video: player, how it was made, and what can be done with it."""
     job = studio().job(job_id)
-    film, plan = job.artifact, job.plan
-    if film is None:
-        st.write("This film is not finished.")
+    video = job.artifact
+    if video is None:
+        st.write("This video is not finished.")
         return
     try:
         st.video(media_url(job), autoplay=True, loop=True, alt=job.title)
     except StudioError as error:
         st.error(escape_markdown(str(error)), icon=":material/error:")
     st.markdown(f"**{escape_markdown(job.title)}**")
+    length = duration(video.frames / video.fps)
     st.caption(
-        f"{film.width}x{film.height} · {film.frames} frames at {film.fps} fps · {duration(film.frames / film.fps)}"
-        f" · {size(film.bytes)} · made by {plan.model_title} in {duration(film.render_s)} · seed {job.request.seed}"
+        f"{video.width}x{video.height} · {video.frames} frames at {video.fps} fps · {length} · {size(video.bytes)}"
+        f" · rendered by {job.plan.model_title} in {duration(video.render_s)} · seed {job.request.seed}"
     )
-    with st.container(horizontal=True, key="film_actions"):
+    with st.container(horizontal=True, key="video_actions"):
         if st.button("Use these settings", icon=":material/tune:", type="primary", key=f"use_{job_id}"):
-            form.restore(job.request, plan, seed=job.request.seed)
+            form.restore(job.request, job.plan, seed=job.request.seed)
             st.switch_page(CREATE)
-        if st.button("Same again, other seed", icon=":material/casino:", key=f"again_{job_id}"):
+        if st.button("Variation", icon=":material/casino:", key=f"again_{job_id}"):
             again(job)
         if st.button("Extend", icon=":material/playlist_add:", key=f"extend_{job_id}"):
             extend(job)
-        label = "Unstar" if job.favourite else "Favourite"
+        label = "Remove favourite" if job.favourite else "Favourite"
         starred = st.button(label, icon=":material/star:", key=f"star_{job_id}")
         if starred and attempt(lambda: studio().set_favourite(job_id, not job.favourite)):
             st.rerun(scope="fragment")
@@ -78,12 +79,12 @@ def film_dialog(job_id: str) -> None:
 
 
 def download_link(job: Job) -> str:
-    """A link that saves the film without taking it through the page's memory."""
+    """A link that downloads the video without loading it into the page's memory."""
     return f'<a class="studio-download" href="./api/v1/jobs/{job.id}/video?download=true" download>Download</a>'
 
 
 def again(job: Job) -> None:
-    """Queue the same request with a new seed."""
+    """Queue the request of a video again, with a new seed."""
     try:
         studio().submission.again(job.id)
     except StudioError as error:
@@ -93,7 +94,7 @@ def again(job: Job) -> None:
 
 
 def extend(job: Job) -> None:
-    """Open Create with this film as the one to continue."""
+    """Open Create with this video as the one to extend."""
     try:
         request = studio().submission.extension_of(job.id)
     except StudioError as error:
@@ -105,26 +106,26 @@ def extend(job: Job) -> None:
 
 
 def progress_card(job: Job) -> None:
-    """A running or held job: a look at it, stage, window, step, percent, elapsed and left, with pause and cancel."""
+    """A running or paused job: preview, stage, window, step, percent, time elapsed and left, with pause and cancel."""
     with st.container(border=True, key=f"job_{job.id}"):
         if job.started_at is None or job.state is JobState.QUEUED:
             progress_rows(job)
             return
-        look, rows = st.columns([1, 2], vertical_alignment="center")
-        with look, st.container(key=f"live_{job.id}", gap=None):
-            live_picture(job)
+        picture, rows = st.columns([1, 2], vertical_alignment="center")
+        with picture, st.container(key=f"live_{job.id}", gap=None):
+            preview_picture(job)
         with rows:
             progress_rows(job)
 
 
-def live_picture(job: Job) -> None:
-    """What is being made now, in a box of one shape; for who wants no motion, a line of words."""
+def preview_picture(job: Job) -> None:
+    """The preview of the running job, in a box of fixed shape; a line of text for people who want no motion."""
     url = preview_picture_url(job)
     if url is None:
-        st.html(no_look("The first look comes soon"))
+        st.html(preview_text("Preview starts in a few seconds"))
         return
-    st.image(url, width="stretch", alt=f"What is being made now: {job.title}")
-    st.html(no_look("The moving picture is off, as your system asks"))
+    st.image(url, width="stretch", alt=f"Preview: {job.title}")
+    st.html(preview_text("The preview is off because your system is set to reduced motion"))
 
 
 def progress_rows(job: Job) -> None:
@@ -142,7 +143,7 @@ def progress_rows(job: Job) -> None:
 
 
 def action(label: str, icon: str, job: Job, act: Callable[[str], object], *, disabled: bool = False) -> None:
-    """A quiet button that does `act(job.id)`; a refusal is a toast."""
+    """A button without a frame that calls `act(job.id)`; a refusal is a toast."""
     st.button(
         label,
         icon=icon,
@@ -155,31 +156,32 @@ def action(label: str, icon: str, job: Job, act: Callable[[str], object], *, dis
 
 
 def progress_words(job: Job) -> str:
-    at = job.progress
+    progress = job.progress
     if studio().is_cancelling(job.id):
         return "Cancelling"
     if job.state is JobState.QUEUED:
         return f"Waiting · {shortened(job.title, 60)}"
     held = "Paused · " if job.state is JobState.PAUSED else ""
-    if at is None:
-        return "Paused before it began" if held else "Starting"
-    parts = [at.stage.value.capitalize()]
-    if at.step:
-        parts += [f"window {max(at.window, 1)} of {at.windows}", f"step {at.step} of {at.steps}"]
-    return held + " · ".join([*parts, f"{at.fraction:.0%}"])
+    if progress is None:
+        return "Paused" if held else "Starting"
+    parts = [progress.stage.value.capitalize()]
+    if progress.step:
+        window = f"window {max(progress.window, 1)} of {progress.windows}"
+        parts += [window, f"step {progress.step} of {progress.steps}"]
+    return held + " · ".join([*parts, f"{progress.fraction:.0%}"])
 
 
 def time_words(job: Job) -> str:
     title = escape_markdown(shortened(job.title, 70))
     if job.state is JobState.PAUSED:
-        return f"{title} · it keeps its place" if job.started_at else title
+        return f"{title} · progress is kept" if job.started_at else title
     if job.state is JobState.QUEUED:
         return escape_markdown(job.error.message) if job.error else ""  # what it waits for
     if job.started_at is None:
         return title
-    parts = [f"{duration(time.time() - job.started_at)} so far"]
+    parts = [f"{duration(time.time() - job.started_at)} elapsed"]
     if job.progress and job.progress.eta_s is not None and job.state is JobState.RUNNING:
         parts.append(f"about {duration(job.progress.eta_s)} left")
     if job.progress and job.progress.saved_at is not None:
-        parts.append(f"saved {ago(job.progress.saved_at)}")
+        parts.append(f"checkpoint {ago(job.progress.saved_at)}")
     return " · ".join([*parts, title])
