@@ -544,7 +544,7 @@ def test_the_page_says_that_torch_is_missing(app, generator, monkeypatch):
     generator._machine = dataclasses.replace(generator.machine, has_torch=False)
     visit(app, "ui/create.py")
     assert "no AI model is used" in shown(app)
-    assert "AI models need torch, which is not installed here" in shown(app)
+    assert "AI models need torch, which cannot be loaded here" in shown(app)
 
 
 @pytest.mark.parametrize("page", PAGES)
