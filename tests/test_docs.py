@@ -107,8 +107,8 @@ def test_the_readme_names_commands_that_exist():
 
 
 def recipes() -> list[str]:
-    """The command lines of usage.md's recipes, without the program."""
-    section = text("docs/usage.md").split("### Recipes")[1].split("\n## ")[0]
+    """The command lines of the examples in usage.md, without the program."""
+    section = text("docs/usage.md").split("### Examples")[1].split("\n## ")[0]
     blocks = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
     return [block.replace("\\\n", " ").removeprefix("./launch.sh generate ") for block in blocks]
 

@@ -115,7 +115,7 @@ def check(plan: Plan, wish: dict[str, Any]) -> None:
         assert plan.num_frames == round(float(wish["seconds"]) * plan.fps)
     assert plan.prefix_frames + plan.num_frames <= plan.render_frames
     assert plan.total_frames == plan.source_frames + plan.num_frames
-    check_delivery(plan.rendered, plan.steps, replace(plan.delivered, frames=plan.num_frames))
+    check_delivery(plan.rendered, plan.finishing_steps, replace(plan.delivered, frames=plan.num_frames))
     overlap, block = latent_frames(plan.overlap_history), plan.causal_block_size
     assert plan.windows[0].start == 0
     assert plan.windows[-1].stop == latent_frames(plan.render_frames)
