@@ -298,7 +298,7 @@ def test_what_is_removed_under_a_running_studio_is_put_back(generator, settings,
 
 
 def test_without_the_lock_the_history_itself_keeps_a_second_studio_out(generator, settings, monkeypatch):
-    monkeypatch.setattr("backend.jobs.store.BUSY_S", 0.1)
+    monkeypatch.setattr("backend.jobs.database.BUSY_S", 0.1)
     settings.lock.unlink()
     with pytest.raises(StudioBusy, match=r"studio\.db|already uses"):
         VideoGenerator(settings)

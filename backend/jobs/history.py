@@ -8,6 +8,7 @@ disk is no damage, and nothing is moved for it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import re
 import shutil
@@ -23,12 +24,13 @@ from backend.core.config import Settings
 from backend.core.errors import Conflict, NotEnoughSpace, NotFound, StudioError
 from backend.core.ids import is_id
 from backend.durable import replace_file
+from backend.jobs.database import MAKE_ROOM, StoreDamaged
 from backend.jobs.disk_space import is_disk_full
 from backend.jobs.job import Job, JobState, from_dict
 from backend.jobs.kinds import KINDS
-from backend.jobs.migrations import FIRST_VERSION, SCHEMA_VERSION, stored_version
+from backend.jobs.migrations import SCHEMA_VERSION
 from backend.jobs.recipe import metadata_recipe, video_recipe
-from backend.jobs.store import MAKE_ROOM, Store, StoreDamaged
+from backend.jobs.store import Store
 from backend.media.outputs import TRASH
 
 log = logging.getLogger(__name__)
@@ -50,8 +52,7 @@ def open_history(settings: Settings, make_room: Callable[[], bool] = lambda: Fal
         if not path.exists() and known:
             raise StoreDamaged("it was gone")
         new = not path.exists()
-        _keep_older_version(settings)
-        store = Store(path, make_room)
+        store = Store(path, make_room, functools.partial(_keep_copy, settings.copies))
     except StoreDamaged as damage:
         notice = _put_together(settings, damage, known)
         store = Store(path, make_room)
@@ -86,26 +87,24 @@ def restore_unreadable(store: Store, settings: Settings, job_ids: list[str]) -> 
     return sum(store.has(job_id) for job_id in job_ids)
 
 
-def _keep_older_version(settings: Settings) -> None:
-    """Before it is migrated, copy a store of an older version. Raises NotEnoughSpace, before anything was changed."""
-    version = stored_version(settings.database)
-    if version is None or not FIRST_VERSION <= version < SCHEMA_VERSION:
-        return
-    target = settings.copies / f"before-schema-{SCHEMA_VERSION}.db"
-    settings.copies.mkdir(parents=True, exist_ok=True)
-    part = target.with_suffix(".part")
+def _keep_copy(copies: Path, database: sqlite3.Connection, version: int) -> None:
+    """Copy a database of schema `version` before its tables are changed. Raises NotEnoughSpace."""
+    name = f"before-schema-{SCHEMA_VERSION}.db" if version < SCHEMA_VERSION else "before-repair.db"
+    copies.mkdir(parents=True, exist_ok=True)
+    part = copies / f"{name}.part"
     part.unlink(missing_ok=True)
     try:
-        with contextlib.closing(sqlite3.connect(settings.database)) as database:
-            database.execute("VACUUM INTO ?", (str(part),))
-        replace_file(part, target)
+        database.execute("VACUUM INTO ?", (str(part),))
+        replace_file(part, copies / name)
     except (OSError, sqlite3.Error) as error:
         part.unlink(missing_ok=True)
         if is_disk_full(error):
             raise NotEnoughSpace("The history cannot be copied before it is migrated;", hint=MAKE_ROOM) from None
-        log.warning("the history of schema %d was not copied (%s)", version, error)  # damaged: opening it says how
-    else:
-        log.info("the history is migrated from schema %d to %d; %s keeps it", version, SCHEMA_VERSION, target.name)
+        if isinstance(error, sqlite3.Error):
+            raise
+        reason = f"The history cannot be copied before it is migrated ({error.strerror});"
+        raise StudioError(reason, hint="see that outputs/ can be written.") from None
+    log.info("the history of schema %d is migrated to %d; %s keeps it", version, SCHEMA_VERSION, name)
 
 
 def copies_in(folder: Path) -> list[Path]:

@@ -1,14 +1,8 @@
-"""Where jobs are kept: one SQLite file, one connection, one lock. A call that returns is on the disk.
-
-WAL with `synchronous=FULL`, because an acknowledged job must survive a power cut; a single connection, because SQLite
-before 3.51.3 can damage a WAL that two connections share.
-"""
+"""Where jobs are kept: one SQLite file, one connection, one lock. A call that returns is on the disk."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
 import json
 import logging
 import os
@@ -24,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from backend.core.errors import Conflict, NotEnoughSpace, NotFound, QueueFull, StudioBusy, StudioError, no_such_job
+from backend.core.errors import Conflict, NotEnoughSpace, NotFound, QueueFull, StudioError, no_such_job
 from backend.core.ids import is_id, new_id
 from backend.core.inputs import INPUTS
 from backend.core.planning import Plan, Progress, Stage
 from backend.core.schema import UPLOAD_ID
 from backend.durable import replace_file
+from backend.jobs.database import MAKE_ROOM, BeforeMigration, connect, explained, is_full
 from backend.jobs.job import (
     ACTIVE,
     RETRIABLE,
@@ -40,21 +35,11 @@ from backend.jobs.job import (
     JobPlan,
     JobRequest,
     JobState,
-    Unreadable,
     from_json,
     to_json,
 )
-from backend.jobs.kinds import KINDS
-from backend.jobs.migrations import (
-    FIRST_VERSION,
-    SCHEMA_VERSION,
-    check_not_newer,
-    create_tables,
-    has_all_columns,
-    layout,
-    migrate_tables,
-    transaction,
-)
+from backend.jobs.migrations import transaction
+from backend.jobs.rows import documents, fault_of, is_plausible, job_of, read_again
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -65,25 +50,7 @@ QUARANTINE_AT = 3 * CRASH
 # How far a job is that waits again: as far as it was, if that was saved, but nothing of the next attempt is saved yet.
 SAVED_PROGRESS = "CASE WHEN json_extract(progress, '$.saved_at') IS NULL THEN NULL"
 SAVED_PROGRESS += " ELSE json_remove(progress, '$.saved_at') END"
-BUSY_S = 5.0  # how long another program may hold the file
-LEAST_FREE_BYTES = 2**20  # with less, an error of the disk is taken for a full one
-MAKE_ROOM = "delete videos and empty the trash, or make room in another way; then it goes on."
-# What says nothing about the file itself.
-OF_THE_DISK = (
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_AUTH,
-)
 SEARCH_WORDS = 50  # SQLite refuses conditions without end
-LATEST = 253402300799.0  # the last second of the year 9999
-
-
-class StoreDamaged(StudioError):
-    """The file is not a database of jobs that this studio can use; `backend.jobs.history` finds another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,24 +90,30 @@ class Store:
     Its files belong to it alone while it is open, and what a call has written stands in them under their names: where
     somebody removes them meanwhile, they are written anew. On a full disk `make_room` is called once to free some.
 
-    An older database is migrated when it is opened. Raises NewerData, and changes nothing, for one of a newer version;
-    StoreDamaged for a file that is no whole database of jobs; and where the disk is to blame and the file
-    may be whole, NotEnoughSpace, StudioBusy (another program holds it) or StudioError. Every call raises NotEnoughSpace
-    where the disk is full.
+    An older database is migrated when it is opened; `before_migration` gets it before that.
+
+    Raises NewerData, and changes nothing, for one of a newer version; StoreDamaged for a file that is no whole database
+    of jobs; and where the disk is to blame and the file may be whole, NotEnoughSpace, StudioBusy (another program holds
+    it) or StudioError. Every call raises NotEnoughSpace where the disk is full.
     """
 
-    def __init__(self, path: Path, make_room: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        make_room: Callable[[], bool] = lambda: False,
+        before_migration: BeforeMigration = lambda database, version: None,
+    ) -> None:
         self.version = 0
         self._path = path
         self._make_room = make_room
         self._lock = threading.RLock()
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._db = _connect(path)
+            self._db = connect(path, before_migration)
         except NotEnoughSpace:
             if not make_room():
                 raise
-            self._db = _connect(path)
+            self._db = connect(path, before_migration)
         self._files = self._seen()
 
     def close(self) -> None:
@@ -166,12 +139,12 @@ class Store:
             except sqlite3.Error as error:
                 with contextlib.suppress(OSError):
                     part.unlink()
-                raise _explained(self._path, error) from error
+                raise explained(self._path, error) from error
             self._db.close()
             for companion in ("-wal", "-shm"):
                 self._path.with_name(self._path.name + companion).unlink(missing_ok=True)
             replace_file(part, self._path)
-            self._db = _connect(self._path)
+            self._db = connect(self._path)
             self._files = self._seen()
 
     def _seen(self) -> list[tuple[int, int]]:
@@ -201,7 +174,7 @@ class Store:
             self._replace_damaged_ids()
             for row in self._all("SELECT rowid, * FROM jobs"):
                 was_set_aside = row["state"] == JobState.UNREADABLE.value
-                reason = _fault_of(row, state=row["state_before"] if was_set_aside else row["state"])
+                reason = fault_of(row, state=row["state_before"] if was_set_aside else row["state"])
                 if was_set_aside and reason is None:
                     sql = "UPDATE jobs SET state = state_before, state_before = NULL, error = NULL WHERE rowid = ?"
                     self._change(sql, row["rowid"])
@@ -258,7 +231,7 @@ class Store:
         an unreadable one. One that was submitted in the same microsecond is the same, under a new id.
         """
         try:
-            if not _is_plausible(_read_again(job)):
+            if not is_plausible(read_again(job)):
                 return False
         except (ValueError, TypeError):
             return False
@@ -268,7 +241,7 @@ class Store:
             "state": job.state.value,
             "crash_count": job.crash_count,
             "favourite": int(job.favourite),
-            **_documents(job.request, job.plan),
+            **documents(job.request, job.plan),
             "error": to_json(job.error) if job.error else None,
             "artifact": to_json(job.artifact) if job.artifact else None,
         }
@@ -306,7 +279,7 @@ class Store:
             if key:
                 row = self._one("SELECT * FROM jobs WHERE key = ?", key)
                 if row:
-                    return _same_request(_job(row), request, key)
+                    return _same_request(job_of(row), request, key)
             waiting = self._one("SELECT count(*) AS n FROM jobs WHERE state = 'queued'")["n"]
             if waiting >= limit:
                 raise QueueFull(
@@ -322,12 +295,12 @@ class Store:
                 "position": (last["position"] or 0) + 1,
                 "created_at": time.time(),
                 "key": key or None,
-                **_documents(request, plan),
+                **documents(request, plan),
             }
             sql = f"INSERT INTO jobs ({', '.join(columns)}) VALUES ({_marks(columns)}) RETURNING *"
             row = self._one(sql, *columns.values())
             self.version += 1
-            return _job(row)
+            return job_of(row)
 
     # --- the worker's side; `attempt` fences a worker that lost its job ---
 
@@ -343,7 +316,7 @@ class Store:
                 time.time(),
             )
             self.version += row is not None
-            return _job(row) if row else None
+            return job_of(row) if row else None
 
     def set_progress(self, job: Job, progress: Progress) -> None:
         sql = "UPDATE jobs SET progress = ? WHERE id = ? AND attempts = ?"
@@ -401,7 +374,7 @@ class Store:
                         "Retry it: it goes on from its last saved step. If it ends the studio again, lower its size.",
                         log_tail(row["id"]),
                     )
-                    self.finish(_job(row), JobState.QUARANTINED, error=error)
+                    self.finish(job_of(row), JobState.QUARANTINED, error=error)
                 else:
                     self._run(f"UPDATE jobs SET state = 'queued', progress = {SAVED_PROGRESS} WHERE id = ?", row["id"])
             self.version += bool(rows)
@@ -484,14 +457,14 @@ class Store:
         row = self._one("SELECT * FROM jobs WHERE id = ?", job_id)
         if row is None:
             raise no_such_job(job_id)
-        return _job(row)
+        return job_of(row)
 
     def find(self, wanted: Filter = ALL, *, limit: int = 50, offset: int = 0) -> list[Job]:
         """Jobs that match, the newest first."""
         where, values = _where(wanted)
         order = "finished_at DESC" if wanted.last_ended_first else "id DESC"
         rows = self._all(f"SELECT * FROM jobs WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?", *values, limit, offset)
-        return [_job(row) for row in rows]
+        return [job_of(row) for row in rows]
 
     def queue(self) -> list[tuple[str, str]]:
         """Id and state of every job that has not ended, in order: cheap enough for every poll."""
@@ -601,176 +574,6 @@ class Store:
             if self._db.total_changes != before:
                 self.keep_files()
             return found
-
-
-def is_full(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """A connection to the whole database at `path`, a new one if there is none. Raises as Store does."""
-    check_not_newer(path)
-    old = path.exists()
-    if old and path.is_file() and not path.stat().st_size:
-        raise StoreDamaged("it is empty")  # SQLite would take it for a new one
-    database = None
-    try:
-        database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        database.row_factory = sqlite3.Row
-        database.text_factory = lambda raw: raw.decode(errors="replace")  # damaged text must not hide its row
-        pragmas = (
-            f"busy_timeout={1000 * BUSY_S:.0f}",
-            "locking_mode=EXCLUSIVE",
-            "journal_mode=WAL",
-            "synchronous=FULL",
-        )
-        for pragma in (*pragmas, "foreign_keys=ON"):
-            database.execute(f"PRAGMA {pragma}")
-        found = database.execute("PRAGMA user_version").fetchone()[0]
-        if found == 0 and old:
-            raise sqlite3.DatabaseError("it has no tables")  # they were in a WAL that is lost or damaged
-        if found == 0:
-            create_tables(database)
-        elif not FIRST_VERSION <= found <= SCHEMA_VERSION:
-            raise sqlite3.DatabaseError(f"schema version {found}, this studio reads {SCHEMA_VERSION}")
-        elif found < SCHEMA_VERSION:
-            migrate_tables(database, found)
-        elif layout(database) != _todays_layout():
-            # A column more, or damage to a constraint: where the data is whole the tables are made anew around it.
-            if not has_all_columns(database):
-                raise sqlite3.DatabaseError("its tables are not those of this studio")
-            migrate_tables(database, found)
-        if found != SCHEMA_VERSION:
-            # Out of the WAL at once: SQLite leaves a damaged WAL out without a word.
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")  # a damaged header can forbid every write
-        if _fault(database) is not None:
-            database.execute("REINDEX")  # an index that forgot a row is made anew from the rows
-            if fault := _fault(database):
-                raise sqlite3.DatabaseError(fault)
-        return database
-    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter where damage is quoted
-        if database is not None:
-            database.close()
-        raise _explained(path, error) from None
-
-
-def _explained(path: Path, error: sqlite3.Error | UnicodeDecodeError) -> StudioError:
-    """Whether the file is damaged, or the disk or another program does not let it be read and written now."""
-    if isinstance(error, UnicodeDecodeError):
-        return StoreDamaged("malformed")
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the kind
-    may_write = os.access(path, os.R_OK | os.W_OK) and os.access(path.parent, os.W_OK)
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StudioBusy(f"Another program uses the history {path.name};", hint="close it, then start again.")
-    if code not in OF_THE_DISK or (code == sqlite3.SQLITE_READONLY and may_write):
-        return StoreDamaged(str(error))
-    if code == sqlite3.SQLITE_FULL or shutil.disk_usage(path.parent).free < LEAST_FREE_BYTES:
-        return NotEnoughSpace("The disk is full, and the history cannot be opened;", hint=MAKE_ROOM)
-    why = f"{path.name} is a folder" if path.is_dir() else str(error)
-    return StudioError(
-        f"The history {path.name} cannot be opened ({why});",
-        hint="nothing was changed; see that the disk is well and lets this user write, or move the file away: then the"
-        " newest copy is taken.",
-    )
-
-
-def _fault(database: sqlite3.Connection) -> str | None:
-    answer = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    return None if answer == "ok" else str(answer)
-
-
-@functools.cache
-def _todays_layout() -> list[str]:
-    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
-        create_tables(database)
-        return layout(database)
-
-
-def _fault_of(row: sqlite3.Row, state: str) -> str | None:
-    """Why the row makes no job in this version; None where it does."""
-    try:
-        job = _readable_job(row, JobState(state))
-    except (ValueError, TypeError) as error:
-        return " ".join(str(error).split())[:200]
-    return None if _is_plausible(job) else "its id, a time or the place of its file is not possible"
-
-
-def _is_plausible(job: Job) -> bool:
-    """Whether its id, its times and the place of its file can be."""
-    times = (job.created_at, job.started_at, job.finished_at, job.trashed_at)
-    own = job.artifact is None or job.id in Path(job.artifact.file).parts
-    return own and is_id(job.id) and all(time is None or 0 <= time <= LATEST for time in times)
-
-
-def _read_again(job: Job) -> Job:
-    """The job as it would come out of the table; ValueError where it would not, as with an infinite time."""
-    kind = KINDS[job.kind]
-    return dataclasses.replace(
-        job,
-        request=from_json(kind.request, to_json(job.request)),
-        plan=from_json(kind.plan, to_json(job.plan)),
-        artifact=from_json(kind.artifact, to_json(job.artifact)) if job.artifact else None,
-    )
-
-
-def _documents(request: JobRequest, plan: JobPlan) -> dict[str, Any]:
-    """The columns of a request and its plan: their JSON, and what jobs are searched by."""
-    mode = getattr(request, "mode", None)
-    return {
-        "prompt": getattr(request, "prompt", None),
-        "mode": mode and mode.value,
-        "model": getattr(plan, "model", None),
-        "request": to_json(request),
-        "plan": to_json(plan),
-    }
-
-
-def _job(row: sqlite3.Row) -> Job:
-    """The job of a row, in state `unreadable` where this version cannot read it."""
-    if row["state"] != JobState.UNREADABLE.value:
-        with contextlib.suppress(ValueError, TypeError):
-            return _readable_job(row, JobState(row["state"]))
-    title = " ".join(str(row["prompt"] or "Unreadable job").split())
-    return Job(
-        state=JobState.UNREADABLE,
-        request=Unreadable(str(row["request"]), title, str(row["kind"])),
-        plan=Unreadable(str(row["plan"]), title, str(row["kind"])),
-        error=_error_of(row),
-        **_plain_columns(row),
-    )
-
-
-def _readable_job(row: sqlite3.Row, state: JobState) -> Job:
-    """Raises ValueError or TypeError where this version cannot read the row."""
-    kind = KINDS.get(row["kind"])
-    if kind is None:
-        raise ValueError(f"{row['kind']!r} is not a kind of job")
-    return Job(
-        state=state,
-        request=from_json(kind.request, row["request"]),
-        plan=from_json(kind.plan, row["plan"]),
-        progress=from_json(Progress, row["progress"]) if row["progress"] else None,
-        error=from_json(JobError, row["error"]) if row["error"] else None,
-        artifact=from_json(kind.artifact, row["artifact"]) if row["artifact"] else None,
-        **_plain_columns(row),
-    )
-
-
-PLAIN_COLUMNS = (
-    *("id", "kind", "parent", "batch", "created_at", "position", "attempts", "crash_count"),
-    *("started_at", "finished_at", "trashed_at", "cancel_requested_at"),
-)
-
-
-def _plain_columns(row: sqlite3.Row) -> dict[str, Any]:
-    return {name: row[name] for name in PLAIN_COLUMNS} | {"favourite": bool(row["favourite"])}
-
-
-def _error_of(row: sqlite3.Row) -> JobError:
-    with contextlib.suppress(ValueError, TypeError):
-        return from_json(JobError, row["error"])
-    return JobError.of("unreadable", "This version cannot read the job. It is kept as it is;", "update the studio.")
 
 
 def _where(wanted: Filter) -> tuple[str, list[Any]]:

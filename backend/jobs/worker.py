@@ -26,12 +26,13 @@ from backend.core.config import ROOT, Settings
 from backend.core.errors import Conflict, DeviceLost, JobCancelled, NoDevice, StudioError
 from backend.engine import Report, Reporter
 from backend.jobs import disk_space, tidying
+from backend.jobs.database import StoreDamaged
 from backend.jobs.disk_space import DiskSpace, is_disk_full, is_of_the_disk
 from backend.jobs.job import ENDED, Job, JobError, JobPlan, JobState
 from backend.jobs.kind import Services
 from backend.jobs.kinds import KINDS
 from backend.jobs.running import RunningJob
-from backend.jobs.store import Store, StoreDamaged
+from backend.jobs.store import Store
 from backend.jobs.tidying import Tidying
 from backend.system import logs
 from backend.system.supervisor import RESTART

@@ -26,10 +26,11 @@ from starlette.types import Message, Receive, Scope, Send
 
 from backend.core.errors import InvalidRequest, NotEnoughSpace, StudioError, UploadRefused
 from backend.core.schema import Fit, Mode, explain
+from backend.jobs.database import MAKE_ROOM
 from backend.jobs.disk_space import is_disk_full
 from backend.jobs.job import ENDED, Job, JobRequest, JobState, plan_as_dict
 from backend.jobs.kinds import KINDS, kind_of, unknown_kind
-from backend.jobs.store import MAKE_ROOM, Filter
+from backend.jobs.store import Filter
 from backend.jobs.submission import file_stem
 from backend.media.outputs import PARTIAL_VIDEO, PREVIEW
 from backend.media.uploads import Upload

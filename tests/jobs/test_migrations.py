@@ -92,9 +92,12 @@ def test_a_migrated_store_has_the_layout_of_a_new_one(older):
 def test_five_queued_jobs_survive_a_column_that_this_version_does_not_know(settings):
     jobs = fill(settings.database)
     with sqlite3.connect(settings.database) as database:
-        database.execute("ALTER TABLE jobs ADD COLUMN mood TEXT")
+        database.execute("ALTER TABLE jobs ADD COLUMN mood TEXT DEFAULT 'calm'")
     database.close()
     assert waiting(settings) == jobs
+    with sqlite3.connect(settings.copies / "before-repair.db") as kept:  # what the column held is not lost either
+        assert kept.execute("SELECT count(mood) FROM jobs").fetchone() == (5,)
+    kept.close()
 
 
 def test_five_queued_jobs_survive_a_column_that_the_next_version_adds(settings, monkeypatch):

@@ -10,8 +10,9 @@ from backend.core.inputs import INPUTS, Input, MediaKind, Mode
 from backend.core.planning import Machine, Progress, Stage, make_plan
 from backend.core.registry import SYNTHETIC
 from backend.core.schema import parse_request
+from backend.jobs.database import StoreDamaged
 from backend.jobs.job import Artifact, JobError, JobState
-from backend.jobs.store import KILLED_WITH_STUDIO, Filter, Store, StoreDamaged
+from backend.jobs.store import KILLED_WITH_STUDIO, Filter, Store
 from tests.pace import within
 
 CPU = Machine("CPU", cores=2, ram_gib=8)

@@ -16,9 +16,10 @@ import pytest
 from backend.core.config import Settings
 from backend.core.errors import NotEnoughSpace, StudioBusy, StudioError
 from backend.core.schema import parse_request
+from backend.jobs.database import StoreDamaged
 from backend.jobs.history import COPIES_KEPT, copies_in, copy_history, open_history
 from backend.jobs.job import JobState
-from backend.jobs.store import Filter, StoreDamaged
+from backend.jobs.store import Filter
 from backend.synthetic import SyntheticEngine
 from backend.video_generator import VideoGenerator
 from tests.conftest import SMALL
@@ -150,7 +151,7 @@ def test_what_was_set_aside_is_better_than_nothing(folder):
 
 
 def test_a_file_that_another_program_holds_is_no_damage(folder, monkeypatch):
-    monkeypatch.setattr("backend.jobs.store.BUSY_S", 0.1)
+    monkeypatch.setattr("backend.jobs.database.BUSY_S", 0.1)
     holder = sqlite3.connect(settings_of(folder).database, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     try:
