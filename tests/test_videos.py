@@ -190,7 +190,7 @@ def test_a_film_with_a_lora_that_went_away_or_changed_fails_in_a_sentence(model_
     write_lora(file, seed=9)
     model_studio.pause_queue(False)
     ended = model_studio.wait(job.id, timeout=60)
-    assert "is another file than when this film was submitted" in ended.error.message
+    assert "is another file than when this video was submitted" in ended.error.message
     file.unlink()
     ended = model_studio.wait(model_studio.retry(job.id).id, timeout=60)
     assert "No LoRA 'grain' is here" in ended.error.message
