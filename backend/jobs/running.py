@@ -75,8 +75,9 @@ class RunningJob:
 
     def note(self, at: Report) -> None:
         """Note how far it is: the first stage ends where another begins, all end with the last one."""
-        first, second, *_, last = self.stages
-        if at.stage is second and at.stage not in self.parts:
+        first, last = self.stages[0], self.stages[-1]
+        working = self.stages[1] if len(self.stages) > 1 else first  # after preparations
+        if at.stage is working and at.stage not in self.parts:
             self.resumed_at = fraction_done(self.job.plan.forecast, {at.stage: at.part})
         if at.stage is not first:
             self.parts[first] = 1.0

@@ -36,6 +36,14 @@ def denoise(render: RunningJob, step: int) -> Report:
     return at
 
 
+@pytest.mark.parametrize("stages", [(Stage.SAVING,), (Stage.ENCODING, Stage.SAVING)])
+def test_a_kind_may_have_one_stage_or_two(render_clock, render, stages):
+    running = RunningJob(render.job, stages, began=render_clock.now)
+    running.note(Report(Stage.SAVING, 0.5))
+    assert running.parts[Stage.SAVING] == 0.5
+    assert all(running.parts[stage] == 1.0 for stage in stages[:-1])
+
+
 LIMITS = Settings(hang_timeout_s=120, slow_hang_timeout_s=1800, cancel_timeout_s=10, slow_cancel_timeout_s=180)
 
 
