@@ -750,3 +750,16 @@ def test_a_video_again_and_extended_name_it_as_their_parent(app, generator, a_re
     app.button(key="generate").click().run()
     [extended] = generator.jobs(Filter(states=(JobState.QUEUED,), mode="video_extension"))
     assert (extended.parent, extended.request.video) == (video.id, request.video)
+
+
+def test_a_job_that_cannot_be_read_is_shown_with_its_reason_and_without_retry(app, generator, a_request):
+    generator.pause_queue(True)
+    job = generator.submit(a_request(prompt="a boat of another version"))
+    generator.store._run("UPDATE jobs SET request = json_set(request, '$.mood', 'calm') WHERE id = ?", job.id)
+    generator.store.mark_unreadable()
+    text = shown(visit(app, "ui/queue.py"))
+    assert not app.exception
+    assert "a boat of another version" in text
+    assert "This version cannot read the job" in text
+    assert not any(button.key == f"Retry_{job.id}" for button in app.button)
+    assert any(button.key == f"Remove_{job.id}" for button in app.button)
