@@ -44,7 +44,9 @@ RETRIABLE = (S.FAILED, S.CANCELLED, S.QUARANTINED)
 
 
 class JobRequest(Protocol):
-    """What the request of every kind of job has; each is a frozen pydantic model."""
+    """What the request of every kind of job has; each is a frozen pydantic model. One that names another job, as an
+    export does, also has `parent`, the id of that job.
+    """
 
     @property
     def kind(self) -> str: ...

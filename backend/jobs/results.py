@@ -21,8 +21,10 @@ class Results:
         self._settings, self._store = settings, store
 
     def file(self, job_id: str, name: str | None = None) -> Path:
-        """A file of a finished result: `name` in its folder, its main file by default. Raises NotFound."""
+        """A file of a finished result: `name`, of a video, or the main file of a job of any kind. Raises NotFound."""
         job = self._store.get(job_id)
+        if name is not None and job.kind != "render":
+            raise NotFound(f"Job {job_id} is of the kind {job.kind} and has no {name};", hint="ask for its file.")
         if job.artifact is None:
             raise _no_file(job, name or "result")
         return _existing(job, self._settings.outputs / job.id / (name or Path(job.artifact.file).name))

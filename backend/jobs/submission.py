@@ -95,7 +95,7 @@ class Submission:
         """Raises NotFound, and Conflict for a job of another kind or one that this version cannot read."""
         job = self._store.get(job_id)
         if job.kind != "render" or job.state is JobState.UNREADABLE:
-            what = "unreadable" if job.state is JobState.UNREADABLE else f"an {job.kind}"
+            what = "unreadable" if job.state is JobState.UNREADABLE else f"of the kind {job.kind}"
             raise Conflict(f"Job {job_id} is {what};", hint="name a job that renders a video.")
         return job
 

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import mimetypes
 import operator
 import re
 import time
@@ -263,9 +264,11 @@ def _preview(generator: VideoGenerator, job_id: str) -> Response:
 @api.get("/jobs/{job_id}/video", tags=["videos"])
 def job_video(job_id: str, generator: Generator, download: bool = False) -> FileResponse:
     """The MP4; ranges are honoured. `download=true` sends it as an attachment."""
+    answer = _file(generator, job_id, "video.mp4")
+    if not download:
+        return answer
     job = generator.job(job_id)
-    filename = f"{file_stem(job.title, job.id)}-{job.request.seed}.mp4" if download else None
-    return _file(generator, job_id, "video.mp4", filename=filename)
+    return _file(generator, job_id, "video.mp4", filename=f"{file_stem(job.title, job.id)}-{job.request.seed}.mp4")
 
 
 @api.head("/jobs/{job_id}/file", include_in_schema=False)
@@ -274,8 +277,8 @@ def job_file(job_id: str, generator: Generator) -> FileResponse:
     """What a finished job of any kind made, as an attachment; ranges are honoured."""
     job, path = generator.job(job_id), generator.results.file(job_id)
     filename = f"{file_stem(_named(job, generator), job.id)}{path.suffix}"
-    media_type = getattr(job.artifact, "media_type", MEDIA_TYPES["video.mp4"])
-    return RangeFileResponse(path, media_type=media_type, filename=filename)
+    media_type = getattr(job.artifact, "media_type", None) or mimetypes.guess_type(path)[0]
+    return RangeFileResponse(path, media_type=media_type or "application/octet-stream", filename=filename)
 
 
 def _named(job: Job, generator: VideoGenerator) -> str:

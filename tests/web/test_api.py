@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from backend.jobs.kinds import unknown_kind
 from tests.lora_files import write_lora
 from tests.pace import within
 from tests.tiny_checkpoints import build_checkpoint
@@ -596,6 +597,12 @@ def test_a_job_of_another_kind_is_planned_queued_and_fetched(client, generator):
     with Image.open(io.BytesIO(file.content)) as image:
         assert (image.size, image.n_frames) == ((64, 48), 16)
     assert client.get(f"/api/v1/jobs/{video['id']}/file").headers["content-type"] == "video/mp4"
+    for path in ("video", "video?download=true", "thumbnail", "preview"):
+        missing = client.get(f"/api/v1/jobs/{export['id']}/{path}")
+        assert missing.status_code == 404
+        assert "is of the kind export and has no" in missing.json()["error"]["message"]
+    refused = client.post(f"/api/v1/jobs/{export['id']}/again").json()["error"]["message"]
+    assert refused == f"Job {export['id']} is of the kind export; name a job that renders a video."
     kinds = {kind: client.get("/api/v1/jobs", params={"kind": kind}).json()["jobs"] for kind in ("render", "export")}
     assert {kind: [job["id"] for job in jobs] for kind, jobs in kinds.items()} == {
         "render": [video["id"]],
@@ -609,7 +616,7 @@ def test_a_job_of_another_kind_is_planned_queued_and_fetched(client, generator):
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({"kind": "hologram"}, "kind='hologram' is not a kind of job; use render or export."),
+        ({"kind": "hologram"}, f"kind='hologram' is not a kind of job; {unknown_kind('').hint}"),
         ({"kind": "export", "job": "x"}, "job="),
         (
             {"kind": "export", "job": "0" * 20, "width": 3},

@@ -36,5 +36,6 @@ def parse_job_request(data: Mapping[str, Any]) -> JobRequest:
 
 def unknown_kind(name: str) -> InvalidRequest:
     """The refusal of a kind that there is not."""
-    hint = f"use {' or '.join(KINDS)}."
+    *others, last = KINDS
+    hint = f"use {', '.join(others)} or {last}."
     return InvalidRequest("is not a kind of job;", hint=hint, field="kind", value=name[:40])
