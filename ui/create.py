@@ -32,7 +32,7 @@ from ui.studio import (
 from ui.theme import empty_stage
 from ui.words import duration, escape_markdown, shortened
 
-DOUBLE_CLICK_S = 1.5
+DOUBLE_CLICK_S = 3.0
 BUNDLED_MODELS = {
     TINY.id: "You are using SkyReels V2 Tiny, a demo model that knows ten subjects in eight colours "
     "and renders at 160x96",

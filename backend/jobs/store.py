@@ -10,10 +10,9 @@ import re
 import shutil
 import sqlite3
 import statistics
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -207,9 +206,9 @@ class Store:
         """Bring back those of `job_ids` that are missing or unreadable here from an earlier copy of the store, or all
         jobs that waited in it; a copy that cannot be used has none. How many were brought back.
         """
-        with tempfile.TemporaryDirectory(dir=self._path.parent) as folder:
+        with self._scratch_copy(copy) as path:
             try:
-                source = Store(Path(shutil.copy(copy, folder)))
+                source = Store(path)
             except StudioError:
                 return 0
             source.mark_unreadable()
@@ -221,6 +220,17 @@ class Store:
                     restored += job_id not in unreadable and self.import_job(source.get(job_id))
             source.close()
             return restored
+
+    @contextlib.contextmanager
+    def _scratch_copy(self, copy: Path) -> Iterator[Path]:
+        """A copy of `copy` that may be changed; a killed process leaves at most one, which the next removes."""
+        folder = self._path.parent / ".restoring"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            yield Path(shutil.copy(copy, folder))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def has(self, job_id: str) -> bool:
         """Whether a job of that id is here and can be read."""

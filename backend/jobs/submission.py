@@ -27,6 +27,7 @@ class Submission:
     def __init__(self, services: Services, store: Store, results: Results, disk: DiskSpace, worker: Worker) -> None:
         self._services, self._store, self._results = services, store, results
         self._disk, self._worker = disk, worker
+        self.queue_limit = services.settings.queue_limit  # waiting jobs; one more is refused
 
     def plan(self, request: JobRequest) -> Any:
         """The plan of a request, of its kind. Raises InvalidRequest where it cannot be met."""
@@ -43,9 +44,8 @@ class Submission:
         """
         plan: JobPlan = KINDS[request.kind].finalize(self.plan(request), self._services)
         self._disk.check(plan)
-        limit = self._services.settings.queue_limit
         made_from = parent or getattr(request, "parent", None)  # of a kind whose request names a job
-        job = self._store.add(request, plan, key=key, parent=made_from, batch=batch, limit=limit)
+        job = self._store.add(request, plan, key=key, parent=made_from, batch=batch, limit=self.queue_limit)
         self._worker.announce()
         return job
 

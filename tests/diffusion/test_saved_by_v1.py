@@ -82,7 +82,7 @@ def tiny():
         ({}, "b3761ecea46b7e44a7940e9862078c64"),
         ({"placement": Placement.MODEL_OFFLOAD, "fp8": True}, "5b345ad5f064f8625ac3afca0abaf049"),
         ({"placement": Placement.GROUP_OFFLOAD}, "a85b37812ad3499b4f111ff1ba99d7fa"),
-        ({"steps": (FitStep(width=192, height=108, method="enlarge"),)}, "b3761ecea46b7e44a7940e9862078c64"),
+        ({"finishing_steps": (FitStep(width=192, height=108, method="enlarge"),)}, "b3761ecea46b7e44a7940e9862078c64"),
     ],
     ids=["resident", "model offload, fp8", "group offload", "with the finishing step that a migration adds"],
 )

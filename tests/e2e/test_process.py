@@ -226,7 +226,7 @@ def test_streamlit_run_app_alone_shows_the_pages(tmp_path, browser):
         tab.set_default_timeout(30_000)
         tab.goto(f"http://localhost:{port}")
         tab.get_by_role("radio", name="A red fishing boat drifts").click()
-        tab.get_by_text("65 frames made, 64 kept").wait_for()
+        tab.get_by_text("64 frames (65 rendered)").wait_for()
         tab.get_by_role("button", name="Generate").click()
         video = tab.locator("video")
         video.wait_for()

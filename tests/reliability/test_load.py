@@ -18,10 +18,10 @@ pytestmark = pytest.mark.alone
 
 
 @pytest.fixture
-def held(client, generator):
+def held(client, generator, monkeypatch):
     """An HTTP client of a studio that starts nothing, with room for 300 waiting jobs."""
     generator.pause_queue(True)
-    generator.settings = generator.settings.model_copy(update={"queue_limit": 300})
+    monkeypatch.setattr(generator.submission, "queue_limit", 300)
     return client
 
 

@@ -334,7 +334,7 @@ def test_a_lost_gpu_costs_a_process_and_no_job(settings, tmp_path):
     ids = queue(settings, "once a boat", "a boat")
     done = run_supervised(settings.data, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("asked for a fresh process") == 1
+    assert done.stderr.count("requested a fresh process") == 1
     first, second = outcomes(settings, ids)
     assert (first.state, first.attempts) == (JobState.SUCCEEDED, 2)
     assert second.state is JobState.SUCCEEDED
