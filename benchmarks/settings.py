@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from backend.cli import FLAGS, flag_type
+from backend.cli.flags import FLAGS, flag_type
 from backend.core.config import GIB, MIB, ROOT, Settings, variable_of, wanted
 from backend.core.inputs import INPUTS
 from backend.core.schema import SETTINGS, Setting

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from backend import __version__, cli
+from backend import __version__
+from backend.cli import flags, follow, terminal
+from backend.cli import main as cli
 from backend.core.errors import FolderTaken, NoAnswer, StudioBusy, StudioError
 from backend.core.prompts import expand
 from backend.core.schema import SETTINGS
@@ -111,9 +113,9 @@ def test_a_file_that_is_called_like_a_setting_keeps_its_name(run, tmp_path):
 
 
 def test_a_studio_that_goes_away_before_the_film_is_copied_is_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "RESTART_S", 0.0)
+    monkeypatch.setattr(follow, "RESTART_S", 0.0)
     with pytest.raises(NoAnswer, match=r"does not answer .*; it lies in outputs/0+/"):
-        cli.copy_result(RemoteStudio("http://localhost:1"), "0" * 20, tmp_path / "film.mp4")
+        follow.copy_result(RemoteStudio("http://localhost:1"), "0" * 20, tmp_path / "film.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -124,7 +126,7 @@ def test_a_film_that_cannot_be_copied_whole_is_not_there_and_where_it_is_is_said
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(StudioError, match=r"film\.mp4 cannot be written \(No space.*it lies in outputs/some-id/"):
-        cli.copy_result(Full(), "some-id", tmp_path / "film.mp4")
+        follow.copy_result(Full(), "some-id", tmp_path / "film.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -199,7 +201,7 @@ def test_ctrl_c_cancels_the_job_and_exits_130(run, monkeypatch):
     def interrupted(studio, job):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "show", interrupted)
+    monkeypatch.setattr(follow, "show", interrupted)
     code, out, _ = run("generate", "--prompt", "x", *SMALL, "--json")
     assert code == 130
     assert json.loads(out.splitlines()[-1])["state"] == "cancelled"
@@ -235,7 +237,7 @@ def test_every_setting_is_a_flag_with_its_help_and_bounds(run, command, monkeypa
     monkeypatch.setenv("COLUMNS", "100")
     said = " ".join(run(command, "--help")[1].split())
     for name, setting in SETTINGS.items():
-        assert f"{cli.FLAGS[name]} " in said
+        assert f"{flags.FLAGS[name]} " in said
         assert setting.help_with_bounds in said, name
 
 
@@ -279,8 +281,8 @@ def test_who_follows_a_film_waits_for_a_studio_that_starts_again(monkeypatch):
             raise NoAnswer("The studio does not answer;")
         return "the film"
 
-    monkeypatch.setattr(cli.time, "sleep", said.append)
-    assert cli.patiently(ask, lambda: said.append("waiting")) == "the film"
+    monkeypatch.setattr(follow.time, "sleep", said.append)
+    assert follow.patiently(ask, lambda: said.append("waiting")) == "the film"
     assert said == ["waiting", 0.5] * 3
 
 
@@ -330,14 +332,14 @@ class Elsewhere:
     ],
 )
 def test_how_a_film_ended_that_another_studio_makes_is_said(run, monkeypatch, state, exit_code, words):
-    monkeypatch.setattr(cli, "connect", lambda settings: Elsewhere(state))
-    monkeypatch.setattr(cli, "RESTART_S", 0.0)
+    monkeypatch.setattr(terminal, "connect", lambda settings: Elsewhere(state))
+    monkeypatch.setattr(follow, "RESTART_S", 0.0)
     code, _, err = run("generate", "--prompt", "x")
     assert (code, words in err) == (exit_code, True), err
 
 
 def test_a_cancellation_that_takes_a_step_is_told_as_such(run, monkeypatch):
-    monkeypatch.setattr(cli, "connect", lambda settings: Elsewhere("running"))
+    monkeypatch.setattr(terminal, "connect", lambda settings: Elsewhere("running"))
     assert run("jobs", "cancel", "0" * 20)[1] == f"{'0' * 20} is being cancelled\n"
 
 

@@ -8,7 +8,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from backend import cli
+from backend.cli import main as cli
+from backend.cli.flags import request_flags
 from backend.core.config import Settings, variable_of
 from backend.core.placement import Placement
 from backend.core.planning import Machine, Source, make_plan
@@ -116,7 +117,7 @@ def recipes() -> list[str]:
 @pytest.mark.parametrize(("recipe", "windows"), list(zip(recipes(), (3, 4, 8), strict=True)))
 def test_the_examples_give_the_windows_that_the_page_says(recipe, windows):
     app, requests = typer.Typer(), []
-    app.command()(cli.request_flags(requests.append))
+    app.command()(request_flags(requests.append))
     assert CliRunner().invoke(app, shlex.split(recipe)).exit_code == 0
     [params] = requests
     clip = Source(960, 540, 240, 24.0) if params.get("video") else None

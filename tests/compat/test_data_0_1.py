@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backend import cli
+from backend.cli import main as cli
 from backend.core.config import ROOT, Settings
 from backend.core.errors import NewerData
 from backend.core.planning import Stage

@@ -1,0 +1,111 @@
+"""`jobs`: list, show, cancel, pause, resume and retry jobs; make new ones from them."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from backend.cli.flags import DOTTED, request_flags, send_named_files
+from backend.cli.terminal import BAD_REQUEST, cell, fail, open_studio, out, say
+from backend.jobs.job import JobState
+
+jobs_app = typer.Typer(help="Look after jobs: list, show, cancel, pause, resume, retry.", rich_markup_mode=None)
+
+
+@jobs_app.command("list")
+def jobs_list(
+    state: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; may be repeated.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """The newest jobs first."""
+    known = [s.value for s in JobState]
+    for name in state or []:
+        if name not in known:
+            fail(f"--state {name} is not a state; use {', '.join(known)}.", BAD_REQUEST)
+    with open_studio() as studio:
+        found = studio.jobs(state or [], limit)
+    if as_json:
+        print(json.dumps(found))
+        return
+    table = Table("job", "state", "done", "title", box=None)
+    for job in found:
+        done = f"{job['progress']['fraction']:.0%}" if job["progress"] and job["state"] == "running" else ""
+        table.add_row(job["id"], job["state"], done, cell(job["title"][:60]))
+    out.print(table)
+
+
+@jobs_app.command("show")
+def jobs_show(job_id: str) -> None:
+    """One job as JSON."""
+    with open_studio() as studio:
+        print(json.dumps(studio.job(job_id), indent=2))
+
+
+def _job_command(action: str, words: str) -> None:
+    @jobs_app.command(action, help=words)
+    def command(job_id: str) -> None:
+        with open_studio() as studio:
+            job = studio.act(job_id, action)
+        ending = action == "cancel" and job["state"] in ("running", "paused")  # until its next step
+        say(f"{job['id']} {'is being cancelled' if ending else job['state']}")
+
+
+for _action, _words in {
+    "cancel": "End a job that has not ended.",
+    "pause": "Hold a job.",
+    "resume": "Let a paused job go on.",
+    "retry": "Queue a job again that failed or was cancelled.",
+}.items():
+    _job_command(_action, _words)
+
+
+def _derive_command(how: str, words: str) -> None:
+    @jobs_app.command(how, help=f"{words} The flags of generate change single settings.")
+    @request_flags
+    def command(params: dict[str, Any], job_id: str) -> None:
+        with open_studio(DOTTED) as studio:
+            job = studio.derive(job_id, how, params | send_named_files(studio, params))
+        say(f"{job['id']} {job['state']}, made from {job_id}")
+
+
+for _how, _words in {
+    "again": "Queue a job's request again, with a new seed.",
+    "extend": "Queue a video that continues a finished one.",
+    "edit": "Queue a job's request with other settings; a job that still waits is replaced.",
+}.items():
+    _derive_command(_how, _words)
+
+
+@jobs_app.command("vary")
+def jobs_vary(
+    job_id: str,
+    count: Annotated[int, typer.Option(help="How many; their seeds follow one another.")] = 4,
+    sweep: Annotated[
+        str | None, typer.Option(metavar="FIELD=a,b,c", help="One variation for each value of a setting instead.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the batch and its jobs as JSON.")] = False,
+) -> None:
+    """Queue variations of a job as one batch."""
+    field, _, values = (sweep or "").partition("=")
+    with open_studio(DOTTED) as studio:
+        found = studio.vary(job_id, count, field or None, [_value(word) for word in values.split(",") if word])
+    if as_json:
+        print(json.dumps(found))
+        return
+    say(f"batch {found['batch']}: {', '.join(job['id'] for job in found['jobs'])}")
+
+
+def _value(word: str) -> Any:
+    """A value as JSON has it.
+
+    >>> _value("6.5"), _value("turbo")
+    (6.5, 'turbo')
+    """
+    try:
+        return json.loads(word)
+    except ValueError:
+        return word
