@@ -377,16 +377,14 @@ def test_commands_go_to_the_studio_that_runs(run, generator, settings, tmp_path,
     import uvicorn
     from fastapi import FastAPI
 
-    from backend.web.api import api, install_error_handlers, media
+    from backend.web.api import install
 
     app = FastAPI()
     app.state.generator = generator
     import asyncio
 
     app.state.upload_slots = asyncio.Semaphore(2)
-    install_error_handlers(app)
-    app.include_router(media)
-    app.include_router(api)
+    install(app)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

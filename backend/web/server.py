@@ -14,7 +14,7 @@ from fastapi_offline import FastAPIOffline
 from backend import __version__, web
 from backend.core.config import ROOT, Settings
 from backend.video_generator import shared_generator, stop_shared_generator
-from backend.web.api import api, install_error_handlers, media, not_found
+from backend.web.api import install
 from backend.web.guard import LOOPBACK_HOSTS, Guard
 
 log = logging.getLogger(__name__)
@@ -67,10 +67,7 @@ def create_app(settings: Settings, hosts: Iterable[str] = LOOPBACK_HOSTS, token:
         redoc_url=None,
         lifespan=lifespan,
     )
-    install_error_handlers(app)
-    app.include_router(media)
-    app.include_router(api)
-    app.include_router(not_found)
+    install(app)
     app.add_middleware(Guard, hosts=tuple(hosts), token=token)
     app.mount("/", pages)
     return app

@@ -15,7 +15,8 @@ import pytest
 import uvicorn
 
 from backend.media.uploads import Uploads
-from backend.web import api, guard, timeouts
+from backend.web import guard, timeouts
+from backend.web.api import uploads
 from tests.studio import free_port
 from tests.web.test_api import png
 
@@ -28,7 +29,7 @@ HEADERS_S, BODY_S, IDLE_S = 4.0, 8.0, 1.0
 def port(client, monkeypatch):
     """The web server on a real socket, as `run_server` opens it, with shorter timeouts."""
     monkeypatch.setattr(timeouts, "HEADERS_S", HEADERS_S)
-    monkeypatch.setattr(api, "UPLOAD_IDLE_S", IDLE_S)
+    monkeypatch.setattr(uploads, "UPLOAD_IDLE_S", IDLE_S)
     monkeypatch.setattr(guard, "BODY_S", BODY_S)
     slots, client.app.state.upload_slots = client.app.state.upload_slots, asyncio.Semaphore(2)  # one a loop
     port = free_port()
@@ -181,7 +182,7 @@ def test_uploads_that_come_too_slowly_give_their_slot_to_others(port, kind, gene
 
 @pytest.mark.parametrize("form", [False, True])
 def test_an_upload_without_end_is_refused_at_the_limit(port, form, generator, monkeypatch):
-    monkeypatch.setattr(api, "FORM_BYTES", 1000)
+    monkeypatch.setattr(uploads, "FORM_BYTES", 1000)
     monkeypatch.setattr(generator, "settings", generator.settings.model_copy(update={"upload_limit_bytes": 100_000}))
     generator.uploads = Uploads(generator.settings)
     url = f"http://localhost:{port}/api/v1/uploads?filename=a.mp4"

@@ -236,7 +236,7 @@ def test_only_uploads_may_be_large(client, generator, headers):
 
 
 def test_an_upload_that_stalls_gives_its_place_back(client, settings, monkeypatch):
-    monkeypatch.setattr("backend.web.api.UPLOAD_IDLE_S", 0.2)
+    monkeypatch.setattr("backend.web.api.uploads.UPLOAD_IDLE_S", 0.2)
 
     def slow():
         yield png()[:50]
