@@ -9,7 +9,7 @@ import time
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from backend.core.errors import StudioError
+from backend.core.errors import NotFound, StudioError
 from backend.core.inputs import INPUTS, placeholders
 from backend.core.planning import Plan, steps_in_words
 from backend.core.registry import SYNTHETIC, TINY, ModelSpec
@@ -126,10 +126,7 @@ def submit(spec: ModelSpec, place: DeltaGenerator) -> None:
         return
     before = jobs_ahead()
     try:
-        request = parse_request(fields)
-        extended = st.session_state.get("extended", {})
-        parent = extended["parent"] if request.video and request.video == extended.get("video") else None
-        studio().submit(request, parent=parent)
+        queue_request(parse_request(fields))
     except StudioError as error:
         step = first_step(error)
         place.error(
@@ -137,16 +134,30 @@ def submit(spec: ModelSpec, place: DeltaGenerator) -> None:
         )
         return
     st.session_state["last_submit"] = (submitted, time.monotonic())
-    if replaced := st.session_state.pop("replaces", None):
-        with contextlib.suppress(StudioError):  # it may have been cancelled or deleted in another tab
-            studio().cancel(replaced)
-            studio().delete(replaced)
     if studio().queue_paused:
         message = "Queued; the queue is paused"
     else:
         message = f"Queued as number {before + 1}" if before else "Started"
     st.toast(message, icon=":material/movie:")
     st.rerun()
+
+
+def queue_request(request: GenerationRequest) -> None:
+    """Queue the request with the job that it was made from: the edited one, which it replaces, or the extended one.
+
+    Raises StudioError.
+    """
+    if replaced := st.session_state.get("replaces"):
+        with contextlib.suppress(NotFound):  # it may have been deleted in another tab
+            studio().submission.replace(replaced, request)
+            st.session_state.pop("replaces")
+            with contextlib.suppress(StudioError):
+                studio().delete(replaced)
+            return
+        st.session_state.pop("replaces")
+    extended = st.session_state.get("extended", {})
+    is_extension = request.video and request.video == extended.get("video")
+    studio().submit(request, parent=extended["parent"] if is_extension else None)
 
 
 def replacing() -> None:

@@ -72,8 +72,16 @@ class Submission:
         job = self._render(job_id)
         if job.state is JobState.RUNNING:
             raise Conflict(f"Job {job_id} is running;", hint="cancel it first, or use `again`.")
+        return self.replace(job_id, derive.edit(job.request, changes))
+
+    def replace(self, job_id: str, request: GenerationRequest) -> Job:
+        """Queue `request`, made from that of the render `job_id`, which is cancelled if it still waits.
+
+        Raises InvalidRequest, NotFound.
+        """
+        job = self._render(job_id)
         waits = job.state in (JobState.QUEUED, JobState.PAUSED)
-        edited = self.submit(derive.edit(job.request, changes), parent=job.parent if waits else job_id)
+        edited = self.submit(request, parent=job.parent if waits else job_id)
         if waits:
             self._worker.cancel(job_id)
         return edited

@@ -257,6 +257,17 @@ def test_editing_a_waiting_job_replaces_it_only_when_generate_is_pressed(app, hi
     assert new.request.prompt == "a waiting video"
 
 
+def test_a_job_that_ended_while_it_was_edited_is_the_parent_of_the_edit(app, history, generator):
+    waiting = history["waiting"].id
+    visit(app, "ui/queue.py")
+    app.button(key=f"edit_{waiting}").click().run()
+    visit(app, "ui/create.py")
+    generator.cancel(waiting)  # in another tab
+    app.button(key="generate").click().run()
+    [new] = generator.active()
+    assert new.parent == waiting
+
+
 def test_an_edit_can_be_left(app, history, generator):
     waiting = history["waiting"].id
     visit(app, "ui/queue.py")
