@@ -24,6 +24,7 @@ from backend.core.config import Settings
 from backend.core.errors import FolderTaken, StudioError
 from backend.core.ids import is_id
 from backend.core.planning import steps_in_words
+from backend.core.text import counted
 from backend.jobs.disk_space import is_disk_full
 from backend.media.export import ExportFormat
 from backend.system.supervisor import AGAIN, RESTART, SUPERVISED, supervise
@@ -235,5 +236,5 @@ def mend_data_folder() -> None:
     say(generator.startup_notice or "The history is whole.")
     unreadable, restored = generator.tidying.restore_unreadable()
     if unreadable:
-        say(f"Jobs that this version cannot read: {unreadable}. Brought back from a copy: {restored}.")
+        say(f"{counted(unreadable, 'job')} cannot be read by this version; restored from a copy: {restored}.")
     generator.stop()

@@ -1,4 +1,4 @@
-"""What people wrote, where it is shown: characters that steer a terminal, end a line or turn its direction."""
+"""Words where they are shown: characters that steer a terminal, end a line or turn its direction; counted nouns."""
 
 from __future__ import annotations
 
@@ -30,3 +30,12 @@ def is_blank(text: str) -> bool:
     (True, False, False)
     """
     return not any(unicodedata.category(c)[0] in "LNPS" and c not in INVISIBLE_LETTERS for c in text)
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "video"), counted(0, "video")
+    ('1 video', '0 videos')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from backend.core.config import Settings
 from backend.core.errors import Conflict, NotEnoughSpace, NotFound, StudioError
 from backend.core.ids import is_id
+from backend.core.text import counted
 from backend.durable import replace_file
 from backend.jobs.database import MAKE_ROOM, StoreDamaged
 from backend.jobs.disk_space import is_disk_full
@@ -57,7 +58,7 @@ def open_history(settings: Settings, make_room: Callable[[], bool] = lambda: Fal
         notice = _put_together(settings, damage, known)
         store = Store(path, make_room)
         added = _add_videos(store, settings.outputs)
-        notice += f" {added} videos were found in outputs/ and added to it." if added else ""
+        notice += f" {counted(added, 'video')} in outputs/ {_were(added)} added to it." if added else ""
         log.error("%s", notice)
         return store, notice
     unreadable = store.mark_unreadable()
@@ -68,16 +69,31 @@ def open_history(settings: Settings, make_room: Callable[[], bool] = lambda: Fal
     notice = ""
     if unreadable:
         left = max(0, sum(not store.has(job_id) for job_id in unreadable) - added - waited)
-        count = len(unreadable)
-        notice = f"Jobs in the history that could not be read: {count}. Of these {count - left} were recovered."
-        notice += " The others are kept; the Queue page shows them." if left else ""
+        notice = _about_unreadable(len(unreadable), left)
     elif new and added:
-        return store, f"There was no history; {added} videos were found in outputs/ and added to it."
+        return store, f"There was no history; {counted(added, 'video')} in outputs/ {_were(added)} added to it."
     elif added or waited:
-        notice = f"The history had lost {added} videos and {waited} waiting jobs; they were found and added."
+        lost = " and ".join(counted(n, what) for n, what in ((added, "video"), (waited, "waiting job")) if n)
+        notice = f"The history had lost {lost}; {'it was' if added + waited == 1 else 'they were'} found and added."
     if notice:
         log.error("%s", notice)
     return store, notice or None
+
+
+def _about_unreadable(count: int, left: int) -> str:
+    found = f"{counted(count, 'job')} in the history could not be read"
+    if not left:
+        return f"{found} and {_were(count)} recovered."
+    kept = "It is kept and shown" if left == 1 else "They are kept and shown"
+    if left < count:
+        recovered = count - left
+        others = "The other one is kept and shown" if left == 1 else "The others are kept and shown"
+        return f"{found}; {recovered} {_were(recovered)} recovered. {others} on the Queue page."
+    return f"{found}. {kept} on the Queue page."
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def restore_unreadable(store: Store, settings: Settings, job_ids: list[str]) -> int:

@@ -88,7 +88,7 @@ def test_videos_are_found_by_their_recipes_where_nothing_else_is_left(settings, 
     settings.database.unlink()
     shutil.rmtree(settings.copies)
     store, notice = open_history(settings)
-    assert "6 videos were found" in notice
+    assert "6 videos in outputs/ were added" in notice
     assert {job.id for job in store.find()} == set(expect["videos"])
     store.close()
 

@@ -143,10 +143,7 @@ def test_a_row_with_a_field_of_another_version_is_kept_shown_and_comes_back(sett
         database.execute("UPDATE jobs SET request = json_set(request, '$.mood', 'calm') WHERE id = ?", (jobs[2],))
     database.close()
     store, notice = open_history(settings)
-    assert notice == (
-        "Jobs in the history that could not be read: 1. Of these 0 were recovered."
-        " The others are kept; the Queue page shows them."
-    )
+    assert notice == "1 job in the history could not be read. It is kept and shown on the Queue page."
     kept = store.get(jobs[2])
     assert kept.state is JobState.UNREADABLE
     assert kept.title == "boat number 2"

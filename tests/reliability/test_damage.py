@@ -119,7 +119,7 @@ def test_without_a_copy_the_films_are_found_by_their_recipes(folder):
     settings.database.write_bytes(b"nothing")
     store, news = open_history(settings)
     assert "put together from an empty one" in news
-    assert "2 videos were found" in news
+    assert "2 videos in outputs/ were added" in news
     assert [job.artifact.frames for job in store.find()] == [16, 16]
     store.close()
 
@@ -128,7 +128,7 @@ def test_a_history_that_was_moved_away_begins_with_the_films(folder):
     settings_of(folder).database.unlink()
     shutil.rmtree(settings_of(folder).copies)
     store, news = open_history(settings_of(folder))
-    assert news == "There was no history; 3 videos were found in outputs/ and added to it."
+    assert news == "There was no history; 3 videos in outputs/ were added to it."
     assert store.count(Filter(trashed=True)) == 1
     store.close()
 
@@ -230,7 +230,7 @@ def test_jobs_that_wait_in_the_copy_and_nowhere_else_come_back(folder):
     with sqlite3.connect(settings.database) as database:
         database.execute("DELETE FROM jobs WHERE prompt LIKE '%number 7'")
     database.close()
-    assert check(folder) == "The history had lost 0 videos and 1 waiting jobs; they were found and added."
+    assert check(folder) == "The history had lost 1 waiting job; it was found and added."
     assert waiting(folder) == 22
 
 
@@ -241,8 +241,7 @@ def test_rows_that_cannot_be_read_come_back_from_the_copy(folder):
         database.execute("UPDATE jobs SET artifact = '[]' WHERE state = 'succeeded' AND trashed_at IS NULL")
     database.close()
     assert check(folder) == (
-        "Jobs in the history that could not be read: 4. Of these 3 were recovered."
-        " The others are kept; the Queue page shows them."
+        "4 jobs in the history could not be read; 3 were recovered. The other one is kept and shown on the Queue page."
     )
     assert waiting(folder) == 22 - 1
 
