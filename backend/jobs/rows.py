@@ -8,6 +8,8 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from backend.core.ids import is_id
 from backend.core.planning import Progress
 from backend.jobs.job import Job, JobError, JobPlan, JobRequest, JobState, Unreadable, from_json, to_json
@@ -20,6 +22,11 @@ def fault_of(row: sqlite3.Row, state: str) -> str | None:
     """Why the row makes no job in this version; None where it does."""
     try:
         job = _readable_job(row, JobState(state))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        reason = "unknown field" if first["type"] == "extra_forbidden" else first["msg"]
+        return f"{field}: {reason}"[:200] if field else reason[:200]
     except (ValueError, TypeError) as error:
         return " ".join(str(error).split())[:200]
     return None if is_plausible(job) else "its id, a time or the place of its file is not possible"
