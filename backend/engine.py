@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from backend.core.planning import Plan, Stage
+from backend.core.plan import Plan, Stage
 from backend.core.schema import GenerationRequest
 from backend.library.loras import Lora
 from backend.media.fitting import Frames, Picture

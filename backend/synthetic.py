@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from backend.core.planning import Stage
+from backend.core.plan import Stage
 from backend.core.windows import pixel_frames
 from backend.engine import Report, Reporter, Task
 from backend.media.fitting import Frames, Picture

@@ -17,7 +17,7 @@ from typing import Any
 
 from backend.core.config import Settings
 from backend.core.errors import Conflict, StudioError
-from backend.core.planning import Machine
+from backend.core.plan import Machine
 from backend.core.prompts import Expansion
 from backend.core.registry import ModelSpec
 from backend.core.schema import GenerationRequest, parse_request

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 from backend.core.config import ROOT
 from backend.core.placement import USABLE_VRAM, Placement
-from backend.core.planning import Machine, make_plan
+from backend.core.plan import Machine
+from backend.core.planning import make_plan
 from backend.core.registry import I2V, MODELS, PIXELS_480P, PIXELS_540P, PIXELS_720P, TINY, ModelSpec
 from backend.core.schema import Mode, Preset, parse_request
 from tests.tiny_checkpoints import PIPELINES, RELEASED

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from diffusers import SkyReelsV2DiffusionForcingPipeline, SkyReelsV2Transformer3DModel
 
-from backend.core.planning import Machine, make_plan
+from backend.core.plan import Machine
+from backend.core.planning import make_plan
 from backend.core.schema import parse_request
 from backend.diffusion.components import load_components
 from backend.diffusion.conditions import Conditions

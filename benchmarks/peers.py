@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from diffusers import SkyReelsV2DiffusionForcingPipeline
 
-from backend.core.planning import Plan
+from backend.core.plan import Plan
 from backend.core.windows import pixel_frames
 from backend.diffusion.text import TEXT_TOKENS
 from backend.media.fitting import Frames

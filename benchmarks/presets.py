@@ -23,7 +23,7 @@ from typing import Any
 from diffusers import SkyReelsV2DiffusionForcingPipeline
 from skimage.metrics import structural_similarity
 
-from backend.core.planning import Plan
+from backend.core.plan import Plan
 from backend.core.schema import Preset
 from backend.media.fitting import Frames
 from backend.skyreels_integration import SkyReelsEngine

@@ -28,7 +28,7 @@ from diffusers import AutoencoderKLWan
 from safetensors import safe_open
 
 from backend.core.config import Settings
-from backend.core.planning import Source
+from backend.core.plan import Source
 from backend.core.registry import TINY
 from backend.core.schema import parse_request
 from backend.engine import Inputs

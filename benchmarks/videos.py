@@ -40,7 +40,7 @@ from safetensors.torch import save_file
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from backend.core.config import GIB, Settings
-from backend.core.planning import Plan, Stage
+from backend.core.plan import Plan, Stage
 from backend.core.schema import Preset, parse_request
 from backend.diffusion.components import compute_device
 from backend.jobs.job import Job

@@ -21,7 +21,7 @@ import torch
 from diffusers import SkyReelsV2DiffusionForcingPipeline
 
 from backend.core.config import Settings
-from backend.core.planning import Plan
+from backend.core.plan import Plan
 from backend.core.registry import TINY
 from backend.core.schema import parse_request
 from backend.video_generator import VideoGenerator

@@ -12,7 +12,8 @@ from backend.cli import main as cli
 from backend.cli.flags import request_flags
 from backend.core.config import Settings, variable_of
 from backend.core.placement import Placement
-from backend.core.planning import Machine, Source, make_plan
+from backend.core.plan import Machine, Source
+from backend.core.planning import make_plan
 from backend.core.registry import MODELS
 from backend.core.schema import GenerationRequest, SkyReelsOptions, parse_request
 from backend.web.api import api

@@ -7,7 +7,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backend.core.planning import Machine, Source, make_plan
+from backend.core.plan import Machine, Source
+from backend.core.planning import make_plan
 from backend.core.registry import MODELS, ModelSpec
 from backend.core.schema import Mode, parse_request
 from backend.engine import Inputs, Task

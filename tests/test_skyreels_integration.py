@@ -19,7 +19,8 @@ import pytest
 from backend.core.config import ROOT
 from backend.core.errors import JobCancelled, ModelUnavailable, NotEnoughMemory, RenderFailed
 from backend.core.placement import Need, Placement
-from backend.core.planning import Machine, Source, Stage, make_plan
+from backend.core.plan import Machine, Source, Stage
+from backend.core.planning import make_plan
 from backend.core.registry import TINY
 from backend.core.schema import parse_request
 from backend.diffusion.compiled import should_compile

@@ -15,7 +15,8 @@ import pytest
 
 from backend.core.config import ROOT
 from backend.core.errors import JobCancelled, NotEnoughMemory
-from backend.core.planning import Machine, Source, Stage, make_plan
+from backend.core.plan import Machine, Source, Stage
+from backend.core.planning import make_plan
 from backend.core.registry import SYNTHETIC
 from backend.core.schema import parse_request
 from backend.engine import Inputs, Report, Reporter, Task

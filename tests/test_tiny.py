@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from backend.core.config import ROOT, Settings
-from backend.core.planning import Machine, Source, choose_model
+from backend.core.model_choice import choose_model
+from backend.core.plan import Machine, Source
 from backend.core.registry import MODELS, SYNTHETIC, TINY
 from backend.core.schema import parse_request
 from backend.engine import Inputs

@@ -21,7 +21,7 @@ from backend.core.errors import (
     StudioBusy,
     StudioError,
 )
-from backend.core.planning import Machine, Stage
+from backend.core.plan import Machine, Stage
 from backend.core.registry import MODELS
 from backend.jobs.history import copies_in
 from backend.jobs.job import JobState

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from backend.core.errors import Conflict, InvalidRequest
-from backend.core.planning import Machine, make_plan
+from backend.core.plan import Machine
+from backend.core.planning import make_plan
 from backend.core.registry import MODELS
 from backend.core.schema import Fit, parse_request
 from backend.finishing.fit import fit_frames

@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from backend.core.errors import NotFound, StudioError
 from backend.core.inputs import INPUTS, placeholders
-from backend.core.planning import Plan, steps_in_words
+from backend.core.plan import Plan, steps_in_words
 from backend.core.registry import SYNTHETIC, TINY, ModelSpec
 from backend.core.schema import GenerationRequest, Mode, parse_request
 from backend.jobs.job import Job

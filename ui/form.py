@@ -9,7 +9,7 @@ import streamlit as st
 
 from backend.core.errors import StudioError
 from backend.core.inputs import INPUTS
-from backend.core.planning import Plan
+from backend.core.plan import Plan
 from backend.core.registry import ModelSpec
 from backend.core.schema import (
     DEFAULT_FRAMES,

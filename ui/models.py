@@ -8,7 +8,7 @@ from functools import partial
 import streamlit as st
 
 from backend.core.config import GIB
-from backend.core.planning import suitability
+from backend.core.model_choice import suitability
 from backend.core.registry import ModelSpec
 from backend.core.schema import Mode
 from backend.library.downloads import Download, DownloadState

@@ -23,7 +23,7 @@ from backend.cli.terminal import BAD_REQUEST, DONE, FAILED, cell, fail, open_stu
 from backend.core.config import Settings
 from backend.core.errors import FolderTaken, StudioError
 from backend.core.ids import is_id
-from backend.core.planning import steps_in_words
+from backend.core.plan import steps_in_words
 from backend.core.text import counted
 from backend.jobs.disk_space import is_disk_full
 from backend.media.export import ExportFormat

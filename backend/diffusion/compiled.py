@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from backend.core.placement import Placement
-from backend.core.planning import Plan, Stage
+from backend.core.plan import Plan, Stage
 from backend.diffusion.autotune import autotune_cache, gpu_key, median_seconds
 from backend.diffusion.components import Components, blocks_of, is_device_lost, is_out_of_memory
 from backend.diffusion.sampler import Sampler

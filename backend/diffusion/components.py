@@ -27,7 +27,7 @@ from transformers import (
 from backend.core.config import GIB
 from backend.core.errors import ModelUnavailable
 from backend.core.placement import Need, Placement, decode_gib, denoise_gib
-from backend.core.planning import Plan
+from backend.core.plan import Plan
 from backend.core.registry import DECODE_ELEMENTS
 from backend.diffusion.transformer import Transformer
 from backend.diffusion.wan import WanControlTransformer, WanTransformer

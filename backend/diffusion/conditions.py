@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from backend.core.planning import Plan
+from backend.core.plan import Plan
 from backend.diffusion.components import Components
 from backend.engine import Inputs
 from backend.media.fitting import Frames, Picture

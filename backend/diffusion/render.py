@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from backend.core.errors import DeviceLost, JobCancelled, SnapshotRefused
-from backend.core.planning import Plan, Stage
+from backend.core.plan import Plan, Stage
 from backend.core.schema import Fidelity
 from backend.diffusion.attention import STOCK, cached_kernel
 from backend.diffusion.compiled import should_compile

@@ -20,7 +20,7 @@ import torch
 
 from backend.core.errors import RenderFailed, SnapshotRefused
 from backend.core.placement import Placement
-from backend.core.planning import Plan
+from backend.core.plan import Plan
 from backend.core.schedule import make_schedule
 from backend.core.schema import Fidelity, GenerationRequest
 from backend.diffusion.components import Components

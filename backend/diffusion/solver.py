@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from diffusers import UniPCMultistepScheduler
 
-from backend.core.planning import Plan
+from backend.core.plan import Plan
 from backend.core.schema import Fidelity
 from backend.diffusion.components import Components
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, Protocol
 from pydantic import TypeAdapter
 from typing_extensions import TypeVar
 
-from backend.core.planning import Forecast, Plan, Progress, Stage
+from backend.core.plan import Forecast, Plan, Progress, Stage
 from backend.core.schema import GenerationRequest
 from backend.media.outputs import THUMBNAIL, VIDEO
 

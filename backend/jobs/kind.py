@@ -9,7 +9,7 @@ from typing import Any, Generic
 from backend.core.config import Settings
 from backend.core.errors import InvalidRequest, NotFound, Words, mention
 from backend.core.inputs import Input, MediaKind
-from backend.core.planning import Machine, Stage
+from backend.core.plan import Machine, Stage
 from backend.engine import Engine, Reporter
 from backend.jobs.job import A, Job, P, R
 from backend.library.catalog import Catalog

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from backend import __version__
 from backend.core.errors import NotFound, UploadRefused
-from backend.core.planning import Plan
+from backend.core.plan import Plan
 from backend.jobs.job import Artifact, Job, as_json, from_dict
 from backend.jobs.migrations import SCHEMA_VERSION, migrate_recipe
 from backend.media.outputs import VIDEO, read_metadata

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from backend.core.ids import is_id
-from backend.core.planning import Progress
+from backend.core.plan import Progress
 from backend.jobs.job import Job, JobError, JobPlan, JobRequest, JobState, Unreadable, from_json, to_json
 from backend.jobs.kinds import KINDS
 

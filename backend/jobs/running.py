@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from backend.core.config import Settings
-from backend.core.planning import Progress, Stage, fraction_done
+from backend.core.plan import Progress, Stage, fraction_done
 from backend.engine import Report
 from backend.jobs.job import Job
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from backend.core.errors import Conflict, NotEnoughSpace, NotFound, QueueFull, StudioError, no_such_job
 from backend.core.ids import is_id, new_id
 from backend.core.inputs import INPUTS
-from backend.core.planning import Plan, Progress, Stage
+from backend.core.plan import Plan, Progress, Stage
 from backend.core.schema import UPLOAD_ID
 from backend.durable import replace_file
 from backend.jobs.database import MAKE_ROOM, BeforeMigration, connect, explained, is_full

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from backend.core.planning import Source
+from backend.core.plan import Source
 from backend.media import guard
 from backend.media.decoder import VIDEO_SECONDS
 

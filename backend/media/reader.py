@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.core.planning import Source, frames_at
+from backend.core.plan import Source
+from backend.core.planning import frames_at
 from backend.core.schema import Fit
 from backend.media import guard
 from backend.media.decoder import HEADER

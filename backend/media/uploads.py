@@ -23,7 +23,8 @@ from pydantic import Field, TypeAdapter
 from backend.core.config import GIB, MIB, Settings
 from backend.core.errors import InvalidRequest, NotEnoughSpace, NotFound, UploadRefused
 from backend.core.ids import is_id, new_id
-from backend.core.planning import Source, frames_at
+from backend.core.plan import Source
+from backend.core.planning import frames_at
 from backend.core.schema import FPS, SIDE, Fit
 from backend.durable import move_folder
 from backend.media import guard

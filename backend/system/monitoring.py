@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 
 from backend.core.config import GIB
-from backend.core.planning import Machine
+from backend.core.plan import Machine
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import pytest
 from backend.cli import main as cli
 from backend.core.config import ROOT, Settings
 from backend.core.errors import NewerData
-from backend.core.planning import Stage
+from backend.core.plan import Stage
 from backend.jobs.history import open_history
 from backend.jobs.job import JobState
 from backend.jobs.kinds import render

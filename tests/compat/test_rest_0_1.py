@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend.core.planning import Machine, Source, make_plan
+from backend.core.plan import Machine, Source
+from backend.core.planning import make_plan
 from backend.core.registry import MODELS
 from backend.core.schema import parse_request
 from tests.media_files import write_film

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from backend.core.placement import Need, Placement, need_of, place
-from backend.core.planning import Machine, make_plan
+from backend.core.plan import Machine
+from backend.core.planning import make_plan
 from backend.core.registry import MODELS
 from backend.core.schema import Preset, parse_request
 

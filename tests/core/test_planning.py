@@ -8,19 +8,10 @@ from hypothesis import strategies as st
 
 from backend.core.delivery import FitStep, Strip
 from backend.core.errors import InvalidRequest
-from backend.core.planning import (
-    BYTES_PER_PIXEL,
-    ENCODE_S_PER_PIXEL,
-    Machine,
-    Source,
-    Stage,
-    choose_model,
-    forward_flops,
-    fraction_done,
-    frames_at,
-    make_plan,
-    suitability,
-)
+from backend.core.forecast import BYTES_PER_PIXEL, ENCODE_S_PER_PIXEL, forward_flops
+from backend.core.model_choice import choose_model, suitability
+from backend.core.plan import Machine, Source, Stage, fraction_done
+from backend.core.planning import frames_at, make_plan
 from backend.core.registry import LARGE, MODELS, SMALL, SYNTHETIC, TINY
 from backend.core.schedule import make_schedule
 from backend.core.schema import parse_request

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from backend.core.delivery import check_delivery
 from backend.core.errors import InvalidRequest
-from backend.core.planning import Machine, Plan, Source, choose_model, make_plan
+from backend.core.model_choice import choose_model
+from backend.core.plan import Machine, Plan, Source
+from backend.core.planning import make_plan
 from backend.core.presets import MIN_STEPS_TO_SKIP
 from backend.core.registry import MODELS
 from backend.core.schedule import make_schedule

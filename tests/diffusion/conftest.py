@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend.core.planning import Machine, Plan, Source, make_plan
+from backend.core.plan import Machine, Plan, Source
+from backend.core.planning import make_plan
 from backend.core.schema import parse_request
 from backend.library.checkpoints import find_checkpoints
 from tests.tiny_checkpoints import KINDS, WAN_KINDS, build_checkpoint

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from backend.core.errors import SnapshotRefused, StudioError
-from backend.core.planning import Stage
+from backend.core.plan import Stage
 from backend.core.schema import Fidelity
 from backend.diffusion.components import load_components
 from backend.diffusion.conditions import encode_conditions

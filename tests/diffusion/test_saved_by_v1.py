@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from backend.core.config import ROOT
 from backend.core.delivery import FitStep
 from backend.core.placement import Placement
-from backend.core.planning import Plan
+from backend.core.plan import Plan
 from backend.core.registry import TINY
 from backend.core.schema import parse_request
 from backend.diffusion.components import load_components

@@ -16,7 +16,7 @@ from PIL import Image
 
 from backend.core.config import ROOT
 from backend.core.errors import InvalidRequest, JobCancelled
-from backend.core.planning import Stage
+from backend.core.plan import Stage
 from backend.jobs.job import JobState
 from backend.jobs.kinds import KINDS
 from backend.jobs.kinds import export as export_kind
@@ -140,7 +140,7 @@ def test_the_worker_cancels_an_export_at_its_next_report(generator, video, setti
 KILLED = """
 import os, signal, sys
 from backend.core.config import Settings
-from backend.core.planning import Stage
+from backend.core.plan import Stage
 from backend.jobs.running import RunningJob
 from backend.video_generator import VideoGenerator
 from pathlib import Path

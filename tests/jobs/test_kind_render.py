@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from backend.core.errors import JobCancelled, RenderFailed
-from backend.core.planning import Machine, Source, Stage, make_plan
+from backend.core.plan import Machine, Source, Stage
+from backend.core.planning import make_plan
 from backend.core.registry import SYNTHETIC
 from backend.engine import Inputs, Report, Task
 from backend.finishing.fit import fit_frames

@@ -18,7 +18,8 @@ import pytest
 from backend.core.config import ROOT, Settings
 from backend.core.delivery import check_delivery, plan_fitting
 from backend.core.errors import NewerData
-from backend.core.planning import Machine, make_plan
+from backend.core.plan import Machine
+from backend.core.planning import make_plan
 from backend.core.registry import SYNTHETIC
 from backend.core.schema import parse_request
 from backend.jobs import migrations

@@ -8,7 +8,8 @@ import pytest
 
 from backend.core.config import Settings
 from backend.core.ids import new_id
-from backend.core.planning import Machine, Progress, Stage, make_plan
+from backend.core.plan import Machine, Progress, Stage
+from backend.core.planning import make_plan
 from backend.core.registry import SYNTHETIC
 from backend.core.schema import parse_request
 from backend.engine import Report

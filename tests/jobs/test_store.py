@@ -7,7 +7,8 @@ import pytest
 
 from backend.core.errors import Conflict, NotFound, QueueFull
 from backend.core.inputs import INPUTS, Input, MediaKind, Mode
-from backend.core.planning import Machine, Progress, Stage, make_plan
+from backend.core.plan import Machine, Progress, Stage
+from backend.core.planning import make_plan
 from backend.core.registry import SYNTHETIC
 from backend.core.schema import parse_request
 from backend.jobs.database import StoreDamaged

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from backend.core.errors import UploadRefused
-from backend.core.planning import Source, frames_at
+from backend.core.plan import Source
+from backend.core.planning import frames_at
 from backend.core.schema import Fit
 from backend.media import guard, reader
 from backend.media.decoder import VideoReader

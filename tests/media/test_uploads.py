@@ -12,7 +12,7 @@ from PIL import Image
 from backend.core.config import Settings
 from backend.core.errors import InvalidRequest, NotFound, UploadRefused
 from backend.core.ids import is_id, new_id
-from backend.core.planning import Source
+from backend.core.plan import Source
 from backend.core.schema import Fit
 from backend.media import uploads as room
 from backend.media.fitting import Picture, fit_picture

@@ -28,7 +28,8 @@ from hypothesis.stateful import (
 from backend.core.config import Settings
 from backend.core.errors import Conflict, NotFound
 from backend.core.ids import new_id
-from backend.core.planning import Machine, make_plan
+from backend.core.plan import Machine
+from backend.core.planning import make_plan
 from backend.core.registry import SYNTHETIC
 from backend.core.schema import parse_request
 from backend.jobs.job import ACTIVE, Artifact, Job, JobState

@@ -9,7 +9,8 @@ import time
 import pytest
 
 from backend.core.errors import NotEnoughMemory
-from backend.core.planning import Machine, make_plan
+from backend.core.plan import Machine
+from backend.core.planning import make_plan
 from backend.core.registry import SYNTHETIC
 from backend.core.schema import parse_request
 from backend.jobs.job import JobState

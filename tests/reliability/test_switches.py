@@ -19,7 +19,8 @@ import sys
 from pathlib import Path
 import numpy as np
 import psutil
-from backend.core.planning import Machine, make_plan
+from backend.core.plan import Machine
+from backend.core.planning import make_plan
 from backend.core.schema import parse_request
 from backend.engine import Inputs, Task
 from backend.library.checkpoints import find_checkpoints

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from backend.core.errors import DeviceLost, NotEnoughSpace
-from backend.core.planning import Machine, Stage
+from backend.core.plan import Machine, Stage
 from backend.core.schema import parse_request
 from backend.jobs.job import JobState
 from backend.jobs.running import RunningJob

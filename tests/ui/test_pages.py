@@ -13,7 +13,7 @@ from backend import video_generator
 from backend.core.config import ROOT
 from backend.core.errors import InvalidRequest, NotEnoughSpace, RenderFailed
 from backend.core.inputs import INPUTS
-from backend.core.planning import Progress, Stage
+from backend.core.plan import Progress, Stage
 from backend.core.prompts import Expansion
 from backend.core.registry import MODELS, SYNTHETIC, TINY
 from backend.core.schema import SETTINGS, parse_request

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from backend.core.planning import Machine, Plan, Source, make_plan
+from backend.core.plan import Machine, Plan, Source
+from backend.core.planning import make_plan
 from backend.core.registry import TINY
 from backend.core.schema import GenerationRequest, parse_request
 from backend.engine import Inputs, Task

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from backend.core.errors import InvalidRequest, NotFound, StudioError, Words, mention
 from backend.core.inputs import INPUTS
-from backend.core.planning import Forecast, Source, Stage
+from backend.core.plan import Forecast, Source, Stage
 from backend.core.schema import UPLOAD_ID, Fit
 from backend.engine import Report, Reporter
 from backend.jobs.job import Artifact, Job, JobState, as_json, from_dict

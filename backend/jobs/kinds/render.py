@@ -33,7 +33,9 @@ from backend.core.errors import (
     WorkDamaged,
 )
 from backend.core.inputs import INPUTS
-from backend.core.planning import Plan, PlannedLora, Stage, choose_model, make_plan
+from backend.core.model_choice import choose_model
+from backend.core.plan import Plan, PlannedLora, Stage
+from backend.core.planning import make_plan
 from backend.core.registry import ModelSpec
 from backend.core.schema import Fit, GenerationRequest
 from backend.engine import Engine, Inputs, Report, Reporter, Task
