@@ -20,6 +20,10 @@ from tests.studio import CHROMIUM_FLAGS, chromium
 # A test that wants the weights which came with the studio says so; the others get placeholder videos, which is quick.
 os.environ["STUDIO_MODELS"] = str(Path(__file__).parent / "no-models")
 
+# Before torch is loaded, here and in every studio that a test starts: two test processes share the cores, and a thread
+# that spins while it waits takes them from the other.
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
 HERE = "http://localhost"
 
 hypothesis.settings.register_profile("studio", deadline=None)
