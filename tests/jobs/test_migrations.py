@@ -285,6 +285,18 @@ def test_a_waiting_job_of_version_0_1_keeps_its_placement(older, placement, toda
     store.close()
 
 
+@pytest.mark.parametrize("damaged", ["{", "[]", "null", '{"width": 1, "placement": []}', "[" * 100_000])
+def test_a_damaged_row_of_version_0_1_is_kept_and_all_others_are_migrated(older, damaged):
+    database = sqlite3.connect(older, isolation_level=None)
+    (job_id,) = database.execute("SELECT id FROM jobs WHERE state = 'queued' ORDER BY position").fetchone()
+    database.execute("UPDATE jobs SET plan = ? WHERE id = ?", (damaged, job_id))
+    database.close()
+    store = Store(older)
+    assert store.mark_unreadable() == [job_id]
+    assert len(store.queue()) == 3
+    store.close()
+
+
 def test_names_of_a_recipe_are_migrated_and_what_is_damaged_stays():
     old = {"request": {"seed": 1}, "artifact": {"ran": {"device": "CPU"}, "frames": 3}}
     new = migrate_recipe(old)
