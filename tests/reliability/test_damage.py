@@ -150,6 +150,25 @@ def test_what_was_set_aside_is_better_than_nothing(folder):
     assert waiting(folder) == 22
 
 
+def test_what_was_set_aside_with_its_wal_is_read_with_it(folder):
+    """As a killed process left both: the last change stands in the WAL alone."""
+    settings = settings_of(folder)
+    shutil.rmtree(settings.copies)
+    aside = settings.damaged / "20260101T000000"
+    aside.mkdir(parents=True)
+    with sqlite3.connect(settings.database) as database:
+        database.execute("UPDATE jobs SET favourite = 1 WHERE prompt LIKE '%number 7'")
+        database.commit()
+        for name in ("studio.db", "studio.db-wal"):
+            shutil.copy(settings.outputs / name, aside)
+    database.close()
+    settings.database.unlink()
+    assert "from the copy studio.db" in check(folder)
+    store, _ = open_history(settings)
+    assert [job.title for job in store.find(Filter(favourite=True))] == ["a waiting boat number 7"]
+    store.close()
+
+
 def test_a_file_that_another_program_holds_is_no_damage(folder, monkeypatch):
     monkeypatch.setattr("backend.jobs.database.BUSY_S", 0.1)
     holder = sqlite3.connect(settings_of(folder).database, isolation_level=None)

@@ -647,6 +647,7 @@ def test_jobs_are_made_from_a_job_and_name_it(client, generator):
     assert made["again"]["request"]["seed"] != video["request"]["seed"]
     assert made["extend"]["request"]["mode"] == "video_extension"
     assert made["extend"]["plan"]["source_frames"] == 16
+    assert generator.uploads.get(made["extend"]["request"]["video"]).filename == "a-red-boat-at-sunset.mp4"
     assert (made["edit"]["request"]["fps"], made["edit"]["request"]["seed"]) == (12, 1)
     varied = client.post(f"/api/v1/jobs/{video['id']}/vary", json={"field": "guidance_scale", "values": [3, 7]}).json()
     assert [job["request"]["guidance_scale"] for job in varied["jobs"]] == [3, 7]
