@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend.core.errors import JobCancelled, RenderFailed
+from backend.core.errors import DeviceLost, JobCancelled, ModelUnavailable, NotEnoughMemory, RenderFailed
 from backend.core.planning import Machine, Source, Stage, make_plan
 from backend.core.registry import SYNTHETIC
 from backend.engine import Inputs, Report, Task
@@ -332,6 +332,23 @@ def test_two_failures_at_different_saved_states_keep_the_work(job, run, settings
             run(wish, faults=faults)
         assert (settings.temp / wish.id / f"{number - 1:03}.mp4").exists()
     assert run(wish).frames == 60
+
+
+INNOCENT = [
+    JobCancelled(),
+    NotEnoughMemory("It wants 99 GB;", hint="lower the size."),
+    DeviceLost("The GPU stopped;"),
+    ModelUnavailable("The folder is gone;", hint="put it back."),
+]
+
+
+@pytest.mark.parametrize("error", INNOCENT, ids=lambda error: type(error).__name__)
+def test_what_is_no_fault_of_the_saved_state_may_end_it_again_and_again(job, run, settings, error):
+    wish = job()
+    for _ in range(3):
+        with pytest.raises(type(error)):
+            run(wish, faults=Faults(raise_at={18: error}))
+        assert (settings.temp / wish.id / "000.mp4").exists()
 
 
 class Saving(SyntheticEngine):

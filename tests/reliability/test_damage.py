@@ -169,6 +169,25 @@ def test_what_was_set_aside_with_its_wal_is_read_with_it(folder):
     store.close()
 
 
+def test_the_wal_of_a_damaged_history_is_set_aside_with_it(folder):
+    """Beside the copy that takes its place, SQLite would play it into that."""
+    settings = settings_of(folder)
+    files = [settings.database, settings.database.with_name("studio.db-wal")]
+    with sqlite3.connect(settings.database) as database:
+        database.execute("UPDATE jobs SET favourite = 1 WHERE prompt LIKE '%number 7'")
+        database.commit()
+        wal = files[1].read_bytes()
+    database.close()
+    for file, data in zip(files, (b"no database", wal), strict=True):
+        file.write_bytes(data)
+    assert "the copy studio-" in check(folder)
+    (aside,) = settings.damaged.iterdir()
+    assert [(aside / file.name).read_bytes() for file in files] == [b"no database", wal]
+    store, _ = open_history(settings)
+    assert store.find(Filter(favourite=True)) == []
+    store.close()
+
+
 def test_a_file_that_another_program_holds_is_no_damage(folder, monkeypatch):
     monkeypatch.setattr("backend.jobs.database.BUSY_S", 0.1)
     holder = sqlite3.connect(settings_of(folder).database, isolation_level=None)
