@@ -25,6 +25,7 @@ from backend.core.planning import Machine, Stage
 from backend.core.registry import MODELS
 from backend.jobs.history import copies_in
 from backend.jobs.job import JobState
+from backend.jobs.kinds import render
 from backend.jobs.store import CRASH, KILLED_WITH_STUDIO
 from backend.media.probe import probe
 from backend.media.writer import read_recipe
@@ -151,6 +152,37 @@ def test_a_failing_job_says_why_keeps_its_row_and_the_next_one_runs(generator, f
     assert generator.job(failed.id) == job
     faults.raise_at = {}
     assert generator.wait(generator.retry(failed.id).id, timeout=100).state is S.SUCCEEDED
+
+
+@pytest.mark.parametrize("code", ["internal", "disk"])
+def test_the_reason_of_a_failure_names_no_folder_of_this_machine(generator, faults, settings, a_request, code):
+    file = settings.temp / "000.mp4"
+    denied = PermissionError(errno.EACCES, "Permission denied", str(file))
+    faults.raise_at = {3: denied if code == "disk" else ValueError(f"{file} cannot be read")}
+    error = generator.wait(generator.submit(a_request()).id, timeout=100).error
+    assert error.code == code
+    assert "temp/000.mp4" in error.message
+    assert str(settings.data) not in error.message
+    assert "goes on" in error.hint
+
+
+def test_a_result_that_comes_after_its_job_was_ended_is_removed(generator, settings, a_request, monkeypatch):
+    """As the watch ends one that does not heed its cancellation."""
+    render_job, done = render.render_job, []
+
+    def late(job, *rest):
+        artifact = render_job(job, *rest)
+        if not done:
+            done.append((settings.data / artifact.video).is_file())
+            generator.store.finish(job, S.CANCELLED)
+        return artifact
+
+    monkeypatch.setattr(render, "render_job", late)
+    job, following = generator.submit(a_request()), generator.submit(a_request())
+    assert generator.wait(following.id, timeout=100).state is S.SUCCEEDED
+    assert done == [True]
+    assert generator.job(job.id).state is S.CANCELLED
+    assert not (settings.outputs / job.id).exists()
 
 
 def test_a_film_whose_process_died_before_the_row_was_written_is_taken_over(settings, engine, a_request, monkeypatch):
