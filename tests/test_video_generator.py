@@ -23,7 +23,7 @@ from backend.core.errors import (
 )
 from backend.core.planning import Machine, Stage
 from backend.core.registry import MODELS
-from backend.jobs.history import copies_in
+from backend.jobs.history import copies_in, copy_history
 from backend.jobs.job import JobState
 from backend.jobs.kinds import render
 from backend.jobs.store import CRASH, KILLED_WITH_STUDIO
@@ -421,6 +421,24 @@ def test_stopping_gives_a_running_job_back_and_the_next_start_finishes_it(settin
     second.stop()
 
 
+def test_a_paused_job_holds_up_no_stop_and_goes_on_after_the_next_start(settings, engine, a_request):
+    first = VideoGenerator(settings, {"synthetic": engine})
+    first.start()
+    engine.hold_at(step=3)
+    job = first.submit(a_request())
+    assert engine.reached.wait(timeout=60)
+    first.pause(job.id)
+    engine.release()
+    first.stop()
+    assert not first.alive
+    second = VideoGenerator(settings, {"synthetic": SyntheticEngine()})
+    second.start()
+    assert second.job(job.id).state is S.PAUSED
+    assert second.resume(job.id).state is S.QUEUED
+    assert second.wait(job.id, timeout=100).state is S.SUCCEEDED
+    second.stop()
+
+
 def test_progress_is_told_and_never_goes_back(generator, faults, a_request):
     faults.seconds_per_step = 0.15
     job = generator.submit(a_request())
@@ -479,6 +497,21 @@ def test_an_emptied_trash_is_gone_for_good_from_the_copies_too(generator, settin
     newest = copies_in(settings.copies)[0].read_bytes()
     assert b"film 0" in newest
     assert b"film 1" not in newest
+
+
+def test_jobs_that_cannot_be_read_are_looked_for_in_the_copies(settings, engine, a_request):
+    generator = VideoGenerator(settings, {"synthetic": engine})  # not started
+    whole = generator.submit(a_request(prompt="in the copy"))
+    copy_history(generator.store, settings.copies)
+    lost = generator.submit(a_request(prompt="after the copy"))
+    assert generator.tidying.restore_unreadable() == (0, 0)
+    generator.store._run("UPDATE jobs SET plan = '{'")
+    assert set(generator.store.mark_unreadable()) == {whole.id, lost.id}
+    assert generator.tidying.restore_unreadable() == (2, 1)
+    assert generator.job(whole.id) == whole
+    assert generator.job(lost.id).state is S.UNREADABLE
+    assert generator.tidying.restore_unreadable() == (1, 0)
+    generator.stop()
 
 
 def test_a_film_that_cannot_go_to_the_trash_stays_in_the_gallery(generator, settings, a_request, monkeypatch):

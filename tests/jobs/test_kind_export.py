@@ -81,9 +81,10 @@ def test_a_width_scales_in_the_shape_of_the_video(export):
 def test_frames_and_stills_are_pictures(export):
     _, archive = export(format="frames")
     assert len(zipfile.ZipFile(archive).namelist()) == 64
-    first, last = (Image.open(export(format="still", frame=frame)[1]) for frame in (0, -1))
+    first, last, end = (Image.open(export(format="still", frame=frame)[1]) for frame in (0, 63, -1))
     assert first.size == last.size == (128, 96)
     assert first.tobytes() != last.tobytes()
+    assert end.tobytes() == last.tobytes()
 
 
 def test_an_upload_is_exported_too(generator, video):
@@ -93,11 +94,13 @@ def test_an_upload_is_exported_too(generator, video):
     assert upload.id in generator.store.uploads_in_use()
 
 
-def test_what_cannot_be_exported_is_refused(generator, video, a_request):
+def test_what_cannot_be_exported_is_refused(generator, video, export, a_request):
+    still, _ = export(format="still")
     generator.pause_queue(True)
     waiting = generator.submit(a_request())
     for fields, said in (
         ({"job": waiting.id}, r"has no video \(render, queued\); name a finished render"),
+        ({"job": still.id}, r"has no video \(export, succeeded\); name a finished render"),
         ({"job": "0" * 20}, "There is no job"),
         ({"video": "0" * 20}, "There is no upload"),
         ({"job": video.id, "format": "still", "frame": 64}, "frame=64 is not in the video, which has 64 frames; use 0"),

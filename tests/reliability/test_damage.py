@@ -19,7 +19,7 @@ from backend.core.schema import parse_request
 from backend.jobs.database import StoreDamaged
 from backend.jobs.history import COPIES_KEPT, copies_in, copy_history, open_history
 from backend.jobs.job import JobState
-from backend.jobs.store import Filter
+from backend.jobs.store import Filter, Store
 from backend.synthetic import SyntheticEngine
 from backend.video_generator import VideoGenerator
 from tests.conftest import SMALL
@@ -283,6 +283,18 @@ def test_rows_that_cannot_be_read_come_back_from_the_copy(folder):
         " The others are kept; the Queue page shows them."
     )
     assert waiting(folder) == 22 - 1
+
+
+def test_a_row_comes_back_from_an_older_copy_where_the_newest_has_the_damage_too(folder):
+    settings = settings_of(folder)
+    with sqlite3.connect(settings.database) as database:
+        database.execute("UPDATE jobs SET plan = '{' WHERE prompt LIKE '%number 7'")
+    database.close()
+    store = Store(settings.database)
+    copy_history(store, settings.copies)
+    store.close()
+    assert check(folder) == "Jobs in the history that could not be read: 1. Of these 1 were recovered."
+    assert waiting(folder) == 22
 
 
 def test_a_row_whose_id_is_no_text_any_more_gets_a_new_one_and_is_not_doubled_from_the_copy(folder):
