@@ -23,8 +23,9 @@ from backend.core.errors import (
 )
 from backend.core.plan import Machine, Stage
 from backend.core.registry import MODELS
-from backend.jobs.history import copies_in
+from backend.jobs.history import copies_in, copy_history
 from backend.jobs.job import JobState
+from backend.jobs.kinds import render
 from backend.jobs.store import CRASH, KILLED_WITH_STUDIO
 from backend.media.probe import probe
 from backend.media.writer import read_recipe
@@ -151,6 +152,37 @@ def test_a_failing_job_says_why_keeps_its_row_and_the_next_one_runs(generator, f
     assert generator.job(failed.id) == job
     faults.raise_at = {}
     assert generator.wait(generator.retry(failed.id).id, timeout=100).state is S.SUCCEEDED
+
+
+@pytest.mark.parametrize("code", ["internal", "disk"])
+def test_the_reason_of_a_failure_names_no_folder_of_this_machine(generator, faults, settings, a_request, code):
+    file = settings.temp / "000.mp4"
+    denied = PermissionError(errno.EACCES, "Permission denied", str(file))
+    faults.raise_at = {3: denied if code == "disk" else ValueError(f"{file} cannot be read")}
+    error = generator.wait(generator.submit(a_request()).id, timeout=100).error
+    assert error.code == code
+    assert "temp/000.mp4" in error.message
+    assert str(settings.data) not in error.message
+    assert "goes on" in error.hint
+
+
+def test_a_result_that_comes_after_its_job_was_ended_is_removed(generator, settings, a_request, monkeypatch):
+    """As the watch ends one that does not heed its cancellation."""
+    render_job, done = render.render_job, []
+
+    def late(job, *rest):
+        artifact = render_job(job, *rest)
+        if not done:
+            done.append((settings.data / artifact.video).is_file())
+            generator.store.finish(job, S.CANCELLED)
+        return artifact
+
+    monkeypatch.setattr(render, "render_job", late)
+    job, following = generator.submit(a_request()), generator.submit(a_request())
+    assert generator.wait(following.id, timeout=100).state is S.SUCCEEDED
+    assert done == [True]
+    assert generator.job(job.id).state is S.CANCELLED
+    assert not (settings.outputs / job.id).exists()
 
 
 def test_a_film_whose_process_died_before_the_row_was_written_is_taken_over(settings, engine, a_request, monkeypatch):
@@ -389,6 +421,24 @@ def test_stopping_gives_a_running_job_back_and_the_next_start_finishes_it(settin
     second.stop()
 
 
+def test_a_paused_job_holds_up_no_stop_and_goes_on_after_the_next_start(settings, engine, a_request):
+    first = VideoGenerator(settings, {"synthetic": engine})
+    first.start()
+    engine.hold_at(step=3)
+    job = first.submit(a_request())
+    assert engine.reached.wait(timeout=60)
+    first.pause(job.id)
+    engine.release()
+    first.stop()
+    assert not first.alive
+    second = VideoGenerator(settings, {"synthetic": SyntheticEngine()})
+    second.start()
+    assert second.job(job.id).state is S.PAUSED
+    assert second.resume(job.id).state is S.QUEUED
+    assert second.wait(job.id, timeout=100).state is S.SUCCEEDED
+    second.stop()
+
+
 def test_progress_is_told_and_never_goes_back(generator, faults, a_request):
     faults.seconds_per_step = 0.15
     job = generator.submit(a_request())
@@ -447,6 +497,21 @@ def test_an_emptied_trash_is_gone_for_good_from_the_copies_too(generator, settin
     newest = copies_in(settings.copies)[0].read_bytes()
     assert b"film 0" in newest
     assert b"film 1" not in newest
+
+
+def test_jobs_that_cannot_be_read_are_looked_for_in_the_copies(settings, engine, a_request):
+    generator = VideoGenerator(settings, {"synthetic": engine})  # not started
+    whole = generator.submit(a_request(prompt="in the copy"))
+    copy_history(generator.store, settings.copies)
+    lost = generator.submit(a_request(prompt="after the copy"))
+    assert generator.tidying.restore_unreadable() == (0, 0)
+    generator.store._run("UPDATE jobs SET plan = '{'")
+    assert set(generator.store.mark_unreadable()) == {whole.id, lost.id}
+    assert generator.tidying.restore_unreadable() == (2, 1)
+    assert generator.job(whole.id) == whole
+    assert generator.job(lost.id).state is S.UNREADABLE
+    assert generator.tidying.restore_unreadable() == (1, 0)
+    generator.stop()
 
 
 def test_a_film_that_cannot_go_to_the_trash_stays_in_the_gallery(generator, settings, a_request, monkeypatch):

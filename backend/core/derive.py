@@ -29,25 +29,19 @@ def edit(request: GenerationRequest, changes: Mapping[str, Any]) -> GenerationRe
     changes = dict(changes)
     if "num_frames" in changes or "seconds" in changes:  # both give the length
         fields |= {"num_frames": None, "seconds": None}
-    options = changes.pop("skyreels", None)
-    fields |= changes
+    options = changes.pop("skyreels", {})
     if isinstance(options, Mapping):
-        fields["skyreels"] = _without_nulls(fields["skyreels"] | dict(options))
-    elif options is not None:
-        fields["skyreels"] = options
-    return parse_request(_without_nulls(fields))
+        options = _without_nulls(fields["skyreels"] | dict(options))
+    return parse_request(_without_nulls(fields | changes | {"skyreels": options}))
 
 
 def extend(request: GenerationRequest, video: str, changes: Mapping[str, Any] = NO_CHANGES) -> GenerationRequest:
     """A request that continues the video of `request`, which is the upload `video`. Raises InvalidRequest."""
-    continued = {
-        "mode": Mode.VIDEO_EXTENSION.value,
-        "video": video,
-        "image": None,
-        "end_image": None,
-        "skyreels": {"storyboard": None},
-    }
-    return again(request, continued | dict(changes))
+    continued = {"mode": Mode.VIDEO_EXTENSION.value, "video": video, "image": None, "end_image": None}
+    options = changes.get("skyreels", {})
+    if isinstance(options, Mapping):
+        options = {"storyboard": None} | dict(options)
+    return again(request, continued | dict(changes) | {"skyreels": options})
 
 
 def vary(

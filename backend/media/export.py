@@ -47,7 +47,9 @@ class FormatInfo:
 
 
 YUV420 = ("-pix_fmt", "yuv420p", "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709")
+# The encoder options alone do not do: newer versions of FFmpeg take primaries and transfer from the frames.
 TO_BT709 = "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int"
+TO_BT709 += ",setparams=color_primaries=bt709:color_trc=bt709"
 VIDEO = ("-vf", TO_BT709, *YUV420)
 
 FORMATS = {

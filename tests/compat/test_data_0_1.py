@@ -107,6 +107,12 @@ def test_the_recipe_of_a_newer_version_is_refused_in_a_sentence():
         migrate_recipe({"schema_version": SCHEMA_VERSION + 1, "request": {}})
 
 
+@pytest.mark.parametrize("version", ["2", None, 2.5, [2]])
+def test_a_recipe_of_no_version_that_ever_was_is_refused_as_well(version):
+    with pytest.raises(NewerData, match="written by a newer version"):
+        migrate_recipe({"schema_version": version, "request": {}})
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_the_cancelled_video_goes_on_from_its_saved_step(settings, expect, monkeypatch):
     generator = VideoGenerator(settings)

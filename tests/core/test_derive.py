@@ -2,7 +2,7 @@ import pytest
 
 from backend.core.derive import VARIATIONS_MOST, again, edit, extend, vary
 from backend.core.errors import InvalidRequest
-from backend.core.schema import SEED, Mode, parse_request
+from backend.core.schema import SEED, Mode, SkyReelsOptions, parse_request
 
 UPLOAD = "0" * 20
 
@@ -39,6 +39,17 @@ def test_edit_keeps_the_seed_and_gives_single_options_back_to_the_model(request_
     assert edit(request_, {}) == request_
 
 
+def test_either_way_to_give_the_length_takes_the_place_of_the_other(request_):
+    in_seconds = edit(request_, {"seconds": 2})
+    in_frames = edit(in_seconds, {"num_frames": 30})
+    assert (in_seconds.seconds, in_seconds.num_frames) == (2, None)
+    assert (in_frames.seconds, in_frames.num_frames) == (None, 30)
+
+
+def test_all_options_together_go_back_to_the_model(request_):
+    assert edit(request_, {"skyreels": None}) == request_.model_copy(update={"skyreels": SkyReelsOptions()})
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -59,6 +70,20 @@ def test_extend_takes_the_video_and_leaves_what_belonged_to_the_first_one(reques
     assert further.skyreels.base_num_frames == 25
     assert further.prompt == "a boat"
     assert further.seed != 7
+
+
+def test_extend_leaves_the_last_picture_of_the_first_one(request_):
+    first = edit(request_, {"end_image": "2" * 20, "skyreels": {"storyboard": None}})
+    assert extend(first, UPLOAD).end_image is None
+
+
+def test_extend_with_options_takes_no_storyboard_but_one_that_is_given(request_):
+    further = extend(request_, UPLOAD, {"skyreels": {"ar_step": 5}})
+    assert (further.skyreels.storyboard, further.skyreels.ar_step) == ((), 5)
+    assert further.skyreels.base_num_frames == 25
+    assert extend(request_, UPLOAD, {"skyreels": {"storyboard": ["a calm"]}}).skyreels.storyboard == ("a calm",)
+    with pytest.raises(InvalidRequest, match="skyreels=3"):
+        extend(request_, UPLOAD, {"skyreels": 3})
 
 
 def test_vary_counts_seeds_or_goes_through_values(request_):

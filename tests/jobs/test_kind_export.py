@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,9 @@ import pytest
 from PIL import Image
 
 from backend.core.config import ROOT
-from backend.core.errors import InvalidRequest, JobCancelled
+from backend.core.errors import InvalidRequest, JobCancelled, NotEnoughSpace
 from backend.core.plan import Stage
+from backend.jobs.history import open_history
 from backend.jobs.job import JobState
 from backend.jobs.kinds import KINDS
 from backend.jobs.kinds import export as export_kind
@@ -59,6 +61,17 @@ def test_a_moving_format_has_the_size_rate_and_count_of_the_video(export, video,
     assert job.as_dict()["artifact"]["file"] == f"outputs/{job.id}/{path.name}"
 
 
+@pytest.mark.parametrize("format", ["mp4", "gif"])
+def test_a_slow_video_stays_slow(generator, export, a_request, format):
+    slow = generator.submit(a_request(fps=12))
+    generator.wait(slow.id, 100)
+    job, path = export(job=slow.id, format=format)
+    with av.open(str(path)) as container:
+        assert len(list(container.decode(video=0))) == 16
+        assert container.duration / 1e6 == pytest.approx(16 / 12, abs=0.03)
+    assert (job.artifact.frames, job.artifact.fps) == (16, 12)
+
+
 def test_a_width_scales_in_the_shape_of_the_video(export):
     _, path = export(format="gif", width=64)
     with Image.open(path) as image:
@@ -68,9 +81,10 @@ def test_a_width_scales_in_the_shape_of_the_video(export):
 def test_frames_and_stills_are_pictures(export):
     _, archive = export(format="frames")
     assert len(zipfile.ZipFile(archive).namelist()) == 64
-    first, last = (Image.open(export(format="still", frame=frame)[1]) for frame in (0, -1))
+    first, last, end = (Image.open(export(format="still", frame=frame)[1]) for frame in (0, 63, -1))
     assert first.size == last.size == (128, 96)
     assert first.tobytes() != last.tobytes()
+    assert end.tobytes() == last.tobytes()
 
 
 def test_an_upload_is_exported_too(generator, video):
@@ -80,11 +94,13 @@ def test_an_upload_is_exported_too(generator, video):
     assert upload.id in generator.store.uploads_in_use()
 
 
-def test_what_cannot_be_exported_is_refused(generator, video, a_request):
+def test_what_cannot_be_exported_is_refused(generator, video, export, a_request):
+    still, _ = export(format="still")
     generator.pause_queue(True)
     waiting = generator.submit(a_request())
     for fields, said in (
         ({"job": waiting.id}, r"has no video \(render, queued\); name a finished render"),
+        ({"job": still.id}, r"has no video \(export, succeeded\); name a finished render"),
         ({"job": "0" * 20}, "There is no job"),
         ({"video": "0" * 20}, "There is no upload"),
         ({"job": video.id, "format": "still", "frame": 64}, "frame=64 is not in the video, which has 64 frames; use 0"),
@@ -184,6 +200,31 @@ def test_a_finished_export_whose_row_was_not_written_is_not_made_again(generator
     made = path.stat().st_mtime_ns
     assert KINDS["export"].run(job, generator._services, lambda at: None) == job.artifact
     assert path.stat().st_mtime_ns == made
+
+
+def test_an_export_is_found_by_its_recipe_where_the_history_is_gone(generator, export, video, settings):
+    job, _ = export(format="still", frame=3)
+    generator.stop()
+    settings.database.unlink()
+    shutil.rmtree(settings.copies)
+    store, notice = open_history(settings)
+    found = store.get(job.id)
+    store.close()
+    assert "2 videos were found" in notice
+    assert (found.kind, found.state, found.parent, found.title) == ("export", job.state, video.id, job.title)
+    assert (found.request, found.plan, found.artifact) == (job.request, job.plan, job.artifact)
+    assert found.created_at == job.created_at
+
+
+def test_an_export_that_does_not_fit_on_the_disk_is_refused(generator, video, monkeypatch):
+    """A frame needs less than all of them."""
+    generator.pause_queue(True)
+    frames, still = (ExportRequest(job=video.id, format=format) for format in ("frames", "still"))
+    room = generator.plan(frames).forecast.disk_bytes - 1
+    monkeypatch.setattr(generator._disk, "_free", lambda: room)
+    assert generator.submit(still).state is JobState.QUEUED
+    with pytest.raises(NotEnoughSpace):
+        generator.submit(frames)
 
 
 def test_an_export_goes_to_the_trash_and_comes_back(generator, export):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend.core.errors import JobCancelled, RenderFailed
+from backend.core.errors import DeviceLost, JobCancelled, ModelUnavailable, NotEnoughMemory, RenderFailed
 from backend.core.plan import Machine, Source, Stage
 from backend.core.planning import make_plan
 from backend.core.registry import SYNTHETIC
@@ -287,8 +287,9 @@ def test_what_the_disk_refuses_at_the_end_costs_nothing_that_was_made(job, run, 
             raise OSError(number, "refused")
 
         patch.setattr("backend.jobs.kinds.render.publish", refuse)
-        with pytest.raises(OSError, match="refused"):
-            run(wish)
+        for _ in range(2):  # a disk that refuses says nothing about what was saved
+            with pytest.raises(OSError, match="refused"):
+                run(wish)
     reports = Reports()
     assert run(wish, reports).frames == 60
     assert not [at for at in reports if at.stage is Stage.DENOISING]
@@ -332,6 +333,49 @@ def test_two_failures_at_different_saved_states_keep_the_work(job, run, settings
             run(wish, faults=faults)
         assert (settings.temp / wish.id / f"{number - 1:03}.mp4").exists()
     assert run(wish).frames == 60
+
+
+INNOCENT = [
+    JobCancelled(),
+    NotEnoughMemory("It wants 99 GB;", hint="lower the size."),
+    DeviceLost("The GPU stopped;"),
+    ModelUnavailable("The folder is gone;", hint="put it back."),
+]
+
+
+@pytest.mark.parametrize("error", INNOCENT, ids=lambda error: type(error).__name__)
+def test_what_is_no_fault_of_the_saved_state_may_end_it_again_and_again(job, run, settings, error):
+    wish = job()
+    for _ in range(3):
+        with pytest.raises(type(error)):
+            run(wish, faults=Faults(raise_at={18: error}))
+        assert (settings.temp / wish.id / "000.mp4").exists()
+
+
+class Saving(SyntheticEngine):
+    """Fails in the first window, after it has saved how far it is."""
+
+    def __init__(self, saved: bytes) -> None:
+        super().__init__()
+        self.saved = saved
+
+    def render(self, task, report):
+        (task.work / "state.safetensors").write_bytes(self.saved)
+        raise ValueError("nobody expected this")
+
+
+@pytest.mark.parametrize(("second", "kept"), [(b"step 2 of 10", True), (None, False)])
+def test_what_the_engine_saved_is_part_of_the_state_that_failed(job, run, settings, second, kept):
+    """Until the first segment is whole, it is all of it."""
+    wish = job()
+    with pytest.raises(ValueError, match="nobody expected"):
+        render_job(wish, Saving(b"step 1"), None, Uploads(settings), settings, Reports())
+    state = settings.temp / wish.id / "state.safetensors"
+    assert state.read_bytes() == b"step 1"
+    engine = Saving(second) if second else SyntheticEngine(Faults(raise_at={1: ValueError("nobody expected this")}))
+    with pytest.raises(ValueError, match="nobody expected"):
+        render_job(wish, engine, None, Uploads(settings), settings, Reports())
+    assert state.exists() == kept
 
 
 def test_a_work_folder_that_is_removed_meanwhile_is_made_again(job, run, settings):

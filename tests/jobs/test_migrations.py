@@ -37,7 +37,7 @@ from backend.jobs.migrations import (
     migrate_tables,
     stored_version,
 )
-from backend.jobs.store import Filter, Store
+from backend.jobs.store import CRASH, Filter, Store
 
 ARCHIVE = Path(__file__).parents[1] / "compat" / "data-0.1.tar.gz"
 KILLS = 10
@@ -238,6 +238,61 @@ def test_a_migration_that_fails_changes_nothing(older):
         migrate_tables(database, 1)
     database.close()
     assert older.read_bytes() == spoiled
+
+
+@pytest.mark.parametrize("state", ["running", "paused"])
+@pytest.mark.parametrize(("cancelled", "becomes"), [(2, JobState.CANCELLED), (1, None)])
+def test_a_job_that_version_0_1_was_cancelling_has_ended_unless_an_earlier_attempt_was_meant(
+    older, state, cancelled, becomes
+):
+    """Version 0.1 kept the id and the attempt in a setting."""
+    database = sqlite3.connect(older, isolation_level=None)
+    (job_id,) = database.execute("SELECT id FROM jobs WHERE state = 'queued'").fetchone()
+    database.execute("UPDATE jobs SET state = ?, attempts = 2, started_at = 9.0 WHERE id = ?", (state, job_id))
+    database.execute("INSERT OR REPLACE INTO settings VALUES ('cancelled', ?)", (f"{job_id} {cancelled}",))
+    database.close()
+    store = Store(older)
+    store.recover()
+    assert store.get(job_id).state is (becomes or {"running": JobState.QUEUED, "paused": JobState.PAUSED}[state])
+    store.close()
+
+
+def test_crashes_that_version_0_1_counted_still_count(older):
+    database = sqlite3.connect(older, isolation_level=None)
+    (job_id,) = database.execute("SELECT id FROM jobs WHERE state = 'queued'").fetchone()
+    database.execute("UPDATE jobs SET state = 'running', deaths = ? WHERE id = ?", (2 * CRASH, job_id))
+    database.close()
+    store = Store(older)
+    assert store.get(job_id).crash_count == 2 * CRASH
+    store.recover()
+    assert store.get(job_id).state is JobState.QUARANTINED
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("placement", "today"),
+    [("in_turns", "model_offload"), ("streamed", "group_offload"), ("resident", "resident")],
+)
+def test_a_waiting_job_of_version_0_1_keeps_its_placement(older, placement, today):
+    database = sqlite3.connect(older, isolation_level=None)
+    database.execute("UPDATE jobs SET plan = json_set(plan, '$.placement', ?) WHERE state = 'queued'", (placement,))
+    database.close()
+    store = Store(older)
+    assert store.mark_unreadable() == []
+    assert {store.get(job_id).plan.placement.value for job_id, _ in store.queue()} == {today}
+    store.close()
+
+
+@pytest.mark.parametrize("damaged", ["{", "[]", "null", '{"width": 1, "placement": []}', "[" * 100_000])
+def test_a_damaged_row_of_version_0_1_is_kept_and_all_others_are_migrated(older, damaged):
+    database = sqlite3.connect(older, isolation_level=None)
+    (job_id,) = database.execute("SELECT id FROM jobs WHERE state = 'queued' ORDER BY position").fetchone()
+    database.execute("UPDATE jobs SET plan = ? WHERE id = ?", (damaged, job_id))
+    database.close()
+    store = Store(older)
+    assert store.mark_unreadable() == [job_id]
+    assert len(store.queue()) == 3
+    store.close()
 
 
 def test_names_of_a_recipe_are_migrated_and_what_is_damaged_stays():

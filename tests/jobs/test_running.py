@@ -37,8 +37,10 @@ def denoise(render: RunningJob, step: int) -> Report:
     return at
 
 
-@pytest.mark.parametrize("stages", [(Stage.SAVING,), (Stage.ENCODING, Stage.SAVING)])
-def test_a_kind_may_have_one_stage_or_two(render_clock, render, stages):
+@pytest.mark.parametrize(
+    "stages", [(Stage.SAVING,), (Stage.ENCODING, Stage.SAVING), (Stage.LOADING, Stage.DENOISING, Stage.SAVING)]
+)
+def test_all_stages_before_the_last_are_done_when_it_begins(render_clock, render, stages):
     running = RunningJob(render.job, stages, began=render_clock.now)
     running.note(Report(Stage.SAVING, 0.5))
     assert running.parts[Stage.SAVING] == 0.5
@@ -129,6 +131,13 @@ def test_what_an_earlier_attempt_did_is_not_taken_for_speed(render, render_clock
     measured = 10 * (1 - render.resumed_at) / own - 10
     assert 0 < told.eta_s <= max(measured, forecast.total_s) + 0.1
     assert told.eta_s > 10 * (1 - told.fraction)  # as if the eight steps had taken no time
+
+
+def test_what_is_saved_and_what_can_be_played_is_told_with_where_it_is(render):
+    at = denoise(render, 4)
+    told = render.progress(dataclasses.replace(at, frames_ready=7, saved_at=9.0))
+    assert (told.window, told.windows, told.step, told.steps) == (1, 1, 4, STEPS)
+    assert (told.frames_ready, told.saved_at) == (7, 9.0)
 
 
 def test_while_it_loads_again_it_is_as_far_as_it_was(render):

@@ -102,7 +102,8 @@ def test_a_late_worker_of_an_old_attempt_writes_nothing(store):
     assert new.attempts == 2
     assert not store.finish(old, JobState.SUCCEEDED, artifact=artifact())
     store.set_progress(old, Progress(Stage.DENOISING, fraction=0.9))
-    assert store.get(new.id).progress is None
+    store.request_cancel(old)
+    assert (store.get(new.id).progress, store.get(new.id).cancel_requested_at) == (None, None)
     assert store.finish(new, JobState.SUCCEEDED, artifact=artifact())
     assert store.get(new.id).artifact == artifact()
     assert not store.finish(new, JobState.FAILED)

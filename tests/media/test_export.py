@@ -11,6 +11,7 @@ import av
 import numpy as np
 import psutil
 import pytest
+from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
 from backend.core.errors import RenderFailed
@@ -71,6 +72,42 @@ def test_a_moving_picture_keeps_its_size_rate_count_and_colours(format, tmp_path
     assert parts == sorted(parts)
     assert parts[-1] == 1.0
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
+
+
+PIXELS = {
+    "mp4": ("yuv420p", "High"),
+    "webm": ("yuv420p", "Profile 0"),
+    "av1": ("yuv420p", "Main"),
+    "prores": ("yuv422p10le", "HQ"),
+}
+
+
+@pytest.mark.parametrize("format", PIXELS)
+def test_a_player_shows_the_colours_as_the_file_says_they_are_meant(format, tmp_path):
+    """BT.709 of the limited range, in pixels that players can decode, read without our own reader."""
+    export_video(ExportFormat(format), read, SHAPE, tmp_path / "a", lambda part: None)
+    with av.open(str(tmp_path / "a")) as container:
+        codec = container.streams.video[0].codec_context
+        assert (codec.pix_fmt, codec.profile) == PIXELS[format]
+        assert (codec.colorspace, codec.color_primaries, codec.color_trc, codec.color_range) == (1, 1, 1, 1)
+        frame = next(container.decode(video=0))
+    rgb = frame.reformat(format="rgb24", src_colorspace=Colorspace.ITU709, src_color_range=ColorRange.MPEG)
+    shown = rgb.to_ndarray()[24:96:48, 32:128:64].reshape(4, 3)
+    assert np.abs(shown.astype(int) - COLOURS).max() <= 4
+
+
+@pytest.mark.parametrize("format", ["mp4", "av1"])
+def test_an_mp4_can_be_played_before_it_is_there_whole(format, tmp_path):
+    export_video(ExportFormat(format), read, SHAPE, tmp_path / "a", lambda part: None)
+    data = (tmp_path / "a").read_bytes()
+    assert 0 < data.index(b"moov") < data.index(b"mdat")
+
+
+@pytest.mark.parametrize("format", ["gif", "webp"])
+def test_an_animated_picture_plays_without_end(format, tmp_path):
+    export_video(ExportFormat(format), read, SHAPE, tmp_path / "a", lambda part: None)
+    with Image.open(tmp_path / "a") as image:
+        assert image.info["loop"] == 0
 
 
 def test_a_rate_that_is_no_whole_number_stays(tmp_path):

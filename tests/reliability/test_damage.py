@@ -19,7 +19,7 @@ from backend.core.schema import parse_request
 from backend.jobs.database import StoreDamaged
 from backend.jobs.history import COPIES_KEPT, copies_in, copy_history, open_history
 from backend.jobs.job import JobState
-from backend.jobs.store import Filter
+from backend.jobs.store import Filter, Store
 from backend.synthetic import SyntheticEngine
 from backend.video_generator import VideoGenerator
 from tests.conftest import SMALL
@@ -150,6 +150,44 @@ def test_what_was_set_aside_is_better_than_nothing(folder):
     assert waiting(folder) == 22
 
 
+def test_what_was_set_aside_with_its_wal_is_read_with_it(folder):
+    """As a killed process left both: the last change stands in the WAL alone."""
+    settings = settings_of(folder)
+    shutil.rmtree(settings.copies)
+    aside = settings.damaged / "20260101T000000"
+    aside.mkdir(parents=True)
+    with sqlite3.connect(settings.database) as database:
+        database.execute("UPDATE jobs SET favourite = 1 WHERE prompt LIKE '%number 7'")
+        database.commit()
+        for name in ("studio.db", "studio.db-wal"):
+            shutil.copy(settings.outputs / name, aside)
+    database.close()
+    settings.database.unlink()
+    assert "from the copy studio.db" in check(folder)
+    store, _ = open_history(settings)
+    assert [job.title for job in store.find(Filter(favourite=True))] == ["a waiting boat number 7"]
+    store.close()
+
+
+def test_the_wal_of_a_damaged_history_is_set_aside_with_it(folder):
+    """Beside the copy that takes its place, SQLite would play it into that."""
+    settings = settings_of(folder)
+    files = [settings.database, settings.database.with_name("studio.db-wal")]
+    with sqlite3.connect(settings.database) as database:
+        database.execute("UPDATE jobs SET favourite = 1 WHERE prompt LIKE '%number 7'")
+        database.commit()
+        wal = files[1].read_bytes()
+    database.close()
+    for file, data in zip(files, (b"no database", wal), strict=True):
+        file.write_bytes(data)
+    assert "the copy studio-" in check(folder)
+    (aside,) = settings.damaged.iterdir()
+    assert [(aside / file.name).read_bytes() for file in files] == [b"no database", wal]
+    store, _ = open_history(settings)
+    assert store.find(Filter(favourite=True)) == []
+    store.close()
+
+
 def test_a_file_that_another_program_holds_is_no_damage(folder, monkeypatch):
     monkeypatch.setattr("backend.jobs.database.BUSY_S", 0.1)
     holder = sqlite3.connect(settings_of(folder).database, isolation_level=None)
@@ -244,6 +282,18 @@ def test_rows_that_cannot_be_read_come_back_from_the_copy(folder):
         "4 jobs in the history could not be read; 3 were recovered. The other one is kept and shown on the Queue page."
     )
     assert waiting(folder) == 22 - 1
+
+
+def test_a_row_comes_back_from_an_older_copy_where_the_newest_has_the_damage_too(folder):
+    settings = settings_of(folder)
+    with sqlite3.connect(settings.database) as database:
+        database.execute("UPDATE jobs SET plan = '{' WHERE prompt LIKE '%number 7'")
+    database.close()
+    store = Store(settings.database)
+    copy_history(store, settings.copies)
+    store.close()
+    assert check(folder) == "Jobs in the history that could not be read: 1. Of these 1 were recovered."
+    assert waiting(folder) == 22
 
 
 def test_a_row_whose_id_is_no_text_any_more_gets_a_new_one_and_is_not_doubled_from_the_copy(folder):

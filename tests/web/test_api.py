@@ -647,6 +647,7 @@ def test_jobs_are_made_from_a_job_and_name_it(client, generator):
     assert made["again"]["request"]["seed"] != video["request"]["seed"]
     assert made["extend"]["request"]["mode"] == "video_extension"
     assert made["extend"]["plan"]["source_frames"] == 16
+    assert generator.uploads.get(made["extend"]["request"]["video"]).filename == "a-red-boat-at-sunset.mp4"
     assert (made["edit"]["request"]["fps"], made["edit"]["request"]["seed"]) == (12, 1)
     varied = client.post(f"/api/v1/jobs/{video['id']}/vary", json={"field": "guidance_scale", "values": [3, 7]}).json()
     assert [job["request"]["guidance_scale"] for job in varied["jobs"]] == [3, 7]
@@ -657,12 +658,46 @@ def test_jobs_are_made_from_a_job_and_name_it(client, generator):
     assert client.post(f"/api/v1/jobs/{video['id']}/again", json={"steps": 3}).status_code == 422
 
 
-def test_editing_a_job_that_waits_replaces_it(client, generator):
+@pytest.mark.parametrize("state", ["queued", "paused"])
+def test_editing_a_job_that_waits_replaces_it(client, generator, state):
     generator.pause_queue(True)
     waiting = submit(client)
+    if state == "paused":
+        generator.pause(waiting["id"])
     edited = client.post(f"/api/v1/jobs/{waiting['id']}/edit", json={"prompt": "a ship"}).json()
     assert (edited["request"]["prompt"], edited["parent"]) == ("a ship", None)
     assert client.get(f"/api/v1/jobs/{waiting['id']}").json()["state"] == "cancelled"
+
+
+def test_variations_are_queued_all_or_none(client, generator):
+    generator.pause_queue(True)
+    waiting = submit(client)
+    body = {"field": "model", "values": ["synthetic", "no-such-model"]}
+    answer = client.post(f"/api/v1/jobs/{waiting['id']}/vary", json=body)
+    assert answer.status_code == 422
+    assert "no-such-model" in answer.text
+    assert [job_id for job_id, _ in generator.store.queue()] == [waiting["id"]]
+
+
+def test_a_job_that_runs_is_not_edited(client, generator, engine):
+    engine.hold_at(step=3)
+    running = submit(client)
+    assert engine.reached.wait(60)
+    answer = client.post(f"/api/v1/jobs/{running['id']}/edit", json={"prompt": "a ship"})
+    assert answer.status_code == 409
+    assert "is running; cancel it first, or use `again`" in answer.text
+    assert [job_id for job_id, _ in generator.store.queue()] == [running["id"]]
+
+
+@pytest.mark.parametrize("how", ["again", "edit", "extend", "vary"])
+def test_nothing_is_made_from_a_job_that_cannot_be_read(client, generator, how):
+    generator.pause_queue(True)
+    job = submit(client)
+    generator.store._run("UPDATE jobs SET request = json_set(request, '$.mood', 'calm') WHERE id = ?", job["id"])
+    generator.store.mark_unreadable()
+    answer = client.post(f"/api/v1/jobs/{job['id']}/{how}", json={})
+    assert answer.status_code == 409
+    assert "is unreadable; name a job that renders a video" in answer.text
 
 
 def test_bodies_of_0_1_without_a_kind_are_renders(client, generator):
