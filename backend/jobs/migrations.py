@@ -24,13 +24,14 @@ Document = dict[str, Any]  # a JSON object
 Change = Callable[[Document], Document]
 
 TABLES = ("jobs", "settings")
+STATES = ", ".join(repr(state.value) for state in JobState)
 SCHEMA = (
     f"""CREATE TABLE jobs (
     id TEXT PRIMARY KEY,
     kind TEXT NOT NULL DEFAULT 'render',
     parent TEXT,
     batch TEXT,
-    state TEXT NOT NULL CHECK (state IN ({", ".join(repr(s.value) for s in JobState)})),
+    state TEXT NOT NULL CHECK (state IN ({STATES})),
     state_before TEXT,
     position REAL NOT NULL,
     created_at REAL NOT NULL,
@@ -234,7 +235,9 @@ def _migrated(text: str, change: Change) -> str | None:
 
 
 def _rebuild(database: sqlite3.Connection) -> None:
-    """Move all rows into tables made by today's SCHEMA; columns that it does not have are left behind."""
+    """Move all rows into tables made by today's SCHEMA; columns that it does not have are left behind, and a job in a
+    state that it does not have becomes unreadable.
+    """
     indexes = database.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL").fetchall()
     for (name,) in indexes:
         database.execute(f'DROP INDEX "{name}"')
@@ -244,8 +247,15 @@ def _rebuild(database: sqlite3.Connection) -> None:
         database.execute(statement)
     for table in TABLES:
         before = {name for name, _ in _columns(database, f"{table}_before")}
-        kept = ", ".join(sorted(name for name, _ in _columns(database, table) if name in before))
-        database.execute(f"INSERT INTO {table} ({kept}) SELECT {kept} FROM {table}_before ORDER BY rowid")
+        columns = {name: name for name, _ in _columns(database, table) if name in before}
+        if "state" in columns:
+            columns |= {
+                "state": f"CASE WHEN state IN ({STATES}) THEN state ELSE 'unreadable' END",
+                "state_before": f"CASE WHEN state NOT IN ({STATES}) THEN state"
+                f" ELSE {columns.get('state_before', 'NULL')} END",
+            }
+        into, what = ", ".join(columns), ", ".join(columns.values())
+        database.execute(f"INSERT INTO {table} ({into}) SELECT {what} FROM {table}_before ORDER BY rowid")
         database.execute(f"DROP TABLE {table}_before")
 
 

@@ -98,6 +98,8 @@ FORMATS = {
     ExportFormat.STILL: FormatInfo("Still (PNG)", "png", "image/png", bytes_per_pixel=2.0),
 }
 
+LOOKAHEAD = 25  # frames that video encoders hold back, to compare them, until the last one has come
+
 Read = Callable[[], Generator[Frames]]
 Report = Callable[[float], None]
 
@@ -115,53 +117,64 @@ class Shape:
 def export_video(format: ExportFormat, read: Read, shape: Shape, target: Path, report: Report) -> int:
     """Write the frames that `read` yields, uint8 RGB chunks of `shape`, to `target`; returns how many were written.
 
-    `report` is called with the part that is done, 0 to 1, after every chunk; what it raises ends the child. Raises
-    RenderFailed where the encoder fails, OSError where the disk is full.
+    `report` is called with the part that is done, 0 to 1, after every chunk, and while the encoder keeps it waiting;
+    what it raises ends the child. Raises RenderFailed where the encoder fails, OSError where the disk is full.
     """
     if format is ExportFormat.STILL:
         written = _write_still(read, target)
     elif format is ExportFormat.FRAMES:
-        written = _write_zip(_reporting(read(), shape.frames, report), target)
+        written = _write_zip(_Progress(shape, report).count(read()), target)
     elif format is ExportFormat.GIF:
         written = _write_gif(read, shape, target, report)
     else:
-        frames = _reporting(read(), shape.frames, report)
-        written = _encode(frames, shape, [*FORMATS[format].arguments, f"file:{target}"])
+        progress = _Progress(shape, report, lookahead=LOOKAHEAD)
+        written = _encode(read(), shape, [*FORMATS[format].arguments, f"file:{target}"], progress)
     sync(target)
+    report(1.0)
     return written
 
 
-def _reporting(chunks: Generator[Frames], total: int, report: Report, done: int = 0, of: int = 1) -> Iterator[Frames]:
-    """`chunks`, with their part of pass number `done` of `of` reported."""
-    seen = 0
-    with contextlib.closing(chunks):
-        for chunk in chunks:
-            yield chunk
-            seen += len(chunk)
-            report((done + min(1.0, seen / total)) / of)
+class _Progress:
+    """Counts the frames of pass number `done` of `of`, and reports the part of all work that is done."""
+
+    def __init__(self, shape: Shape, report: Report, done: int = 0, of: int = 1, lookahead: int = 0) -> None:
+        self._total = shape.frames + lookahead
+        self._report, self._done, self._of = report, done, of
+        self.frames = 0
+
+    def report(self) -> None:
+        self._report((self._done + min(1.0, self.frames / self._total)) / self._of)
+
+    def count(self, chunks: Generator[Frames]) -> Iterator[Frames]:
+        """The same chunks, each reported once it was used."""
+        with contextlib.closing(chunks):
+            for chunk in chunks:
+                yield chunk
+                self.frames += len(chunk)
+                self.report()
 
 
-def _encode(chunks: Iterator[Frames], shape: Shape, arguments: list[str], second_input: Path | None = None) -> int:
+def _encode(
+    chunks: Generator[Frames], shape: Shape, arguments: list[str], progress: _Progress, palette: Path | None = None
+) -> int:
     size = f"{shape.width}x{shape.height}"
     raw = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", f"{shape.fps:.6f}", "-i", "pipe:0")
-    further = ("-i", f"file:{second_input}") if second_input else ()
-    written = 0
-    with guard.encode(*raw, *further, *arguments) as encoder:
-        for chunk in chunks:
+    further = ("-i", f"file:{palette}") if palette else ()
+    with guard.encode(*raw, *further, *arguments, alive=progress.report) as encoder:
+        for chunk in progress.count(chunks):
             encoder.write(chunk.data.cast("B"))
-            written += len(chunk)
         encoder.finish()
-    return written
+    return progress.frames
 
 
 def _write_gif(read: Read, shape: Shape, target: Path, report: Report) -> int:
     """In two passes: the palette of 256 colours that fits all frames best, then the frames in it."""
     palette = target.with_name("palette.png")
-    first = _reporting(read(), shape.frames, report, 0, 2)
-    _encode(first, shape, ["-vf", "palettegen=stats_mode=full", "-update", "1", "-frames:v", "1", f"file:{palette}"])
-    second = _reporting(read(), shape.frames, report, 1, 2)
+    to_palette = ["-vf", "palettegen=stats_mode=full", "-update", "1", "-frames:v", "1", f"file:{palette}"]
+    _encode(read(), shape, to_palette, _Progress(shape, report, 0, 2))
     filters = "[0:v][1:v]paletteuse=dither=bayer:bayer_scale=4:diff_mode=rectangle"
-    written = _encode(second, shape, ["-lavfi", filters, "-loop", "0", "-f", "gif", f"file:{target}"], palette)
+    to_gif = ["-lavfi", filters, "-loop", "0", "-f", "gif", f"file:{target}"]
+    written = _encode(read(), shape, to_gif, _Progress(shape, report, 1, 2), palette)
     palette.unlink()
     return written
 

@@ -7,15 +7,18 @@ import errno
 import json
 import logging
 import os
+import re
 import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+import psutil
 
 from backend.core.config import ROOT
 from backend.core.errors import RenderFailed, UploadRefused
@@ -25,6 +28,7 @@ log = logging.getLogger(__name__)
 # For a complete answer; decoder.py limits the CPU time, so this is for a busy machine, or a child that hangs.
 ANSWER_TIMEOUT_S = 60.0
 RENDER_ANSWER_TIMEOUT_S = 600.0  # at the end of a render, which is not discarded because the machine is busy
+ALIVE_EVERY_S = 1.0  # how often a busy encoder that keeps somebody waiting is called alive
 STALL_S = 60.0  # for the next frames of a video, while somebody waits for them
 
 
@@ -91,43 +95,68 @@ def stream(job: str, path: Path, *arguments: object) -> Iterator[Pipe]:
 
 
 class Encoder:
-    """An ffmpeg that reads raw frames from `write` on, until `finish`."""
+    """An ffmpeg that reads raw frames from `write` on, until `finish`. Both call `alive` about once a second while they
+    wait for it, as long as it is computing.
+    """
 
-    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+    def __init__(self, child: subprocess.Popen[bytes], alive: Callable[[], None]) -> None:
+        assert child.stdin is not None
+        os.set_blocking(child.stdin.fileno(), False)
         self._child = child
+        self._stdin = child.stdin
+        self._alive = alive
+        self._computed_s = 0.0
 
     def write(self, frames: memoryview) -> None:
-        """Raises RenderFailed if it has ended."""
-        assert self._child.stdin is not None
+        """Raises RenderFailed if it has ended, and what `alive` raises."""
+        poll = select.poll()
+        poll.register(self._stdin, select.POLLOUT)
         try:
             while frames:
-                frames = frames[self._child.stdin.write(frames) :]
+                if poll.poll(1000 * ALIVE_EVERY_S):
+                    frames = frames[self._stdin.write(frames) or 0 :]
+                else:
+                    self._check_alive()
         except BrokenPipeError:
             self.finish()
             raise RenderFailed("The encoder ended before the last frame;", hint="try again.") from None
 
     def finish(self) -> None:
         """Wait until the file is written. Raises RenderFailed with the encoder's own last words, OSError on a full
-        disk.
+        disk, and what `alive` raises.
         """
-        _, errors = self._child.communicate()
+        while True:
+            try:
+                _, errors = self._child.communicate(timeout=ALIVE_EVERY_S)
+                break
+            except subprocess.TimeoutExpired:
+                self._check_alive()
         if self._child.returncode:
             words = errors.decode(errors="replace").strip().splitlines()
-            reason = words[-1] if words else f"exit status {self._child.returncode}"
+            reason = re.sub(r"^\[[^]]*\] ", "", words[-1]) if words else f"exit status {self._child.returncode}"
             if os.strerror(errno.ENOSPC) in errors.decode(errors="replace"):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             raise RenderFailed(f"The encoder failed ({reason[:200]});", hint="choose another format or size.")
 
+    def _check_alive(self) -> None:
+        """An encoder that stands still is not called alive: whoever watches ends it."""
+        with contextlib.suppress(psutil.Error):
+            times = psutil.Process(self._child.pid).cpu_times()
+            computed_s = times.user + times.system
+            if computed_s > self._computed_s:
+                self._computed_s = computed_s
+                self._alive()
+
 
 @contextmanager
-def encode(*arguments: str) -> Iterator[Encoder]:
+def encode(*arguments: str, alive: Callable[[], None] = lambda: None) -> Iterator[Encoder]:
     """ffmpeg with `arguments`, in a guarded child; leaving the block ends it, whatever it was doing."""
     import imageio_ffmpeg
 
     program = imageio_ffmpeg.get_ffmpeg_exe()
     quiet = ("-hide_banner", "-loglevel", "error", "-nostats", "-y")
     with _started(["backend.media.encoder", program, *quiet, *arguments], subprocess.PIPE, subprocess.DEVNULL) as child:
-        yield Encoder(child)
+        yield Encoder(child, alive)
 
 
 @contextmanager

@@ -210,7 +210,7 @@ def test_an_export_is_found_by_its_recipe_where_the_history_is_gone(generator, e
     store, notice = open_history(settings)
     found = store.get(job.id)
     store.close()
-    assert "2 videos were found" in notice
+    assert "2 videos in outputs/ were added" in notice
     assert (found.kind, found.state, found.parent, found.title) == ("export", job.state, video.id, job.title)
     assert (found.request, found.plan, found.artifact) == (job.request, job.plan, job.artifact)
     assert found.created_at == job.created_at

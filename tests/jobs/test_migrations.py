@@ -162,6 +162,23 @@ def test_a_row_with_a_field_of_another_version_is_kept_shown_and_comes_back(sett
     assert waiting(settings) == jobs  # as after an update that knows the field
 
 
+def test_a_state_that_this_version_does_not_know_is_kept_when_tables_are_rebuilt(settings):
+    jobs = fill(settings.database)
+    with sqlite3.connect(settings.database) as database:
+        database.execute("PRAGMA ignore_check_constraints = ON")
+        database.execute("UPDATE jobs SET state = 'dreaming' WHERE id = ?", (jobs[2],))
+        database.execute("ALTER TABLE jobs ADD COLUMN mood TEXT")
+    database.close()
+    store, _ = open_history(settings)
+    assert store.get(jobs[2]).state is JobState.UNREADABLE
+    assert [job_id for job_id, _ in store.queue()] == [job_id for job_id in jobs if job_id != jobs[2]]
+    store.close()
+    with sqlite3.connect(settings.database) as database:
+        assert database.execute("SELECT state_before FROM jobs WHERE id = ?", (jobs[2],)).fetchone() == ("dreaming",)
+    database.close()
+    assert list(settings.damaged.glob("*")) == []
+
+
 def test_a_kind_that_this_version_does_not_know_is_kept(settings):
     jobs = fill(settings.database)
     with sqlite3.connect(settings.database) as database:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import zipfile
 from collections.abc import Generator
 from pathlib import Path
@@ -155,6 +156,51 @@ def test_what_report_raises_ends_the_children(format, tmp_path):
         export_video(format, reading, SHAPE, tmp_path / "a", report)
     assert {child.pid for child in psutil.Process().children()} <= before
     assert len(closed) == FORMATS[format].passes
+
+
+def program(monkeypatch, tmp_path, line: str) -> None:
+    """Let this line of Python be the encoder."""
+    file = tmp_path / "encoder"
+    file.write_text(f"#!{sys.executable}\nimport time\n{line}\n")
+    file.chmod(0o700)
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: str(file))
+    monkeypatch.setattr(guard, "ALIVE_EVERY_S", 0.05)
+
+
+@pytest.mark.parametrize("sent", [0, 2**24], ids=["after the last frame", "amid the frames"])
+def test_who_waits_for_an_encoder_that_computes_can_stop_it(sent, monkeypatch, tmp_path):
+    program(monkeypatch, tmp_path, "while True: pass")
+
+    def alive() -> None:
+        raise Stopped
+
+    def use() -> None:
+        with guard.encode(alive=alive) as encoder:
+            encoder.write(memoryview(bytes(sent)))
+            encoder.finish()
+
+    before = {child.pid for child in psutil.Process().children()}
+    with pytest.raises(Stopped):
+        use()
+    assert {child.pid for child in psutil.Process().children()} <= before
+
+
+def test_an_encoder_that_stands_still_is_not_called_alive(monkeypatch, tmp_path):
+    program(monkeypatch, tmp_path, "time.sleep(1000)")
+    calls = []
+    with guard.encode(alive=lambda: calls.append(1)) as encoder:
+        unchanged = 0
+        while unchanged < 20:  # it computes until it sleeps
+            before = len(calls)
+            encoder._check_alive()
+            unchanged = unchanged + 1 if len(calls) == before else 0
+
+
+def test_progress_leaves_room_for_the_frames_that_encoders_hold_back(tmp_path):
+    parts = []
+    export_video(ExportFormat.MP4, read, SHAPE, tmp_path / "a.mp4", parts.append)
+    assert parts == sorted(parts)
+    assert 0.5 < parts[-2] < 0.8  # 64 of 64 frames are sent, some of them not yet encoded
 
 
 def test_an_encoder_that_fails_says_why(tmp_path):
