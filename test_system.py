@@ -48,7 +48,7 @@ def diagnose(*, as_json: bool) -> int:
         command = [str(python_of(setup.ENVIRONMENT)), str(ROOT / "test_system.py"), *(["--json"] if as_json else [])]
         return subprocess.run(command).returncode
     from backend.core.config import Settings
-    from backend.system.doctor import print_checks, run_checks
+    from backend.doctor import print_checks, run_checks
 
     checks = run_checks(Settings.from_env())
     if as_json:

@@ -420,7 +420,7 @@ def _picture(folder):
 
 
 def test_doctor_mends_a_damaged_history(run, settings, monkeypatch):
-    monkeypatch.setattr("backend.system.doctor.run_checks", lambda settings: [])
+    monkeypatch.setattr("backend.doctor.run_checks", lambda settings: [])
     assert run("generate", "--prompt", "x", *SMALL)[0] == 0
     code, said, _ = run("doctor", "--repair")
     assert (code, "The history is whole." in said) == (0, True)
@@ -481,7 +481,7 @@ def test_a_film_is_named_without_steering_the_terminal(run, tmp_path):
 
 
 def test_doctor_shows_names_harmlessly(capsys):
-    from backend.system.doctor import Check, print_checks
+    from backend.doctor import Check, print_checks
 
     print_checks([Check("Models", "warning", STEERING, STEERING)])
     assert not set(capsys.readouterr().out) & (set(STEERING) - set("0;owned[2J31m]"))
@@ -589,5 +589,14 @@ def test_jobs_are_made_from_a_job(run):
     code, out, _ = run("jobs", "vary", job["id"], "--sweep", "preset=exact,turbo", "--json")
     varied = json.loads(out)
     assert [one["request"]["preset"] for one in varied["jobs"]] == ["exact", "turbo"]
+    code, out, _ = run("jobs", "vary", job["id"], "--sweep", 'prompt=["a boat, at sea","a ship"]', "--json")
+    assert [one["request"]["prompt"] for one in json.loads(out)["jobs"]] == ["a boat, at sea", "a ship"]
+    code, out, _ = run("jobs", "vary", job["id"], "--sweep", "flow-shift=5.0,9.0", "--json")
+    assert [one["request"]["skyreels"]["flow_shift"] for one in json.loads(out)["jobs"]] == [5.0, 9.0]
+    code, _, err = run("jobs", "vary", job["id"], "--sweep", "mood=calm")
+    assert (code, "--sweep=mood is not a setting; use one of " in err) == (2, True)
+    assert len(json.loads(run("jobs", "vary", job["id"], "--json")[1])["jobs"]) == 4
+    code, out, _ = run("jobs", "edit", edited["id"], "--fps", "8")
+    assert f"in place of {edited['id']}; it starts when the studio runs: ./launch.sh" in out
     code, _, err = run("jobs", "again", job["id"], "--fps", "99")
     assert (code, err.startswith("--fps=99 is above")) == (2, True)

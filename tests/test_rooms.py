@@ -19,7 +19,7 @@ ORDER = [
     {"backend.engine"},
     {"backend.diffusion", "backend.finishing"},
     {"backend.jobs"},
-    {"backend.skyreels_integration", "backend.synthetic", "backend.trial"},
+    {"backend.doctor", "backend.skyreels_integration", "backend.synthetic", "backend.trial"},
     {"backend.video_generator"},
     {"backend.web"},
     {"backend.studios"},

@@ -73,7 +73,7 @@ def diagnosis() -> None:
     if not st.button("Run the checks", icon=":material/stethoscope:", key="run_checks"):
         st.caption("Python, packages, GPU, memory, disk, video encoder, folders, models.")
         return
-    from backend.system.doctor import run_checks
+    from backend.doctor import run_checks
 
     icons = {"ok": ":material/check_circle:", "warning": ":material/warning:", "failed": ":material/error:"}
     with st.spinner("Checking"):

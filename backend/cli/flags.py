@@ -42,7 +42,9 @@ def flag_of(setting: Setting) -> inspect.Parameter:
     kind: Any = Path if setting.name in INPUTS else flag_type(setting.annotation)
     family = "SkyReels: " if setting.is_skyreels else ""
     words = " ".join([f"{family}{setting.help_with_bounds}", *filter(None, [SYNTAX.get(setting.name)])])
-    option = typer.Option(FLAGS[setting.name], help=words, show_default=False)
+    flag = FLAGS[setting.name]
+    names = f"{flag}/--no-{flag.removeprefix('--')}" if kind is bool else flag
+    option = typer.Option(names, help=words, show_default=False)
     annotation = Annotated[kind | None, option]
     return inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from backend.cli.flags import DOTTED, request_flags, send_named_files
+from backend.cli.flags import DOTTED, FLAGS, request_flags, send_named_files
 from backend.cli.terminal import BAD_REQUEST, cell, fail, open_studio, out, say
+from backend.core.inputs import INPUTS, mode_for
 from backend.jobs.job import JobState
+from backend.studios import Studio
 
-jobs_app = typer.Typer(help="Look after jobs: list, show, cancel, pause, resume, retry.", rich_markup_mode=None)
+jobs_app = typer.Typer(help="Look after jobs, and make new ones from them.", rich_markup_mode=None)
 
 
 @jobs_app.command("list")
@@ -45,13 +47,19 @@ def jobs_show(job_id: str) -> None:
         print(json.dumps(studio.job(job_id), indent=2))
 
 
+def waits(studio: Studio) -> str:
+    """What to add to the word that a job is queued where nothing renders it yet."""
+    return "" if studio.serves else "; it starts when the studio runs: ./launch.sh"
+
+
 def _job_command(action: str, words: str) -> None:
     @jobs_app.command(action, help=words)
     def command(job_id: str) -> None:
         with open_studio() as studio:
             job = studio.act(job_id, action)
+            later = waits(studio) if job["state"] == "queued" else ""
         ending = action == "cancel" and job["state"] in ("running", "paused")  # until its next step
-        say(f"{job['id']} {'is being cancelled' if ending else job['state']}")
+        say(f"{job['id']} {'is being cancelled' if ending else job['state']}{later}")
 
 
 for _action, _words in {
@@ -67,9 +75,13 @@ def _derive_command(how: str, words: str) -> None:
     @jobs_app.command(how, help=f"{words} The flags of generate change single settings.")
     @request_flags
     def command(params: dict[str, Any], job_id: str) -> None:
+        if "mode" not in params and any(name in params for name in INPUTS):
+            params["mode"] = mode_for(params).value
         with open_studio(DOTTED) as studio:
             job = studio.derive(job_id, how, params | send_named_files(studio, params))
-        say(f"{job['id']} {job['state']}, made from {job_id}")
+            later = waits(studio)
+        origin = f"made from {job_id}" if job["parent"] == job_id else f"in place of {job_id}"
+        say(f"{job['id']} {job['state']}, {origin}{later}")
 
 
 for _how, _words in {
@@ -83,20 +95,29 @@ for _how, _words in {
 @jobs_app.command("vary")
 def jobs_vary(
     job_id: str,
-    count: Annotated[int, typer.Option(help="How many; their seeds follow one another.")] = 4,
+    count: Annotated[int | None, typer.Option(help="How many further seeds, each the next one; 4 by default.")] = None,
     sweep: Annotated[
-        str | None, typer.Option(metavar="FIELD=a,b,c", help="One variation for each value of a setting instead.")
+        str | None,
+        typer.Option(metavar="SETTING=a,b,c", help='Vary a setting instead; a JSON list is fine: prompt=["a, b","c"].'),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the batch and its jobs as JSON.")] = False,
 ) -> None:
     """Queue variations of a job as one batch."""
-    field, _, values = (sweep or "").partition("=")
-    with open_studio(DOTTED) as studio:
-        found = studio.vary(job_id, count, field or None, [_value(word) for word in values.split(",") if word])
+    name, _, words = (sweep or "").partition("=")
+    flags = {flag.removeprefix("--"): setting for setting, flag in FLAGS.items()}
+    setting = flags.get(name, name.replace("-", "_")) or None
+    values = _value(words) if words.startswith("[") else [_value(word) for word in words.split(",") if word]
+    if not isinstance(values, list):
+        fail(f"--sweep {sweep}: this is no JSON list; use a,b,c or a list of JSON.", BAD_REQUEST)
+    if count is None and setting is None:
+        count = 4
+    with open_studio(DOTTED | {"field": "--sweep", "values": "--sweep", "count": "--count"}) as studio:
+        found = studio.vary(job_id, count, setting, values)
+        later = waits(studio)
     if as_json:
         print(json.dumps(found))
         return
-    say(f"batch {found['batch']}: {', '.join(job['id'] for job in found['jobs'])}")
+    say(f"batch {found['batch']}: {', '.join(job['id'] for job in found['jobs'])}{later}")
 
 
 def _value(word: str) -> Any:

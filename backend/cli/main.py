@@ -212,7 +212,7 @@ def doctor(
     repair: Annotated[bool, typer.Option("--repair", help="Mend the history and tidy up first.")] = False,
 ) -> None:
     """Check this machine and the data folder; exits 1 if something must be mended."""
-    from backend.system.doctor import print_checks, run_checks
+    from backend.doctor import print_checks, run_checks
 
     if repair:
         mend_data_folder()

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backend.core.errors import InvalidRequest
-from backend.core.schema import SEED, GenerationRequest, Mode, parse_request
+from backend.core.errors import InvalidRequest, mention
+from backend.core.schema import SEED, SETTINGS, GenerationRequest, Mode, parse_request
 
 VARIATIONS_MOST = 12
 NO_CHANGES: Mapping[str, Any] = {}
@@ -45,19 +45,26 @@ def extend(request: GenerationRequest, video: str, changes: Mapping[str, Any] = 
 
 
 def vary(
-    request: GenerationRequest, count: int, field: str | None = None, values: Sequence[Any] = ()
+    request: GenerationRequest, count: int | None = None, setting: str | None = None, values: Sequence[Any] = ()
 ) -> list[GenerationRequest]:
-    """`count` requests with seeds in a row, beginning with that of `request`; or with `field` one for each of `values`
-    with the same seed. Raises InvalidRequest.
+    """`count` requests (1 by default) with the seeds after that of `request`; or one for each of `values` of a setting,
+    named as in SETTINGS, with the same seed. Raises InvalidRequest.
     """
-    if field is not None:
-        if field not in GenerationRequest.model_fields:
-            raise InvalidRequest(f"field={field[:40]} is not a field of a request;", hint="name one.", field="field")
-        _check_count(len(values), "values")
-        return [edit(request, {field: value}) for value in values]
-    _check_count(count, "count")
-    seeds = int(SEED.most) + 1
-    return [edit(request, {"seed": (request.seed + number) % seeds}) for number in range(count)]
+    if setting is None:
+        if values:
+            raise InvalidRequest("values need a setting;", hint=["name it in ", mention("field"), "."], field="values")
+        count = 1 if count is None else count
+        _check_count(count, "count")
+        seeds = int(SEED.most) + 1
+        return [edit(request, {"seed": (request.seed + number) % seeds}) for number in range(1, count + 1)]
+    name = setting.removeprefix("skyreels.")
+    if name not in SETTINGS:
+        hint = f"use one of {', '.join(SETTINGS)}."
+        raise InvalidRequest("is not a setting;", hint=hint, field="field", value=setting[:40])
+    if count is not None:
+        raise InvalidRequest("counts seeds, and values are given;", hint="leave one of them out.", field="count")
+    _check_count(len(values), "values")
+    return [edit(request, {"skyreels": {name: v}} if SETTINGS[name].is_skyreels else {name: v}) for v in values]
 
 
 def _check_count(count: int, field: str) -> None:

@@ -57,7 +57,8 @@ class Kind(Generic[R, P, A]):
 
     `make_plan` raises InvalidRequest where the request cannot be met. `finalize` fills in what is worked out only when
     a job is submitted, such as hashes of large files. `run` makes the artifact in outputs/<id>/, or raises JobCancelled
-    through its `Reporter`, or StudioError; what it wrote to temp/<id>/ stays for the next attempt.
+    through its `Reporter`, or StudioError; what it wrote to temp/<id>/ stays for the next attempt of a kind that
+    `resumes`.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Kind(Generic[R, P, A]):
     make_plan: Callable[[R, Services], P]
     run: Callable[[Job[R, P, A], Services, Reporter], A]
     finalize: Callable[[P, Services], P] = lambda plan, services: plan
+    resumes: bool = True
 
 
 AnyKind = Kind[Any, Any, Any]

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backend.core import derive
-from backend.core.errors import Conflict
+from backend.core.errors import Conflict, StudioError
 from backend.core.ids import new_id
+from backend.core.inputs import ANY_UPLOAD
 from backend.core.schema import GenerationRequest
 from backend.jobs.disk_space import DiskSpace
 from backend.jobs.job import Job, JobPlan, JobRequest, JobState, RenderJob
@@ -56,11 +57,17 @@ class Submission:
 
     def extend(self, job_id: str, changes: Mapping[str, Any] = NO_CHANGES) -> Job:
         """Queue a video that continues a finished one. Raises Conflict, InvalidRequest, NotFound."""
-        return self.submit(self.extension_of(job_id, changes), parent=job_id)
+        request = self.extension_of(job_id, changes)
+        try:
+            return self.submit(request, parent=job_id)
+        except StudioError:
+            self._services.uploads.remove(str(request.video))
+            raise
 
     def extension_of(self, job_id: str, changes: Mapping[str, Any] = NO_CHANGES) -> GenerationRequest:
         """The request that continues a finished video, which becomes an upload. Raises Conflict, NotFound."""
         job = self._render(job_id)
+        derive.extend(job.request, ANY_UPLOAD, changes)  # refused before a large file is copied
         upload = self._services.uploads.add(self._results.file(job_id), f"{file_stem(job.title, job_id)}.mp4")
         return derive.extend(job.request, upload.id, changes)
 
@@ -87,7 +94,7 @@ class Submission:
         return edited
 
     def vary(
-        self, job_id: str, count: int = 1, field: str | None = None, values: Sequence[Any] = ()
+        self, job_id: str, count: int | None = None, field: str | None = None, values: Sequence[Any] = ()
     ) -> tuple[str, list[Job]]:
         """Queue variations of a render as one batch: `count` further seeds, or with `field` one for each of `values`.
 

@@ -15,6 +15,7 @@ from backend.core.errors import NotFound, StudioError
 from backend.jobs.disk_space import ReserveFile
 from backend.jobs.history import copies_in, copy_history, restore_unreadable
 from backend.jobs.job import ACTIVE, RETRIABLE, JobState
+from backend.jobs.kinds import KINDS
 from backend.jobs.store import Store
 from backend.library.downloads import Downloads
 from backend.media.outputs import purge_trash
@@ -116,7 +117,8 @@ class Tidying:
         if job.state in ACTIVE or (job.state is JobState.UNREADABLE and job.trashed_at is None):
             return True
         recent = now - (job.finished_at or now) <= self._settings.unfinished_keep_s
-        return job.state in RETRIABLE and job.trashed_at is None and recent
+        of_use = job.kind in KINDS and KINDS[job.kind].resumes
+        return of_use and job.state in RETRIABLE and job.trashed_at is None and recent
 
 
 def _long_away(copies: Path, now: float) -> bool:

@@ -126,6 +126,13 @@ class Uploads:
                 old.unlink(missing_ok=True)
         return path
 
+    def remove(self, upload_id: str) -> None:
+        """Remove an upload that no job needs. Raises NotFound."""
+        folder = self._existing(upload_id)
+        self._parts.mkdir(exist_ok=True)
+        # Moved away first: a half-removed upload must never be found.
+        shutil.rmtree(folder.rename(self._parts / folder.name))
+
     def sweep(self, needed: Set[str], older_than_s: float, now: float) -> list[str]:
         """Remove uploads older than `older_than_s` that are not in `needed`, and parts that stopped growing; their ids.
 
@@ -134,9 +141,7 @@ class Uploads:
         gone = []
         for folder in _folders(self._folder):
             if folder.name not in needed and now - _made_at(folder) > older_than_s:
-                self._parts.mkdir(exist_ok=True)
-                # Moved away first: a half-removed upload must never be found.
-                shutil.rmtree(folder.rename(self._parts / folder.name))
+                self.remove(folder.name)
                 gone.append(folder.name)
         for folder in _folders(self._parts):
             if now - _last_change(folder, now) > PARTS_KEEP_S:

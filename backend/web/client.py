@@ -53,7 +53,7 @@ class RemoteStudio:
     """
 
     def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
-        self.url = url
+        self.url, self.serves = url, True
         self._http = direct_client(f"{url}/api/v1", timeout_s=30, headers=headers)
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class RemoteStudio:
     def derive(self, job_id: str, how: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         return self._call("POST", f"{_of_job(job_id)}/{how}", json=dict(changes))
 
-    def vary(self, job_id: str, count: int, field: str | None, values: list[Any]) -> dict[str, Any]:
+    def vary(self, job_id: str, count: int | None, field: str | None, values: list[Any]) -> dict[str, Any]:
         body = {"count": count, "field": field, "values": values}
         return self._call("POST", f"{_of_job(job_id)}/vary", json=body)
 

@@ -87,14 +87,27 @@ def test_extend_with_options_takes_no_storyboard_but_one_that_is_given(request_)
 
 
 def test_vary_counts_seeds_or_goes_through_values(request_):
-    assert [one.seed for one in vary(request_, 3)] == [7, 8, 9]
+    assert [one.seed for one in vary(request_)] == [8]
+    assert [one.seed for one in vary(request_, 3)] == [8, 9, 10]
     last = request_.model_copy(update={"seed": int(SEED.most)})
-    assert [one.seed for one in vary(last, 2)] == [int(SEED.most), 0]
-    swept = vary(request_, 1, "guidance_scale", [3, 6.5])
+    assert [one.seed for one in vary(last, 2)] == [0, 1]
+    swept = vary(request_, None, "guidance_scale", [3, 6.5])
     assert [(one.guidance_scale, one.seed) for one in swept] == [(3, 7), (6.5, 7)]
+    for name in ("flow_shift", "skyreels.flow_shift"):
+        assert [one.skyreels.flow_shift for one in vary(request_, None, name, [5.0, 9.0])] == [5.0, 9.0]
 
 
-@pytest.mark.parametrize("wrong", [(0, None, ()), (VARIATIONS_MOST + 1, None, ()), (1, "mood", (1,)), (1, "seed", ())])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (0, None, ()),
+        (VARIATIONS_MOST + 1, None, ()),
+        (None, None, (1, 2)),
+        (None, "mood", (1,)),
+        (None, "seed", ()),
+        (2, "seed", (1,)),
+    ],
+)
 def test_variations_have_bounds(request_, wrong):
     with pytest.raises(InvalidRequest):
         vary(request_, *wrong)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from backend.core.config import ROOT
 from backend.core.errors import InvalidRequest, JobCancelled, NotEnoughSpace
-from backend.core.plan import Stage
+from backend.core.plan import Source, Stage
 from backend.jobs.history import open_history
 from backend.jobs.job import JobState
 from backend.jobs.kinds import KINDS
@@ -156,7 +156,7 @@ def test_the_worker_cancels_an_export_at_its_next_report(generator, video, setti
 KILLED = """
 import os, signal, sys
 from backend.core.config import Settings
-from backend.core.plan import Stage
+from backend.core.plan import Source, Stage
 from backend.jobs.running import RunningJob
 from backend.video_generator import VideoGenerator
 from pathlib import Path
@@ -233,3 +233,30 @@ def test_an_export_goes_to_the_trash_and_comes_back(generator, export):
     assert not Path(path).exists()
     generator.restore(job.id)
     assert generator.results.file(job.id).is_file()
+
+
+@pytest.mark.parametrize(
+    ("source", "width", "size"),
+    [
+        ((960, 540), 480, (480, 270)),
+        ((961, 541), None, (960, 540)),
+        ((960, 540), 101, (100, 56)),
+        ((540, 960), 3840, (3840, 6826)),
+        ((1920, 1080), 7680, (7680, 4320)),
+        ((64, 1920), 3840, "gives 3840x115200 pixels; use 16 to 273."),
+        ((162, 92), 16, "gives 16x9 pixels; use 29 to 7643."),
+    ],
+)
+def test_sizes_keep_the_shape_of_the_video_or_are_refused(source, width, size):
+    video = Source(*source, 24, 24.0)
+    if isinstance(size, tuple):
+        assert export_kind._size(video, width) == size
+    else:
+        with pytest.raises(InvalidRequest, match=size):
+            export_kind._size(video, width)
+
+
+def test_a_large_export_counts_the_memory_of_its_frames():
+    small, large = (export_kind._forecast(ExportFormat.WEBM, *size, 24) for size in ((960, 540), (3840, 6826)))
+    assert small.peak_gib < 0.5
+    assert 3.5 < large.peak_gib < 5  # measured: 3.1 GiB by the encoder, 1.3 by the studio

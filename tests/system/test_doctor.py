@@ -1,4 +1,4 @@
-"""backend/system/doctor.py: each check on a machine that is well, and on one that is not."""
+"""backend/doctor.py: each check on a machine that is well, and on one that is not."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import http.server
 import importlib.metadata
 import shutil
 import socket
+import sqlite3
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,12 +15,13 @@ from typing import Any
 
 import pytest
 
+from backend import doctor
 from backend.core.config import GIB, Settings
 from backend.core.registry import MODELS, SYNTHETIC
+from backend.doctor import Check
 from backend.library import checkpoints
 from backend.library.checkpoints import Checkpoint
-from backend.system import doctor, monitoring
-from backend.system.doctor import Check
+from backend.system import monitoring
 
 ABOUT_THE_COMPUTER = {"Python", "Packages", "torchvision", "GPU", "CUDA", "Free VRAM", "Memory", "Disk"}
 ABOUT_THE_STUDIO = {"Folders", "History", "Video", "Models", "Port"}
@@ -330,11 +332,32 @@ def test_a_history_is_counted_and_a_damaged_one_named_with_the_way_out(settings,
     assert (found.status, found.detail[:6]) == ("ok", "in use")
     generator.stop()
     found = doctor.check_history(settings)
-    assert (found.status, found.detail[:6]) == ("ok", "1 jobs")
+    assert (found.status, found.detail[:6]) == ("ok", "1 job,")
     settings.database.write_bytes(b"no database at all" * 100)
     found = doctor.check_history(settings)
     assert found.status == "failed"
     assert "doctor --repair" in found.way_out
+
+
+def test_a_history_of_a_newer_version_is_no_history_for_this_one(settings, generator, a_request):
+    generator.stop()
+    with sqlite3.connect(settings.database) as database:
+        database.execute("PRAGMA user_version = 999")
+    database.close()
+    found = doctor.check_history(settings)
+    assert (found.status, "written by a newer version" in found.detail) == ("failed", True)
+
+
+def test_jobs_that_cannot_be_read_are_counted(settings, generator, a_request):
+    generator.pause_queue(True)
+    generator.submit(a_request())
+    generator.stop()
+    with sqlite3.connect(settings.database) as database:
+        database.execute("UPDATE jobs SET state_before = state, state = 'unreadable'")
+    database.close()
+    found = doctor.check_history(settings)
+    assert found.status == "warning"
+    assert found.detail.startswith("1 job, 1 of them unreadable")
 
 
 def test_no_history_is_fine(settings):

@@ -620,7 +620,7 @@ def test_a_job_of_another_kind_is_planned_queued_and_fetched(client, generator):
         ({"kind": "export", "job": "x"}, "job="),
         (
             {"kind": "export", "job": "0" * 20, "width": 3},
-            "width=3 is below the least that is possible; use 16 to 3840.",
+            "width=3 is below the least that is possible; use 16 to 7680.",
         ),
         ({"kind": "export", "prompt": "x"}, "prompt is not a field of a request; the fields are kind, job, video"),
         ({"kind": "export"}, "job or video says what is exported; send one of them."),
@@ -656,6 +656,13 @@ def test_jobs_are_made_from_a_job_and_name_it(client, generator):
     assert len(listed) == 2
     assert client.post(f"/api/v1/jobs/{video['id']}/vary", json={"count": 99}).status_code == 422
     assert client.post(f"/api/v1/jobs/{video['id']}/again", json={"steps": 3}).status_code == 422
+
+
+def test_an_extension_that_is_refused_leaves_no_upload(client, generator):
+    video = finished(client, generator)
+    for changes in ({"fps": 9999}, {"nope": 1}, {"model": "nobody"}):
+        assert client.post(f"/api/v1/jobs/{video['id']}/extend", json=changes).status_code == 422
+    assert [path for path in generator.settings.uploads.iterdir() if path.name.isalnum()] == []
 
 
 @pytest.mark.parametrize("state", ["queued", "paused"])

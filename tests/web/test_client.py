@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from backend.core.config import Settings
+from backend.doctor import studio_answers
 from backend.library import fetch
-from backend.system.doctor import studio_answers
 from backend.web.client import RemoteStudio, key, running_studio
 from backend.web.network import make_token
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import shutil
 import time
 from collections.abc import Generator
@@ -13,6 +14,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from backend.core.config import GIB
 from backend.core.errors import InvalidRequest, NotFound, StudioError, Words, mention
 from backend.core.inputs import INPUTS
 from backend.core.plan import Forecast, Source, Stage
@@ -26,7 +28,10 @@ from backend.media.fitting import Frames
 from backend.media.outputs import move_result, write_metadata
 from backend.media.reader import read_frames
 
-WIDTH = (16, 3840)  # pixels; both sides come out even
+WIDTH = (16, 7680)  # pixels; both sides come out even
+SIDES = (16, 8192)  # pixels that every format can have
+MOST_PIXELS = 7680 * 4320
+BYTES_PER_PIXEL = 170  # of memory: chunks of frames here, and the frames that the encoder holds
 Id = Annotated[str, Field(pattern=rf"^{UPLOAD_ID}$")]
 
 
@@ -44,7 +49,7 @@ class ExportRequest(BaseModel):
         strict=True,
         ge=WIDTH[0],
         le=WIDTH[1],
-        description="pixels; the height follows. The video's own if left out",
+        description="pixels, rounded down to an even number; the height follows. The video's own if left out",
     )
     frame: int = Field(0, strict=True, description="of a still: which frame, from 0; -1 is the last one")
 
@@ -55,7 +60,7 @@ class ExportRequest(BaseModel):
             raise InvalidRequest(reason, hint="send one of them.", field="job")
         if self.frame and self.format is not ExportFormat.STILL:
             hint: Words = ["leave it out, or use ", mention("format", "still"), "."]
-            raise InvalidRequest("is of a still only;", hint=hint, field="frame", value=self.frame)
+            raise InvalidRequest("is only for a still;", hint=hint, field="frame", value=self.frame)
         return self
 
     @property
@@ -116,7 +121,7 @@ def plan_export(request: ExportRequest, services: Services) -> ExportPlan:
         frames=frames,
         fps=source.fps,
         start=start,
-        forecast=_forecast(request.format, width * height * frames),
+        forecast=_forecast(request.format, width, height, frames),
     )
 
 
@@ -148,14 +153,26 @@ def _finished_video(request: ExportRequest, services: Services) -> Artifact:
 
 
 def _size(source: Source, width: int | None) -> tuple[int, int]:
-    """Width and height, both even, in the shape of the source.
+    """Width and height, both even, in the shape of the source. Raises InvalidRequest for a `width` that gives a side
+    which not every format can have.
 
     >>> _size(Source(960, 540, 64, 24.0), 480), _size(Source(961, 541, 64, 24.0), None)
     ((480, 270), (960, 540))
     """
-    wide = width or source.width
-    tall = max(WIDTH[0], round(source.height * wide / source.width))
-    return wide - wide % 2, tall - tall % 2
+    if width is None:
+        return _even(source.width), _even(source.height)
+    height = round(source.height * width / source.width)
+    if SIDES[0] <= height <= SIDES[1] and width * height <= MOST_PIXELS:
+        return _even(width), _even(height)
+    shape = source.height / source.width
+    least = max(WIDTH[0], math.ceil(SIDES[0] / shape))
+    most = min(WIDTH[1], math.floor(SIDES[1] / shape), math.isqrt(int(MOST_PIXELS / shape)))
+    hint = f"use {least} to {most}." if least <= most else "leave it out."
+    raise InvalidRequest(f"gives {width}x{height} pixels;", hint=hint, field="width", value=width)
+
+
+def _even(side: int) -> int:
+    return max(2, side - side % 2)
 
 
 def _still(frame: int, frames: int) -> int:
@@ -171,10 +188,12 @@ def _still(frame: int, frames: int) -> int:
     return number
 
 
-def _forecast(format: ExportFormat, pixels: int) -> Forecast:
+def _forecast(format: ExportFormat, width: int, height: int, frames: int) -> Forecast:
     info = FORMATS[format]
+    pixels = width * height * frames
     seconds = {Stage.LOADING: 0.2, Stage.ENCODING: 0.3 + info.s_per_pixel * info.passes * pixels, Stage.SAVING: 0.1}
-    return Forecast(seconds, 0.5, int(info.bytes_per_pixel * pixels) + 100_000, seconds)
+    peak_gib = round(0.2 + BYTES_PER_PIXEL * width * height / GIB, 2)
+    return Forecast(seconds, peak_gib, int(info.bytes_per_pixel * pixels) + 100_000, seconds)
 
 
 def run(job: ExportJob, services: Services, report: Reporter) -> ExportArtifact:
@@ -248,4 +267,5 @@ EXPORT = Kind(
     stages=(Stage.LOADING, Stage.ENCODING, Stage.SAVING),
     make_plan=plan_export,
     run=run,
+    resumes=False,
 )

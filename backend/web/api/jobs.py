@@ -68,9 +68,9 @@ class Variations(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    count: int = Field(1, strict=True, description="how many; their seeds follow one another")
-    field: str | None = Field(None, max_length=100, description="a field of the request, instead of the seed")
-    values: list[Any] = Field([], description="a value of that field for each variation")
+    count: int | None = Field(None, strict=True, description="how many further seeds, each the next one; 1 by default")
+    field: str | None = Field(None, max_length=100, description="a setting that is varied instead of the seed")
+    values: list[Any] = Field([], description="a value of that setting for each variation")
 
 
 @api.post("/jobs/{job_id}/vary", status_code=202, tags=["jobs"])

@@ -27,7 +27,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backend.core.config import GIB, ROOT, Settings
-from backend.core.text import escape_control
+from backend.core.errors import NewerData
+from backend.core.text import counted, escape_control
+from backend.jobs.migrations import check_not_newer
 from backend.utils import python_problem
 
 Status = Literal["ok", "warning", "failed"]
@@ -36,6 +38,7 @@ PORT = 8501
 LEAST_FREE_RAM_GIB = 4.0
 SPACE_FOR_MODEL_GIB = 20.0  # the smallest released checkpoint takes 17 on disk
 TORCH_TIMEOUT_S = 60
+COUNT_JOBS = "SELECT count(*), count(*) FILTER (WHERE state = 'unreadable') FROM jobs"
 SETUP = "run `python3 setup.py`, which repairs it"
 
 
@@ -208,9 +211,13 @@ def check_history(settings: Settings) -> Check:
     if not settings.database.exists():
         return Check("History", "ok", "none yet")
     try:
+        check_not_newer(settings.database)
+    except NewerData as newer:
+        return Check("History", "failed", newer.message.rstrip(";"), newer.hint)
+    try:
         with contextlib.closing(sqlite3.connect(f"file:{settings.database}?mode=ro", uri=True, timeout=2)) as database:
             fault = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
-            jobs = database.execute("SELECT count(*) FROM jobs").fetchone()[0] if fault == "ok" else 0
+            jobs, unreadable = database.execute(COUNT_JOBS).fetchone() if fault == "ok" else (0, 0)
     except (sqlite3.Error, UnicodeDecodeError) as error:
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
             return Check("History", "ok", "in use by the studio that runs now, which keeps it whole")
@@ -219,8 +226,11 @@ def check_history(settings: Settings) -> Check:
         way_out = "`./launch.sh doctor --repair` sets it aside and puts it together from its copy and the videos"
         return Check("History", "failed", f"{settings.database.name} is damaged: {fault}", way_out)
     copies = list(settings.copies.glob("*.db"))
-    kept = f", {len(copies)} copies" if copies else ", no copy yet"
-    return Check("History", "ok", f"{jobs} jobs{kept}")
+    kept = f", {len(copies)} {'copy' if len(copies) == 1 else 'copies'}" if copies else ", no copy yet"
+    if unreadable:
+        way_out = "`./launch.sh doctor --repair` looks for them in the copies; the Queue page shows them"
+        return Check("History", "warning", f"{counted(jobs, 'job')}, {unreadable} of them unreadable{kept}", way_out)
+    return Check("History", "ok", f"{counted(jobs, 'job')}{kept}")
 
 
 def check_video() -> Check:
