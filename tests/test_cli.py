@@ -594,7 +594,7 @@ def test_jobs_are_made_from_a_job(run):
     code, out, _ = run("jobs", "vary", job["id"], "--sweep", "flow-shift=5.0,9.0", "--json")
     assert [one["request"]["skyreels"]["flow_shift"] for one in json.loads(out)["jobs"]] == [5.0, 9.0]
     code, _, err = run("jobs", "vary", job["id"], "--sweep", "mood=calm")
-    assert (code, "--sweep=mood is not a setting; use one of " in err) == (2, True)
+    assert (code, "--sweep='mood' is not a setting; use one of " in err) == (2, True)
     assert len(json.loads(run("jobs", "vary", job["id"], "--json")[1])["jobs"]) == 4
     code, out, _ = run("jobs", "edit", edited["id"], "--fps", "8")
     assert f"in place of {edited['id']}; it starts when the studio runs: ./launch.sh" in out

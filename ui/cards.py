@@ -35,9 +35,10 @@ def video_card(job: Job, where: str) -> None:
             st.caption(f"{length} · {when}  \n{escape_markdown(job.plan.model_title)}")
 
 
-@st.dialog("Video", width="large")
+@st.dialog("Video", width="large", on_dismiss="rerun")
 def video_dialog(job_id: str) -> None:
     """A finished video: player, how it was made, and what can be done with it."""
+    st.session_state["dialog_open"] = True
     job = studio().job(job_id)
     video = job.artifact
     if video is None:

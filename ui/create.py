@@ -27,6 +27,7 @@ from ui.studio import (
     partial_video_url,
     poll_s,
     queue_version,
+    redraw,
     studio,
 )
 from ui.theme import empty_stage
@@ -248,7 +249,7 @@ def progress_section() -> None:
     @st.fragment(run_every=poll_s())
     def now() -> None:
         if stage_version() != version:
-            st.rerun()
+            redraw()
         active = studio().active(limit=1)
         if active:
             progress_card(active[0])

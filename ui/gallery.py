@@ -10,7 +10,7 @@ import streamlit as st
 from backend.jobs.job import Job, JobState
 from backend.jobs.store import Filter
 from ui.cards import CREATE, action, video_card
-from ui.studio import attempt, header, poll_s, queue_version, studio
+from ui.studio import attempt, header, poll_s, queue_version, redraw, studio
 from ui.theme import empty_stage
 from ui.words import age, escape_markdown, shortened
 
@@ -138,7 +138,7 @@ def watch() -> None:
     @st.fragment(run_every=poll_s())
     def poll() -> None:
         if queue_version() != version:
-            st.rerun()
+            redraw()
 
     poll()
 

@@ -90,8 +90,17 @@ def on_click(act: Callable[[], object]) -> None:
     attempt(act)
 
 
+def redraw() -> None:
+    """Run the page again because something has changed, unless a dialog is open: that would close it. Dialogs run the
+    page again when they are dismissed.
+    """
+    if not st.session_state.get("dialog_open"):
+        st.rerun()
+
+
 def header(title: str, sentence: str, model: str | None = None) -> None:
     """The band on top of a page: its name, one sentence, and chips for model, device and queue."""
+    st.session_state["dialog_open"] = False  # a run of the whole page closes dialogs
     waiting = len(studio().queue())
     queue = f"{waiting} in the queue" if waiting else "Queue is empty"
     chips = [model] if model else []

@@ -224,6 +224,26 @@ def test_the_gallery_searches_stars_deletes_and_undoes(live, open_tab):
     expect(tab.get_by_role("button", name="Undo")).to_have_count(0)
 
 
+def test_an_export_ends_in_the_open_dialog_with_a_link(live, open_tab):
+    """The page behind it is redrawn when jobs change, but not while the dialog is open: that would close it."""
+    live.wait_for(live.api.post("/jobs", json={"prompt": "a silver spoon", "num_frames": 16}).json()["id"])
+    tab = open_tab("gallery?search=spoon")
+    press(video_named(tab, "a silver spoon"))
+    dialog = tab.get_by_role("dialog").filter(has_text="a silver spoon")
+    press(dialog.get_by_role("button", name="Export"))
+    press(tab.locator('[class*="st-key-export_"] button', has_text="Export"))
+    link = dialog.get_by_role("link", name=re.compile("Save GIF"))
+    expect(link).to_be_visible(timeout=100_000)
+    tab.keyboard.press("Escape")  # the popover
+    with tab.expect_download() as download:
+        press(link)
+    assert download.value.path().read_bytes()[:6] == b"GIF89a"
+    other = live.api.post("/jobs", json={"prompt": "a golden spoon", "num_frames": 16}).json()["id"]
+    live.wait_for(other)
+    press(dialog.get_by_role("button", name="Close"))
+    expect(tab.get_by_text("2 videos", exact=True)).to_be_visible()  # what changed meanwhile
+
+
 def test_a_prompt_is_text_and_nothing_else(live, open_tab):
     evil = '<img src=x onerror="window.pwned=1"> **bold** :material/star: $x$ [a](javascript:alert(1))'
     live.wait_for(live.api.post("/jobs", json={"prompt": evil, "num_frames": 16}).json()["id"])
