@@ -114,7 +114,7 @@ def test_a_file_that_is_called_like_a_setting_keeps_its_name(run, tmp_path):
 
 def test_a_studio_that_goes_away_before_the_film_is_copied_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(follow, "RESTART_S", 0.0)
-    with pytest.raises(NoAnswer, match=r"does not answer .*; it lies in outputs/0+/"):
+    with pytest.raises(NoAnswer, match=r"does not answer .*; the result is in outputs/0+/"):
         follow.copy_result(RemoteStudio("http://localhost:1"), "0" * 20, tmp_path / "film.mp4")
     assert list(tmp_path.iterdir()) == []
 
@@ -125,7 +125,7 @@ def test_a_film_that_cannot_be_copied_whole_is_not_there_and_where_it_is_is_said
             to.write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(StudioError, match=r"film\.mp4 cannot be written \(No space.*it lies in outputs/some-id/"):
+    with pytest.raises(StudioError, match=r"film\.mp4 cannot be written \(No space.*the result is in outputs/some-id/"):
         follow.copy_result(Full(), "some-id", tmp_path / "film.mp4")
     assert list(tmp_path.iterdir()) == []
 
@@ -290,8 +290,8 @@ def test_a_busy_folder_without_a_studio_to_ask_is_one_sentence(run, generator, m
     monkeypatch.setattr("backend.studios.START_S", 0.0)
     code, _, err = run("jobs", "list")
     assert code == 1
-    assert "already uses the data folder" in err
-    assert "or a command that renders" in err
+    assert "is in use by another studio" in err
+    assert "or by a command that renders" in err
 
 
 class Elsewhere:

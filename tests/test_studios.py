@@ -72,7 +72,7 @@ def test_what_is_no_job_becomes_part_of_no_address(name):
 
 def test_a_folder_that_a_command_holds_is_waited_for_a_moment(settings, clock, monkeypatch):
     holding = LocalStudio(settings)
-    with pytest.raises(FolderTaken, match=r"already uses the data folder .*, or a command that renders;"):
+    with pytest.raises(FolderTaken, match=r"is in use by another studio, or by a command that renders;"):
         connect(settings)
     assert 4 < sum(clock.naps) < 6
     nap = clock.sleep

@@ -308,7 +308,7 @@ def test_too_few_frames_are_a_failure_not_a_short_film(generator, faults, settin
 
 
 def test_a_second_studio_on_the_folder_is_refused_in_a_sentence(generator, settings):
-    with pytest.raises(StudioBusy, match=r"already uses the data folder.*--data"):
+    with pytest.raises(StudioBusy, match=r"is in use by another studio.*--data"):
         VideoGenerator(settings)
 
 
@@ -323,7 +323,7 @@ def test_what_is_removed_under_a_running_studio_is_put_back(generator, settings,
     while not (settings.database.exists() and settings.lock.exists()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    with pytest.raises(StudioBusy, match="already uses the data folder"):
+    with pytest.raises(StudioBusy, match="is in use by another studio"):
         VideoGenerator(settings)
     assert generator.job(job.id) == job
     assert not ended

@@ -59,7 +59,7 @@ def can_write(file: Path) -> bool:
 
 def copy_result(studio: Studio, job_id: str, to: Path) -> None:
     """Put the result there whole, or not at all."""
-    part, where = to.with_name(f"{to.name}.part"), f"it lies in outputs/{job_id}/."
+    part, where = to.with_name(f"{to.name}.part"), f"the result is in outputs/{job_id}/."
     try:
         patiently(lambda: studio.save_file(job_id, part))
         part.replace(to)

@@ -529,7 +529,7 @@ def _of_the_body(error: Mapping[str, Any]) -> tuple[str, str] | None:
             return f"The body is not JSON ({reason});", "send a JSON object with the request's fields."
         case "model_attributes_type" if isinstance(error.get("input"), str | bytes):
             return "The body is not said to be JSON;", "send it with the header Content-Type: application/json."
-        case "missing" | "model_attributes_type" | "model_type":
+        case "missing" | "model_attributes_type" | "model_type" | "dict_type":
             return "The body is no JSON object;", 'send the request\'s fields, such as {"prompt": ...}.'
     return None
 

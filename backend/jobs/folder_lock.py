@@ -26,7 +26,7 @@ def lock_data_folder(settings: Settings) -> FileLock:
         lock.acquire(timeout=0)
     except Timeout:
         raise FolderTaken(
-            f"Another studio already uses the data folder {settings.data.name!r}, or a command that renders;",
+            f"The data folder {settings.data.name!r} is in use by another studio, or by a command that renders;",
             hint="use that one, wait for it or stop it, or name another folder with --data.",
         ) from None
     except OSError as error:  # a full disk too, which `is_disk_full` finds in the chain

@@ -11,7 +11,7 @@ from backend.core.errors import Conflict, NotFound, StudioError
 from backend.jobs.job import Job
 from backend.jobs.recipe import recipe_of
 from backend.jobs.store import Store
-from backend.media.outputs import PARTIAL_VIDEO, PREVIEW, VIDEO, move_to_trash, restore_from_trash
+from backend.media.outputs import PARTIAL_VIDEO, PREVIEW, THUMBNAIL, VIDEO, move_to_trash, restore_from_trash
 
 
 class Results:
@@ -23,9 +23,7 @@ class Results:
     def file(self, job_id: str, name: str | None = None) -> Path:
         """A file of a finished result: `name`, of a video, or the main file of a job of any kind. Raises NotFound."""
         job = self._store.get(job_id)
-        if name is not None and job.kind != "render":
-            raise NotFound(f"Job {job_id} is of the kind {job.kind} and has no {name};", hint="ask for its file.")
-        if job.artifact is None:
+        if job.artifact is None or (name is not None and job.kind != "render"):
             raise _no_file(job, name or "result")
         return _existing(job, self._settings.outputs / job.id / (name or Path(job.artifact.file).name))
 
@@ -79,6 +77,8 @@ def _existing(job: Job, path: Path) -> Path:
 
 
 def _no_file(job: Job, name: str) -> NotFound:
+    if job.kind != "render" and name in (VIDEO, THUMBNAIL, PARTIAL_VIDEO, PREVIEW):
+        return NotFound(f"Job {job.id} is of the kind {job.kind} and has no {name};", hint="ask for its file.")
     if job.artifact is None or job.trashed_at is not None:
         where = "in the trash" if job.trashed_at is not None else job.state.value
         return NotFound(f"Job {job.id} has no {name};", hint=f"it is {where}.")

@@ -637,6 +637,6 @@ def _way_out(job: Job) -> str:
         JobState.QUEUED: "it waits; cancel or pause it, or let it run.",
         JobState.RUNNING: "cancel or pause it.",
         JobState.PAUSED: "resume or cancel it.",
-        JobState.SUCCEEDED: "it is done; submit its request again for another video.",
+        JobState.SUCCEEDED: "it is done; use `again` to make another one.",
         JobState.UNREADABLE: "update the studio, or start the version that made it.",
     }.get(job.state, "retry it.")

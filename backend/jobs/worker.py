@@ -193,7 +193,7 @@ class Worker:
         """Run one job and write how it ended: one branch for every way."""
         job = running.job
         logs.current_job.set(job.id)
-        log.info("job %s: attempt %d of a %s", job.id, job.attempts, job.kind)
+        log.info("job %s: %s, attempt %d", job.id, job.kind, job.attempts)
         try:
             artifact = self._artifact_of(running)
         except JobCancelled:

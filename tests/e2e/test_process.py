@@ -179,7 +179,8 @@ def test_a_taken_port_and_a_taken_folder_are_one_sentence_each(live, tmp_path):
     assert said.endswith("the studio already runs there; open it.")
     code, said = start(live.port + 1, live.data)
     assert code == 1
-    assert said.startswith("Another studio already uses the data folder")
+    assert said.startswith("The data folder")
+    assert "in use by another studio" in said
     assert "\n" not in said
 
 

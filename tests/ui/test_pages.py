@@ -519,7 +519,7 @@ def test_a_second_studio_is_explained_on_the_page(generator, settings, monkeypat
     from backend.core.errors import StudioBusy
 
     def refuse(*_):
-        raise StudioBusy("Another studio already uses the data folder;", hint="use that one.")
+        raise StudioBusy("The data folder is in use by another studio;", hint="use that one.")
 
     monkeypatch.setattr("ui.studio.shared_generator", refuse)
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=100).run()
