@@ -48,6 +48,7 @@ STYLES = {
     "old diffusers": ("transformer.blocks.{n}.{ours}", "lora.down.weight", "lora.up.weight", "diffusers"),
     "OneTrainer": ("lora_transformer_blocks_{n}_{_ours}", "lora_down.weight", "lora_up.weight", "kohya"),
     "LyCORIS": ("lycoris_blocks_{n}_{_ours}", "lora_down.weight", "lora_up.weight", "kohya"),
+    "distilled": ("generator_ema.model.net.blocks.{n}.{name}", "lora_A.weight", "lora_B.weight", "original"),
     "compiled": ("_orig_mod.model.diffusion_model.blocks.{n}.{name}", "lora_A.weight", "lora_B.weight", "original"),
 }
 

@@ -20,7 +20,7 @@ from backend.core.text import counted
 RANK_MOST = 1024
 
 # Words before the name of a layer, in any number and order: `base_model.model.`, `pipe.dit.`, `lora_unet_` and so on.
-PREFIX_WORDS = "base|diffusion|dit|lora|lycoris|mod|model|module|orig|pipe|transformer|unet"
+PREFIX_WORDS = "base|denoiser|diffusion|dit|ema|generator|lora|lycoris|mod|model|module|net|orig|pipe|transformer|unet"
 EXPERTS = {"transformer_2": 1, "dit_2": 1, "dit2": 1, "low_noise_model": 1, "high_noise_model": 0}  # likewise
 TEXT_ENCODERS = "cond_stage_model|conditioner|clip|t5(?:xxl)?|te|text_encoders?|text_model|umt5(?:xxl)?"
 
