@@ -36,7 +36,7 @@ from backend.jobs.worker import Worker
 from backend.library.catalog import Catalog
 from backend.library.downloads import Downloads
 from backend.library.instruct import expand_prompt
-from backend.library.loras import LoraLibrary
+from backend.library.loras import LoraLibrary, is_same_name
 from backend.media.uploads import Uploads
 from backend.skyreels_integration import SkyReelsEngine
 from backend.synthetic import SyntheticEngine
@@ -157,7 +157,7 @@ class VideoGenerator:
 
     def remove_lora(self, name: str, *, for_good: bool = False) -> None:
         """Into the trash of models, or away at once. Raises NotFound, or Conflict if a job needs it now."""
-        if any(name == lora.name for job in self.active() for lora in getattr(job.plan, "loras", ())):
+        if any(is_same_name(name, lora.name) for job in self.active() for lora in getattr(job.plan, "loras", ())):
             raise Conflict(f"A job that waits or runs needs {name};", hint="let it finish, or cancel it.")
         self.loras.remove(name, for_good=for_good)
 

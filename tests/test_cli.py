@@ -9,7 +9,9 @@ import sys
 import threading
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from backend import __version__
@@ -518,6 +520,21 @@ def test_a_lora_is_added_listed_used_removed_and_restored(run, settings, tmp_pat
     assert run("loras", "restore", "grain")[:2] == (0, "grain is back.\n")
     assert run("loras", "remove", "grain", "--for-good")[0] == 0
     assert run("loras", "add", tmp_path / "none.safetensors")[0] == 2
+
+
+def test_a_lora_of_an_odd_name_is_used_and_what_is_left_out_is_listed(run, settings, tmp_path):
+    build_checkpoint(settings.models / "random-df", "df")
+    name = "\N{FILM FRAMES} [x]: a:0.5 (1)"
+    file = write_lora(tmp_path / f"{name}.SAFETENSORS")
+    save_file(load_file(file) | {"text_encoder.a.lora_A.weight": torch.zeros(2, 2)}, file)
+    assert "1 tensor for a text encoder is left out.\n" in run("loras", "add", file)[1]
+    assert f"{name}: 1 tensor for a text encoder is left out.\n" in run("loras", "list")[1]
+    small = ["--model", "random-df", "--resolution", "64x64", "--num-frames", "16", "--steps", "10", "--seed", "1"]
+    code, out, err = run("generate", "--prompt", "x", *small, "--lora", f"{name}:0.8", "--json")
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["request"]["loras"] == [{"name": name, "strength": [0.8]}]
+    assert run("loras", "remove", name)[0] == 0
+    assert run("loras", "restore", name)[:2] == (0, f"{name} is back.\n")
 
 
 def test_a_model_is_tried_and_what_is_wrong_is_told(run, settings, monkeypatch):

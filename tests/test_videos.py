@@ -206,6 +206,7 @@ def test_a_film_with_a_lora_that_went_away_or_changed_fails_in_a_sentence(model_
         ({"loras": [{"name": "nope"}]}, "No LoRA 'nope' is here"),
         ({"loras": [{"name": "grain"}], "model": "synthetic"}, "does not fit: Test pattern (no AI) has no layers"),
         ({"loras": [{"name": "wide"}]}, "does not fit: it was made for models of width 96, tiny-random-df has 24"),
+        ({"loras": [{"name": "image"}]}, "made for models with 36 input channels, tiny-random-df has 16"),
         ({"loras": [{"name": "grain", "strength": [1, 2]}]}, "has 2 strengths, the video has 1 window"),
         ({"loras": [{"name": "grain", "strength": 9}]}, "use -4 to 4"),
         ({"loras": [{"name": "grain"}, {"name": "grain"}]}, "'grain' twice"),
@@ -223,6 +224,8 @@ def test_a_wish_for_loras_that_cannot_be_is_refused_in_words(model_studio, a_req
     model_studio.loras.add(write_lora(tmp_path / "grain.safetensors"))
     wide = {f"blocks.0.attn1.to_q.lora_{half}.weight": torch.ones(shape) for half, shape in WIDE}
     save_file(wide, model_studio.settings.models / "loras/wide.safetensors")
+    embedding = {"diffusion_model.patch_embedding.diff": torch.zeros(24, 36, 1, 2, 2)}
+    save_file(embedding, model_studio.settings.models / "loras/image.safetensors")
     with pytest.raises(InvalidRequest) as refused:
         model_studio.plan(a_request(**{"model": "tiny-random-df", "resolution": "64x64"} | wish))
     assert words in str(refused.value), str(refused.value)

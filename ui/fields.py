@@ -91,11 +91,13 @@ def request_column(spec: ModelSpec) -> None:
 
 
 def loras(spec: ModelSpec) -> None:
-    """The choice of LoRAs that fit the model, each with its strength; nothing where there are none."""
+    """The choice of LoRAs that fit the model, each with its strength, and in grey the others with the reason; nothing
+    where there are none.
+    """
     found, _ = studio().loras.all()
-    fitting = [lora.name for lora in found if lora.incompatibility(spec) is None]
-    names = list(dict.fromkeys([*fitting, *form.get("loras")]))
-    if not names:
+    misfits = {lora.name: reason for lora in found if (reason := lora.incompatibility(spec))}
+    names = list(dict.fromkeys([*(lora.name for lora in found if lora.name not in misfits), *form.get("loras")]))
+    if not names and (not misfits or spec.transformer is None):
         return
     with st.expander("LoRAs: a style, a subject, fewer steps"):
         st.multiselect(
@@ -116,6 +118,8 @@ def loras(spec: ModelSpec) -> None:
                 label = name if windows == 1 or not form.get("lora_windows") else f"{name}, window {window + 1}"
                 least, most = min(-1.0, st.session_state[key]), max(2.0, st.session_state[key])
                 st.slider(escape_markdown(label), least, most, step=0.05, key=key, persist_state="session")
+        for name, reason in misfits.items() if spec.transformer else ():
+            st.caption(f":gray[:material/block: {escape_markdown(f'{name} does not fit: {reason}.')}]")
 
 
 def lora_windows(spec: ModelSpec) -> int:

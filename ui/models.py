@@ -172,8 +172,11 @@ def loras() -> None:
     for lora in found:
         with st.container(border=True, key=f"lora_{lora.name}"):
             words, buttons = st.columns([4, 1], vertical_alignment="center")
-            words.markdown(f"**{escape_markdown(lora.name)}**")
+            name, reasons = f"**{escape_markdown(lora.name)}**", why_unfit(lora)
+            words.markdown(f":gray[:material/block: {name}]" if reasons else name)
             words.caption(escape_markdown(lora_words(lora)))
+            for sentence in [*reasons, *lora.notes]:
+                words.caption(escape_markdown(sentence))
             with buttons.container(horizontal=True, horizontal_alignment="right"):
                 action("Remove", ":material/delete:", f"remove_lora_{lora.name}", partial(remove_lora, lora.name))
     for name, reason in refused.items():
@@ -188,7 +191,7 @@ def lora_words(lora: Lora) -> str:
     """What the header of the file says, and which installed models it fits."""
     ranks = "rank " + ", ".join(map(str, lora.ranks)) if lora.ranks else "whole layers"
     fits = [spec.title for spec in studio().models() if lora.incompatibility(spec) is None]
-    made_for = f"fits {', '.join(fits)}" if fits else f"no installed model matches (needs width {lora.width})"
+    made_for = f"fits {', '.join(fits)}" if fits else "fits no installed model"
     return " · ".join(
         [
             f"{lora.layers} layers, {ranks}",
@@ -197,6 +200,12 @@ def lora_words(lora: Lora) -> str:
             *([f"its metadata names {lora.base_model_hint}"] if lora.base_model_hint else []),
         ]
     )
+
+
+def why_unfit(lora: Lora) -> list[str]:
+    """Why it fits no installed model, a sentence for each; empty if it fits one."""
+    reasons = {spec.title: lora.incompatibility(spec) for spec in studio().models()}
+    return [f"Not for {title}: {reason}." for title, reason in reasons.items()] if all(reasons.values()) else []
 
 
 def remove_lora(name: str) -> None:

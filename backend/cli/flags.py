@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
@@ -24,6 +25,9 @@ SYNTAX = {  # what only the command line has to say
     "loras": "NAME, or NAME:0.8, or NAME:0.8,0.4 for windows; give it once for each.",
     "storyboard": "Give it once for each window after the first.",
 }
+
+_NUMBER = r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*"
+STRENGTHS = re.compile(rf":{_NUMBER}(?:,{_NUMBER})*")  # behind the name of a LoRA, which may have colons too
 
 
 def flag_type(annotation: Any) -> Any:
@@ -76,15 +80,13 @@ def request_flags(command: Callable[..., None]) -> Callable[..., None]:
 def lora_use(words: str) -> dict[str, Any]:
     """A LoRA as a request has it, from a flag's value.
 
-    >>> lora_use("grain"), lora_use("film noir:0.8,0.25")
-    ({'name': 'grain'}, {'name': 'film noir', 'strength': [0.8, 0.25]})
+    >>> lora_use("grain"), lora_use("film noir:0.8,0.25"), lora_use("a:b (1)")
+    ({'name': 'grain'}, {'name': 'film noir', 'strength': [0.8, 0.25]}, {'name': 'a:b (1)'})
     """
-    name, colon, strength = words.rpartition(":")
-    try:
-        numbers = [float(number) for number in strength.split(",")]
-    except ValueError:
+    name, _, strengths = words.rpartition(":")
+    if not STRENGTHS.fullmatch(f":{strengths}") or ":" not in words:
         return {"name": words}
-    return {"name": name, "strength": numbers} if colon else {"name": words}
+    return {"name": name, "strength": [float(number) for number in strengths.split(",")]}
 
 
 def send_files(studio: Studio, params: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,9 @@ def loras_list(as_json: Annotated[bool, typer.Option("--json")] = False) -> None
         made_for = f"width {lora['width']}" if lora["width"] else "any width"
         table.add_row(cell(lora["name"]), made_for, str(lora["layers"]), ranks, f"{lora['bytes'] / 2**20:.0f} MiB")
     out.print(table)
+    for lora in found["loras"]:
+        for note in lora.get("notes", ()):
+            say(f"{lora['name']}: {note}")
     for name, reason in found["refused"].items():
         complain(f"{name}: {reason}.")
 
@@ -40,6 +43,8 @@ def loras_add(file: Path) -> None:
     with open_studio() as studio:
         lora = studio.add_lora(file)
     say(f"{lora['name']} is here: {lora['layers']} layers. Use it with generate --lora {lora['name']!r}.")
+    for note in lora.get("notes", ()):
+        say(note)
 
 
 @loras_app.command("remove")

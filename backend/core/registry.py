@@ -7,7 +7,7 @@ its cards are silent) and the configurations of the converted checkpoints (layer
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from backend.core.schema import Mode
@@ -37,12 +37,14 @@ PAINTED_PROMPTS = (
 @dataclass(frozen=True, slots=True)
 class Transformer:
     """The shape of a diffusion transformer, for counting its work: layers, width and feed-forward width. What controls
-    it, in Wan-VACE, counts as more layers.
+    it, in Wan-VACE, counts as more layers. `in_channels` are those of its input: the latents, in some models with what
+    conditions them beside.
     """
 
     layers: int
     dim: int
     ffn_dim: int
+    in_channels: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class ModelSpec:
 
 SMALL = Transformer(layers=30, dim=1536, ffn_dim=8960)
 LARGE = Transformer(layers=40, dim=5120, ffn_dim=13824)
+IMAGE_CHANNELS = 36  # of a model that sees a picture: noise, the picture in latents (16 each) and a mask
 TEXT_AND_VAE_GIB = 11.9  # UMT5-XXL in bfloat16 and the VAE in float32
 IMAGE_ENCODER_GIB = 1.2  # CLIP ViT-H
 
@@ -129,7 +132,7 @@ def _skyreels(name: str, size: Transformer, weights_gib: float) -> ModelSpec:
         base_num_frames=121 if hd else 97,
         guidance_scale=5.0 if image else 6.0,
         flow_shift=8.0 if not image else 5.0 if hd else 3.0,
-        transformer=size,
+        transformer=replace(size, in_channels=IMAGE_CHANNELS) if image else size,
         weights_gib=weights_gib,
         other_gib=TEXT_AND_VAE_GIB + (IMAGE_ENCODER_GIB if image else 0.0),
     )
@@ -156,7 +159,7 @@ def _wan(name: str, size: Transformer, weights_gib: float, modes: frozenset[Mode
         family="wan",
         licence="Apache-2.0",
         modes=modes,
-        transformer=size,
+        transformer=replace(size, in_channels=IMAGE_CHANNELS) if modes == {I2V} else size,
         weights_gib=weights_gib,
         **row | more,
     )
@@ -175,7 +178,7 @@ TINY = ModelSpec(
     num_inference_steps=20,
     guidance_scale=5.0,
     flow_shift=5.0,
-    transformer=Transformer(layers=6, dim=288, ffn_dim=1152),
+    transformer=Transformer(layers=6, dim=288, ffn_dim=1152, in_channels=32),
     decode_flops=3e5,
     decode_elements=524.0,
     weights_gib=0.02,
@@ -225,7 +228,7 @@ MODELS: dict[str, ModelSpec] = {
         _wan("2.1-VACE-14B", Transformer(48, 5120, 13824), 32.3, ALL_MODES, **CONTROLLED),
         _wan(
             "2.2-TI2V-5B",
-            Transformer(layers=30, dim=3072, ffn_dim=14336),
+            Transformer(layers=30, dim=3072, ffn_dim=14336, in_channels=48),
             9.3,
             TEXT | IMAGE,
             max_pixels=1280 * 704,

@@ -291,7 +291,7 @@ class LoraUse(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(
-        min_length=1, max_length=100, title="LoRA", description="The name of its file without the suffix."
+        min_length=1, max_length=255, title="LoRA", description="The name of its file without the suffix."
     )
     strength: tuple[Annotated[float, Field(ge=STRENGTH.least, le=STRENGTH.most)], ...] = Field(
         (1.0,),

@@ -1,4 +1,4 @@
-"""LoRAs: each layer adds the low-rank update of its LoRAs (Hu et al. 2021) to its output.
+"""LoRAs: each layer adds the changes of its LoRAs to its output (`weight_deltas.py`), a block to its modulation table.
 
 The weights are not changed, so no LoRA is left behind in them, several can be applied at once, each with its own
 strength in every window, and models under group offloading stay as they are.
@@ -6,83 +6,27 @@ strength in every window, and models under group offloading stay as they are.
 
 from __future__ import annotations
 
-import copy
 import logging
-from collections import OrderedDict, defaultdict
+import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch.nn import functional
 
 from backend.core.config import GIB
 from backend.core.errors import ModelUnavailable
 from backend.core.schema import LoraUse
 from backend.diffusion.components import Components
+from backend.diffusion.fp8 import Fp8Linear
+from backend.diffusion.weight_deltas import ConstantDelta, FullDelta, WeightDelta, change_delta
 from backend.engine import Task
-from backend.library.loras import Lora, Tensor
+from backend.library.lora_keys import TABLE, Tensor, by_layer, change_shape
+from backend.library.loras import Lora
 
 log = logging.getLogger(__name__)
-
-
-class WeightDelta(torch.nn.Module):  # type: ignore[misc]
-    """What a LoRA adds to the output of one layer, given its input: `strength` times `delta`.
-
-    All layers of a LoRA share the tensor `strength`.
-    """
-
-    def __init__(self, strength: torch.Tensor) -> None:
-        super().__init__()
-        self.strength = strength
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.strength * self.delta(x)
-
-    def delta(self, x: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
-
-
-class LowRankDelta(WeightDelta):
-    """A product of two small matrices."""
-
-    def __init__(self, strength: torch.Tensor, down: torch.Tensor, up: torch.Tensor, scale: float) -> None:
-        super().__init__(strength)
-        self.down, self.up, self.scale = down, up, scale
-
-    def delta(self, x: torch.Tensor) -> torch.Tensor:
-        return self.scale * functional.linear(functional.linear(x.to(self.down.dtype), self.down), self.up)
-
-
-class FullDelta(WeightDelta):
-    """A difference of the whole weight: the output of the layer with that weight and no bias. Layers that have one here
-    are linear in their weight.
-    """
-
-    def __init__(self, strength: torch.Tensor, layer: torch.nn.Module, weight: torch.Tensor) -> None:
-        super().__init__(strength)
-        copied: Any = copy.copy(layer)
-        if isinstance(layer, torch.nn.Linear):
-            copied.__class__ = torch.nn.Linear  # the layer may be an Fp8Linear
-        copied._parameters = OrderedDict(weight=torch.nn.Parameter(weight, requires_grad=False), bias=None)
-        copied._forward_hooks, copied._forward_pre_hooks = OrderedDict(), OrderedDict()
-        self.layer = copied
-
-    def delta(self, x: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self.layer(x.to(self.layer.weight.dtype))
-        return output
-
-
-class BiasDelta(WeightDelta):
-    """A difference of the bias."""
-
-    def __init__(self, strength: torch.Tensor, bias: torch.Tensor) -> None:
-        super().__init__(strength)
-        self.bias = bias
-
-    def delta(self, x: torch.Tensor) -> torch.Tensor:
-        return self.bias
 
 
 class LoadedLora:
@@ -96,55 +40,99 @@ class LoadedLora:
         experts = self.transformers = components.transformers
         if lora.expert is not None and len(experts) > 1:
             experts = [experts[lora.expert]]
-        layers: dict[str, dict[str, Tensor]] = defaultdict(dict)
-        for tensor in lora.tensors:
-            layers[tensor.layer][tensor.role] = tensor
-        models = [dict(expert.named_modules()) for expert in experts]
+        self._only_expert = min((tensor.expert for tensor in lora.tensors if tensor.expert is not None), default=0)
+        layers = by_layer(lora.tensors)
         try:
             with safe_open(lora.file, framework="pt") as file:
-                for layer, tensors in layers.items():
-                    for modules in models:
-                        if layer in modules:
-                            self._load(file, layer, modules[layer], tensors, components.device)
+                for (expert, layer), tensors in layers.items():
+                    for model in self._models_of(expert, experts):
+                        if (module := _owner(model, layer)) is not None:
+                            self._load(file, layer, module, tensors, components.device)
         except (OSError, SafetensorError) as error:
             raise _incompatible(lora.name, f"cannot be read ({type(error).__name__})") from error
         if not self.deltas:
             raise _incompatible(lora.name, "changes no layer of this model")
-        if absent := [layer for layer in layers if not any(layer in modules for modules in models)]:
+        self.bytes = sum(delta.bytes for _, delta in self.deltas)
+        if absent := [layer for (_, layer) in layers if all(_owner(model, layer) is None for model in experts)]:
             log.info("the LoRA %s: %d of its %d layers are not in this model", lora.name, len(absent), len(layers))
+
+    def _models_of(self, expert: int | None, experts: Sequence[Any]) -> Sequence[Any]:
+        """The transformers for which tensors of `expert` are; on a model with one, all but those beside the first's."""
+        if expert is None or len(self.transformers) == 1:
+            return experts if expert in (None, self._only_expert) else ()
+        return [self.transformers[expert]]
 
     def _load(
         self, file: Any, layer: str, module: torch.nn.Module, tensors: dict[str, Tensor], device: torch.device
     ) -> None:
-        """Read the tensors of one layer by their role: `down`, `up`, `alpha`, `full` or `bias`."""
-        weight = next(module.parameters())
+        """Read the tensors of one layer by their role, see `backend.library.lora_keys`."""
+        is_table = layer.endswith(TABLE)
+        weight = module._parameters[TABLE] if is_table else next(module.parameters())
         dtype = getattr(module, "compute_dtype", weight.dtype)  # of an Fp8Linear, that of its input
+        read = {role: _read(file, tensor).to(device) for role, tensor in tensors.items()}
+        self._require_shape(layer, weight, read)
 
-        def read(role: str) -> torch.Tensor:
-            tensor: torch.Tensor = file.get_tensor(tensors[role].key).to(device, dtype)
-            self.bytes += tensor.numel() * tensor.element_size()
-            return tensor
+        def add(delta: WeightDelta) -> None:
+            self.deltas.append((module, delta))
 
-        if "down" in tensors:
-            down, up = read("down"), read("up")
-            fits = isinstance(module, torch.nn.Linear) and (up.shape[0], down.shape[1]) == tuple(module.weight.shape)
-            if not fits:
-                shapes = f"{tuple(up.shape)} x {tuple(down.shape)}"
-                raise _incompatible(self.use.name, f"changes {layer} by {shapes}, which is not its shape")
-            scale = 1.0
-            if "alpha" in tensors:
-                scale = float(file.get_tensor(tensors["alpha"].key)) / down.shape[0]
-            self.deltas.append((module, LowRankDelta(self.strength, down, up, scale)))
-        if "full" in tensors:
-            if (full := read("full")).shape != weight.shape:
-                raise _incompatible(self.use.name, f"changes {layer} by {tuple(full.shape)}, which is not its shape")
-            self.deltas.append((module, FullDelta(self.strength, module, full)))
-        if "bias" in tensors:
-            bias = read("bias")
-            if bias.dim() != 1 or len(bias) != weight.shape[0]:
-                raise _incompatible(self.use.name, f"changes {layer} by {tuple(bias.shape)}, which is not its shape")
+        if read.keys() - {"full", "bias", "alpha", "magnitude"}:
+            original = _weight_of(module).to(device) if "magnitude" in read else None
+            try:
+                add(change_delta(self.strength, module, read, dtype, original))
+            except ValueError as error:
+                raise _incompatible(self.use.name, f"changes {layer} by {error}, which is not its shape") from error
+        if "full" in read:
+            full = read["full"].to(dtype)
+            add(ConstantDelta(self.strength, full) if is_table else FullDelta(self.strength, module, full))
+        if "bias" in read:
             shape = (-1, 1, 1, 1) if isinstance(module, torch.nn.Conv3d) else (-1,)
-            self.deltas.append((module, BiasDelta(self.strength, bias.view(shape))))
+            add(ConstantDelta(self.strength, read["bias"].to(dtype).view(shape)))
+
+    def _require_shape(self, layer: str, weight: torch.Tensor, read: dict[str, torch.Tensor]) -> None:
+        """Raise ModelUnavailable where a change of `layer` has not the shape of its weight."""
+        shapes = {role: tuple(tensor.shape) for role, tensor in read.items()}
+        wrong = None
+        if read.keys() - {"full", "bias", "alpha", "magnitude"}:
+            found = change_shape(layer, shapes)
+            if weight.dim() < 2 or found is None or not _fits(found, weight):
+                wrong = " x ".join(map(str, (shapes["up"], shapes["down"]))) if "up" in shapes else str(found)
+        if "full" in shapes and shapes["full"] != tuple(weight.shape):
+            wrong = str(shapes["full"])
+        if "bias" in shapes and shapes["bias"] != (weight.shape[0],):
+            wrong = str(shapes["bias"])
+        if wrong:
+            raise _incompatible(self.use.name, f"changes {layer} by {wrong}, which is not its shape")
+
+
+def _owner(model: torch.nn.Module, layer: str) -> torch.nn.Module | None:
+    """The layer of that name, or the module that has the modulation table of that name; None if there is none."""
+    owner, _, last = layer.rpartition(".")
+    try:
+        module = model.get_submodule(owner if last == TABLE else layer)
+    except AttributeError:
+        return None
+    has = TABLE in module._parameters if last == TABLE else next(module.parameters(), None) is not None
+    return module if has else None
+
+
+def _fits(shape: tuple[int, ...], weight: torch.Tensor) -> bool:
+    """Whether a change of that shape, in which the kernel may be flattened, is one of `weight`."""
+    return (shape[0], math.prod(shape[1:])) == (len(weight), weight[0].numel())
+
+
+def _read(file: Any, tensor: Tensor) -> torch.Tensor:
+    """A tensor in float32; one in fp8 times its scale, which is a number, or one for each row."""
+    values: torch.Tensor = file.get_tensor(tensor.key).float()
+    if not tensor.scale:
+        return values
+    scale = file.get_tensor(tensor.scale).float()
+    return values * (scale.reshape(-1, *[1] * (values.dim() - 1)) if scale.numel() > 1 else scale.reshape(()))
+
+
+def _weight_of(layer: Any) -> torch.Tensor:
+    """The weight in float32, of an Fp8Linear too."""
+    weight: torch.Tensor = layer.weight.float()
+    return weight * layer.scale if isinstance(layer, Fp8Linear) else weight
 
 
 def _incompatible(name: str, reason: str) -> ModelUnavailable:
@@ -169,17 +157,30 @@ class LoraLayer(torch.nn.Module):  # type: ignore[misc]
     deltas: list[WeightDelta]
 
     def forward(self, x: torch.Tensor, *args: Any) -> torch.Tensor:
-        output: torch.Tensor = super().forward(x, *args)
+        total = output = super().forward(x, *args)
         for delta in self.deltas:
-            output = output + delta(x).to(output.dtype)
-        return output
+            total = total + delta(x, output).to(output.dtype)
+        return total
+
+
+class LoraTable(torch.nn.Module):  # type: ignore[misc]
+    """A base class put before that of a block or transformer: its modulation table plus the deltas of its LoRAs."""
+
+    deltas: list[WeightDelta]
+
+    @property
+    def scale_shift_table(self) -> torch.Tensor:
+        total = table = self._parameters[TABLE]
+        for delta in self.deltas:
+            total = total + delta(table, table)
+        return total
 
 
 _LORA_CLASSES: dict[type, type] = {}  # by the class of the layer; compiled code compares classes by identity
 
 
-def _lora_class(cls: type) -> type:
-    return _LORA_CLASSES.setdefault(cls, type("LoraLayer", (LoraLayer, cls), {}))
+def _lora_class(cls: type, base: type) -> type:
+    return _LORA_CLASSES.setdefault(cls, type(base.__name__, (base, cls), {}))
 
 
 @contextmanager
@@ -201,7 +202,8 @@ def apply_loras(loras: Sequence[LoadedLora], window: Callable[[], int]) -> Itera
     hooks = [model.register_forward_pre_hook(set_strengths) for model in models]
     classes = {layer: type(layer) for layer in by_layer}
     for layer, cls in classes.items():
-        layer.deltas, layer.__class__ = by_layer[layer], _lora_class(cls)
+        base = LoraTable if TABLE in layer._parameters else LoraLayer
+        layer.deltas, layer.__class__ = by_layer[layer], _lora_class(cls, base)
     try:
         yield
     finally:

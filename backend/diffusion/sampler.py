@@ -127,7 +127,8 @@ class Sampler:
         for transformer in self.components.transformers:
             # One small tensor that any training changes stands for the weights.
             digest.update(f"{transformer.dtype} {sum(weight.numel() for weight in transformer.parameters())}".encode())
-            digest.update(transformer.scale_shift_table.float().cpu().numpy().tobytes())
+            table = transformer._parameters["scale_shift_table"]  # without what LoRAs add to it
+            digest.update(table.float().cpu().numpy().tobytes())
         return digest.hexdigest()
 
     def state(self) -> State:

@@ -224,7 +224,7 @@ def _read_shapes(folder: Path) -> tuple[Transformer, int]:
         raise Damaged(f"its transformer has patch_size={config['patch_size']}, the studio plans for (1, 2, 2)")
     dim = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
     layers = int(config["num_layers"]) + len(config.get("vace_layers", ()))
-    shape = Transformer(layers=layers, dim=dim, ffn_dim=int(config["ffn_dim"]))
+    shape = Transformer(layers, dim, int(config["ffn_dim"]), int(config.get("in_channels", 16)))
     vae = read_json(folder / "vae" / "config.json")
     frames = 2 ** sum(vae["temperal_downsample"])
     if frames != 4:

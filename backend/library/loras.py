@@ -1,105 +1,66 @@
 """LoRAs: safetensors files in models/loras, inspected by their headers alone, without torch.
 
-A LoRA changes some layers of a transformer. Training programs name the layers in different styles; all are
-converted to the names of diffusers' Wan transformer, which SkyReels V2 shares. A file does not say reliably which model
-it was trained for, but the shapes of its tensors exclude the others.
+A LoRA changes some layers of a transformer. Training programs name the layers in different styles; `lora_keys.py`
+converts all to the names of diffusers' Wan transformer, which SkyReels V2 shares. A file does not say reliably which
+model it was trained for, but the shapes of its tensors exclude the others.
+
+A LoRA is called as its file without the suffix, and any name is taken that a file can have. Names are equal if Unicode
+says that they look the same (NFC), because macOS stores "\u00e9" as two characters and keyboards type one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import logging
+import math
 import os
 import re
 import shutil
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from backend.core.errors import Conflict, InvalidRequest, NotEnoughSpace, NotFound
 from backend.core.registry import ModelSpec
+from backend.core.text import is_blank
 from backend.durable import replace_file
 from backend.library.checkpoints import Damaged, read_header
+from backend.library.lora_keys import (
+    BLOCK,
+    Layers,
+    Shape,
+    Tensor,
+    Unusable,
+    by_layer,
+    change_shape,
+    is_low_rank,
+    rank_of,
+    read_keys,
+)
 
 log = logging.getLogger(__name__)
 
 FOLDER = "loras"  # in models/
 TENSORS_MOST = 10_000  # the largest real ones have about 3,000
-RANK_MOST = 1024
-NAME = re.compile(r"[\w][\w.+ -]{0,99}")
-
-PREFIXES = ("base_model.model.", "model.", "diffusion_model.", "transformer.", "lora_transformer_", "lora_unet_")
-ROLES = {
-    "lora_A.weight": "down",
-    "lora_A.default.weight": "down",
-    "lora_down.weight": "down",
-    "lora.down.weight": "down",
-    "lora_B.weight": "up",
-    "lora_B.default.weight": "up",
-    "lora_up.weight": "up",
-    "lora.up.weight": "up",
-    "lora_B.bias": "bias",
-    "diff_b": "bias",
-    "diff": "full",
-    "alpha": "alpha",
-}
-OTHER_KINDS = {"hada_": "LoHa", "lokr_": "LoKr", "dora_scale": "DoRA", "lora_mid": "LoCon", "oft_": "OFT"}
-OTHER_FAMILIES = {
-    "double_blocks": "Flux or HunyuanVideo",
-    "single_blocks": "Flux or HunyuanVideo",
-    "single_transformer_blocks": "Flux",
-    "transformer_blocks": "LTX-Video, CogVideoX, Flux or Qwen-Image",
-    "joint_blocks": "Stable Diffusion 3",
-    "down_blocks": "Stable Diffusion",
-    "input_blocks": "Stable Diffusion",
-    "text_model": "a text encoder",
-    "te_": "a text encoder",
-}
-_ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0", "norm_q": "norm_q", "norm_k": "norm_k"}
-_IMAGE = {"k_img": "add_k_proj", "v_img": "add_v_proj", "norm_k_img": "norm_added_k"}
-# Names of layers in the original Wan and SkyReels V2 -> names in diffusers. Within a block, then elsewhere.
-IN_BLOCKS = {f"self_attn.{name}": f"attn1.{ours}" for name, ours in _ATTENTION.items()}
-IN_BLOCKS |= {f"cross_attn.{name}": f"attn2.{ours}" for name, ours in (_ATTENTION | _IMAGE).items()}
-IN_BLOCKS |= {"ffn.0": "ffn.net.0.proj", "ffn.2": "ffn.net.2", "norm3": "norm2"}
-IN_BLOCKS |= {"before_proj": "proj_in", "after_proj": "proj_out"}
-EMBEDDER = "condition_embedder"
-ELSEWHERE = {
-    "patch_embedding": "patch_embedding",
-    "head.head": "proj_out",
-    "text_embedding.0": f"{EMBEDDER}.text_embedder.linear_1",
-    "text_embedding.2": f"{EMBEDDER}.text_embedder.linear_2",
-    "time_embedding.0": f"{EMBEDDER}.time_embedder.linear_1",
-    "time_embedding.2": f"{EMBEDDER}.time_embedder.linear_2",
-    "time_projection.1": f"{EMBEDDER}.time_proj",
-    "img_emb.proj.0": f"{EMBEDDER}.image_embedder.norm1",
-    "img_emb.proj.1": f"{EMBEDDER}.image_embedder.ff.net.0.proj",
-    "img_emb.proj.3": f"{EMBEDDER}.image_embedder.ff.net.2",
-    "img_emb.proj.4": f"{EMBEDDER}.image_embedder.norm2",
-}
-BLOCK = re.compile(r"((?:vace_)?blocks)\.(\d+)\.(.+)")
-
-
-class Unusable(Exception):
-    """The file is not a LoRA for the models of this registry; the message is the reason."""
-
-
-class Tensor(NamedTuple):
-    """A tensor of the file: its key, the layer that it changes and its role in that change."""
-
-    key: str
-    layer: str  # as diffusers names it
-    role: str  # "down", "up", "bias", "full" or "alpha"
-    shape: tuple[int, ...]
+SUFFIX = ".safetensors"
+NAME_BYTES = 255  # of a file's name, with its suffix
+UNNAMEABLE = re.compile("[/\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # paths, line ends, undecodable bytes
+SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
+PATCH_PIXELS = 4  # of a patch of 1 x 2 x 2 latent pixels, which all models here have
+PART = re.compile(r"\.[0-9a-f]{16}\.(part|safetensors)")  # of a file on its way; .safetensors in version 0.1
+APPLE_DOUBLE = b"\x00\x05\x16\x07"  # how macOS begins the ._ files that it writes beside others
 
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """A LoRA file. `width` and `ffn_width` are those of the model that it was trained for, 0 where none of its layers
-    shows them; `blocks` is the highest changed block plus one.
+    """A LoRA file. `width`, `ffn_width` and `in_channels` are those of the model that it was trained for, 0 where none
+    of its layers shows them; `blocks` is the highest changed block plus one. `notes` are sentences that say what of the
+    file is left out or changed.
     """
 
     name: str
@@ -114,6 +75,8 @@ class Lora:
     sees_pictures: bool
     tensors: tuple[Tensor, ...]
     base_model_hint: str = ""  # from the metadata, as the training program wrote it
+    in_channels: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def expert(self) -> int | None:
@@ -132,18 +95,74 @@ class Lora:
             return f"it was made for models with {self.ffn_width} in the middle, {spec.title} has {shape.ffn_dim}"
         if self.blocks > shape.layers:
             return f"it changes block {self.blocks}, {spec.title} has {shape.layers}"
+        if self.in_channels not in (0, shape.in_channels):
+            return (
+                f"it was made for models with {self.in_channels} input channels, {spec.title} has {shape.in_channels}"
+            )
         return None
 
-    def require(self, spec: ModelSpec) -> None:
-        """Raise InvalidRequest where it does not fit `spec`."""
+    def require(self, spec: ModelSpec, models: Iterable[ModelSpec] = ()) -> None:
+        """Raise InvalidRequest where it does not fit `spec`; the way out names those of `models` that it fits."""
         if reason := self.incompatibility(spec):
-            raise InvalidRequest(f"The LoRA {self.name} does not fit: {reason};", hint="leave it out.", field="loras")
+            fitting = [other.title for other in models if self.incompatibility(other) is None]
+            hint = f"use it with {' or '.join(fitting[:3])}, or leave it out." if fitting else "leave it out."
+            raise InvalidRequest(f"The LoRA {self.name} does not fit: {reason};", hint=hint, field="loras")
 
     def as_dict(self) -> dict[str, Any]:
         """As REST and `--json` show it."""
         names = ("name", "bytes", "style", "layers", "blocks", "width", "sees_pictures", "base_model_hint")
-        values = {name: getattr(self, name) for name in names}
-        return values | {"ranks": list(self.ranks), "said": self.base_model_hint}  # `said`: its name in 0.1
+        values = {name: getattr(self, name) for name in (*names, "in_channels")}
+        lists = {"ranks": list(self.ranks), "notes": list(self.notes)}
+        return values | lists | {"said": self.base_model_hint}  # `said`: its name in 0.1
+
+
+def name_in(filename: str) -> str:
+    """The name of the LoRA in a file of that name.
+
+    >>> name_in("grain (1).SAFETENSORS"), name_in("v1.5")
+    ('grain (1)', 'v1.5')
+    """
+    return filename[: -len(SUFFIX)] if filename.lower().endswith(SUFFIX) else filename
+
+
+def is_same_name(one: str, other: str) -> bool:
+    """Whether two names look the same: macOS stores letters and their accents apart, keyboards type them together."""
+    return unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other)
+
+
+def _is_name(name: str) -> bool:
+    return not (is_blank(name) or name in (".", "..") or UNNAMEABLE.search(name))
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of a folder of LoRAs, sorted, without those that a system keeps there and those on their way; none of a
+    folder that cannot be read.
+    """
+    try:
+        return sorted(file for file in folder.iterdir() if not _is_ignored(file))
+    except OSError:
+        return []
+
+
+def _is_ignored(file: Path) -> bool:
+    if not file.name.startswith("."):
+        return file.name.lower() in SYSTEM_FILES
+    if PART.fullmatch(file.name) or not file.name.lower().endswith(SUFFIX):
+        return True
+    return file.name.startswith("._") and _first_bytes(file, 4) in (APPLE_DOUBLE, b"")
+
+
+def _first_bytes(file: Path, count: int) -> bytes:
+    with contextlib.suppress(OSError), file.open("rb") as stream:
+        return stream.read(count)
+    return b""
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """The file of the LoRA of that name in `folder`: of the very same name, else of one that looks the same."""
+    files = [file for file in _files(folder) if file.name.lower().endswith(SUFFIX) and file.is_file()]
+    exact = (file for file in files if name_in(file.name) == name)
+    return next(exact, None) or next((file for file in files if is_same_name(name_in(file.name), name)), None)
 
 
 def find_loras(models: Iterable[Path]) -> tuple[list[Lora], dict[str, str]]:
@@ -151,19 +170,18 @@ def find_loras(models: Iterable[Path]) -> tuple[list[Lora], dict[str, str]]:
     found: dict[str, Lora] = {}
     refused: dict[str, str] = {}
     for folder in models:
-        try:
-            files = sorted(file for file in (folder / FOLDER).iterdir() if not file.name.startswith("."))
-        except OSError:
-            continue
-        for file in files:
+        for file in _files(folder / FOLDER):
+            shown = file.name.encode(errors="replace").decode()  # without bytes that are no text
             try:
                 lora = inspect(file)
             except Unusable as error:
-                refused[file.name] = str(error)
+                refused[shown] = str(error)
             except OSError as error:
-                refused[file.name] = f"it cannot be read ({error.strerror})"
+                refused[shown] = f"it cannot be read ({error.strerror})"
             else:
-                found.setdefault(lora.name, lora)
+                first = found.setdefault(lora.name, lora)
+                if first is not lora and first.file.parent == file.parent:
+                    refused[shown] = f"{first.file.name} has the same name; rename one"
     return list(found.values()), refused
 
 
@@ -172,8 +190,12 @@ def inspect(file: Path, name: str | None = None) -> Lora:
     models of this registry.
     """
     stat = file.stat()
+    if name is None:
+        name = name_in(file.name)
+        if name == file.name:
+            raise Unusable("it is no safetensors file, and others can run code when they are read")
     try:
-        return _inspected(file, name or file.stem, stat.st_size, stat.st_mtime_ns)
+        return _inspected(file, name, stat.st_size, stat.st_mtime_ns)
     except Damaged as error:
         raise Unusable(f"it {error}") from None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -184,116 +206,72 @@ def inspect(file: Path, name: str | None = None) -> Lora:
 def _inspected(file: Path, name: str, size: int, changed: int) -> Lora:
     """`inspect`, cached until size or time of change differ."""
     del size, changed
-    if file.suffix != ".safetensors":
-        raise Unusable("it is no safetensors file, and others can run code when they are read")
     if not file.is_file():
         raise Unusable("it is no file")
-    if not NAME.fullmatch(name):
-        raise Unusable("its name has other signs than letters, digits, spaces, dots, + and -")
-    with file.open("rb") as stream:
-        if stream.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-            raise Unusable("it is a pickle with another name, which can run code when it is read")
+    if not _is_name(name):
+        raise Unusable("its name has line ends, slashes or bytes that are no text; rename it")
+    if _first_bytes(file, 2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        raise Unusable("it is a pickle with another name, which can run code when it is read")
     header = read_header(file)
     metadata = header.pop("__metadata__", None) or {}
     if len(header) > TENSORS_MOST:
         raise Unusable(f"it has {len(header)} tensors, and a LoRA has {TENSORS_MOST} at the most")
-    kohya = any(key.startswith(("lora_unet_", "lora_transformer_")) for key in header)
-    tensors = [tensor for key, entry in header.items() if (tensor := _parse(key, tuple(entry["shape"])))]
-    layers = _checked(tensors)
-    blocks = [int(match[2]) + 1 for layer in layers if (match := BLOCK.fullmatch(layer)) and match[1] == "blocks"]
-    original = any(".self_attn." in key or ".cross_attn." in key or ".ffn.0." in key for key in header)
+    keys = read_keys(header)
+    layers = by_layer(keys.tensors)
+    changes = _changes(layers)
+    blocks = [int(match[2]) + 1 for layer in changes if (match := BLOCK.fullmatch(layer)) and match[1] == "blocks"]
     hint = " ".join(str(metadata.get(key, "")) for key in ("ss_base_model_version", "modelspec.architecture"))
+    shapes = [{role: tensor.shape for role, tensor in roles.items()} for roles in layers.values()]
     return Lora(
         name=name,
         file=file,
         bytes=file.stat().st_size,
-        style="kohya" if kohya else "original" if original else "diffusers",
+        style=_style(header),
         layers=len(layers),
-        ranks=tuple(sorted({tensor.shape[0] for tensor in tensors if tensor.role == "down"})),
+        ranks=tuple(sorted({rank_of(roles) for roles in shapes if is_low_rank(roles)})),
         blocks=max(blocks, default=0),
-        width=_width(tensors, r"attn[12]\.to_(q|out\.0)|ffn\.net\.2"),
-        ffn_width=_width(tensors, r"ffn\.net\.0\.proj"),
-        sees_pictures=any("add_k_proj" in layer for layer in layers),
-        tensors=tuple(tensors),
+        width=_width(changes, r"attn[12]\.to_(q|out\.0)|ffn\.net\.2"),
+        ffn_width=_width(changes, r"ffn\.net\.0\.proj"),
+        sees_pictures=any("add_k_proj" in layer for layer in changes),
+        tensors=keys.tensors,
         base_model_hint=hint.strip()[:80],
+        in_channels=_in_channels(changes.get("patch_embedding", ())),
+        notes=keys.notes,
     )
 
 
-def _parse(key: str, shape: tuple[int, ...]) -> Tensor | None:
-    """The layer and role of a tensor by its key; None for one that is ignored. Raises Unusable for unknown ones."""
-    for sign, kind in OTHER_KINDS.items():
-        if sign in key:
-            raise Unusable(f"it is a {kind} ({key[:80]}), and only LoRAs are known here")
-    bare = key
-    for prefix in PREFIXES:
-        bare = bare.removeprefix(prefix)
-    role = next((role for role in sorted(ROLES, key=len, reverse=True) if bare.endswith(f".{role}")), None)
-    layer = _layer(bare.removesuffix(f".{role}")) if role else None
-    if layer is None or role is None:
-        if bare.endswith(("modulation", "modulation.diff")):
-            return None  # tables that some tools write along; nothing here adds to them
-        raise Unusable(_unknown_layer(key))
-    return Tensor(key, layer, ROLES[role], shape)
+def _style(keys: Iterable[str]) -> str:
+    """Who names layers like that: "kohya", "original" or "diffusers"."""
+    if any(key.startswith(("lora_unet_", "lora_transformer_", "lycoris_")) for key in keys):
+        return "kohya"
+    original = re.compile(r"[._](self_attn|cross_attn|ffn[._]0)[._]")
+    return "original" if any(original.search(key) for key in keys) else "diffusers"
 
 
-def _layer(named: str) -> str | None:
-    """The name of a layer as diffusers has it, from that of any style; None where no such layer is."""
-    if "." not in named.removeprefix("vace_"):
-        named = _dotted(named)
-    match = BLOCK.fullmatch(named)
-    if match is None:
-        return named if named in ELSEWHERE.values() else ELSEWHERE.get(named)
-    inner = IN_BLOCKS.get(match[3], match[3] if match[3] in IN_BLOCKS.values() else None)
-    return f"{match[1]}.{match[2]}.{inner}" if inner else None
-
-
-def _dotted(named: str) -> str:
-    """Kohya's names have underscores for dots: `blocks_3_self_attn_q` is `blocks.3.self_attn.q`."""
-    match = re.fullmatch(r"((?:vace_)?blocks)_(\d+)_(.+)", named)
-    known = {name.replace(".", "_"): name for name in (*IN_BLOCKS, *IN_BLOCKS.values())}
-    if match:
-        return f"{match[1]}.{match[2]}.{known.get(match[3], match[3])}"
-    elsewhere = {name.replace(".", "_"): name for name in (*ELSEWHERE, *ELSEWHERE.values())}
-    return elsewhere.get(named, named)
-
-
-def _unknown_layer(key: str) -> str:
-    for sign, family in OTHER_FAMILIES.items():
-        if sign in key:
-            return f"it was made for {family} ({key[:80]})"
-    return f"it changes {key[:80]!r}, which no model here has"
-
-
-def _checked(tensors: Iterable[Tensor]) -> dict[str, dict[str, Tensor]]:
-    """The tensors by layer and role. Raises Unusable where their shapes or roles do not match."""
-    layers: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    for tensor in tensors:
-        if tensor.role in layers[tensor.layer]:
-            raise Unusable(f"it changes {tensor.layer} twice")
-        layers[tensor.layer][tensor.role] = tensor
-    for layer, roles in layers.items():
-        down, up = roles.get("down"), roles.get("up")
-        if (down is None) != (up is None):
-            raise Unusable(f"it has only one half of the change of {layer}")
-        if down and up:
-            if len(down.shape) != 2 or len(up.shape) != 2 or down.shape[0] != up.shape[1]:
-                raise Unusable(f"the halves of its change of {layer} do not fit: {down.shape} and {up.shape}")
-            if not 0 < down.shape[0] <= RANK_MOST:
-                raise Unusable(f"its change of {layer} has rank {down.shape[0]}, and {RANK_MOST} is the most")
-        elif set(roles) == {"alpha"}:
-            raise Unusable(f"it has only a scale for {layer}")
-    if not any("down" in roles or "full" in roles for roles in layers.values()):
+def _changes(layers: Layers) -> dict[str, Shape]:
+    """The shape of the change of each layer's weight. Raises Unusable where shapes or roles do not match."""
+    changes: dict[str, Shape] = {}
+    for (_, layer), roles in layers.items():
+        shape = change_shape(layer, {role: tensor.shape for role, tensor in roles.items()})
+        if shape is not None and changes.setdefault(layer, shape) != shape:
+            raise Unusable(f"its changes of {layer} have two shapes: {changes[layer]} and {shape}")
+    if not changes:
         raise Unusable("it changes no layer")
-    return layers
+    return changes
 
 
-def _width(tensors: Iterable[Tensor], layer: str) -> int:
+def _width(changes: Mapping[str, Shape], layer: str) -> int:
     """Output width of the layers whose name matches; 0 where none of them is changed."""
     pattern = re.compile(rf"blocks\.\d+\.({layer})")
-    widths = {t.shape[0] for t in tensors if t.role == "up" and pattern.fullmatch(t.layer)}
+    widths = {shape[0] for name, shape in changes.items() if pattern.fullmatch(name)}
     if len(widths) > 1:
         raise Unusable(f"its layers are of different widths: {sorted(widths)}")
     return widths.pop() if widths else 0
+
+
+def _in_channels(shape: Shape) -> int:
+    """The channels that a change of the patch embedding takes: its shape is (dim, channels, 1, 2, 2), or flattened."""
+    return math.prod(shape[1:]) // PATCH_PIXELS if shape else 0
 
 
 def sha256(file: Path) -> str:
@@ -320,11 +298,10 @@ class LoraLibrary:
     def get(self, name: str) -> Lora:
         """The LoRA of that name. Raises NotFound, with the reason where a file of that name cannot be used."""
         found, refused = self.all()
-        for lora in found:
-            if lora.name == name:
-                return lora
-        reason = refused.get(f"{name}.safetensors")
-        if reason:
+        same = [lora for lora in found if is_same_name(lora.name, name)]
+        if same:
+            return next((lora for lora in same if lora.name == name), same[0])
+        if reason := next((why for file, why in refused.items() if is_same_name(name_in(file), name)), None):
             raise NotFound(f"The LoRA {name[:80]!r} cannot be used: {reason};", hint="choose another one.")
         known = ", ".join(lora.name for lora in found[:20])
         hint = f"here are {known}." if known else f"put its safetensors file into models/{FOLDER}."
@@ -340,14 +317,18 @@ class LoraLibrary:
 
     def receive(self, filename: str) -> LoraWriter:
         """Begin to receive a LoRA, named as its file. Raises InvalidRequest, Conflict."""
-        stem = filename.removesuffix(".safetensors")
-        if not NAME.fullmatch(stem):
+        name = name_in(filename)
+        if not _is_name(name):
             raise InvalidRequest(
-                f"{filename[:80]!r} is no name for a LoRA;", hint="use letters, digits, spaces, dots, + and -."
+                f"{filename[:80]!r} is no name for a LoRA;", hint="name the file without slashes and line ends."
             )
-        target = self._folder / f"{stem}.safetensors"
-        if target.exists():
-            raise Conflict(f"A LoRA {stem!r} is here already;", hint="remove it first, or give this one another name.")
+        target = self._folder / (filename if name != filename else f"{filename}{SUFFIX}")
+        if (size := len(target.name.encode())) > NAME_BYTES:
+            raise InvalidRequest(
+                f"The name {filename[:40]!r}... has {size} bytes, {NAME_BYTES} are the most;", hint="shorten it."
+            )
+        if find_file(self._folder, name):
+            raise Conflict(f"A LoRA {name!r} is here already;", hint="remove it first, or give this one another name.")
         self._folder.mkdir(parents=True, exist_ok=True)
         return LoraWriter(target, self._reserve)
 
@@ -362,8 +343,8 @@ class LoraLibrary:
 
     def remove(self, name: str, *, for_good: bool = False) -> None:
         """Move it to the trash, or delete it. Raises NotFound, or Conflict for one of another folder."""
-        file = self._folder / f"{name}.safetensors"
-        if not NAME.fullmatch(name) or not file.is_file():
+        file = find_file(self._folder, name)
+        if file is None:
             self.get(name)
             raise Conflict(f"{name} belongs to another folder;", hint="it is not removed here.")
         if for_good:
@@ -375,16 +356,16 @@ class LoraLibrary:
 
     def trashed(self) -> list[str]:
         """The names of the LoRAs in the trash."""
-        return sorted(file.stem for file in self._trash.glob("*.safetensors")) if self._trash.is_dir() else []
+        return [name_in(file.name) for file in _files(self._trash) if file.name.lower().endswith(SUFFIX)]
 
     def restore(self, name: str) -> None:
         """Move it back from the trash. Raises NotFound or Conflict."""
-        file, target = self._trash / f"{name}.safetensors", self._folder / f"{name}.safetensors"
-        if not NAME.fullmatch(name) or not file.is_file():
+        file = find_file(self._trash, name)
+        if file is None:
             raise NotFound(f"No LoRA {name[:80]!r} is in the trash;", hint="it stays there for a week.")
-        if target.exists():
+        if find_file(self._folder, name):
             raise Conflict(f"A LoRA {name!r} is here already;", hint="remove it first.")
-        file.replace(target)
+        file.replace(self._folder / file.name)
 
 
 class LoraWriter:
@@ -392,7 +373,7 @@ class LoraWriter:
 
     def __init__(self, target: Path, reserve_bytes: int) -> None:
         self._target, self._reserve = target, reserve_bytes
-        self._part = target.with_name(f".{os.urandom(8).hex()}{target.suffix}")
+        self._part = target.with_name(f".{os.urandom(8).hex()}.part")
         self._file = self._part.open("xb")
 
     def __enter__(self) -> LoraWriter:
@@ -412,9 +393,17 @@ class LoraWriter:
     def accept(self) -> Lora:
         """Check and keep the file. Raises InvalidRequest if it is no LoRA for models of this registry."""
         self._file.close()
+        name = name_in(self._target.name)
         try:
-            inspect(self._part, self._target.stem)
+            inspect(self._part, name)
         except Unusable as error:
-            raise InvalidRequest(f"{self._target.stem} cannot be used: {error};", hint="send another file.") from None
-        replace_file(self._part, self._target)
+            raise InvalidRequest(f"{name} cannot be used: {error};", hint="send another file.") from None
+        try:
+            replace_file(self._part, self._target)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG):
+                raise
+            raise InvalidRequest(
+                f"The disk has no file named {self._target.name!r} ({error.strerror});", hint="give it another name."
+            ) from None
         return inspect(self._target)

@@ -6,6 +6,7 @@ import logging
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch._dynamo.backends.debugging import eager
 
 from backend.core.schema import LoraUse
@@ -14,7 +15,7 @@ from backend.diffusion.compiled import COMPILED, STOCK, benchmark, can_compile, 
 from backend.diffusion.interrupt import interruptible
 from backend.diffusion.loras import LoadedLora, apply_loras
 from backend.library.loras import inspect
-from tests.lora_files import write_lora
+from tests.lora_files import DIM, factors, write_lora
 
 TEXT = torch.randn(1, 8, 32, generator=torch.Generator().manual_seed(1))
 
@@ -118,6 +119,22 @@ def test_a_lora_that_comes_or_goes_is_noticed_and_its_strength_needs_no_further_
                 torch.testing.assert_close(predict(components["df"], 5), wanted, atol=1e-5, rtol=1e-5)
         graphs.append(len(made))
     assert graphs[0] < graphs[1] == graphs[4]
+
+
+@pytest.mark.parametrize(("kind", "magnitude"), [("LoHa", None), ("LoKr", "rows"), ("LoRA", "columns")])
+def test_every_kind_of_lora_runs_compiled(components, tmp_path, monkeypatch, kind, magnitude):
+    failures: list[Exception] = []
+    monkeypatch.setattr("backend.diffusion.compiled._log_failure", failures.append)
+    tables = {f"diffusion_model.blocks.{number}.diff_m": torch.full((1, 6, DIM), 0.3) for number in range(2)}
+    save_file(factors(kind, 0.3, magnitude) | tables, tmp_path / "a.safetensors")
+    lora = LoadedLora(inspect(tmp_path / "a.safetensors"), LoraUse(name="a"), components["df"])
+    plain = predict(components["df"], 5)
+    with apply_loras([lora], lambda: 0):
+        wanted = predict(components["df"], 5)
+        with compiled(components["df"].transformer, eager):
+            torch.testing.assert_close(predict(components["df"], 5), wanted, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(plain, wanted, atol=1e-2)
+    assert failures == []
 
 
 def test_the_first_block_is_called_with_what_the_transformer_gives_it(components):

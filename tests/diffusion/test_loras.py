@@ -14,8 +14,22 @@ from backend.core.schema import LoraUse
 from backend.diffusion.cpu import use_cpu_kernels
 from backend.diffusion.fp8 import quantize_fp8
 from backend.diffusion.loras import LoadedLora, apply_loras, loras_gib
+from backend.diffusion.sampler import Sampler
 from backend.library.loras import inspect
-from tests.lora_files import DIM, STYLES, tensors, write_lora
+from tests.diffusion.conftest import REQUEST
+from tests.lora_files import (
+    DIM,
+    INNER,
+    KINDS,
+    LAYERS,
+    MAGNITUDES,
+    OURS,
+    STYLES,
+    factors,
+    layer_name,
+    tensors,
+    write_lora,
+)
 
 
 @pytest.fixture
@@ -48,12 +62,208 @@ def merged(model, given, strength=1.0, alpha=None):
     return other
 
 
+def change_of(roles, alpha):
+    """The change of a linear layer as the papers write it, element by element: LyCORIS, arXiv 2309.14859."""
+
+    def product(kind, number):
+        a, b = roles[f"{kind}_w{number}_a"], roles[f"{kind}_w{number}_b"]
+        core = roles.get(f"{kind}_t{number}")
+        return a @ b if core is None else a.T @ core @ b
+
+    scale = 1.0
+    if "lora_up.weight" in roles:
+        change, scale = roles["lora_up.weight"] @ roles["lora_down.weight"], alpha / 3
+    elif "hada_w1_a" in roles:
+        change, scale = product("hada", 1) * product("hada", 2), alpha / 3
+    else:
+        left = roles["lokr_w1"] if "lokr_w1" in roles else product("lokr", 1)
+        right = roles["lokr_w2"] if "lokr_w2" in roles else product("lokr", 2)
+        (rows, columns), (high, wide) = left.shape, right.shape
+        change = torch.empty(rows * high, columns * wide)
+        for row in range(rows * high):
+            for column in range(columns * wide):
+                change[row, column] = left[row // high, column // wide] * right[row % high, column % wide]
+        if "lokr_w2_b" in roles:
+            scale = alpha / len(roles["lokr_w2_b"])
+    return scale * change
+
+
+def merged_factors(model, given, strength, alpha, magnitude=None):
+    """A copy of the model with the change of `factors` in its weights; with magnitudes as DoRA, arXiv 2402.09353."""
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for number in range(LAYERS):
+            for inner in INNER:
+                prefix = layer_name("original", number, inner) + "."
+                roles = {key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)}
+                weight = other.get_submodule(f"blocks.{number}.{OURS[inner]}").weight
+                changed = weight + change_of(roles, alpha)
+                if magnitude:
+                    norm = changed.square().sum(0 if magnitude == "columns" else 1, keepdim=True).sqrt()
+                    changed = changed / norm * roles[MAGNITUDES[magnitude][0]].reshape(norm.shape)
+                weight += strength * (changed - weight)
+    return other
+
+
+@pytest.mark.parametrize("magnitude", [None, *MAGNITUDES])
+@pytest.mark.parametrize("kind", KINDS)
+def test_lokr_loha_and_dora_give_the_output_of_the_merged_model(components, ask, tmp_path, kind, magnitude):
+    model = components["t2v"].transformer
+    before = ask()
+    save_file(given := factors(kind, 1.5, magnitude), tmp_path / "x.safetensors")
+    lora = load(components, tmp_path / "x.safetensors", 0.6)
+    assert len(lora.deltas) == 20
+    with apply_loras([lora], lambda: 0):
+        changed = ask()
+    torch.testing.assert_close(changed, ask(merged_factors(model, given, 0.6, 1.5, magnitude)), atol=2e-5, rtol=1e-4)
+    assert not torch.allclose(changed, before, atol=1e-2)
+    assert torch.equal(ask(), before)
+    assert loras_gib([lora]) > 0
+
+
+@pytest.mark.parametrize("kind", ["LoRA", "LoHa", "LoKr"])
+@pytest.mark.parametrize("magnitude", [None, "rows", "columns"])
+def test_every_kind_works_on_fp8_layers_and_in_half_precision(components, tmp_path, monkeypatch, kind, magnitude):
+    monkeypatch.setattr("backend.diffusion.fp8.ALIGNMENT", 8)
+    save_file(factors(kind, 0.3, magnitude), tmp_path / "x.safetensors")
+    half = replace(components["t2v"], transformer=copy.deepcopy(components["t2v"].transformer).to(torch.bfloat16))
+    quantize_fp8(half.transformer.blocks, torch.device("cpu"))
+    latents, text = torch.randn(1, 16, 3, 4, 4).bfloat16(), torch.randn(1, 8, 32).bfloat16()
+    lora = LoadedLora(inspect(tmp_path / "x.safetensors"), LoraUse(name="x"), half)
+    with torch.no_grad(), apply_loras([lora], lambda: 0):
+        output = half.transformer(latents, torch.tensor([500]), text, return_dict=False)[0]
+    assert (output.dtype, bool(output.isfinite().all())) == (torch.bfloat16, True)
+
+
+@pytest.mark.parametrize("magnitude", [None, (DIM, 1, 1, 1, 1), (1, 16, 1, 1, 1)])
+@pytest.mark.parametrize("kind", ["LoRA", "LoRA, flattened", "LoCon", "LoHa", "LoKr"])
+def test_the_patch_embedding_takes_every_kind(components, ask, tmp_path, kind, magnitude):
+    """A convolution of (DIM, 16, 1, 2, 2). The expected change is written with the indices of the papers."""
+    shapes = {
+        "LoRA": {"lora_down.weight": (3, 16, 1, 2, 2), "lora_up.weight": (DIM, 3, 1, 1, 1)},
+        "LoRA, flattened": {"lora_down.weight": (3, 64), "lora_up.weight": (DIM, 3)},
+        "LoCon": {
+            "lora_down.weight": (3, 16, 1, 1, 1),
+            "lora_mid.weight": (3, 3, 1, 2, 2),
+            "lora_up.weight": (DIM, 3, 1, 1, 1),
+        },
+        "LoHa": {
+            "hada_t1": (3, 3, 1, 2, 2),
+            "hada_w1_a": (3, DIM),
+            "hada_w1_b": (3, 16),
+            "hada_t2": (3, 3, 1, 2, 2),
+            "hada_w2_a": (3, DIM),
+            "hada_w2_b": (3, 16),
+        },
+        "LoKr": {"lokr_w1": (4, 2), "lokr_t2": (3, 3, 1, 2, 2), "lokr_w2_a": (3, DIM // 4), "lokr_w2_b": (3, 8)},
+    }[kind]
+    random = torch.Generator().manual_seed(4)
+    t = {role: 0.5 * torch.randn(shape, generator=random) for role, shape in shapes.items()}
+    if kind.startswith("LoRA"):
+        change = (t["lora_up.weight"].reshape(DIM, 3) @ t["lora_down.weight"].reshape(3, 64)).reshape(DIM, 16, 1, 2, 2)
+    elif kind == "LoCon":
+        up, down = t["lora_up.weight"].reshape(DIM, 3), t["lora_down.weight"].reshape(3, 16)
+        change = torch.einsum("or,rsabc,si->oiabc", up, t["lora_mid.weight"], down)
+    elif kind == "LoHa":
+        halves = [
+            torch.einsum("ro,rsabc,si->oiabc", t[f"hada_w{n}_a"], t[f"hada_t{n}"], t[f"hada_w{n}_b"]) for n in (1, 2)
+        ]
+        change = halves[0] * halves[1]
+    else:
+        right = torch.einsum("ro,rsabc,si->oiabc", t["lokr_w2_a"], t["lokr_t2"], t["lokr_w2_b"])
+        change = torch.einsum("oi,uvabc->ouivabc", t["lokr_w1"], right).reshape(DIM, 16, 1, 2, 2)
+    if magnitude:
+        t["dora_scale"] = 0.5 + torch.rand(magnitude, generator=random)
+    save_file(
+        {f"diffusion_model.patch_embedding.{role}": value for role, value in t.items()}
+        | {"diffusion_model.patch_embedding.alpha": torch.tensor(3.0)},
+        tmp_path / "x.safetensors",
+    )
+    other = copy.deepcopy(components["t2v"].transformer)
+    with torch.no_grad():
+        weight = other.patch_embedding.weight
+        changed = weight + change  # alpha is the rank
+        if magnitude:
+            dims = [dim for dim, size in enumerate(magnitude) if size == 1]
+            changed = changed / changed.square().sum(dims, keepdim=True).sqrt() * t["dora_scale"]
+        weight += 0.5 * (changed - weight)
+    assert inspect(tmp_path / "x.safetensors").in_channels == 16
+    with apply_loras([load(components, tmp_path / "x.safetensors", 0.5)], lambda: 0):
+        torch.testing.assert_close(ask(), ask(other), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("end", ["diff_m", "modulation.diff"])
+def test_differences_of_modulation_tables_are_added(components, ask, tmp_path, end):
+    """`diff_m` is what LightX2V calls the difference of a block's modulation."""
+    model = components["t2v"].transformer
+    random = torch.Generator().manual_seed(5)
+    block, head = torch.randn(1, 6, DIM, generator=random), torch.randn(1, 2, DIM, generator=random)
+    save_file(
+        {f"diffusion_model.blocks.1.{end}": block, f"diffusion_model.head.{end}": head}, tmp_path / "x.safetensors"
+    )
+    before, kept = ask(), weights(model)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.blocks[1].scale_shift_table += 0.5 * block
+        other.scale_shift_table += 0.5 * head
+    with apply_loras([load(components, tmp_path / "x.safetensors", 0.5)], lambda: 0):
+        torch.testing.assert_close(ask(), ask(other), atol=2e-5, rtol=1e-4)
+        assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
+    assert torch.equal(ask(), before)
+
+
+def test_a_modulation_table_does_not_change_the_fingerprint_of_a_saved_state(components, plan_for, tmp_path):
+    save_file({"diffusion_model.head.diff_m": torch.ones(1, 2, DIM)}, tmp_path / "x.safetensors")
+    lora = load(components, tmp_path / "x.safetensors", kind="df")
+
+    def fingerprint():
+        sampler = object.__new__(Sampler)
+        sampler.components, sampler.plan, sampler.request = components["df"], plan_for("df"), REQUEST
+        return sampler.fingerprint
+
+    before = fingerprint()
+    with apply_loras([lora], lambda: 0):
+        lora.strength.fill_(1.0)
+        assert fingerprint() == before
+
+
+def test_fp8_tensors_are_multiplied_by_their_scales(components, ask, tmp_path):
+    given, scaled = tensors("original"), {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
+    exact = {}
+    for key, value in given.items():
+        scale = value.abs().max() / 448  # the largest number of e4m3fn
+        scaled[key] = (value / scale).to(torch.float8_e4m3fn)
+        scaled[key.replace(".weight", ".scale_weight")] = scale
+        exact[key.replace("diffusion_model.", "transformer.")] = scaled[key].float() * scale
+    save_file(scaled, tmp_path / "fp8.safetensors")
+    save_file(exact, tmp_path / "exact.safetensors")
+    with apply_loras([load(components, tmp_path / "fp8.safetensors")], lambda: 0):
+        found = ask()
+    with apply_loras([load(components, tmp_path / "exact.safetensors")], lambda: 0):
+        assert torch.equal(found, ask())
+
+
+def test_tensors_of_transformer_2_change_the_second_expert(components, tmp_path):
+    first, second = tensors("diffusers"), tensors("diffusers", seed=1)
+    second = {key.replace("transformer.", "transformer_2."): value for key, value in second.items()}
+    counts = {}
+    for name, given in (("both", first | second), ("second", second)):
+        save_file(given, tmp_path / f"{name}.safetensors")
+        lora = load(components, tmp_path / f"{name}.safetensors", kind="wan-t2v-experts")
+        owners = [dict.fromkeys(map(id, expert.modules())) for expert in components["wan-t2v-experts"].transformers]
+        counts[name] = [sum(id(module) in owner for module, _ in lora.deltas) for owner in owners]
+        query = components["wan-t2v-experts"].transformer_2.blocks[0].attn1.to_q
+        (down,) = [delta.down for module, delta in lora.deltas if module is query]
+        assert torch.equal(down, second["transformer_2.blocks.0.attn1.to_q.lora_A.weight"])
+        assert len(load(components, tmp_path / f"{name}.safetensors").deltas) == 20  # a model without experts
+    assert counts == {"both": [20, 20], "second": [0, 20]}
+
+
 def weights(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize("optimized", [False, True])
+@pytest.mark.parametrize(("style", "optimized"), [*((style, False) for style in STYLES), ("kohya", True)])
 def test_the_output_is_that_of_the_merged_model_and_nothing_is_left_behind(components, ask, tmp_path, style, optimized):
     model = components["t2v"].transformer
     before, kept = ask(), weights(model)

@@ -69,7 +69,8 @@ def test_a_row_is_read_from_the_files(built, models, found, kind):
     modes = {"df": ALL_MODES, "t2v": {Mode.TEXT_TO_VIDEO}, "i2v": {Mode.IMAGE_TO_VIDEO}}
     assert spec.modes == modes[kind]
     assert spec.diffusion_forcing is spec.end_image is (kind == "df")
-    assert spec.transformer == Transformer(layers=2, dim=24, ffn_dim=32)
+    in_channels = 36 if kind == "i2v" else 16
+    assert spec.transformer == Transformer(layers=2, dim=24, ffn_dim=32, in_channels=in_channels)
     assert spec.spatial_factor == 8
     assert (spec.guidance_scale, spec.flow_shift) == ((5.0, 5.0) if kind == "i2v" else (6.0, 8.0))
     weights = (models / "My film & co/transformer/diffusion_pytorch_model.safetensors").stat().st_size

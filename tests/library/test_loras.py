@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
 import re
+import unicodedata
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +20,27 @@ from diffusers.loaders.lora_conversion_utils import (
 )
 from safetensors.torch import save_file
 
+from backend.cli.flags import lora_use
 from backend.core.config import MIB
 from backend.core.errors import Conflict, InvalidRequest, NotEnoughSpace, NotFound
 from backend.core.registry import MODELS, SYNTHETIC, Transformer
-from backend.library.loras import LoraLibrary, Unusable, inspect
-from tests.lora_files import DIM, FFN, LAYERS, STYLES, tensors, write_lora
+from backend.core.schema import parse_request
+from backend.library.lora_keys import Unusable
+from backend.library.loras import LoraLibrary, inspect
+from tests.lora_files import (
+    DIM,
+    FFN,
+    INNER,
+    KINDS,
+    LAYERS,
+    MAGNITUDES,
+    OURS,
+    STYLES,
+    factors,
+    layer_name,
+    tensors,
+    write_lora,
+)
 
 FITTING = replace(MODELS["wan2.1-t2v-14b"], transformer=Transformer(LAYERS, DIM, FFN))
 
@@ -34,7 +53,7 @@ def library(tmp_path) -> LoraLibrary:
 @pytest.mark.parametrize("style", STYLES)
 def test_every_style_of_names_is_understood(tmp_path, style):
     lora = inspect(write_lora(tmp_path / "grain.safetensors", style, rank=3, alpha=1.5))
-    assert lora.style == {"peft": "diffusers", "comfy kohya": "original"}.get(style, style)
+    assert lora.style == STYLES[style][3]
     assert (lora.name, lora.layers, lora.ranks, lora.blocks) == ("grain", 20, (3,), 2)
     assert (lora.width, lora.ffn_width, lora.sees_pictures, lora.base_model_hint) == (DIM, FFN, False, "wan")
     assert lora.bytes == (tmp_path / "grain.safetensors").stat().st_size
@@ -126,9 +145,29 @@ REFUSED = {
     "Stable Diffusion": (lambda f: named(f, "lora_unet_down_blocks_0_attentions_0.lora_down.weight"), "Diffusion"),
     "LTX": (lambda f: named(f, "transformer.transformer_blocks.0.attn1.to_q.lora_A.weight"), "LTX-Video"),
     "a text encoder": (lambda f: named(f, "lora_te_text_model_encoder_layers_0.lora_down.weight"), "text encoder"),
-    "LoHa": (lambda f: named(f, f"{Q}.hada_w1_a"), "it is a LoHa"),
-    "DoRA": (lambda f: changed(f, **{f"{Q}.dora_scale": torch.ones(DIM)}), "it is a DoRA"),
-    "a stranger": (lambda f: changed(f, **{"blocks.0.attn9.to_q.lora_A.weight": torch.ones(4, DIM)}), "attn9"),
+    "kohya LTX": (lambda f: named(f, "lora_unet_transformer_blocks_0_attn1_to_q.lora_down.weight"), "LTX-Video"),
+    "a quarter of a LoHa": (lambda f: named(f, f"{Q}.hada_w1_a"), "only one half of the change of blocks.0.attn1.to_q"),
+    "a LoHa of two sizes": (
+        lambda f: save_file(
+            {f"{Q}.hada_w{n}_{half}": torch.ones(DIM + n, DIM + n) for n in (1, 2) for half in "ab"}, f
+        ),
+        r"do not fit: \(25, 25\) and \(26, 26\)",
+    ),
+    "half a LoKr": (lambda f: named(f, f"{Q}.lokr_w1"), "only one half"),
+    "a LoKr of a vector": (
+        lambda f: save_file({f"{Q}.lokr_w1": torch.ones(4, 4), f"{Q}.lokr_w2": torch.ones(6)}, f),
+        "do not fit",
+    ),
+    "two kinds at once": (
+        lambda f: changed(f, **{f"{Q}.lokr_w1": torch.ones(4, 4), f"{Q}.lokr_w2": torch.ones(6, 6)}),
+        "is LoRA and LoKr at once",
+    ),
+    "an OFT": (lambda f: named(f, f"{Q}.oft_blocks"), "it is of the kind OFT"),
+    "magnitudes alone": (lambda f: save_file({f"{Q}.dora_scale": torch.ones(DIM)}, f), "only a scale"),
+    "mostly strangers": (
+        lambda f: named(f, f"{Q}.lora_A.weight", *(f"blocks.{n}.attn9.to_q.lora_A.weight" for n in range(2))),
+        "attn9.* which no model here has",
+    ),
     "a whole model": (lambda f: named(f, "blocks.0.attn1.to_q.weight"), "it changes 'blocks.0.attn1.to_q.weight'"),
     "one half": (lambda f: changed(f, **{f"{Q}.lora_B.weight": None}), "only one half of the change of blocks.0.attn1"),
     "other halves": (lambda f: changed(f, **{f"{Q}.lora_B.weight": torch.ones(DIM, 5)}), r"do not fit: \(4, 24\)"),
@@ -165,13 +204,18 @@ def test_other_files_are_refused_without_being_read(tmp_path, library):
     folder.mkdir(parents=True)
     for name in ("a.pt", "b.bin", "c.ckpt"):
         (folder / name).write_bytes(b"x")
-    (folder / ".hidden").write_bytes(b"x")
+    for name in (".hidden", ".DS_Store", "Thumbs.db", "desktop.ini", ".0123456789abcdef.part"):
+        (folder / name).write_bytes(b"x")
+    (folder / "._a.safetensors").write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X")  # AppleDouble
+    (folder / ".0123456789abcdef.safetensors").write_bytes(b"x")  # on its way to version 0.1
     (folder / "d.safetensors").mkdir()
     (folder / "e\n.safetensors").write_bytes(b"x")
+    Path(os.fsdecode(os.fsencode(folder) + b"/f\xff.safetensors")).write_bytes(b"x")
     found, refused = library.all()
     assert found == []
-    assert sorted(refused) == ["a.pt", "b.bin", "c.ckpt", "d.safetensors", "e\n.safetensors"]
+    assert sorted(refused) == ["a.pt", "b.bin", "c.ckpt", "d.safetensors", "e\n.safetensors", "f?.safetensors"]
     assert "can run code" in refused["a.pt"]
+    assert all("rename it" in refused[name] for name in ("e\n.safetensors", "f?.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -180,10 +224,12 @@ def test_other_files_are_refused_without_being_read(tmp_path, library):
         ({"transformer": Transformer(LAYERS, 1536, FFN)}, "models of width 24, .* has 1536"),
         ({"transformer": Transformer(LAYERS, DIM, 99)}, "with 32 in the middle, .* has 99"),
         ({"transformer": Transformer(1, DIM, FFN)}, "changes block 2, .* has 1"),
+        ({"transformer": Transformer(LAYERS, DIM, FFN, 36)}, "with 16 input channels, .* has 36"),
     ],
 )
 def test_a_model_of_another_shape_is_no_model_for_it(tmp_path, change, reason):
-    lora = inspect(write_lora(tmp_path / "grain.safetensors"))
+    embedding = {"patch_embedding.diff": torch.zeros(DIM, 16, 1, 2, 2)}
+    lora = inspect(changed(tmp_path / "grain.safetensors", **embedding))
     assert re.search(reason, lora.incompatibility(replace(FITTING, **change)))
     assert "no layers to change" in lora.incompatibility(SYNTHETIC)
 
@@ -226,8 +272,12 @@ def test_what_is_refused_leaves_nothing(tmp_path, library):
     with pytest.raises(InvalidRequest, match="x cannot be used: it is cut short"):
         library.add(tmp_path / "x.safetensors")
     assert list((tmp_path / "models/loras").iterdir()) == []
-    for name in ("../evil.safetensors", "/etc/passwd", ".hidden.safetensors", "a/b.safetensors", "", "x\0.safetensors"):
-        with pytest.raises(InvalidRequest, match="is no name"):
+    for name in ("../evil", "/etc/passwd", "a/b", "..\\evil", "", " ", ".", "..", "x\0", "x\ny", "x\udcff"):
+        for filename in (name, f"{name}.safetensors"):
+            with pytest.raises(InvalidRequest, match="is no name"):
+                library.receive(filename)
+    for name in ("x" * 300, "\N{FILM FRAMES}" * 64):
+        with pytest.raises(InvalidRequest, match=r"has (312|268) bytes, 255 are the most; shorten it"):
             library.receive(name)
     for name in ("../evil", "..", "a/b"):
         with pytest.raises(NotFound):
@@ -245,3 +295,155 @@ def test_one_of_a_shared_folder_is_used_and_not_removed(tmp_path, library):
     assert library.get("grain").name == "grain"
     with pytest.raises(Conflict, match="another folder"):
         library.remove("grain")
+
+
+LAYER_NAMES = {f"blocks.{number}.{OURS[inner]}" for number in range(LAYERS) for inner in INNER}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_each_style_takes_exactly_the_layers_that_it_names(tmp_path, style):
+    """One layer of each kind alone, and all of them: none is mistaken for another."""
+    given = tensors(style)
+    for number in range(LAYERS):
+        for inner in INNER:
+            name = layer_name(style, number, inner)
+            one = {key: value for key, value in given.items() if key.startswith(f"{name}.")}
+            assert len(one) == 2
+            save_file(one, tmp_path / "one.safetensors")
+            lora = inspect(tmp_path / "one.safetensors", f"{number} {inner}")
+            assert {tensor.layer for tensor in lora.tensors} == {f"blocks.{number}.{OURS[inner]}"}
+            (tmp_path / "one.safetensors").unlink()
+    save_file(given, tmp_path / "all.safetensors")
+    lora = inspect(tmp_path / "all.safetensors")
+    assert (lora.layers, len(lora.tensors), lora.notes) == (20, 40, ())
+    assert {tensor.layer for tensor in lora.tensors} == LAYER_NAMES
+
+
+@pytest.mark.parametrize("magnitude", [None, *MAGNITUDES])
+@pytest.mark.parametrize("kind", KINDS)
+def test_lokr_loha_and_dora_are_taken_with_the_shapes_of_their_changes(tmp_path, kind, magnitude):
+    save_file(factors(kind, magnitude=magnitude), tmp_path / "x.safetensors")
+    lora = inspect(tmp_path / "x.safetensors")
+    assert (lora.layers, lora.width, lora.ffn_width, lora.blocks, lora.notes) == (20, DIM, FFN, LAYERS, ())
+    ranks = {"LoKr of whole matrices": (), "LoKr with a core": (5,)}
+    assert lora.ranks == ranks.get(kind, (3,))
+    assert {tensor.layer for tensor in lora.tensors} == LAYER_NAMES
+
+
+def noted(file: Path, **more: torch.Tensor) -> list[str]:
+    save_file(tensors("original") | more, file)
+    shown = inspect(file).as_dict()
+    assert shown["layers"] == 20
+    return shown["notes"]
+
+
+def test_what_is_left_out_or_changed_is_counted_in_notes(tmp_path):
+    file = tmp_path / "x.safetensors"
+    half, marker = torch.zeros(4, 4), torch.zeros(2).to(torch.float8_e4m3fn)
+    assert noted(file) == []
+    one = {"text_encoder.layer.lora_A.weight": half}
+    assert noted(file, **one) == ["1 tensor for a text encoder is left out."]
+    keys = ("lora_te_a.lora_down.weight", "lora_te1_b.alpha", "text_encoders.umt5.q.lora_A.weight", "te.x.diff")
+    assert noted(file, **{key: half.clone() for key in keys}) == ["4 tensors for a text encoder are left out."]
+    strange = {"diffusion_model.face_adapter.fuse.lora_A.weight": half, "diffusion_model.blocks.0.modulation": half + 1}
+    assert noted(file, **strange) == [
+        "2 tensors of what no model here has, such as diffusion_model.blocks.0.modulation, are left out."
+    ]
+    assert noted(file, scaled_fp8=marker) == ["1 marker of fp8 weights is left out."]
+    assert noted(file, **{"diffusion_model.scaled_fp8": marker}) == ["1 marker of fp8 weights is left out."]
+    scale = {"diffusion_model.blocks.0.self_attn.q.scale_weight": torch.ones(1)}
+    assert noted(file, **scale) == ["1 scale without an fp8 tensor is left out."]
+
+
+@pytest.mark.parametrize("end", ["scale_weight", "weight_scale", "weight.scale", "scale"])
+def test_a_scale_belongs_to_the_fp8_tensor_beside_it(tmp_path, end):
+    given = tensors("comfy kohya")
+    down = "diffusion_model.blocks.0.self_attn.q.lora_down.weight"
+    given[down] = given[down].to(torch.float8_e4m3fn)
+    save_file(
+        given | {f"diffusion_model.blocks.0.self_attn.q.lora_down.{end}": torch.ones(1)}, tmp_path / "x.safetensors"
+    )
+    lora = inspect(tmp_path / "x.safetensors")
+    assert lora.notes == ("1 fp8 tensor is multiplied by a scale beside it.",)
+    assert [tensor.key for tensor in lora.tensors if tensor.scale] == [down]
+
+
+def test_both_experts_in_one_file_are_told_apart(tmp_path):
+    """`transformer_2` is the second of diffusers' Wan 2.2, as are `dit2` of DiffSynth and `low_noise_model` of Wan."""
+    for prefix in ("transformer_2", "pipe.dit2", "low_noise_model", "base_model.model.transformer_2"):
+        given = tensors("diffusers")
+        second = {key.replace("transformer.", f"{prefix}."): value + 1 for key, value in given.items()}
+        save_file(second, tmp_path / "x.safetensors")
+        lora = inspect(tmp_path / "x.safetensors", prefix)
+        assert {tensor.expert for tensor in lora.tensors} == {1}
+        assert lora.notes == ("It has 20 layers for the second expert of Wan 2.2.",)
+        (tmp_path / "x.safetensors").unlink()
+        save_file(given | second, tmp_path / "x.safetensors")
+        lora = inspect(tmp_path / "x.safetensors", f"{prefix}, both")
+        assert lora.layers == 40
+        assert lora.notes == ("It has 20 layers for the first expert of Wan 2.2 and 20 layers for the second.",)
+        (tmp_path / "x.safetensors").unlink()
+
+
+NAMES = {
+    "a copy": "x (1)",
+    "brackets": "[flux] {wan} <v2>",
+    "emoji": "\N{FILM FRAMES}\ufe0f grain \N{WOMAN}\N{ZERO WIDTH JOINER}\N{ROCKET}",
+    "long": "x" * 243,
+    "long in bytes": "\u6620" * 81,
+    "dots in front": "..hidden",
+    "one dot in front": ".hidden",
+    "spaces around": "  grain  ",
+    "reserved in Windows": "CON",
+    "signs that Windows has not": 'a:b*c?"d"|e.',
+    "ends like a strength": "grain:0.5",
+    "signs of addresses": "50% a&b=c#d+e;f",
+    "markup": "<b>*bold*<b> `code` $x$",
+    "quotes": 'it\'s "good"',
+    "composed": unicodedata.normalize("NFC", "caf\u00e9"),
+    "decomposed": unicodedata.normalize("NFD", "caf\u00e9"),
+    "right to left": "\u05e1\u05e8\u05d8",
+    "a version": "wan2.1_v1.5",
+    "a dash in front": "-rf",
+}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".SAFETENSORS"])
+@pytest.mark.parametrize("name", NAMES.values(), ids=list(NAMES))
+def test_any_name_is_kept_and_works_everywhere(tmp_path, library, name, suffix):
+    source = write_lora(tmp_path / "source.safetensors").rename(tmp_path / f"{name}{suffix}")
+    lora = library.add(source)
+    assert (lora.name, lora.file.name, lora.as_dict()["name"]) == (name, f"{name}{suffix}", name)
+    assert [found.name for found in library.all()[0]] == [name]
+    assert library.all()[1] == {}
+    assert library.get(name) == lora
+    for typed in (unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)):
+        assert library.get(typed) == lora
+        with pytest.raises(Conflict):
+            library.receive(f"{typed}.safetensors") if len(typed.encode()) < 244 else library.receive(source.name)
+        library.remove(typed)
+        assert (library.all()[0], library.trashed()) == ([], [name])
+        library.restore(typed)
+        assert (library.get(name), library.trashed()) == (lora, [])
+    assert parse_request({"prompt": "x", "loras": [{"name": name}]}).loras[0].name == name
+    assert lora_use(f"{name}:0.8") == {"name": name, "strength": [0.8]}
+    library.remove(name, for_good=True)
+    assert list((tmp_path / "models/loras").iterdir()) == []
+
+
+def test_two_files_of_one_name_are_said(tmp_path, library):
+    write_lora(tmp_path / "models/loras/x.safetensors")
+    write_lora(tmp_path / "models/loras/y.safetensors").rename(tmp_path / "models/loras/x.SAFETENSORS")
+    found, refused = library.all()
+    assert [lora.file.name for lora in found] == ["x.SAFETENSORS"]
+    assert refused == {"x.safetensors": "x.SAFETENSORS has the same name; rename one"}
+
+
+def test_a_name_that_the_disk_refuses_is_said(tmp_path, library, monkeypatch):
+    def refuse(source, target):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr("backend.library.loras.replace_file", refuse)
+    with pytest.raises(InvalidRequest, match=r"no file named 'a:b\.safetensors' .*give it another name"):
+        library.add(write_lora(tmp_path / "a:b.safetensors"))
+    assert list((tmp_path / "models/loras").iterdir()) == []

@@ -7,6 +7,8 @@ import time
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from streamlit.testing.v1 import AppTest
 
 from backend import video_generator
@@ -632,6 +634,27 @@ def test_where_the_language_model_fails_the_rules_expand(app, generator, monkeyp
     app.button(key="expand_prompt").click().run()
     assert app.text_area(key="form_prompt").value == "A fox at sea"
     assert any("Parrot answered nothing" in toast.value for toast in app.toast)
+
+
+def test_loras_that_do_not_fit_are_grey_with_the_reason(app, generator, tmp_path, monkeypatch):
+    monkeypatch.setattr(catalog, "KEEP_S", 0)
+    build_checkpoint(generator.settings.models / "random-df", "df")
+    generator.loras.add(write_lora(tmp_path / "grain.safetensors"))
+    more = {"patch_embedding.diff": torch.zeros(24, 36, 1, 2, 2), "text_encoder.a.diff": torch.zeros(2, 2)}
+    save_file(load_file(tmp_path / "grain.safetensors") | more, tmp_path / "image (1).safetensors")
+    generator.loras.add(tmp_path / "image (1).safetensors")
+    reason = "made for models with 36 input channels, random-df has 16"
+    visit(app, "ui/models.py")
+    page = shown(app).replace("\\", "")
+    assert ":gray[:material/block: **image (1)**]" in page
+    assert ":gray[:material/block: **grain**]" not in page
+    assert f"Not for random-df: it was {reason}." in page
+    assert "1 tensor for a text encoder is left out." in page
+    app.session_state["form_to_restore"] = {"model": "random-df"}
+    visit(app, "ui/create.py")
+    assert app.multiselect(key="form_loras").options == ["grain"]
+    assert f":gray[:material/block: image (1) does not fit: it was {reason}.]" in shown(app).replace("\\", "")
+    assert not app.exception
 
 
 def test_loras_that_fit_are_chosen_each_with_a_strength(app, generator, tmp_path, monkeypatch):

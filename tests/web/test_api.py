@@ -4,11 +4,15 @@ import json
 import os
 import re
 import time
+import unicodedata
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from backend.jobs.kinds import unknown_kind
 from tests.lora_files import write_lora
@@ -513,6 +517,43 @@ def test_a_lora_comes_is_listed_goes_and_comes_back(client, generator, tmp_path)
     assert client.post("/api/v1/loras/grain/restore").json() == {"restored": "grain"}
     assert client.delete("/api/v1/loras/grain", params={"for_good": True}).status_code == 200
     assert client.post("/api/v1/loras/grain/restore").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x (1)",
+        "[a] {b}",
+        "\N{FILM FRAMES} caf\u00e9",
+        "x" * 243,
+        "..dots",
+        "  spaces  ",
+        "CON",
+        "50% #?&+",
+        "a:b:0.5",
+    ],
+)
+def test_a_lora_of_any_name_has_its_address(client, generator, tmp_path, name):
+    content = write_lora(tmp_path / "x.safetensors").read_bytes()
+    filename, path = f"{name}.SAFETENSORS", f"/api/v1/loras/{quote(name, safe='')}"
+    assert client.post("/api/v1/loras", params={"filename": filename}, content=content).json()["id"] == name
+    assert [lora["name"] for lora in client.get("/api/v1/loras").json()["loras"]] == [name]
+    assert client.delete(path).json() == {"removed": name}
+    assert generator.loras.trashed() == [name]
+    assert client.post(f"{path}/restore").json() == {"restored": name}
+    body = {"prompt": "x", "model": "synthetic", "loras": [{"name": name}]}
+    answer = client.post("/api/v1/plan", json=body)
+    assert f"The LoRA {name} does not fit: Test pattern" in answer.json()["error"]["message"]
+    decomposed = quote(unicodedata.normalize("NFD", name), safe="")  # as macOS writes it
+    assert client.delete(f"/api/v1/loras/{decomposed}", params={"for_good": True}).status_code == 200
+
+
+def test_what_is_left_out_of_a_lora_is_in_its_notes(client, tmp_path):
+    file = write_lora(tmp_path / "x.safetensors")
+    save_file(load_file(file) | {"text_encoder.a.lora_A.weight": torch.zeros(2, 2)}, file)
+    client.post("/api/v1/loras", params={"filename": file.name}, content=file.read_bytes())
+    (lora,) = client.get("/api/v1/loras").json()["loras"]
+    assert lora["notes"] == ["1 tensor for a text encoder is left out."]
 
 
 @pytest.mark.parametrize(

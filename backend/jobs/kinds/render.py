@@ -84,7 +84,7 @@ def plan_render(request: GenerationRequest, services: Services) -> Plan:
     loras = loras_of(request, services)
     spec = _model_with(request, loras, services)
     for lora in loras:
-        lora.require(spec)
+        lora.require(spec, services.catalog.models())
     sizes = {lora.name: lora.bytes for lora in loras}
     return make_plan(request, spec, services.free_machine(), source, services.calibration(spec.id), sizes)
 
@@ -106,11 +106,15 @@ def _model_with(request: GenerationRequest, loras: list[Lora], services: Service
 
 
 def loras_of(request: GenerationRequest, services: Services) -> list[Lora]:
-    """The LoRAs that a request names. Raises InvalidRequest for one that is not here."""
+    """The LoRAs that a request names. Raises InvalidRequest for one that is not here, or is named twice."""
     try:
-        return [services.loras.get(use.name) for use in request.loras]
+        loras = [services.loras.get(use.name) for use in request.loras]
     except NotFound as missing:
         raise InvalidRequest(missing.message, hint=missing.hint, field="loras") from None
+    names = [lora.name for lora in loras]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InvalidRequest(f"The LoRA {twice!r} is named twice;", hint="use it once.", field="loras")
+    return loras
 
 
 def hash_loras(plan: Plan, services: Services) -> Plan:
