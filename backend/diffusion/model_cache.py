@@ -19,6 +19,7 @@ from backend.diffusion.patches import patch_placed
 from backend.diffusion.preview import LatentRgbFactors, fit_latent_rgb
 from backend.diffusion.text import PromptCache, texts_of
 from backend.engine import Task
+from backend.library.checkpoints import checkpoint_name
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ class ModelCache:
 def _existing(folder: Path | None) -> Path:
     """`folder`. Raises ModelUnavailable if it is not on the disk."""
     if folder is None or not folder.is_dir():
-        name = "none" if folder is None else folder.name
+        name = "none" if folder is None else checkpoint_name(folder)
         raise ModelUnavailable(
             f"The checkpoint of this render, {name}, is not on the disk;",
             hint="download the model again or choose another one.",
