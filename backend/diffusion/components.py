@@ -24,11 +24,11 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from backend.core.config import GIB
 from backend.core.errors import ModelUnavailable
 from backend.core.placement import Need, Placement, decode_gib, denoise_gib
 from backend.core.plan import Plan
 from backend.core.registry import DECODE_ELEMENTS
+from backend.core.units import GIB
 from backend.diffusion.transformer import Transformer
 from backend.diffusion.wan import WanControlTransformer, WanTransformer
 from backend.library.checkpoints import (

@@ -17,9 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch.nn import functional
 
-from backend.core.config import GIB
 from backend.core.errors import ModelUnavailable
 from backend.core.schema import LoraUse
+from backend.core.units import GIB
 from backend.diffusion.components import Components
 from backend.engine import Task
 from backend.library.loras import Lora, Tensor

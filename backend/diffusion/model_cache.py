@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from backend.core.config import GIB
 from backend.core.errors import ModelUnavailable, NotEnoughMemory
 from backend.core.placement import Placement, place
 from backend.core.plan import Plan, Stage
+from backend.core.units import GIB
 from backend.diffusion.components import Components, compute_device, load_components
 from backend.diffusion.patches import patch_placed
 from backend.diffusion.preview import LatentRgbFactors, fit_latent_rgb

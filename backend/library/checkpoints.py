@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from backend.core.config import GIB, MIB
 from backend.core.registry import (
     ALL_MODES,
     I2V,
@@ -28,6 +27,7 @@ from backend.core.registry import (
     Transformer,
 )
 from backend.core.schema import FLOW_SHIFT
+from backend.core.units import GIB, MIB
 from backend.library.foreign import foreign_models, is_lfs_pointer, is_side_file
 
 log = logging.getLogger(__name__)

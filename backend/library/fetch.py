@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import urlsplit
 
-from backend.core.config import GIB
 from backend.core.errors import ModelUnavailable, NotEnoughSpace, StudioError
+from backend.core.units import GIB
 from backend.durable import move_folder, replace_file
 from backend.library.checkpoints import PARTS, Damaged, read_spec
 from backend.library.foreign import is_side_file

@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from backend.core.config import MIB
 from backend.core.registry import MODELS
+from backend.core.units import MIB
 
 SIDE_FILES = {
     "thumbs.db",
