@@ -255,11 +255,11 @@ def check_video() -> Check:
 
 
 def check_models(settings: Settings) -> Check:
-    from backend.library.checkpoints import look_for_checkpoints
+    from backend.library.checkpoints import look_for_checkpoints, name_below
 
     found, rejected = look_for_checkpoints(settings.model_folders)
     if rejected:
-        names = ", ".join(folder.name for folder in rejected)
+        names = ", ".join(name_below(settings.model_folders, path) for path in rejected)
         return Check("Models", "warning", f"{names} cannot be used", "; ".join(rejected.values()))
     titles = ", ".join(checkpoint.spec.title for checkpoint in found)
     if any(checkpoint.spec.repo_id for checkpoint in found):

@@ -1,12 +1,16 @@
 """The page of what was measured, docs/performance.md, from benchmarks/results.
 
-python -m benchmarks.page
+python -m benchmarks.page [--results FOLDER]
+
+With `--results` it is made from another folder, such as benchmarks/results/small, and printed.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from backend.core.config import ROOT
@@ -95,8 +99,9 @@ GPU = """## Parts, on an H100 or H200
 
 `python -m benchmarks.gpu` measures in minutes, with random weights of the released shapes at 65 frames of 1280x720:
 the matrix product and every attention kernel that is installed, the VAE, and forwards of the stock class, ours, ours
-compiled, and with matrices in eight bits, with memory and error of each. `--small` runs the same on a CPU in a
-minute, and the test suite does.
+compiled, and with matrices in eight bits, with memory and error of each. With `--within SECONDS` the rows that say most
+are measured first, and what is still missing is named here. `--small` runs the same on a CPU in a minute, and the test
+suite does.
 """
 
 VIDEOS = """## Whole videos, on an H100 or H200
@@ -122,16 +127,18 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def read(name: str) -> tuple[dict[str, Any], str] | None:
-    """The results of a benchmark, and a line about where they come from; None if it was never run."""
-    file = RESULTS / f"{name}.json"
+def read(name: str, folder: Path | None = None) -> tuple[dict[str, Any], str] | None:
+    """The results of a benchmark, and lines about where they come from and which rows are missing; None if it was never
+    run.
+    """
+    file = (folder or RESULTS) / f"{name}.json"
     if not file.exists():
         return None
     recorded = json.loads(file.read_text())
     versions = ", ".join(f"{package} {number}" for package, number in recorded["versions"].items())
-    return recorded[
-        "results"
-    ], f"`{recorded['command']}`, {recorded['date']}, {recorded['machine']['device']}; {versions}.\n"
+    origin = f"`{recorded['command']}`, {recorded['date']}, {recorded['machine']['device']}; {versions}.\n"
+    missing = ", ".join(f"`{row}`" for row in recorded.get("missing", []))
+    return recorded["results"], origin + (f"\n**Still missing:** {missing}.\n" if missing else "")
 
 
 def presets(found: dict[str, Any]) -> str:
@@ -229,7 +236,7 @@ def videos(found: dict[str, Any]) -> str:
             memory = f"{one['whole_gib']:.1f} GiB" if "whole_gib" in one else ""
             beside = f"{100 * one['beside_denoising']:.1f} %"
             rows.append(
-                (way, one["forwards"], f"{one['whole_s']:.1f} s", one["times_as_fast"], beside, memory, runtime)
+                (way, one["forwards"], f"{one['whole_s']:.1f} s", one.get("times_as_fast", ""), beside, memory, runtime)
             )
         tables.append(f"{case}:\n\n" + table(head, rows))
     return "\n".join(tables)
@@ -254,14 +261,20 @@ SECTIONS = (
 )
 
 
-def page() -> str:
+def page(folder: Path | None = None) -> str:
     parts = [HEAD]
     for text, section in SECTIONS:
-        found = read(section.__name__)
+        found = read(section.__name__, folder)
         unmeasured = UNMEASURED if section is videos else "**Not yet measured.**\n"
         parts += [text, unmeasured] if found is None else [text, section(found[0]), found[1]]
     return "\n".join(parts)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="made from this folder, and printed")
+    chosen = parser.parse_args().results
+    if chosen:
+        print(page(chosen))
+    else:
+        PAGE.write_text(page(), encoding="utf-8")

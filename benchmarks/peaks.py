@@ -17,9 +17,9 @@ from diffusers import AutoencoderKLWan
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 
-from backend.core.config import GIB
 from backend.core.placement import decode_gib, denoise_gib
 from backend.core.registry import DECODE_ELEMENTS
+from backend.core.units import GIB
 from backend.diffusion.decode import CausalDecoder
 from backend.diffusion.fp8 import has_fp8_matmul, quantize_fp8
 from backend.diffusion.transformer import Transformer

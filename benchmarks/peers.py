@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import cache_dit
 import numpy as np
 import torch
 from diffusers import SkyReelsV2DiffusionForcingPipeline
@@ -63,12 +62,16 @@ def stock_frames(
 
 def mask_of(policy: str, steps: int) -> list[int]:
     """1 for each step that cache-dit works out, 0 for the others."""
+    import cache_dit  # late: the other peers do without it
+
     return list(cache_dit.steps_mask(mask_policy=policy, total_steps=steps))
 
 
 @contextmanager
 def cached(pipe: Any, policy: str, steps: int) -> Iterator[None]:
     """While open, `pipe` runs with cache-dit, videos of so many steps."""
+    import cache_dit
+
     cache_dit.enable_cache(
         pipe,
         cache_config=cache_dit.DBCacheConfig(

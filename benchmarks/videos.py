@@ -1,7 +1,7 @@
 """Whole videos on a GPU at the sizes of the released models, by every preset, beside stock pipelines and cache-dit.
 
-    python -m benchmarks.videos [--models 1.3b 14b] [--shapes a b c] [--modes text sync async long] [--layers 4]
-                               [--steps N] [--small]
+    python -m benchmarks.videos [--within SECONDS] [--models 1.3b 14b] [--shapes a b c]
+                                [--modes text sync async long] [--layers 4] [--steps N] [--again] [--small]
 
 Random weights of the released shapes, written as a checkpoint, its text encoder but one layer deep. The studio makes
 each video from submit to the published MP4; the stock pipelines of diffusers end with frames in memory: as they are,
@@ -17,7 +17,13 @@ forcing and 2.5 times block after block; `balanced` 3.5 times; 14B in 4 steps wi
 beside denoising 5 percent of `exact`; `balanced` with 14B within 25 GB. Times do not depend on weights; what a video
 looks like does, and nothing is said about that here (see `benchmarks.presets`).
 
-`--small` runs all of it in a minute or two on a CPU, to see that it runs.
+The videos that say most come first, each result is written to results/videos.json when it is there, and with `--within`
+none begins that would end later. The next run on the same machine with the same versions goes on from there. It takes
+torch, diffusers, transformers, accelerate, numpy and pydantic: without PyAV, OpenCV or pydantic-settings the renderer
+alone makes the video, up to frames in memory, and the result says so; without cache-dit its rows have that as their
+result.
+
+`--small` runs all of it in a minute or two on a CPU, to see that it runs, and keeps it in results/small.
 """
 
 from __future__ import annotations
@@ -25,12 +31,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import importlib.util
+import math
+import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -39,16 +49,17 @@ from diffusers import AutoencoderKLWan, SkyReelsV2Transformer3DModel, UniPCMulti
 from safetensors.torch import save_file
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
-from backend.core.config import GIB, Settings
-from backend.core.plan import Plan, Stage
-from backend.core.schema import Preset, parse_request
+from backend.core.plan import Machine, Plan, Stage
+from backend.core.planning import make_plan
+from backend.core.schema import GenerationRequest, Preset, parse_request
+from backend.core.units import GIB
 from backend.diffusion.components import compute_device
-from backend.jobs.job import Job
-from backend.skyreels_integration import SkyReelsEngine
-from backend.video_generator import VideoGenerator
+from backend.engine import Inputs, Report, Task
+from backend.library.checkpoints import Checkpoint, find_checkpoints
+from backend.library.loras import Lora, inspect
 from benchmarks.gpu import MODELS, build
 from benchmarks.peers import POLICIES, cached, mask_of, stock_frames
-from benchmarks.record import record
+from benchmarks.rows import Results, Row, add_flags, measure_and_record
 
 LAYERS = {"1.3b": 30, "14b": 40, "tiny": 2}
 SMALL = (2, 24, 96, 2)  # heads, head_dim, feed-forward width, blocks
@@ -61,6 +72,11 @@ PROMPT = "a boat"
 PIPELINES = {"t2v": diffusers.SkyReelsV2Pipeline, "df": diffusers.SkyReelsV2DiffusionForcingPipeline}
 LORA_RANK = 32
 SHORT = 10  # steps of the video that warms up
+MAIN_MEMORY_GIB = 64.0  # assumed for the plans of the renderer alone
+STUDIO_PACKAGES = ("av", "cv2", "psutil", "pydantic_settings")
+STOCK, DISTILLED = "stock", "turbo, LoRA"
+OURS = (STOCK, "exact", "balanced", DISTILLED, "turbo")  # in the order of what they say
+PEERS = ("stock, compiled", *(f"cache-dit, {policy}" for policy in POLICIES))
 INNER = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn2.to_q", "attn2.to_out.0", "ffn.net.2")
 
 
@@ -72,6 +88,10 @@ class Case:
     shape: str
     mode: str
     steps: int | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}, {self.mode}, {self.shape}"
 
     @property
     def kind(self) -> str:
@@ -141,32 +161,128 @@ def peak_memory(device: torch.device) -> Iterator[dict[str, float]]:
         found["peak_gib"] = torch.cuda.max_memory_allocated(device) / GIB
 
 
-def by_studio(generator: VideoGenerator, request: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Seconds of a job from submit to MP4, in its stages, and by what it was made."""
+class Studio:
+    """Makes videos as the studio does, from submit to the published MP4."""
 
-    def run(request: dict[str, Any]) -> Job:
-        job = generator.wait(generator.submit(parse_request(request)).id)
+    made_by = "studio"
+
+    def __init__(self, folder: Path, compile_blocks: bool) -> None:
+        from backend.core.config import Settings
+        from backend.video_generator import VideoGenerator
+
+        settings = Settings(
+            data=folder, shared_models=folder / "models", disk_reserve_bytes=0, compile_blocks=compile_blocks
+        )
+        self._generator = VideoGenerator(settings)
+        self._generator.start()
+
+    def plan(self, request: GenerationRequest) -> Plan:
+        self._generator.catalog.forget()
+        plan: Plan = self._generator.plan(request)
+        return plan
+
+    def make(self, request: GenerationRequest) -> Made:
+        job = self._generator.wait(self._generator.submit(request).id)
         assert job.artifact is not None, job.error
-        return job
+        return Made(job.plan, job.artifact.stage_s, job.artifact.runtime)
 
+    def unload(self) -> None:
+        engine: Any = self._generator.engines["skyreels"]
+        engine.unload()
+
+    def close(self) -> None:
+        self._generator.stop()
+
+
+class BareRenderer:
+    """Makes videos up to frames in memory, with no package of the studio but those of the renderer."""
+
+    made_by = "renderer alone"
+
+    def __init__(self, folder: Path, compile_blocks: bool) -> None:
+        from backend.diffusion.render import Renderer
+
+        self._models = folder / "models"
+        self._renderer = Renderer(math.inf, folder / "cache", compile_blocks)
+        torch.backends.cudnn.deterministic = True  # as in the studio
+
+    def plan(self, request: GenerationRequest) -> Plan:
+        device = compute_device()
+        vram = torch.cuda.mem_get_info(device)[0] / GIB if device.type == "cuda" else 0.0
+        machine = Machine(str(device), os.cpu_count() or 1, MAIN_MEMORY_GIB, vram)
+        loras = {lora.name: lora.bytes for lora in self._loras(request)}
+        return make_plan(request, self._checkpoint(request).spec, machine, loras=loras)
+
+    def make(self, request: GenerationRequest) -> Made:
+        plan, stage_s = self.plan(request), dict.fromkeys(Stage, 0.0)
+        runtime: dict[str, str] = {}
+        last = time.perf_counter()
+
+        def report(one: Report) -> None:
+            nonlocal last, runtime
+            now = time.perf_counter()
+            stage_s[one.stage] += now - last
+            last, runtime = now, dict(one.runtime or runtime)
+
+        folder = self._checkpoint(request).folder
+        for _ in self._renderer.render(Task(request, plan, Inputs(), folder, loras=self._loras(request)), report):
+            pass
+        return Made(plan, stage_s, runtime)
+
+    def unload(self) -> None:
+        self._renderer.models.unload()
+
+    def close(self) -> None:
+        self.unload()
+
+    def _checkpoint(self, request: GenerationRequest) -> Checkpoint:
+        (found,) = (one for one in find_checkpoints([self._models]) if one.spec.id == request.model)
+        return found
+
+    def _loras(self, request: GenerationRequest) -> tuple[Lora, ...]:
+        return tuple(inspect(self._models / "loras" / f"{use.name}.safetensors") for use in request.loras)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A video: its plan, the seconds of its stages, and on what it was made."""
+
+    plan: Plan
+    stage_s: Mapping[Stage, float]
+    runtime: Mapping[str, str]
+
+
+def new_maker(folder: Path, compile_blocks: bool) -> Studio | BareRenderer:
+    """The studio, or the renderer alone where packages of the studio are not installed."""
+    bare = not all(importlib.util.find_spec(name) for name in STUDIO_PACKAGES)
+    return (BareRenderer if bare else Studio)(folder, compile_blocks)
+
+
+def do_without_ftfy() -> None:
+    """Let pipelines of diffusers take prompts as they are where ftfy, which mends characters, is not installed."""
+    if importlib.util.find_spec("ftfy") is None:
+        for pipeline in PIPELINES.values():
+            vars(sys.modules[pipeline.__module__]).setdefault("ftfy", SimpleNamespace(fix_text=str))
+
+
+def by_maker(maker: Studio | BareRenderer, params: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Seconds of a video, in its stages, and by what it was made."""
     began = time.perf_counter()
-    steps = min(SHORT, request["num_inference_steps"] or SHORT)
-    first = run(request | {"num_inference_steps": steps, "guidance_scale": 1})
+    steps = min(SHORT, params["num_inference_steps"] or SHORT)
+    first = maker.make(parse_request(params | {"num_inference_steps": steps, "guidance_scale": 1}))
     warm_up_s = time.perf_counter() - began
     with peak_memory(device) as memory:
         began = time.perf_counter()
-        job = run(request)
+        made = maker.make(parse_request(params))
         total_s = time.perf_counter() - began
-    assert first.artifact is not None
-    assert job.artifact is not None
-    stages = job.artifact.stage_s
     return {
         "total_s": total_s,
-        "denoising_s": stages[Stage.DENOISING],
-        "loading_s": {"cold": first.artifact.stage_s[Stage.LOADING], "warm": stages[Stage.LOADING]},
+        "denoising_s": made.stage_s[Stage.DENOISING],
+        "loading_s": {"cold": first.stage_s[Stage.LOADING], "warm": made.stage_s[Stage.LOADING]},
         "first_video_s": warm_up_s,
-        "forwards": job.plan.forwards,
-        "runtime": job.artifact.runtime,
+        "forwards": made.plan.forwards,
+        "runtime": made.runtime,
+        **({} if isinstance(maker, Studio) else {"made_by": maker.made_by}),
     } | memory
 
 
@@ -187,29 +303,20 @@ def by_stock(pipe: Any, plan: Plan, device: torch.device, policy: str | None = N
     return {"total_s": total_s, "denoising_s": ends[-1] - began, "forwards": 2 * steps} | memory
 
 
-def measure_case(case: Case, generator: VideoGenerator, size: tuple[int, ...], device: torch.device) -> Iterator[Any]:
-    """(way, what was found) of each way to make the video of the case."""
-    folder = generator.settings.models / case.checkpoint
-    exact = generator.plan(parse_request(case.request()))
-    engine = generator.engines["skyreels"]
-    assert isinstance(engine, SkyReelsEngine)
-    engine.unload()  # the stock pipelines find the GPU empty, and the first video of the studio loads its weights
-    for way in stock_ways(case):
-        yield way, on_stock(way, folder, case.kind, exact, device)
-    requests = {preset.value: case.request(preset=preset.value) for preset in Preset}
-    requests["turbo, LoRA"] = case.request(
-        preset=Preset.TURBO.value,
-        num_inference_steps=4,
-        guidance_scale=1,
-        loras=[{"name": case.lora}],
-    )
-    for way, request in requests.items():
-        yield way, by_studio(generator, request, device)
+def params_of(case: Case, way: str) -> dict[str, Any]:
+    """The request of a way that is ours."""
+    if way != DISTILLED:
+        return case.request(preset=way)
+    loras = [{"name": case.lora}]
+    return case.request(preset=Preset.TURBO.value, num_inference_steps=4, guidance_scale=1, loras=loras)
 
 
-def stock_ways(case: Case) -> list[str]:
-    more = ["stock, compiled", *(f"cache-dit, {policy}" for policy in POLICIES)]
-    return ["stock", *more] if case.mode in ("text", "sync") else ["stock"]
+def rows(cases: Sequence[Case]) -> list[Row]:
+    """The rows of these cases, those that say most first: what the claims compare, then the other peers."""
+    found: list[Row] = [(case.name, way) for case in cases for way in OURS]
+    for way in PEERS:
+        found += [(case.name, way) for case in cases if case.mode in ("text", "sync")]
+    return found
 
 
 def on_stock(way: str, folder: Path, kind: str, plan: Plan, device: torch.device) -> Any:
@@ -252,41 +359,62 @@ def reckoned(found: dict[str, Any], case: Case, layers: int, blocks_gib: float) 
     return rounded | more
 
 
-def measure(cases: list[Case], layers: int, small: bool) -> Iterator[dict[str, Any]]:
-    """The results so far, after each video."""
-    device = compute_device()
-    results: dict[str, Any] = {}
-    models = {"tiny": SMALL} if small else MODELS
-    sizes = {model: (*width, layers or LAYERS[model]) for model, (*width, _) in models.items()}
-    with tempfile.TemporaryDirectory() as data:
-        folder = Path(data)
-        settings = Settings(
-            data=folder, shared_models=folder / "models", disk_reserve_bytes=0, compile_blocks=not small
-        )
-        for case in cases:
-            size = sizes[case.model]
-            folder = settings.models / case.checkpoint
-            if not folder.exists():
-                write_checkpoint(folder, case.kind, size, SMALL_VAE if small else {}, device)
-            write_lora(settings.models / "loras" / f"{case.lora}.safetensors", size)
-        generator = VideoGenerator(settings)
-        generator.start()
-        try:
-            for case in cases:
-                heads, head_dim, ffn_dim, blocks = size = sizes[case.model]
-                dim = heads * head_dim
-                blocks_gib = 2 * (8 * dim**2 + 2 * dim * ffn_dim) / GIB
-                name = f"{case.model}, {case.mode}, {case.shape}"
-                found = results.setdefault(name, {})
-                for way, one in measure_case(case, generator, size, device):
-                    found[way] = one if isinstance(one, str) else reckoned(one, case, blocks, blocks_gib)
-                    print(name, way, found[way], file=sys.stderr)
-                    stock = found["stock"]
-                    if not isinstance(one, str) and not isinstance(stock, str):
-                        found[way]["times_as_fast"] = round(stock["whole_s"] / found[way]["whole_s"], 3)
-                    yield results
-        finally:
-            generator.stop()
+class Bench:
+    """Makes the videos of `rows`, in a folder of its own, until it is closed. Checkpoints are written when they are
+    needed.
+    """
+
+    def __init__(self, cases: Sequence[Case], layers: int, small: bool) -> None:
+        self._cases = {case.name: case for case in cases}
+        self._small = small
+        self.layers = layers
+        models = {"tiny": SMALL} if small else MODELS
+        self._sizes = {model: (*width, layers or LAYERS[model]) for model, (*width, _) in models.items()}
+        self._device = compute_device()
+        do_without_ftfy()
+        self._temporary = tempfile.TemporaryDirectory()
+        self._folder = Path(self._temporary.name)
+        self._maker = new_maker(self._folder, compile_blocks=not small)
+
+    def close(self) -> None:
+        self._maker.close()
+        self._temporary.cleanup()
+
+    def measure(self, row: Row) -> Any:
+        """What was found of a row, or why there is nothing."""
+        name, way = row
+        case = self._cases[name]
+        *_, blocks = size = self._sizes[case.model]
+        folder = self._folder / "models" / case.checkpoint
+        if not folder.exists():
+            write_checkpoint(folder, case.kind, size, SMALL_VAE if self._small else {}, self._device)
+        lora = folder.with_name("loras") / f"{case.lora}.safetensors"
+        if not lora.exists():
+            write_lora(lora, size)
+        exact = self._maker.plan(parse_request(case.request()))
+        if way in (STOCK, *PEERS):
+            self._maker.unload()  # the stock pipelines find the GPU empty
+            found = on_stock(way, folder, case.kind, exact, self._device)
+        else:
+            found = by_maker(self._maker, params_of(case, way), self._device)
+        if isinstance(found, str):
+            return found
+        heads, head_dim, ffn_dim, _ = size
+        dim = heads * head_dim
+        return reckoned(found, case, blocks, 2 * (8 * dim**2 + 2 * dim * ffn_dim) / GIB)
+
+
+def complete(results: Results) -> None:
+    """Add to each way how many times as fast as the stock pipeline it is."""
+    for found in results.values():
+        stock = found.get(STOCK)
+        for one in found.values():
+            if isinstance(stock, dict) and isinstance(one, dict):
+                one["times_as_fast"] = round(stock["whole_s"] / one["whole_s"], 3)
+
+
+def cases_of(models: Sequence[str], shapes: Sequence[str], modes: Sequence[str], steps: int | None) -> list[Case]:
+    return [Case(model, shape, mode, steps) for shape in shapes for model in models for mode in modes]
 
 
 def main() -> None:
@@ -296,15 +424,18 @@ def main() -> None:
     parser.add_argument("--modes", choices=MODES, nargs="+", default=list(MODES))
     parser.add_argument("--layers", type=int, default=4, help="blocks of the transformer; 0: all of them")
     parser.add_argument("--steps", type=int, help="instead of the model's own")
-    parser.add_argument("--small", action="store_true", help="tiny sizes, to see that it runs; nothing is kept")
+    add_flags(parser)
     flags = parser.parse_args()
     if not flags.small and compute_device().type != "cuda":
         parser.error("there is no GPU that torch can use; --small runs without")
     models, shapes = (["tiny"], ["tiny"]) if flags.small else (flags.models, flags.shapes)
-    cases = [Case(m, s, mode, flags.steps) for m in models for s in shapes for mode in flags.modes]
-    for results in measure(cases, 1 if flags.small else flags.layers, flags.small):
-        if not flags.small:
-            record("videos", results)  # at once: a lent GPU may be gone before the end
+    cases = cases_of(models, shapes, flags.modes, flags.steps)
+    every = cases_of(["tiny"] if flags.small else ["14b", "1.3b"], shapes, MODES, flags.steps)
+    bench = Bench(cases, 1 if flags.small else flags.layers, flags.small)
+    try:
+        measure_and_record("videos", rows(cases), rows(every), bench.measure, complete, flags)
+    finally:
+        bench.close()
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def test_a_container_with_a_share_of_the_cores_gets_no_more_threads(monkeypatch)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(8)
-        monkeypatch.setattr("backend.diffusion.render.usable_cores", lambda: 3)
+        monkeypatch.setattr("backend.system.monitoring.usable_cores", lambda: 3)
         configure_torch()
         assert torch.get_num_threads() == 3
     finally:

@@ -7,10 +7,10 @@ from functools import partial
 
 import streamlit as st
 
-from backend.core.config import GIB
 from backend.core.model_choice import suitability
 from backend.core.registry import ModelSpec
 from backend.core.schema import Mode
+from backend.core.units import GIB
 from backend.library.downloads import Download, DownloadState
 from backend.library.loras import Lora
 from ui import form

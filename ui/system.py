@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from backend.core.config import GIB
+from backend.core.units import GIB
 from backend.system.monitoring import Sample
 from ui.studio import header, studio
 from ui.words import duration, size

@@ -19,11 +19,10 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from backend.core.errors import InvalidRequest
+from backend.core.units import GIB as GIB
+from backend.core.units import MIB as MIB
 
 ROOT = Path(__file__).resolve().parents[2]  # the checkout: pages, and weights that came with it
-
-MIB = 2**20
-GIB = 2**30
 
 PREFIX = "STUDIO_"
 HUB_OFFLINE = "HF_HUB_OFFLINE"  # the hub's own name for `offline`

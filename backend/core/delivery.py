@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend.core.config import GIB
+from backend.core.units import GIB
 
 CHUNK_FRAMES = 4  # frames that travel together: the VAE decodes as many from one latent frame
 RESIZE_S_PER_PIXEL = 7e-9  # bicubic, one core

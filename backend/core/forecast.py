@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from backend.core.config import GIB
 from backend.core.delivery import Strip
 from backend.core.placement import FP8_FROM_GIB, Placed, Placement, need_of, place
 from backend.core.plan import Forecast, Machine, Sampling, Stage
@@ -15,6 +14,7 @@ from backend.core.registry import ModelSpec, Transformer
 from backend.core.schema import (
     GenerationRequest,
 )
+from backend.core.units import GIB
 
 SUSTAINED_FLOPS = (
     ("H200", 600e12),

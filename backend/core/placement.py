@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from backend.core.config import GIB
 from backend.core.registry import ModelSpec, Transformer
+from backend.core.units import GIB
 
 GROUP_OFFLOAD_GIB = 1.5  # the layer that computes and the one that is copied meanwhile, of 0.7 GiB at most
 FP8_FROM_GIB = 8.0  # of one transformer; a smaller one fits anyway, and float8 hardly makes it faster

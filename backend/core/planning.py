@@ -11,7 +11,6 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
-from backend.core.config import GIB
 from backend.core.delivery import Strip, finishing_gib, finishing_seconds, plan_fitting
 from backend.core.errors import InvalidRequest, Mention, mention
 from backend.core.forecast import forecast_of, guess_seconds, place_models, uses_fp8
@@ -28,6 +27,7 @@ from backend.core.schema import (
     GenerationRequest,
     Preset,
 )
+from backend.core.units import GIB
 from backend.core.windows import Layout, lay_out
 
 

@@ -74,12 +74,20 @@ def make_schedule(
 
     `num_frames`, `block_size`, `num_context_frames` (clean from the start) and `base` (given to the model at once)
     count latent frames. Frames that fill no block are left out, so `block_size` should divide `num_frames`. Raises
-    ValueError if `base` is smaller than `num_frames` and `ar_step` is too small for it.
+    ValueError if there is nothing to denoise, or if `base` is smaller than `num_frames` and `ar_step` is too small for
+    it.
     """
     blocks, seen = num_frames // block_size, (base or num_frames) // block_size
+    context_blocks = num_context_frames // block_size
+    if num_steps < 1 or blocks <= context_blocks:
+        raise ValueError(
+            f"nothing to denoise: num_steps={num_steps}, and num_context_frames={num_context_frames} gives"
+            f" {context_blocks} of the {blocks} blocks of {block_size} in num_frames={num_frames};"
+            " use at least 1 step and at least 1 block that is not given"
+        )
     if seen < blocks and ar_step * seen < num_steps:
         raise ValueError(f"ar_step should be at least {-(-num_steps // seen)} in your setting")
-    row = tuple(num_steps + 1 if number < num_context_frames // block_size else 0 for number in range(blocks))
+    row = tuple(num_steps + 1 if number < context_blocks else 0 for number in range(blocks))
     indices, updates = [], []
     while min(row) < num_steps:
         before, row = row, _next_row(row, num_steps, ar_step)

@@ -24,14 +24,21 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from backend.core.config import GIB
 from backend.core.errors import ModelUnavailable
 from backend.core.placement import Need, Placement, decode_gib, denoise_gib
 from backend.core.plan import Plan
 from backend.core.registry import DECODE_ELEMENTS
+from backend.core.units import GIB
 from backend.diffusion.transformer import Transformer
 from backend.diffusion.wan import WanControlTransformer, WanTransformer
-from backend.library.checkpoints import FORCING_CLASSES, WAN_CLASSES, WAN_CONTROL_CLASS, weights_of
+from backend.library.checkpoints import (
+    FORCING_CLASSES,
+    WAN_CLASSES,
+    WAN_CONTROL_CLASS,
+    checkpoint_name,
+    find_weights,
+    weights_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -301,8 +308,9 @@ def _transformer_class(pipeline: str) -> Any:
 
 def _load_model(model: Any, folder: Path, dtype: torch.dtype) -> Any:
     names = {"dtype": dtype} if issubclass(model, transformers.PreTrainedModel) else {"torch_dtype": dtype}
+    variant = find_weights(folder).variant
     loaded, info = model.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **names
+        folder, local_files_only=True, use_safetensors=True, output_loading_info=True, variant=variant, **names
     )
     # Both libraries initialise missing tensors at random and only log it.
     wrong = [*info["missing_keys"], *info["mismatched_keys"]]
@@ -320,9 +328,10 @@ def _as_model_unavailable(folder: Path, part: str) -> Iterator[None]:
         if is_out_of_memory(error):
             raise
         log.warning("%s: %s could not be loaded: %s", folder, part, str(error))
-        reason = str(error).split("\n")[0].replace(str(folder), folder.name) or type(error).__name__
+        name = checkpoint_name(folder)
+        reason = str(error).split("\n")[0].replace(str(folder), name) or type(error).__name__
         raise ModelUnavailable(
-            f"{part} of the checkpoint {folder.name} could not be loaded ({reason});",
+            f"{part} of the checkpoint {name} could not be loaded ({reason});",
             hint="download the model again.",
             field="model",
         ) from error

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from backend.core.config import GIB
 from backend.core.errors import ModelUnavailable
 from backend.core.schema import LoraUse
+from backend.core.units import GIB
 from backend.diffusion.components import Components
 from backend.diffusion.fp8 import Fp8Linear
 from backend.diffusion.weight_deltas import ConstantDelta, FullDelta, WeightDelta, change_delta

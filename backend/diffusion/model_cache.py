@@ -10,15 +10,16 @@ from pathlib import Path
 
 import torch
 
-from backend.core.config import GIB
 from backend.core.errors import ModelUnavailable, NotEnoughMemory
 from backend.core.placement import Placement, place
 from backend.core.plan import Plan, Stage
+from backend.core.units import GIB
 from backend.diffusion.components import Components, compute_device, load_components
 from backend.diffusion.patches import patch_placed
 from backend.diffusion.preview import LatentRgbFactors, fit_latent_rgb
 from backend.diffusion.text import PromptCache, texts_of
 from backend.engine import Task
+from backend.library.checkpoints import checkpoint_name
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ class ModelCache:
 def _existing(folder: Path | None) -> Path:
     """`folder`. Raises ModelUnavailable if it is not on the disk."""
     if folder is None or not folder.is_dir():
-        name = "none" if folder is None else folder.name
+        name = "none" if folder is None else checkpoint_name(folder)
         raise ModelUnavailable(
             f"The checkpoint of this render, {name}, is not on the disk;",
             hint="download the model again or choose another one.",

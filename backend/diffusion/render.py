@@ -30,7 +30,6 @@ from backend.diffusion.snapshot import read_snapshot, write_snapshot
 from backend.diffusion.text import encode_prompts
 from backend.engine import Report, Reporter, Task
 from backend.media.fitting import Frames
-from backend.system.monitoring import usable_cores
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +39,8 @@ READ_FRACTION = 0.8  # of the loading stage; the rest is for encoding the prompt
 
 def configure_torch() -> None:
     """Set what holds for all renders of this process: the number of threads, and deterministic algorithms."""
+    from backend.system.monitoring import usable_cores  # late: benchmarks render without it
+
     # In a container torch counts the cores of the whole machine, and too many threads slow each other down.
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     # The same task gives the same bytes: otherwise cuDNN may choose other algorithms.

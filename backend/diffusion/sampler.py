@@ -252,8 +252,12 @@ class Sampler:
         return seeded_noise(shape, self.request.seed, self.window)
 
     def _as_context(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents of context frames; the stock pipelines round them to the transformer's precision."""
-        return latents if self._original else latents.to(self.components.transformer.dtype).float()
+        """Latents of context frames. The stock pipelines of diffusion forcing round them to the transformer's dtype;
+        that of Wan 2.2 TI2V keeps float32.
+        """
+        if self._original or not self.components.diffusion_forcing:
+            return latents
+        return latents.to(self.components.transformer.dtype).float()
 
     def _velocity(self) -> torch.Tensor:
         """The velocity of every latent frame at the current step, guided where the preset says so: float32, or the

@@ -9,7 +9,7 @@ from pathlib import Path
 from backend.core.config import Settings
 from backend.core.errors import StudioError
 from backend.core.registry import MODELS, SYNTHETIC, ModelSpec
-from backend.library.checkpoints import Checkpoint, look_for_checkpoints
+from backend.library.checkpoints import Checkpoint, look_for_checkpoints, name_below
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +43,10 @@ class Catalog:
         return [(spec, True) for spec in here] + [(spec, False) for spec in others]
 
     def rejected(self) -> dict[str, str]:
-        """The folders in models/ that look like a model and cannot be used, each with the reason."""
+        """The files and folders in models/ that look like a model and cannot be used, each with the reason."""
         self._current()
-        return {folder.name: reason for folder, reason in self._rejected.items()}
+        roots = self._settings.model_folders
+        return {name_below(roots, path): reason for path, reason in self._rejected.items()}
 
     def folder_of(self, model_id: str, title: str) -> Path | None:
         """Where the weights of a model lie; None for the fallback, which has none. Raises StudioError if it is gone."""

@@ -1,4 +1,7 @@
-"""Checkpoints on this disk: folders in diffusers' format, recognised by their JSON files alone, without torch."""
+"""Checkpoints on this disk: folders in diffusers' format, recognised by their JSON files alone, without torch.
+
+Side files of operating systems do not count. A folder of the hub's cache (`models--owner--name`) is used where it lies.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from backend.core.config import GIB, MIB
 from backend.core.registry import (
     ALL_MODES,
     I2V,
@@ -25,6 +27,8 @@ from backend.core.registry import (
     Transformer,
 )
 from backend.core.schema import FLOW_SHIFT
+from backend.core.units import GIB, MIB
+from backend.library.foreign import foreign_models, is_lfs_pointer, is_side_file
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +46,8 @@ WAN_IMAGE_CLASS, WAN_CONTROL_CLASS = "WanImageToVideoPipeline", "WanVACEPipeline
 WAN_CLASSES = frozenset({"WanPipeline", WAN_IMAGE_CLASS, WAN_CONTROL_CLASS})
 WEIGHTS = ("transformer", "text_encoder", "vae")
 OPTIONAL_WEIGHTS = ("transformer_2", "image_encoder")
+LOADED_BY_DIFFUSERS = ("transformer", "transformer_2", "vae")  # the others by transformers
+VARIANTS = ("bf16", "fp16", "fp32")  # the first of them is loaded where a part has no plain weights
 PARTS = (*WEIGHTS, *OPTIONAL_WEIGHTS, "tokenizer", "scheduler", "image_processor")
 
 HEADER_LIMIT = 8 * MIB  # of a safetensors file; the largest released one has 0.3
@@ -61,35 +67,68 @@ class Checkpoint:
     folder: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The safetensors files of a part that diffusers and transformers load, with the `variant` in their names; `index`
+    is the list of shards, if there is one.
+    """
+
+    files: tuple[Path, ...]
+    variant: str | None = None
+    index: Path | None = None
+
+
 class Damaged(Exception):
     """The folder or file cannot be used; the message is the reason."""
 
 
 def find_checkpoints(folders: Iterable[Path]) -> list[Checkpoint]:
-    """Every checkpoint of SkyReels V2 or Wan one level below `folders`, or two as the hub lays them out (owner/name).
+    """Every checkpoint of SkyReels V2 or Wan one level below `folders`, or two as the hub lays them out (owner/name);
+    also those in folders of the hub's cache.
 
     A folder named like a released checkpoint gets the registry's row, any other a row made from its configuration. A
     folder that cannot be used is left out with a line in the log; of two with the same id the first stays.
     """
-    found, rejected = look_for_checkpoints(folders)
+    found, rejected = _read_checkpoints(folders)
     for folder, reason in rejected.items():
         log.warning("checkpoint %s is left out: %s", folder, reason)
     return found
 
 
 def look_for_checkpoints(folders: Iterable[Path]) -> tuple[list[Checkpoint], dict[Path, str]]:
-    """See `find_checkpoints`; and the folders that cannot be used, each with the reason and the way out."""
+    """See `find_checkpoints`; and the files and folders that cannot be used, each with the reason and the way out:
+    damaged checkpoints, and models in the layouts of other programs.
+    """
+    roots = list(dict.fromkeys(folders))
+    found, rejected = _read_checkpoints(roots)
+    for root in roots:
+        known = {_cache_folder(folder) for folder in _candidates([root])} | {root / "loras"}
+        rejected |= {path: reason for path, reason in foreign_models(root, known).items() if path not in rejected}
+    return found, rejected
+
+
+def name_below(roots: Iterable[Path], path: Path) -> str:
+    """`path` as pages call it: its way below the folder of models that it lies in.
+
+    >>> name_below([Path("data/models")], Path("data/models/Wan-AI/Wan2.1"))
+    'Wan-AI/Wan2.1'
+    """
+    return next((f"{path.relative_to(root)}" for root in roots if path.is_relative_to(root)), path.name)
+
+
+def _read_checkpoints(folders: Iterable[Path]) -> tuple[list[Checkpoint], dict[Path, str]]:
     found: dict[str, Checkpoint] = {}
     rejected: dict[Path, str] = {}
     for folder in _candidates(folders):
         try:
             checkpoint = Checkpoint(read_spec(folder), folder)
         except Exception as error:  # whatever a file of somebody else's can make a reader say
-            rejected[folder] = _reason(error)
+            rejected[_cache_folder(folder)] = _reason(error)
             continue
         first = found.setdefault(checkpoint.spec.id, checkpoint)
         if first.folder.resolve() != folder.resolve():
-            rejected[folder] = f"{first.folder.name} has the same id, {first.spec.id}; remove one, or rename it"
+            other = checkpoint_name(first.folder)
+            rejected[_cache_folder(folder)] = f"{other} has the same id, {first.spec.id}; remove one, or rename it"
     return list(found.values()), rejected
 
 
@@ -109,10 +148,40 @@ def _reason(error: Exception) -> str:
 def _candidates(folders: Iterable[Path]) -> Iterator[Path]:
     for folder in folders:
         for child in sub_folders(folder):
-            if _has_index(child):
-                yield child
+            place = snapshot_of(child) or child
+            if _has_index(place):
+                yield place
             else:
-                yield from (sub for sub in sub_folders(child) if _has_index(sub))
+                below = (snapshot_of(sub) or sub for sub in sub_folders(child))
+                yield from (sub for sub in below if _has_index(sub))
+
+
+def snapshot_of(folder: Path) -> Path | None:
+    """The snapshot that is used of a folder of the hub's cache: the one that refs/main names, or the newest if that is
+    not here. None for any other folder.
+    """
+    snapshots = sub_folders(folder / "snapshots")
+    if not snapshots:
+        return None
+    try:
+        main = (folder / "refs" / "main").read_bytes()[:100].decode().strip()
+    except (OSError, UnicodeDecodeError):
+        main = ""
+    return next((one for one in snapshots if one.name == main), max(snapshots, key=lambda one: one.stat().st_mtime))
+
+
+def checkpoint_name(folder: Path) -> str:
+    """The name of the checkpoint in `folder`, which may be a snapshot in the hub's cache.
+
+    >>> checkpoint_name(Path("models--Wan-AI--Wan2.1-T2V-1.3B-Diffusers/snapshots/0fad780a534b"))
+    'Wan2.1-T2V-1.3B-Diffusers'
+    """
+    return _cache_folder(folder).name.removeprefix("models--").split("--", 1)[-1]
+
+
+def _cache_folder(folder: Path) -> Path:
+    """The folder of the hub's cache that a snapshot lies in; any other folder itself."""
+    return folder.parents[1] if folder.parent.name == "snapshots" else folder
 
 
 def _has_index(folder: Path) -> bool:
@@ -121,11 +190,11 @@ def _has_index(folder: Path) -> bool:
 
 
 def sub_folders(folder: Path) -> list[Path]:
-    """Sorted, without hidden ones, which is what downloads in progress are; none, with a line in the log, of a folder
-    that cannot be read.
+    """Sorted, without side files and hidden ones, which is what downloads in progress are; none, with a line in the
+    log, of a folder that cannot be read.
     """
     try:
-        return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+        return sorted(child for child in folder.iterdir() if child.is_dir() and not is_side_file(child.name))
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
@@ -135,13 +204,13 @@ def sub_folders(folder: Path) -> list[Path]:
 
 def read_spec(folder: Path, called: str | None = None) -> ModelSpec:
     """The row of the checkpoint in `folder`, which gets the name `called`. Raises Damaged if it cannot be used."""
-    called = called or folder.name
+    called = called or checkpoint_name(folder)
     index = read_json(folder / "model_index.json")
     name = index.get("_class_name")
     if name not in SKYREELS_CLASSES | WAN_CLASSES:
         raise Damaged(f"{name!r} is not a pipeline of SkyReels V2 or Wan")
     parts = weights_of(index)
-    for file in sorted(folder.rglob("*.json")):
+    for file in _files_in(folder, "*.json"):
         refuse_code(file)
     sizes = {part: weights_bytes(folder / part) for part in parts}
     shape, spatial_factor = _read_shapes(folder)
@@ -149,6 +218,8 @@ def read_spec(folder: Path, called: str | None = None) -> ModelSpec:
         raise Damaged("it has two transformers, and model_index.json no boundary_ratio where they change")
     if not (folder / "tokenizer").is_dir():
         raise Damaged("it has no tokenizer")
+    for file in _files_in(folder / "tokenizer", "*.model"):
+        _require_file(file)
     shift = read_json(folder / "scheduler" / "scheduler_config.json").get("flow_shift", 1.0)
     released = BY_FOLDER_NAME.get(called.lower())
     if released:
@@ -234,17 +305,59 @@ def _read_shapes(folder: Path) -> tuple[Transformer, int]:
 
 
 def weights_bytes(folder: Path) -> int:
-    """Bytes of the safetensors files in `folder`; raises where one is absent or cut short."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        others = sorted(folder.glob("*.bin"))
-        reason = f"only {others[0].name}, which can run code when it is read" if others else "no weights"
-        raise Damaged(f"{folder.name} has {reason}; safetensors are needed")
-    for index in folder.glob("*.safetensors.index.json"):
-        absent = set(read_json(index)["weight_map"].values()) - {file.name for file in files}
-        if absent:
-            raise Damaged(f"{folder.name} lacks {min(absent)}; download it again")
-    return sum(_checked_bytes(file) for file in files)
+    """Bytes of the safetensors files that are loaded of the part in `folder`. Raises Damaged where one is absent or cut
+    short.
+    """
+    return sum(_checked_bytes(file) for file in find_weights(folder).files)
+
+
+def find_weights(folder: Path) -> Weights:
+    """The files that diffusers or transformers loads of the part in `folder`: the plain ones, else a variant in half
+    precision. Raises Damaged where there are none, or where a shard is absent.
+    """
+    by_transformers = folder.name not in LOADED_BY_DIFFUSERS
+    stem = "model" if by_transformers else "diffusion_pytorch_model"
+    for variant in (None, *VARIANTS):
+        dot = f".{variant}" if variant else ""
+        single = folder / f"{stem}{dot}.safetensors"
+        indices = [folder / f"{stem}.safetensors.index{dot}.json"]
+        if variant and not by_transformers:
+            indices.append(folder / f"{stem}.safetensors{dot}.index.json")  # as diffusers wrote them until 0.31
+        index = next(filter(os.path.lexists, indices), None)
+        # Of both, transformers loads the single file, and diffusers the shards.
+        if os.path.lexists(single) and (by_transformers or index is None):
+            return Weights((single,), variant)
+        if index is not None:
+            return Weights(_shards(index), variant, index)
+    raise Damaged(_why_no_weights(folder, stem))
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    """The files that a list of shards names. Raises Damaged for one that is absent, or outside of the folder."""
+    names = sorted(set(read_json(index)["weight_map"].values()))
+    here = {file.name for file in index.parent.iterdir()}
+    absent = [name for name in names if name not in here]
+    if absent:
+        raise Damaged(f"{index.parent.name} lacks {absent[0]}; download it again")
+    return tuple(index.parent / name for name in names)
+
+
+def _why_no_weights(folder: Path, stem: str) -> str:
+    named = [file.name for file in _files_in(folder, "*.safetensors")]
+    if named:
+        return f"{folder.name} has only {named[0]}, and {stem}.safetensors is loaded; download that, or rename the file"
+    others = [file.name for file in _files_in(folder, "*") if file.suffix in (".bin", ".pth", ".pt", ".ckpt")]
+    if others:
+        return f"{folder.name} has only {others[0]}, which can run code when it is read; safetensors are needed"
+    quantised = [file.name for file in _files_in(folder, "*.gguf")]
+    reason = f"only {quantised[0]}, a GGUF file" if quantised else "no weights"
+    return f"{folder.name} has {reason}; safetensors are needed"
+
+
+def _files_in(folder: Path, pattern: str) -> list[Path]:
+    """Files and folders of a name at any depth, sorted, without side files and what lies in folders of such names."""
+    found = folder.rglob(pattern)
+    return sorted(file for file in found if not any(map(is_side_file, file.relative_to(folder).parts)))
 
 
 def refuse_code(file: Path) -> None:
@@ -267,8 +380,15 @@ def refuse_code(file: Path) -> None:
 
 
 def _require_file(file: Path) -> None:
-    if not stat.S_ISREG(file.stat().st_mode):
-        raise Damaged(f"{file.parent.name}/{file.name} is no file; remove it, and download it again")
+    name = f"{file.parent.name}/{file.name}"
+    try:
+        mode = file.stat().st_mode
+    except FileNotFoundError:
+        raise Damaged(f"{name} is a link to a file that is gone; download it again") from None
+    if not stat.S_ISREG(mode):
+        raise Damaged(f"{name} is no file; remove it, and download it again")
+    if is_lfs_pointer(file):
+        raise Damaged(f"{name} is a git-lfs pointer, not the file itself; run `git lfs pull` in the folder")
 
 
 def _load(file: Path) -> Any:

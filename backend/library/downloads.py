@@ -25,7 +25,17 @@ from backend.core.config import GIB, ROOT, Settings
 from backend.core.errors import Conflict, InvalidRequest, ModelUnavailable, NotEnoughSpace, NotFound
 from backend.core.registry import MODELS, TINY, ModelSpec
 from backend.durable import move_folder, replace_file, sync
-from backend.library.checkpoints import Checkpoint, Damaged, find_checkpoints, read_spec
+from backend.library.checkpoints import (
+    Checkpoint,
+    Damaged,
+    checkpoint_name,
+    find_checkpoints,
+    find_weights,
+    read_json,
+    read_spec,
+    snapshot_of,
+    weights_of,
+)
 from backend.library.fetch import CHECKPOINT, FILES, RECORD, REQUEST, REQUEST_0_1, Listing, is_wanted
 
 log = logging.getLogger(__name__)
@@ -211,7 +221,8 @@ class Downloads:
         Raises InvalidRequest for one that cannot be used, Conflict for one that is here already, NotEnoughSpace.
         """
         source = source.expanduser().resolve()
-        name = source.parent.parent.name.rsplit("--", 1)[-1] if source.parent.name == "snapshots" else source.name
+        source = snapshot_of(source) or source
+        name = checkpoint_name(source)
         try:
             spec = read_spec(source, name)
         except (OSError, ValueError, LookupError, TypeError, Damaged) as error:
@@ -223,7 +234,9 @@ class Downloads:
         if target.exists() or any(checkpoint.spec.id == spec.id for checkpoint in self._checkpoints()):
             raise Conflict(f"{spec.title} is here already;", hint="remove it first.")
         paths = {f"{file.relative_to(source)}": file for file in source.rglob("*") if file.is_file()}
-        files = [file for path, file in paths.items() if is_wanted(path) or path == RECORD]
+        weights = [find_weights(source / part) for part in weights_of(read_json(source / "model_index.json"))]
+        loaded = {file for part in weights for file in (*part.files, part.index)}
+        files = [file for path, file in paths.items() if is_wanted(path) or path == RECORD or file in loaded]
         size = sum(file.stat().st_size for file in files)
         free = shutil.disk_usage(self._settings.models).free
         if size + self._settings.disk_reserve_bytes > free:
@@ -279,7 +292,8 @@ class Downloads:
         folder = self._checkpoint(model_id).folder
         if folder.parent != self._settings.models or self.came_with_the_studio(folder):
             raise Conflict(
-                f"{folder.name} came with the studio or belongs to another folder;", hint="it is not removed here."
+                f"{checkpoint_name(folder)} came with the studio or belongs to another folder;",
+                hint="it is not removed here.",
             )
         return folder
 

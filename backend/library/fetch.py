@@ -27,10 +27,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import urlsplit
 
-from backend.core.config import GIB
 from backend.core.errors import ModelUnavailable, NotEnoughSpace, StudioError
+from backend.core.units import GIB
 from backend.durable import move_folder, replace_file
 from backend.library.checkpoints import PARTS, Damaged, read_spec
+from backend.library.foreign import is_side_file
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -123,6 +124,8 @@ def wanted_files(repo_id: str, listed: Iterator[File] | list[File]) -> tuple[Fil
 def is_wanted(path: str) -> bool:
     """Whether a checkpoint needs a file of that path: settings, tokenizer, safetensors; and whose it is."""
     folder, _, name = path.rpartition("/")
+    if is_side_file(name):
+        return False
     if not folder:
         return TOP_FILES.fullmatch(name) is not None
     return folder in PARTS and PART_FILES.fullmatch(name) is not None and not VARIANT.search(name)

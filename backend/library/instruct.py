@@ -21,7 +21,16 @@ from backend.core.errors import ModelUnavailable
 from backend.core.prompts import Expansion, expand
 from backend.core.registry import ModelSpec
 from backend.core.schema import PROMPT_LENGTH
-from backend.library.checkpoints import Damaged, read_json, refuse_code, sub_folders, weights_bytes
+from backend.library.checkpoints import (
+    Damaged,
+    checkpoint_name,
+    read_json,
+    refuse_code,
+    snapshot_of,
+    sub_folders,
+    weights_bytes,
+)
+from backend.library.foreign import is_side_file
 
 log = logging.getLogger(__name__)
 
@@ -62,16 +71,17 @@ def find_instruct_models(folders: Iterable[Path]) -> list[InstructModel]:
     are left out with a line in the log.
     """
     found = []
-    for folder in (child for parent in folders for child in sub_folders(parent)):
+    for folder in (snapshot_of(child) or child for parent in folders for child in sub_folders(parent)):
         try:
             classes = read_json(folder / "config.json").get("architectures") or []
             if not (classes and CLASSES.fullmatch(str(classes[0]))):
                 continue
             for file in folder.glob("*.json"):
-                refuse_code(file)
+                if not is_side_file(file.name):
+                    refuse_code(file)
             if not ((folder / "chat_template.jinja").is_file() or "chat_template" in _settings(folder)):
                 raise Damaged("it has no chat template; take an instruct model")
-            found.append(InstructModel(folder.name, folder, weights_bytes(folder) / GIB))
+            found.append(InstructModel(checkpoint_name(folder), folder, weights_bytes(folder) / GIB))
         except (OSError, ValueError, Damaged) as error:
             if (folder / "config.json").exists():
                 log.warning("language model %s is left out: %s", folder, error)

@@ -23,8 +23,8 @@ from typing import Any
 
 import psutil
 
-from backend.core.config import GIB
 from backend.core.plan import Machine
+from backend.core.units import GIB
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from backend import __version__
-from backend.core.config import GIB
+from backend.core.units import GIB
 from backend.jobs.job import JobState
 from backend.video_generator import VideoGenerator
 

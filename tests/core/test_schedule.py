@@ -59,3 +59,26 @@ def test_leading_frames_become_final_with_their_last_move():
     assert make_schedule(3, 10).num_final == (0,) * 10 + (3,)
     assert make_schedule(3, 10, num_context_frames=1).num_final == (1,) * 10 + (3,)
     assert make_schedule(6, 10, ar_step=3, block_size=2).num_final == (0,) * 10 + (2,) * 3 + (4,) * 3 + (6,)
+
+
+@pytest.mark.parametrize(
+    ("frames", "steps", "block", "context"),
+    [
+        (5, 10, 1, 5),
+        (10, 10, 5, 10),
+        (10, 10, 5, 12),
+        (7, 10, 5, 5),  # the two frames behind the given block fill none
+        (4, 10, 5, 0),
+        (0, 10, 1, 0),
+        (5, 0, 1, 0),
+    ],
+)
+def test_a_window_without_anything_to_denoise_is_refused(frames, steps, block, context):
+    with pytest.raises(ValueError, match=f"nothing to denoise: num_steps={steps}.*num_context_frames={context} gives"):
+        make_schedule(frames, steps, block_size=block, num_context_frames=context)
+
+
+def test_a_single_block_that_is_not_given_is_denoised():
+    made = make_schedule(10, 10, block_size=5, num_context_frames=9)
+    assert made.frame_groups == [(5, 10)]
+    assert len(made.timestep_indices) == 10

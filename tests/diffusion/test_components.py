@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from backend.core.errors import ModelUnavailable
 from backend.core.placement import Placement
 from backend.diffusion.components import is_out_of_memory, load_components
+from backend.library.checkpoints import find_checkpoints
 
 CPU = torch.device("cpu")
 
@@ -128,3 +129,65 @@ def test_weights_that_were_at_work_are_where_they_were_and_were_not_copied_back(
         assert parts.transformer.device.type == "meta"
     assert {name: weight.data_ptr() for name, weight in parts.transformer.named_parameters()} == weights
     assert parts.transformer.device.type == "cpu"
+
+
+def weights_of(parts):
+    models = {name: getattr(parts, name) for name in ("text_encoder", "transformer", "vae", "image_encoder")}
+    return {name: model.state_dict() for name, model in models.items() if model is not None}
+
+
+@pytest.mark.parametrize("shard", [None, "30KB"])
+@pytest.mark.parametrize("variant", ["fp16", "bf16"])
+def test_weights_of_a_variant_are_loaded(checkpoints, components, tmp_path, variant, shard):
+    """As diffusers and transformers write them."""
+    from diffusers import SkyReelsV2ImageToVideoPipeline
+
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[variant]
+    pipe = SkyReelsV2ImageToVideoPipeline.from_pretrained(checkpoints["i2v"], local_files_only=True)
+    sizes = {"max_shard_size": shard} if shard else {}
+    pipe.to(dtype).save_pretrained(tmp_path / "half", variant=variant, **sizes)
+    names = [file.name for file in (tmp_path / "half").rglob("*.safetensors")]
+    assert all(f".{variant}" in name for name in names)
+    assert (len(names) > 4) == bool(shard)
+    (checkpoint,) = find_checkpoints([tmp_path])
+    loaded = weights_of(load_components(checkpoint.folder, CPU, lambda part: None))
+    for part, tensors in weights_of(components["i2v"]).items():
+        for name, tensor in tensors.items():
+            assert torch.equal(loaded[part][name], tensor.to(dtype).float()), (part, name)
+    weighed = checkpoint.spec.weights_gib + checkpoint.spec.other_gib
+    assert weighed * 2**30 == sum(file.stat().st_size for file in (tmp_path / "half").rglob("*.safetensors"))
+
+
+def test_shards_of_a_variant_with_the_names_of_older_versions_are_loaded(checkpoints, components, copy):
+    """diffusers wrote `...safetensors.fp16.index.json` and `...-00001-of-00002.fp16.safetensors` until 0.31."""
+    folder = copy("t2v")
+    (file,) = (folder / "transformer").glob("*.safetensors")
+    tensors = {name: tensor.half() for name, tensor in load_file(file).items()}
+    shard = file.with_name("diffusion_pytorch_model-00001-of-00001.fp16.safetensors")
+    save_file(tensors, shard, metadata={"format": "pt"})
+    index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(tensors, shard.name)}
+    file.with_name("diffusion_pytorch_model.safetensors.fp16.index.json").write_text(json.dumps(index))
+    file.unlink()
+    loaded = load_components(folder, CPU, lambda part: None).transformer.state_dict()
+    for name, tensor in components["t2v"].transformer.state_dict().items():
+        assert torch.equal(loaded[name], tensor.half().float()), name
+
+
+def test_a_snapshot_in_the_hubs_cache_with_side_files_is_loaded(checkpoints, components, tmp_path):
+    place = tmp_path / "models--someone--Random-DF"
+    snapshot = place / "snapshots" / ("a" * 40)
+    for number, file in enumerate(file for file in checkpoints["df"].rglob("*") if file.is_file()):
+        blob = place / "blobs" / str(number)
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, blob)
+        link = snapshot / file.relative_to(checkpoints["df"])
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(blob)
+        link.with_name(f"._{file.name}").write_bytes(b"\0\5\x16\7")
+    (checkpoint,) = find_checkpoints([tmp_path])
+    loaded = weights_of(load_components(checkpoint.folder, CPU, lambda part: None))
+    for part, tensors in weights_of(components["df"]).items():
+        assert all(torch.equal(loaded[part][name], tensor) for name, tensor in tensors.items())
+    (snapshot / "vae/diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(ModelUnavailable, match="of the checkpoint Random-DF could not be loaded"):
+        load_components(checkpoint.folder, CPU, lambda part: None)

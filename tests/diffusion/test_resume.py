@@ -44,6 +44,7 @@ JOBS = {
     ),
     "plain": ("t2v", {}),
     "plain picture": ("i2v", {"mode": "image_to_video"}),
+    "timestep per frame": ("wan-ti2v", {"mode": "image_to_video"}),
 }
 
 
@@ -66,7 +67,8 @@ def start(components, plan_for, picture, last_picture, clip):
 
 @pytest.mark.parametrize(
     ("job", "fidelity"),
-    [(job, Fidelity.ORIGINAL) for job in JOBS] + [(job, Fidelity.DIFFUSERS) for job in ("long", "async windows")],
+    [(job, Fidelity.ORIGINAL) for job in JOBS]
+    + [(job, Fidelity.DIFFUSERS) for job in ("long", "async windows", "timestep per frame")],
 )
 def test_a_cut_at_every_step_changes_nothing(start, job, fidelity, tmp_path):
     unbroken = StreamingDecoder(start(job, fidelity))
@@ -88,6 +90,23 @@ def test_a_cut_at_every_step_changes_nothing(start, job, fidelity, tmp_path):
     assert steps == sum(decoder.sampler.plan.window_steps)
     assert torch.equal(decoder.sampler.latents, unbroken.sampler.latents)
     assert np.array_equal(np.concatenate(frames), whole)
+
+
+def test_a_state_whose_context_was_rounded_goes_on_with_it(start):
+    """Version 0.1 rounded the picture of Wan 2.2 TI2V to bfloat16: what it began ends with the bits that it had."""
+
+    def end(sampler):
+        while not sampler.finished:
+            sampler.step()
+        return sampler.latents
+
+    rounded, fresh = (start("timestep per frame", Fidelity.DIFFUSERS) for _ in range(2))
+    rounded.latents[:, :, :1] = rounded.latents[:, :, :1].bfloat16().float()
+    rounded.step()
+    fresh.restore(rounded.state())
+    assert torch.equal(end(fresh), end(rounded))
+    assert torch.equal(fresh.latents[:, :, :1], fresh.latents[:, :, :1].bfloat16().float())
+    assert not torch.equal(fresh.latents, end(start("timestep per frame", Fidelity.DIFFUSERS)))
 
 
 def fingerprint(decoder, frames):
@@ -118,7 +137,8 @@ def fresh_process():
 
 
 @pytest.mark.parametrize(
-    "job", ["short", "long", "async windows", "picture", "end picture", "extension", "plain picture"]
+    "job",
+    ["short", "long", "async windows", "picture", "end picture", "extension", "plain picture", "timestep per frame"],
 )
 def test_every_snapshot_ends_alike_in_a_fresh_process(
     start, checkpoints, fresh_process, tmp_path, job, picture, last_picture, clip

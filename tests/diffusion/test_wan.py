@@ -50,14 +50,16 @@ def test_half_precision_equals_the_stock_pipeline(sample, stock, stock_plan, pic
     assert not torch.equal(ours, sample(kind, plan, image=picture if image else None))
 
 
-def test_image_to_video_at_a_level_of_its_own_equals_the_stock_pipeline(
-    sample, stock, stock_plan, picture, checkpoints
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@GUIDED
+def test_image_to_video_with_a_timestep_per_frame_equals_the_stock_pipeline(
+    sample, stock, stock_plan, picture, guidance_scale, dtype
 ):
-    plan = stock_plan("wan-ti2v", mode="image_to_video")
-    theirs = stock(WanImageToVideoPipeline, "wan-ti2v", plan, image=Image.fromarray(picture))
-    ours = sample("wan-ti2v", plan, image=picture)
+    plan = stock_plan("wan-ti2v", mode="image_to_video", guidance_scale=guidance_scale)
+    theirs = stock(WanImageToVideoPipeline, "wan-ti2v", plan, image=Image.fromarray(picture), dtype=dtype)
+    ours = sample("wan-ti2v", plan, image=picture, dtype=dtype)
     assert torch.equal(ours, theirs)
-    assert not torch.equal(ours, sample("wan-ti2v", plan))
+    assert not torch.equal(ours, sample("wan-ti2v", plan, dtype=dtype))
 
 
 def test_between_two_pictures_equals_the_stock_pipeline(sample, stock, stock_plan, picture, last_picture):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -147,7 +148,8 @@ def to_bin(folder: Path) -> None:
 
 
 def lose_a_shard(folder: Path) -> None:
-    index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    (folder / "text_encoder/model.safetensors").rename(folder / "text_encoder/model-1.safetensors")
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     (folder / "text_encoder/model.safetensors.index.json").write_text(json.dumps(index))
 
 
@@ -309,8 +311,8 @@ def _header(text):
 
 SPOILED = {
     "deep JSON": _overwrite("tokenizer/x.json", b"[" * 200_000),
-    "deep header": _overwrite("vae/x.safetensors", _header(b"[" * 100_000)),
-    "no offsets": _overwrite("vae/x.safetensors", _header(b'{"a": {"data_offsets": []}}')),
+    "deep header": _overwrite("vae/diffusion_pytorch_model.safetensors", _header(b"[" * 100_000)),
+    "no offsets": _overwrite("vae/diffusion_pytorch_model.safetensors", _header(b'{"a": {"data_offsets": []}}')),
     "endless layers": _config("transformer", num_layers=float("inf")),
     "endless frames": _config("vae", temperal_downsample=[1e308]),
     "a large configuration": _overwrite("vae/x.json", b'{"a": "' + b" " * 9 * 2**20 + b'"}'),
@@ -325,3 +327,141 @@ def test_a_spoiled_checkpoint_is_left_out_and_the_others_stay(tmp_path, how):
     build_checkpoint(tmp_path / "good", "df")
     SPOILED[how](build_checkpoint(tmp_path / "spoiled", "df"))
     assert [found.spec.id for found in find_checkpoints([tmp_path])] == ["good"]
+
+
+SIDE_FILES = ("._{}", ".DS_Store", "Thumbs.db", "desktop.ini", "{}~", "__MACOSX/._{}", ".cache/huggingface/{}")
+
+
+@pytest.mark.parametrize("side", SIDE_FILES)
+def test_side_files_of_an_operating_system_do_not_count(built, models, found, side):
+    folder = shutil.copytree(built["df"], models / "mine")
+    before = found()["mine"].spec
+    for file in [file for file in folder.rglob("*") if file.is_file()]:
+        junk = file.parent / side.format(file.name)
+        junk.parent.mkdir(parents=True, exist_ok=True)
+        junk.write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")  # how an AppleDouble file begins, RFC 1740
+    shutil.copytree(built["df"], models / "__MACOSX")
+    assert {name: one.spec for name, one in found().items()} == {"mine": before}
+
+
+def rename_weights(folder: Path, part: str, variant: str) -> int:
+    (file,) = (folder / part).glob("*.safetensors")
+    renamed = file.rename(file.with_name(f"{file.stem}.{variant}.safetensors"))
+    return renamed.stat().st_size
+
+
+@pytest.mark.parametrize("variant", ["fp16", "bf16"])
+def test_weights_of_a_variant_count_where_there_are_no_others(built, models, found, variant):
+    folder = shutil.copytree(built["i2v"], models / "mine")
+    before = found()["mine"].spec
+    for part in ("transformer", "vae", "text_encoder", "image_encoder"):
+        rename_weights(folder, part, variant)
+    assert found()["mine"].spec == before
+
+
+@pytest.mark.parametrize("part", ["transformer", "text_encoder"])
+@pytest.mark.parametrize("name", ["{}.fp16", "{}.ema", "{}.non_ema", "{}-old", "consolidated"])
+def test_weights_that_are_not_loaded_are_not_weighed(built, models, found, part, name):
+    folder = shutil.copytree(built["df"], models / "mine")
+    before = found()["mine"].spec
+    (file,) = (folder / part).glob("*.safetensors")
+    file.with_name(f"{name.format(file.stem)}.safetensors").write_bytes(b"cut short")
+    assert found()["mine"].spec == before
+
+
+def test_of_shards_and_a_single_file_what_is_loaded_is_weighed(built, models, found):
+    """diffusers loads the shards of an index, transformers the single file."""
+    folder = shutil.copytree(built["df"], models / "mine")
+    sizes = {}
+    for part in ("transformer", "text_encoder"):
+        (file,) = (folder / part).glob("*.safetensors")
+        sizes[part] = file.stat().st_size
+        shutil.copy(built["df"] / "vae/diffusion_pytorch_model.safetensors", file.with_name("shard.safetensors"))
+        index = {"metadata": {}, "weight_map": {"x": "shard.safetensors"}}
+        file.with_name(f"{file.name}.index.json").write_text(json.dumps(index))
+    vae = (folder / "vae/diffusion_pytorch_model.safetensors").stat().st_size
+    spec = found()["mine"].spec
+    assert (spec.weights_gib, spec.other_gib) == (vae / 2**30, (sizes["text_encoder"] + vae) / 2**30)
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (
+            ["wan.safetensors"],
+            "only wan.safetensors, and diffusion_pytorch_model.safetensors is loaded; download",
+        ),
+        (["diffusion_pytorch_model.fp8.safetensors"], "only diffusion_pytorch_model.fp8.safetensors, and"),
+        (["diffusion_pytorch_model-00001-of-00002.safetensors"], "only diffusion_pytorch_model-00001-of-00002.safe"),
+        (["wan-Q4.gguf"], "only wan-Q4.gguf, a GGUF file; safetensors are needed"),
+        (["._diffusion_pytorch_model.safetensors"], "transformer has no weights; safetensors are needed"),
+    ],
+)
+def test_weights_of_another_name_or_kind_are_said(built, models, found, caplog, names, reason):
+    folder = shutil.copytree(built["df"], models / "mine")
+    (file,) = (folder / "transformer").glob("*.safetensors")
+    for name in names:
+        shutil.copy(file, file.with_name(name))
+    file.unlink()
+    assert found() == {}
+    assert reason in caplog.text
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "transformer/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+        "tokenizer/tokenizer.json",
+        "tokenizer/spiece.model",
+        "vae/config.json",
+        "model_index.json",
+    ],
+)
+def test_a_git_lfs_pointer_says_how_to_fetch_the_file(built, models, found, caplog, file):
+    folder = shutil.copytree(built["df"], models / "cloned")
+    digest = "4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393"
+    (folder / file).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize 12345\n")
+    assert found() == {}
+    assert f"{'cloned/' * (file == 'model_index.json')}{file} is a git-lfs pointer" in caplog.text
+    assert "run `git lfs pull`" in caplog.text
+
+
+def cache(place: Path, checkpoint: Path, commit: str) -> Path:
+    """`checkpoint` as huggingface_hub keeps a snapshot: relative links to blobs that are named by their hash."""
+    snapshot = place / "snapshots" / commit
+    for file in [file for file in checkpoint.rglob("*") if file.is_file()]:
+        blob = place / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, blob)
+        link = snapshot / file.relative_to(checkpoint)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    (place / "refs").mkdir(exist_ok=True)
+    (place / "refs" / "main").write_text(commit)
+    return snapshot
+
+
+@pytest.mark.parametrize("below", ["", "hub"])
+def test_a_folder_of_the_hubs_cache_is_used_as_it_is(built, models, found, below):
+    place = models / below / "models--someone--Random-DF"
+    old, new = (cache(place, built["df"], commit) for commit in ("a" * 40, "b" * 40))
+    os.utime(old, (2e9, 2e9))
+    assert {name: (one.folder, one.spec.title) for name, one in found().items()} == {"random-df": (new, "Random-DF")}
+    (place / "refs/main").write_text("c" * 40)  # a commit that is not here: the newest snapshot is taken
+    assert found()["random-df"].folder == old
+    shutil.rmtree(place / "refs")
+    assert found()["random-df"].folder == old
+
+
+def test_a_released_model_in_the_hubs_cache_gets_the_registrys_row(built, models, found):
+    cache(models / "models--Skywork--SkyReels-V2-DF-14B-720P-Diffusers", built["df"], "a" * 40)
+    assert found()["skyreels-v2-df-14b-720p"].spec == MODELS["skyreels-v2-df-14b-720p"]
+
+
+def test_a_cached_model_that_is_not_complete_is_left_out_by_its_name(built, models, found, caplog):
+    snapshot = cache(models / "models--someone--mine", built["df"], "a" * 40)
+    (snapshot / "transformer/diffusion_pytorch_model.safetensors").resolve().unlink()
+    assert found() == {}
+    assert "models/models--someone--mine is left out" in caplog.text
+    assert "is a link to a file that is gone; download it again" in caplog.text

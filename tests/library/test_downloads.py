@@ -504,6 +504,30 @@ def test_a_checkpoint_from_another_folder_is_imported(downloads, settings, check
         downloads.import_folder(cached)
 
 
+def test_a_folder_of_the_hubs_cache_is_imported_by_its_name(downloads, settings, checkpoint, tmp_path):
+    place = tmp_path / f"models--someone--{NAME}"
+    shutil.copytree(checkpoint, place / "snapshots" / ("a" * 40))
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("a" * 40)
+    assert downloads.import_folder(place).id == MODEL
+    assert files_in(settings.models / NAME) == files_in(checkpoint)
+
+
+def test_a_variant_is_imported_where_it_is_what_is_loaded_and_side_files_are_not(
+    downloads, settings, checkpoint, tmp_path
+):
+    source = shutil.copytree(checkpoint, tmp_path / NAME)
+    (file,) = (source / "transformer").glob("*.safetensors")
+    variant = file.rename(file.with_name(f"{file.stem}.fp16.safetensors"))
+    (source / "vae" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"not loaded")
+    (source / "vae" / "._config.json").write_bytes(b"\0\5\x16\7")
+    downloads.import_folder(source)
+    copied = {path.relative_to(settings.models / NAME) for path in (settings.models / NAME).rglob("*.*")}
+    assert variant.relative_to(source) in copied
+    assert Path("vae/diffusion_pytorch_model.fp16.safetensors") not in copied
+    assert Path("vae/._config.json") not in copied
+
+
 def test_what_cannot_be_imported_is_said(downloads, settings, checkpoint, tmp_path):
     with pytest.raises(InvalidRequest, match=r"model_index\.json is missing"):
         downloads.import_folder(tmp_path)
