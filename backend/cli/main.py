@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -19,7 +20,7 @@ from backend.cli.follow import can_write, check_queue_runs, exit_with, finish
 from backend.cli.jobs import jobs_app
 from backend.cli.loras import loras_app
 from backend.cli.models import models_app
-from backend.cli.terminal import BAD_REQUEST, DONE, FAILED, cell, fail, open_studio, out, say
+from backend.cli.terminal import BAD_REQUEST, DONE, FAILED, cell, explained, fail, open_studio, out, say
 from backend.core.config import Settings
 from backend.core.errors import FolderTaken, StudioError
 from backend.core.ids import is_id
@@ -28,6 +29,7 @@ from backend.core.text import counted
 from backend.jobs.disk_space import is_disk_full
 from backend.media.export import ExportFormat
 from backend.system.supervisor import AGAIN, RESTART, SUPERVISED, supervise
+from backend.utils import settle_home
 from backend.web.network import check_host
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -62,7 +64,11 @@ def main(
     """AI Video Generation Studio. Without a command: serve the studio on http://localhost:8501."""
     os.umask(0o077)  # what is made from here on is its owner's alone: videos, uploads, history and log
     if data is not None:
-        os.environ["STUDIO_DATA"] = str(data.expanduser().resolve())
+        with contextlib.suppress(RuntimeError):  # a home that nobody has: said by whoever reads the settings
+            data = data.expanduser().resolve()
+        os.environ["STUDIO_DATA"] = str(data)
+    with explained():
+        settle_home(Settings.from_env().cache / "home")
     if context.invoked_subcommand is None:
         serve(host, port, lan, browser)
 

@@ -210,7 +210,7 @@ class Downloads:
 
         Raises InvalidRequest for one that cannot be used, Conflict for one that is here already, NotEnoughSpace.
         """
-        source = source.expanduser().resolve()
+        source = Path(os.path.expanduser(source)).resolve()
         name = source.parent.parent.name.rsplit("--", 1)[-1] if source.parent.name == "snapshots" else source.name
         try:
             spec = read_spec(source, name)
