@@ -21,7 +21,7 @@ from backend.cli.jobs import jobs_app
 from backend.cli.loras import loras_app
 from backend.cli.models import models_app
 from backend.cli.terminal import BAD_REQUEST, DONE, FAILED, cell, explained, fail, open_studio, out, say
-from backend.core.config import Settings
+from backend.core.config import Settings, variable_of
 from backend.core.errors import FolderTaken, StudioError
 from backend.core.ids import is_id
 from backend.core.plan import steps_in_words
@@ -55,6 +55,16 @@ def main(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to serve on.")] = 8501,
     host: Annotated[str | None, typer.Option(help="The address to bind; default: this machine alone.")] = None,
     lan: Annotated[bool, typer.Option("--lan", help="Let others on the network in, with a token.")] = False,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A further host name to be called by; repeatable.")
+    ] = None,
+    base_path: Annotated[
+        str | None, typer.Option(metavar="PATH", help="The path under which a reverse proxy shows the studio: /studio.")
+    ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDRESS", help="A reverse proxy whose X-Forwarded-Proto is believed; repeatable."),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="The data folder; default: the checkout.")] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page when it is ready.")] = True,
     version: Annotated[
@@ -67,10 +77,21 @@ def main(
         with contextlib.suppress(RuntimeError):  # a home that nobody has: said by whoever reads the settings
             data = data.expanduser().resolve()
         os.environ["STUDIO_DATA"] = str(data)
+    add_to_variable("allowed_hosts", allow_host)
+    add_to_variable("trusted_proxies", trusted_proxy)
+    if base_path is not None:
+        os.environ[variable_of("base_path")] = base_path
     with explained():
         settle_home(Settings.from_env().cache / "home")
     if context.invoked_subcommand is None:
         serve(host, port, lan, browser)
+
+
+def add_to_variable(field: str, values: list[str] | None) -> None:
+    """Add what a repeatable flag was given to the variable of a setting, for this process and its children."""
+    name = variable_of(field)
+    if values:
+        os.environ[name] = ",".join([*filter(None, [os.environ.get(name)]), *values])
 
 
 def serve(host: str | None, port: int, lan: bool, browser: bool) -> None:

@@ -58,6 +58,9 @@ def run_server(settings: Settings, host: str | None, port: int, *, lan: bool, op
         timeout_graceful_shutdown=GRACE_S,
         ws_max_size=64 * 2**20,
         server_header=False,
+        # uvicorn would believe every proxy on this machine, and so every program.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
     )
     server = uvicorn.Server(config)
     for one in sockets:
