@@ -246,6 +246,16 @@ class Settings(BaseSettings):
         return self.outputs / "studio.token"
 
     @property
+    def moves(self) -> tuple[tuple[Path, Path], ...]:
+        """From where to where whole results and models are moved, under the same name. Each may be on another disk."""
+        there = (
+            (self.outputs, self.trash),
+            (self.models, self.models_trash),
+            (self.models / "loras", self.models_trash / "loras"),
+        )
+        return ((self.temp, self.outputs), *there, *((to, folder) for folder, to in there))
+
+    @property
     def log(self) -> Path:
         return self.outputs / "studio.log"
 

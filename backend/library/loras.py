@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from backend.core.errors import Conflict, InvalidRequest, NotEnoughSpace, NotFound
 from backend.core.registry import ModelSpec
-from backend.durable import replace_file
+from backend.durable import move, replace_file
 from backend.library.checkpoints import Damaged, read_header
 
 log = logging.getLogger(__name__)
@@ -370,7 +370,7 @@ class LoraLibrary:
             file.unlink()
             return
         self._trash.mkdir(parents=True, exist_ok=True)
-        file.replace(self._trash / file.name)
+        move(file, self._trash / file.name)
         os.utime(self._trash)
 
     def trashed(self) -> list[str]:
@@ -384,7 +384,7 @@ class LoraLibrary:
             raise NotFound(f"No LoRA {name[:80]!r} is in the trash;", hint="it stays there for a week.")
         if target.exists():
             raise Conflict(f"A LoRA {name!r} is here already;", hint="remove it first.")
-        file.replace(target)
+        move(file, target)
 
 
 class LoraWriter:
