@@ -26,6 +26,7 @@ from backend.utils import (
     keep_private,
     make_folders,
     packages,
+    print_any_text,
     python_of,
     python_problem,
     stamp,
@@ -49,6 +50,7 @@ def main(arguments: list[str]) -> int:
     if any(not argument.startswith("-") for argument in arguments):  # pip asks for egg_info or bdist_wheel
         print(NOT_A_PACKAGE, file=sys.stderr)
         return 2
+    print_any_text()
     parser = argparse.ArgumentParser(prog="setup.py", description="Set the studio up, or repair it.")
     parser.add_argument("--quiet", action="store_true", help="say nothing if nothing is to be done; no diagnosis")
     parser.add_argument("--test-extras", action="store_true", help="install requirements-test.txt too; no diagnosis")

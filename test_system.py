@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import setup
-from backend.utils import python_of, works
+from backend.utils import print_any_text, python_of, works
 
 ROOT = Path(__file__).resolve().parent
 PYTEST = ("-m", "pytest", "-n", "2", "--dist", "loadfile")  # half of the tests wait most of the time
@@ -24,6 +24,7 @@ SYSTEM_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def main(arguments: list[str]) -> int:
+    print_any_text()
     parser = argparse.ArgumentParser(prog="test_system.py", description="Look at this computer; test the studio.")
     parser.add_argument("--json", action="store_true", help="print the checks as JSON")
     parser.add_argument("--suite", action="store_true", help="set the tests up and run them; the rest goes to pytest")

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import getpass
 import importlib.metadata
+import io
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -32,6 +35,28 @@ def data_folder(checkout: Path) -> Path:
     """The data folder: STUDIO_DATA, else the checkout itself. The same as that of `core.config.Settings`."""
     named = os.environ.get("STUDIO_DATA")
     return Path(named).expanduser().resolve() if named else checkout
+
+
+def settle_home(folder: Path) -> None:
+    """Make `folder` the home of this process and its children, and its number their user's name, where the user has
+    none: one without an entry in the list of users, as by `docker run --user`, or a home that cannot be written.
+
+    Streamlit, torch, triton and others look for their settings and caches there, and stop where they find nothing.
+    """
+    home = os.path.expanduser("~")
+    if not (os.path.isdir(home) and os.access(home, os.W_OK)):
+        os.environ["HOME"] = str(folder)
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
+
+
+def print_any_text() -> None:
+    """Have `print` write what the terminal's encoding lacks as a question mark, instead of raising."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def make_folders(folders: Iterable[Path]) -> None:

@@ -71,7 +71,7 @@ def shown(field: str, value: Any) -> str:
     >>> shown("trash_keep_s", 7 * 24 * 3600.0), shown("save_every_s", 30.0), shown("upload_limit_bytes", 500 * MIB)
     ('604800 (7 days)', '30', '524288000 (500 MiB)')
     """
-    if value is None or isinstance(value, Path):
+    if value in (None, "", ()) or isinstance(value, Path):
         return ""
     if field.endswith("_bytes"):
         return f"{value} ({value // GIB} GiB)" if value >= GIB else f"{value} ({value // MIB} MiB)"

@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +27,7 @@ os.environ["STUDIO_MODELS"] = str(Path(__file__).parent / "no-models")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 HERE = "http://localhost"
+SHM = Path("/dev/shm")
 
 hypothesis.settings.register_profile("studio", deadline=None)
 hypothesis.settings.load_profile("studio")
@@ -74,6 +77,16 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(data=tmp_path / "data", shared_models=tmp_path / "none", disk_reserve_bytes=0)
+
+
+@pytest.fixture
+def other_disk(tmp_path: Path) -> Iterator[Path]:
+    """An empty folder on another file system than `tmp_path`, in memory; skips the test where there is none."""
+    if not os.access(SHM, os.W_OK) or SHM.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system here")
+    folder = Path(tempfile.mkdtemp(prefix="studio-test-", dir=SHM))
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

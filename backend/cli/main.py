@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -19,8 +20,8 @@ from backend.cli.follow import can_write, check_queue_runs, exit_with, finish
 from backend.cli.jobs import jobs_app
 from backend.cli.loras import loras_app
 from backend.cli.models import models_app
-from backend.cli.terminal import BAD_REQUEST, DONE, FAILED, cell, fail, open_studio, out, say
-from backend.core.config import Settings
+from backend.cli.terminal import BAD_REQUEST, DONE, FAILED, cell, explained, fail, open_studio, out, say
+from backend.core.config import Settings, variable_of
 from backend.core.errors import FolderTaken, StudioError
 from backend.core.ids import is_id
 from backend.core.plan import steps_in_words
@@ -28,6 +29,7 @@ from backend.core.text import counted
 from backend.jobs.disk_space import is_disk_full
 from backend.media.export import ExportFormat
 from backend.system.supervisor import AGAIN, RESTART, SUPERVISED, supervise
+from backend.utils import settle_home
 from backend.web.network import check_host
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -53,6 +55,16 @@ def main(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to serve on.")] = 8501,
     host: Annotated[str | None, typer.Option(help="The address to bind; default: this machine alone.")] = None,
     lan: Annotated[bool, typer.Option("--lan", help="Let others on the network in, with a token.")] = False,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A further host name to be called by; repeatable.")
+    ] = None,
+    base_path: Annotated[
+        str | None, typer.Option(metavar="PATH", help="The path under which a reverse proxy shows the studio: /studio.")
+    ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDRESS", help="A reverse proxy whose X-Forwarded-Proto is believed; repeatable."),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="The data folder; default: the checkout.")] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page when it is ready.")] = True,
     version: Annotated[
@@ -62,9 +74,24 @@ def main(
     """AI Video Generation Studio. Without a command: serve the studio on http://localhost:8501."""
     os.umask(0o077)  # what is made from here on is its owner's alone: videos, uploads, history and log
     if data is not None:
-        os.environ["STUDIO_DATA"] = str(data.expanduser().resolve())
+        with contextlib.suppress(RuntimeError):  # a home that nobody has: said by whoever reads the settings
+            data = data.expanduser().resolve()
+        os.environ["STUDIO_DATA"] = str(data)
+    add_to_variable("allowed_hosts", allow_host)
+    add_to_variable("trusted_proxies", trusted_proxy)
+    if base_path is not None:
+        os.environ[variable_of("base_path")] = base_path
+    with explained():
+        settle_home(Settings.from_env().cache / "home")
     if context.invoked_subcommand is None:
         serve(host, port, lan, browser)
+
+
+def add_to_variable(field: str, values: list[str] | None) -> None:
+    """Add what a repeatable flag was given to the variable of a setting, for this process and its children."""
+    name = variable_of(field)
+    if values:
+        os.environ[name] = ",".join([*filter(None, [os.environ.get(name)]), *values])
 
 
 def serve(host: str | None, port: int, lan: bool, browser: bool) -> None:

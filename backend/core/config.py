@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +18,7 @@ from pydantic import (
     ValidationError,
 )
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from backend.core.errors import InvalidRequest
 from backend.core.units import GIB as GIB
@@ -27,6 +29,15 @@ ROOT = Path(__file__).resolve().parents[2]  # the checkout: pages, and weights t
 PREFIX = "STUDIO_"
 HUB_OFFLINE = "HF_HUB_OFFLINE"  # the hub's own name for `offline`
 HUB_TRUE = ("1", "ON", "YES", "TRUE")
+HOST_NAME = re.compile(
+    r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\]"
+)  # of a lower-case Host header, without port
+BASE_PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
+# First parts of the studio's own addresses, its pages and Streamlit's routes included.
+OWN_PATHS = (
+    *("_stcore", "api", "app", "component", "create", "docs", "gallery", "healthz", "media", "metrics", "models"),
+    *("openapi.json", "queue", "static", "static-offline-docs", "system", "v1"),
+)
 
 
 def _zero_or_one(value: Any) -> Any:
@@ -43,8 +54,32 @@ def _full_path(path: Path) -> Path:
         raise ValueError("no such user") from None
 
 
+def _parts(value: Any) -> Any:
+    """The parts of a text between its commas; what is no text is left as it is."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _host_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(HOST_NAME.fullmatch(name.lower()) for name in names):
+        raise ValueError("no host name")
+    return tuple(name.lower() for name in names)
+
+
+def _networks(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(str(ip_network(name)) for name in names)  # raises ValueError for what is none
+
+
+def _base_path(path: str) -> str:
+    path = path.rstrip("/")
+    if not BASE_PATH.fullmatch(path) or path.strip("/").partition("/")[0] in OWN_PATHS:
+        raise ValueError("no path for a proxy")
+    return path
+
+
 Folder = Annotated[Path, AfterValidator(_full_path)]
 Switch = Annotated[bool, BeforeValidator(_zero_or_one)]
+HostNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts), AfterValidator(_host_names)]
+Networks = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts), AfterValidator(_networks)]
 
 
 class Settings(BaseSettings):
@@ -105,6 +140,16 @@ class Settings(BaseSettings):
     )
     slow_cancel_timeout_s: NonNegativeFloat = Field(
         180.0, description="the same while weights are read and blocks compiled, which nothing interrupts"
+    )
+
+    allowed_hosts: HostNames = Field(
+        (), description="further host names under which the studio may be called, as `--allow-host`"
+    )
+    base_path: Annotated[str, AfterValidator(_base_path)] = Field(
+        "", description="the path under which a reverse proxy shows the studio, as `--base-path`"
+    )
+    trusted_proxies: Networks = Field(
+        (), description="whose `X-Forwarded-Proto` and `X-Forwarded-For` are believed, as `--trusted-proxy`"
     )
 
     @classmethod
@@ -200,6 +245,16 @@ class Settings(BaseSettings):
         return self.outputs / "studio.token"
 
     @property
+    def moves(self) -> tuple[tuple[Path, Path], ...]:
+        """From where to where whole results and models are moved, under the same name. Each may be on another disk."""
+        there = (
+            (self.outputs, self.trash),
+            (self.models, self.models_trash),
+            (self.models / "loras", self.models_trash / "loras"),
+        )
+        return ((self.temp, self.outputs), *there, *((to, folder) for folder, to in there))
+
+    @property
     def log(self) -> Path:
         return self.outputs / "studio.log"
 
@@ -207,6 +262,13 @@ class Settings(BaseSettings):
     def address(self) -> Path:
         """Where a running studio writes its URL, for the command line to find."""
         return self.outputs / "studio.json"
+
+
+WANTED = {  # what is not told by the type of a field
+    "allowed_hosts": "host names without port, separated by commas",
+    "base_path": "a path such as /studio that is none of the studio's own",
+    "trusted_proxies": "IP addresses or networks, separated by commas",
+}
 
 
 def variable_of(field: str) -> str:
@@ -225,6 +287,8 @@ def wanted(field: str) -> str:
     >>> wanted("data"), wanted("offline"), wanted("queue_limit"), wanted("save_every_s")
     ('the path of a folder', '0 or 1', 'a whole number from 1 on', 'a number of seconds from 0 on')
     """
+    if field in WANTED:
+        return WANTED[field]
     info = Settings.model_fields[field]
     kind = info.annotation
     if kind is Path:

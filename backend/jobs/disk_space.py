@@ -29,7 +29,7 @@ OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors words it
 
 
 class DiskSpace:
-    """Free space on the disk of the data folder."""
+    """Free space for videos: on the disk of the data folder, or those that its folders are links to."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -65,7 +65,8 @@ class DiskSpace:
         return not self._needed
 
     def _free(self) -> int:
-        return shutil.disk_usage(self._settings.data).free
+        folders = (self._settings.data, self._settings.temp, self._settings.outputs)
+        return min(shutil.disk_usage(folder).free for folder in folders if folder.is_dir())
 
     def _bytes_for(self, plan: JobPlan) -> int:
         return plan.forecast.disk_bytes + self._settings.disk_reserve_bytes

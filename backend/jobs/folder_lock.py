@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -17,6 +18,11 @@ def lock_data_folder(settings: Settings) -> FileLock:
     """
     try:
         make_folders((settings.models, settings.outputs, settings.temp, settings.uploads))
+    except FileExistsError as error:
+        raise StudioError(
+            f"{Path(error.filename).name} in the data folder {settings.data} is a file, or a link to nowhere;",
+            hint="connect the disk that it leads to, or remove it.",
+        ) from None
     except OSError as error:
         raise StudioError(
             f"The data folder {settings.data} cannot be used ({error.strerror});", hint="name another with --data."

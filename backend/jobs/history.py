@@ -24,7 +24,7 @@ from backend.core.config import Settings
 from backend.core.errors import Conflict, NotEnoughSpace, NotFound, StudioError
 from backend.core.ids import is_id
 from backend.core.text import counted
-from backend.durable import replace_file
+from backend.durable import finish_moves, replace_file
 from backend.jobs.database import MAKE_ROOM, StoreDamaged
 from backend.jobs.disk_space import is_disk_full
 from backend.jobs.job import Job, JobState, from_dict
@@ -43,10 +43,11 @@ COMPANIONS = ("", "-wal", "-shm")  # the files that one database consists of
 
 def open_history(settings: Settings, make_room: Callable[[], bool] = lambda: False) -> tuple[Store, str | None]:
     """The store, and one sentence about what was wrong with it, if anything was. A store of an older version is copied
-    to `before-schema-N.db` and migrated.
+    to `before-schema-N.db` and migrated. Moves of videos that were cut off are finished first.
 
     Raises as Store does, damage aside: NewerData above all, for one of a newer version, which is left as it is.
     """
+    finish_moves(settings.moves)
     path = settings.database
     known = [*copies_in(settings.copies), *sorted(settings.damaged.glob(f"*/{path.name}"), reverse=True)]
     try:

@@ -61,12 +61,18 @@ class Results:
         return job
 
     def restore(self, job_id: str) -> Job:
-        """Bring a job and its result back from the trash. Raises Conflict."""
+        """Bring a job and its result back from the trash. Raises Conflict, StudioError."""
         job = self._store.get(job_id)
         if job.trashed_at is None:
             raise Conflict(f"Job {job_id} is not in the trash;", hint="there is nothing to restore.")
         if job.artifact and not (self._settings.outputs / job_id).exists():
-            restore_from_trash(self._settings.outputs, job_id)
+            try:
+                restore_from_trash(self._settings.outputs, job_id)
+            except OSError as error:
+                raise StudioError(
+                    f"The result cannot be moved out of the trash ({error.strerror});",
+                    hint="see that outputs/ can be written.",
+                ) from error
         return self._store.set_trashed(job_id, False)
 
 

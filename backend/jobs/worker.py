@@ -372,6 +372,7 @@ def _is_file(path: Path, inode: int) -> bool:
 
 def _without_paths(error: Exception, settings: Settings) -> str:
     text = str(error)
-    for folder in (settings.data, ROOT, Path.home()):
-        text = text.replace(str(folder), "")
+    for folder in (str(settings.data), str(ROOT), os.path.expanduser("~")):
+        if len(folder) > 1:  # not "/", the home of many a container's user, nor "~", where there is none
+            text = text.replace(folder, "")
     return text[:500].rstrip(". ")

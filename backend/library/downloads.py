@@ -24,7 +24,7 @@ from typing import Any
 from backend.core.config import GIB, ROOT, Settings
 from backend.core.errors import Conflict, InvalidRequest, ModelUnavailable, NotEnoughSpace, NotFound
 from backend.core.registry import MODELS, TINY, ModelSpec
-from backend.durable import move_folder, replace_file, sync
+from backend.durable import discard, move, move_folder, replace_file, sync
 from backend.library.checkpoints import (
     Checkpoint,
     Damaged,
@@ -183,14 +183,15 @@ class Downloads:
     def remove(self, model_id: str, *, for_good: bool = False) -> None:
         """Move it to the trash for a week, or delete it. Raises NotFound, Conflict for one of another folder."""
         folder = self._own_folder(model_id)
+        if for_good:
+            discard(folder)
+            return
         self._settings.models_trash.mkdir(exist_ok=True)
         place = self._settings.models_trash / folder.name
         if place.exists():
             shutil.rmtree(place)
         os.utime(folder)  # its time in the trash begins now
-        folder.rename(place)
-        if for_good:
-            shutil.rmtree(place)
+        move(folder, place)
 
     def restore(self, model_id: str) -> None:
         """Move it back from the trash. Raises NotFound, or Conflict where a folder of that name exists."""
@@ -199,7 +200,7 @@ class Downloads:
                 target = self._settings.models / checkpoint.folder.name
                 if target.exists():
                     raise Conflict(f"models/{target.name} is there;", hint="move it away first.")
-                checkpoint.folder.rename(target)
+                move(checkpoint.folder, target)
                 return
         raise NotFound(f"No model {model_id[:80]!r} is in the trash;", hint="see `models list`.")
 
@@ -220,7 +221,7 @@ class Downloads:
 
         Raises InvalidRequest for one that cannot be used, Conflict for one that is here already, NotEnoughSpace.
         """
-        source = source.expanduser().resolve()
+        source = Path(os.path.expanduser(source)).resolve()
         source = snapshot_of(source) or source
         name = checkpoint_name(source)
         try:

@@ -28,7 +28,7 @@ from typing import Any
 from backend.core.errors import Conflict, InvalidRequest, NotEnoughSpace, NotFound
 from backend.core.registry import ModelSpec
 from backend.core.text import is_blank
-from backend.durable import replace_file
+from backend.durable import move, replace_file
 from backend.library.checkpoints import Damaged, read_header
 from backend.library.lora_keys import (
     BLOCK,
@@ -351,7 +351,7 @@ class LoraLibrary:
             file.unlink()
             return
         self._trash.mkdir(parents=True, exist_ok=True)
-        file.replace(self._trash / file.name)
+        move(file, self._trash / file.name)
         os.utime(self._trash)
 
     def trashed(self) -> list[str]:
@@ -365,7 +365,7 @@ class LoraLibrary:
             raise NotFound(f"No LoRA {name[:80]!r} is in the trash;", hint="it stays there for a week.")
         if find_file(self._folder, name):
             raise Conflict(f"A LoRA {name!r} is here already;", hint="remove it first.")
-        file.replace(self._folder / file.name)
+        move(file, self._folder / file.name)
 
 
 class LoraWriter:

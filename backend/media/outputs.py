@@ -84,7 +84,7 @@ def restore_from_trash(outputs: Path, name: str) -> None:
 def purge_trash(outputs: Path, older_than_s: float, now: float) -> list[str]:
     """Delete what was moved to the trash more than `older_than_s` before `now` (seconds since 1970); the names."""
     trash = outputs / TRASH
-    if not trash.is_dir() or trash.is_symlink():
+    if not trash.is_dir():
         return []
     old = [f for f in sorted(trash.iterdir()) if _is_video_folder(f) and now - f.stat().st_mtime > older_than_s]
     for folder in old:

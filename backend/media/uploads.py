@@ -286,7 +286,7 @@ def _is_real(folder: Path) -> bool:
 
 
 def _folders(parent: Path) -> Iterator[Path]:
-    if _is_real(parent):
+    if parent.is_dir():  # or a link of the user's to another disk
         yield from [path for path in parent.iterdir() if is_id(path.name) and _is_real(path)]
 
 

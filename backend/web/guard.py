@@ -100,16 +100,28 @@ class Guard:
                 return f"The request has {len(values)} headers {name.title()}; send one."
         host, origin, site, mode = ("".join(found[name]) for name in ONCE)
         if host_name(host) not in self.hosts:
-            return f"The host name {host[:80]!r} is not one of this studio's; use http://localhost."
+            way_out = "use http://localhost, or start the studio with --allow-host NAME (STUDIO_ALLOWED_HOSTS)."
+            return f"The host name {host[:80]!r} is not one of this studio's; {way_out}"
         unsafe = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
         foreign = site not in ("", "same-origin", "none")  # none: no page, but the user
         if foreign and (unsafe or mode != "navigate"):  # its links to the studio work, but it cannot embed a video
             return "A page of another site sent this request; only the studio's own pages may."
         if unsafe and found["origin"] and not _is_from(origin, host):
-            return f"The origin {origin[:80]!r} is not this studio's; only its own pages may send this."
+            way_out = "only its own pages may send this, and a reverse proxy must pass the Host on as it came."
+            return f"The origin {origin[:80]!r} is not this studio's; {way_out}"
         if STREAMLITS_UPLOADS in scope["path"].lower():
             return f"The studio takes no files at this address; send them to {UPLOADS}."
         return None
+
+
+def route_path(scope: Scope) -> str:
+    """The path of a request without `root_path`: what the studio's routes are called.
+
+    >>> route_path({"path": "/studio/api/v1/jobs", "root_path": "/studio"}), route_path({"path": "/docs"})
+    ('/api/v1/jobs', '/docs')
+    """
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def _values(scope: Scope, name: str) -> list[str]:
@@ -154,7 +166,7 @@ def body_problem(scope: Scope) -> str | None:
 
 
 def _has_small_body(scope: Scope) -> bool:
-    path: str = scope["path"]
+    path = route_path(scope)
     return scope["type"] == "http" and path.startswith("/api/") and path not in (UPLOADS, LORAS)
 
 
@@ -211,7 +223,9 @@ async def _set_cookie(scope: Scope, send: Send, token: str) -> None:
     rest = urlencode({name: values for name, values in query.items() if name != "token"}, doseq=True)
     # One slash: two would be an address on another host.
     path = "/" + scope.get("raw_path", b"/").decode("latin-1").partition("?")[0].lstrip("/\\")
-    cookie = f"{COOKIE}={token}; Path=/; Max-Age={COOKIE_KEEP_S}; HttpOnly; SameSite=Strict"
+    cookie = f"{COOKIE}={token}; Path={scope.get('root_path', '')}/; Max-Age={COOKIE_KEEP_S}; HttpOnly; SameSite=Strict"
+    if scope.get("scheme") == "https":
+        cookie += "; Secure"
     headers = [
         (b"location", (path + (f"?{rest}" if rest else "")).encode("latin-1")),
         (b"set-cookie", cookie.encode()),

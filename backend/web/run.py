@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -11,6 +12,8 @@ import sys
 import threading
 import time
 import webbrowser
+from collections.abc import Iterator
+from typing import Any
 
 import uvicorn
 
@@ -27,19 +30,21 @@ from backend.web.timeouts import HeaderTimeoutProtocol
 log = logging.getLogger(__name__)
 
 EVERY_ADDRESS = "0.0.0.0"
+WITH_IPV6 = ("127.0.0.1", "localhost", EVERY_ADDRESS)  # addresses beside which the studio listens on ::1 too
+BACKLOG = 2048  # connections that wait to be accepted
 GRACE_S = 3  # open downloads and event streams may finish for this long after Ctrl-C
 
 
 def run_server(settings: Settings, host: str | None, port: int, *, lan: bool, open_browser: bool) -> None:
     """Serve until a signal ends it; with `lan` also to the network, by token. Raises StudioBusy for a taken port."""
     host = host or (EVERY_ADDRESS if lan else "127.0.0.1")
-    check_port(settings, host, port)
-    shown = "localhost" if host in ("127.0.0.1", "localhost", EVERY_ADDRESS) else host
-    url = f"http://{shown}:{port}"
+    sockets = bind_sockets(settings, host, port)
+    name = f"[{host}]" if ":" in host else host
+    url = f"http://{'localhost' if host in WITH_IPV6 else name}:{port}"
     logs.write_to_terminal()
     _allow_many_files()
     shared_generator(settings)  # here, so that a data folder in use is one sentence, not a failed start of the server
-    hosts, token = {*LOOPBACK_HOSTS, host}, None
+    hosts, token = {*LOOPBACK_HOSTS, name}, None
     if lan:
         hosts |= names_of_this_machine()
         token = _show_token(settings, port)
@@ -47,18 +52,23 @@ def run_server(settings: Settings, host: str | None, port: int, *, lan: bool, op
     config = uvicorn.Config(
         app,
         http=HeaderTimeoutProtocol,
-        host=host,
-        port=port,
+        backlog=BACKLOG,
         log_level="warning",
         log_config=None,  # its lines go where all others do, the file included
         timeout_graceful_shutdown=GRACE_S,
         ws_max_size=64 * 2**20,
         server_header=False,
+        # uvicorn would believe every proxy on this machine, and so every program.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
     )
     server = uvicorn.Server(config)
+    for one in sockets:
+        with _explained_port(settings, port):
+            one.listen(BACKLOG)
     threading.Thread(target=_announce, args=(server, settings, url, open_browser), daemon=True).start()
     try:
-        server.run()
+        server.run(sockets)
     except KeyboardInterrupt:
         pass  # uvicorn raises it again after a clean shutdown
     finally:
@@ -88,18 +98,60 @@ def _show_token(settings: Settings, port: int) -> str:
     return token
 
 
-def check_port(settings: Settings, host: str, port: int) -> None:
-    """Raise StudioBusy if something already listens there."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            ours = running_studio(settings) == f"http://localhost:{port}"
-            other = port + 1 if port < 65535 else 8501
-            what = "the studio already runs there; open it" if ours else f"start with --port {other}"
-            raise StudioBusy(f"Port {port} cannot be used ({error.strerror});", hint=f"{what}.") from None
+def bind_sockets(settings: Settings, host: str, port: int) -> list[socket.socket]:
+    """Sockets bound to `host`; beside 127.0.0.1 also to ::1, which localhost may mean, where there is IPv6.
+
+    Raises StudioBusy if something already listens on one of them.
+    """
+    with _explained_port(settings, port):
+        first = "127.0.0.1" if host == "localhost" else host
+        sockets = [_bound(*found) for found in _addresses(first, port)]
+        if host in WITH_IPV6:
+            with _without_ipv6():
+                sockets += [_bound(*found) for found in _addresses("::1", port)]
+    return sockets
+
+
+def _addresses(host: str, port: int) -> set[tuple[int, Any]]:
+    """Address families and addresses of `host`. Raises OSError for a name that is not known."""
+    return {(found[0], found[4]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+
+
+def _bound(family: int, address: Any) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+@contextlib.contextmanager
+def _without_ipv6() -> Iterator[None]:
+    """Let a machine without IPv6 pass; raise what else goes wrong."""
+    try:
+        yield
+    except socket.gaierror:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT):
+            raise
+
+
+@contextlib.contextmanager
+def _explained_port(settings: Settings, port: int) -> Iterator[None]:
+    """Turn an OSError into StudioBusy, with the way out."""
+    try:
+        yield
+    except OSError as error:
+        ours = running_studio(settings) == f"http://localhost:{port}"
+        other = port + 1 if port < 65535 else 8501
+        what = "the studio already runs there; open it" if ours else f"start with --port {other}"
+        raise StudioBusy(f"Port {port} cannot be used ({error.strerror});", hint=f"{what}.") from None
 
 
 def _announce(server: uvicorn.Server, settings: Settings, url: str, open_browser: bool) -> None:

@@ -15,6 +15,7 @@ from backend import __version__, web
 from backend.core.config import ROOT, Settings
 from backend.video_generator import shared_generator, stop_shared_generator
 from backend.web.api import install
+from backend.web.base_path import BasePath
 from backend.web.guard import LOOPBACK_HOSTS, Guard
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def page_failed(error: Exception) -> bool:
 def create_app(settings: Settings, hosts: Iterable[str] = LOOPBACK_HOSTS, token: str | None = None) -> FastAPI:
     """The whole studio as an ASGI application; its generator starts and stops with it.
 
-    `hosts` and `token` are those of `Guard`.
+    `hosts` and `token` are those of `Guard`, which takes those of the settings too.
 
     Changes the working directory to the checkout, because Streamlit looks for its configuration there.
     """
@@ -68,6 +69,8 @@ def create_app(settings: Settings, hosts: Iterable[str] = LOOPBACK_HOSTS, token:
         lifespan=lifespan,
     )
     install(app)
-    app.add_middleware(Guard, hosts=tuple(hosts), token=token)
+    app.add_middleware(Guard, hosts=(*hosts, *settings.allowed_hosts), token=token)
+    if settings.base_path:
+        app.add_middleware(BasePath, base_path=settings.base_path)
     app.mount("/", pages)
     return app

@@ -27,12 +27,22 @@ def test_the_environment_sets_what_it_names(environ, tmp_path):
 
 
 def test_every_field_has_its_variable(environ):
-    texts = {Path: "/somewhere", int: "7", float: "7.5"}
+    texts = {Path: "/somewhere", int: "7", float: "7.5", str: "/base"}
     for field, info in Settings.model_fields.items():
+        if field in ("allowed_hosts", "trusted_proxies"):
+            continue
         text = texts.get(info.annotation, "1")
         environ(variable_of(field), text)
         value = getattr(Settings.from_env(), field)
         assert str(value) == {"1": "True"}.get(text, text), field
+
+
+def test_names_and_networks_are_separated_by_commas(environ):
+    environ("STUDIO_ALLOWED_HOSTS", "Studio.example, box,[fd00::1],192.168.1.5,")
+    environ("STUDIO_TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/8,fd00::/8")
+    found = Settings.from_env()
+    assert found.allowed_hosts == ("studio.example", "box", "[fd00::1]", "192.168.1.5")
+    assert found.trusted_proxies == ("127.0.0.1/32", "10.0.0.0/8", "fd00::/8")
 
 
 def test_an_empty_environment_sets_nothing(environ):
@@ -73,6 +83,13 @@ def test_the_variable_of_the_studio_counts_before_that_of_the_hub(environ):
         ("STUDIO_OFFLINE", "no", "use 0 or 1."),
         ("STUDIO_QUEUE_LIMIT", "0", "use a whole number from 1 on."),
         ("STUDIO_UPLOAD_LIMIT_BYTES", "500 MB", "use a whole number of bytes from 1 on."),
+        ("STUDIO_ALLOWED_HOSTS", "*", "use host names without port, separated by commas."),
+        ("STUDIO_ALLOWED_HOSTS", "a,b:8501", "use host names without port, separated by commas."),
+        ("STUDIO_ALLOWED_HOSTS", "https://a", "use host names without port, separated by commas."),
+        ("STUDIO_ALLOWED_HOSTS", "a b", "use host names without port, separated by commas."),
+        ("STUDIO_TRUSTED_PROXIES", "*", "use IP addresses or networks, separated by commas."),
+        ("STUDIO_TRUSTED_PROXIES", "proxy.example", "use IP addresses or networks, separated by commas."),
+        ("STUDIO_TRUSTED_PROXIES", "10.0.0.1/8", "use IP addresses or networks, separated by commas."),
         ("STUDIO_DATA", "~nobody-of-this-name/films", "use the path of a folder."),
     ],
 )

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.studio import LiveStudio
 
@@ -36,3 +38,27 @@ def open_tab(browser, live):
         context.close()
     live.api.post("/queue/resume")  # a test that failed half-way must not hold up the next
     assert outside == []
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    """A photograph-like picture with soft gradients and edges."""
+    y, x = np.mgrid[0:600, 0:900]
+    picture = np.stack([x * 255 / 900, y * 255 / 600, 128 + 100 * np.sin(x / 40)], -1)
+    picture[200:400, 300:500] = (200, 60, 40)
+    file = tmp_path_factory.mktemp("photo") / "photo.jpg"
+    Image.fromarray(picture.astype(np.uint8)).save(file, quality=95)
+    return file
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """30 frames at 25 fps of a square that moves."""
+    from tests.media_files import write_film
+
+    frames = np.full((30, 240, 320, 3), 60, np.uint8)
+    for n in range(30):
+        frames[n, 80:140, 20 + 6 * n : 80 + 6 * n] = (220, 180, 40)
+    file = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    write_film(file, [frames], fps=25, width=320, height=240, recipe={}, title="clip")
+    return file

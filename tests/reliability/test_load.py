@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -13,6 +16,7 @@ from backend.jobs.job import JobState
 from backend.jobs.store import Filter
 from tests.conftest import SMALL
 from tests.pace import nearly_all, within
+from tests.studio import LiveStudio
 
 pytestmark = pytest.mark.alone
 
@@ -53,6 +57,42 @@ def test_five_hundred_submits_at_once(held, generator):
     print(f"slowest answer {max(submits):.2f} s, slowest list meanwhile {max(pages):.2f} s")
     assert nearly_all(submits) < within(5)
     assert nearly_all(pages) < within(5)
+
+
+@pytest.fixture
+def full_house(tmp_path) -> Iterator[LiveStudio]:
+    """A studio in a process of its own that starts nothing, with room for 300 waiting jobs."""
+    studio = LiveStudio(tmp_path / "data", STUDIO_QUEUE_LIMIT="300")
+    studio.api.post("/queue/pause")
+    yield studio
+    studio.stop()
+
+
+def test_five_hundred_connections_at_once_are_each_answered(full_house):
+    """All are open before the first request is sent on one of them."""
+
+    async def submit(number: int, all_open: asyncio.Barrier) -> tuple[bytes, bytes]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", full_house.port)
+        body = json.dumps(SMALL | {"seed": number}).encode()
+        head = (
+            f"POST /api/v1/jobs HTTP/1.1\r\nHost: localhost:{full_house.port}\r\nConnection: close\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        await all_open.wait()
+        writer.write(head.encode() + body)
+        answer, _, rest = (await reader.read()).partition(b"\r\n\r\n")  # raises where the connection is reset
+        writer.close()
+        assert json.loads(rest)
+        return answer.split(b" ")[1], answer.lower()
+
+    async def submit_all() -> list[tuple[bytes, bytes]]:
+        all_open = asyncio.Barrier(500)
+        return await asyncio.gather(*(submit(number, all_open) for number in range(500)))
+
+    answers = asyncio.run(submit_all())
+    assert Counter(status for status, _ in answers) == {b"202": 300, b"429": 200}
+    assert all(b"\r\nretry-after: " in head for status, head in answers if status == b"429")
+    assert len(full_house.jobs(limit=500)) == 300
 
 
 def test_a_hundred_with_one_key_are_one_job(held, generator):

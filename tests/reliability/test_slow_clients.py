@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -128,6 +129,42 @@ def test_a_flood_of_connections_leaves_room_for_others(port, monkeypatch):
         wire.close()
     time.sleep(0.2)
     assert is_at_ease(port, HEADERS_S)
+
+
+def test_who_asks_on_a_connection_too_many_is_told_to_try_again_later(port, monkeypatch):
+    monkeypatch.setattr(timeouts, "CONNECTIONS_OF_ONE", 20)
+    monkeypatch.setattr(timeouts, "SILENT_S", 100.0)
+    silent = [connected(port, b"") for _ in range(20)]
+    large = b"x" * 2**20  # of which the server reads nothing before it answers
+    head = f"POST /api/v1/plan HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Length: {len(large)}\r\n\r\n".encode()
+    for wire in [connected(port, head + large) for _ in range(40)]:
+        answer = b"".join(iter(lambda wire=wire: wire.recv(4096), b""))
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nretry-after: 5\r\n" in answer
+        assert b"nosniff" in answer
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "busy"
+        wire.close()
+    for wire in silent:
+        wire.close()
+    assert httpx.Client(transport=httpx.HTTPTransport(retries=0)).get(f"http://localhost:{port}/healthz").is_success
+
+
+def test_refused_clients_that_stay_are_left_after_a_while(port, monkeypatch):
+    monkeypatch.setattr(timeouts, "CONNECTIONS_OF_ONE", 0)
+    monkeypatch.setattr(timeouts, "LINGER_S", 0.5)
+    wire = connected(port, b"GET / HTTP/1.1\r\n")
+    assert wire.recv(12) == b"HTTP/1.1 503"
+    with contextlib.suppress(ConnectionError):
+        wire.sendall(b"x" * 2**28)  # more than the buffers of both ends hold: returns only where it is read
+        pytest.fail("it was read to its end")
+
+
+def test_more_refused_clients_than_it_answers_are_let_go_at_once(port, monkeypatch):
+    monkeypatch.setattr(timeouts, "CONNECTIONS_OF_ONE", 0)
+    monkeypatch.setattr(timeouts, "REFUSED", 0)
+    wire = connected(port, b"")
+    with contextlib.suppress(ConnectionResetError):
+        assert wire.recv(100) == b""
 
 
 def test_who_asks_again_in_time_keeps_the_connection(port):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import socket as net
 import stat
 import subprocess
 import sys
@@ -16,9 +19,11 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from backend.core.errors import StudioError
+from backend.core.errors import StudioBusy, StudioError
+from backend.web import run
 from backend.web.guard import Guard
 from backend.web.network import COOKIE, check_host, make_token, names_of_this_machine, read_token
+from backend.web.run import bind_sockets
 from tests.studio import ROOT, LiveStudio, free_port
 
 TOKEN = "a-token-of-letters"
@@ -206,6 +211,72 @@ def test_a_token_that_cannot_be_written_is_one_sentence(tmp_path, thing):
 def test_the_network_needs_lan(host):
     with pytest.raises(StudioError, match="add --lan"):
         check_host(host)
+
+
+def has_ipv6() -> bool:
+    with contextlib.suppress(OSError), net.create_server(("::1", 0), family=net.AF_INET6):
+        return True
+    return False
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+
+
+@needs_ipv6
+@pytest.mark.parametrize("flags", [(), ("--host", "::1")])
+def test_the_studio_opens_at_the_ipv6_loopback(tmp_path, flags, monkeypatch):
+    if flags:
+        monkeypatch.setattr(LiveStudio, "answers", lambda studio: "The studio is open" in studio.log.read_text())
+    studio = LiveStudio(tmp_path / "data", *flags)
+    try:
+        here = f"http://[::1]:{studio.port}"
+        with httpx.Client(base_url=here, headers={"origin": here}) as client:
+            assert client.get("/healthz").status_code == 200
+            assert client.post("/api/v1/plan", json={"prompt": "x"}).status_code == 200
+            handshake = {
+                "connection": "Upgrade",
+                "upgrade": "websocket",
+                "sec-websocket-version": "13",
+                "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA==",
+            }
+            with client.stream("GET", "/_stcore/stream", headers=handshake) as answer:
+                assert answer.status_code == 101
+        command = [sys.executable, "-m", "backend.cli", "--data", str(studio.data), "jobs", "list"]
+        done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr
+    finally:
+        assert studio.stop() == 0
+
+
+@needs_ipv6
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_a_port_that_another_program_has_at_the_ipv6_loopback_is_taken(settings, host):
+    with net.create_server(("::1", 0), family=net.AF_INET6) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(StudioBusy, match=f"Port {port} cannot be used"):
+            bind_sockets(settings, host, port)
+
+
+@pytest.mark.parametrize("missing", [errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT])
+def test_a_machine_without_ipv6_serves_at_127_0_0_1_alone(settings, monkeypatch, missing):
+    bound = run._bound
+
+    def without_ipv6(family, address):
+        if family == net.AF_INET6:
+            raise OSError(missing, os.strerror(missing))
+        return bound(family, address)
+
+    monkeypatch.setattr(run, "_bound", without_ipv6)
+    (socket,) = bind_sockets(settings, "127.0.0.1", free_port())
+    assert socket.getsockname()[0] == "127.0.0.1"
+    socket.close()
+
+
+def test_a_loopback_studio_listens_on_loopback_addresses_alone(settings):
+    sockets = bind_sockets(settings, "127.0.0.1", free_port())
+    assert {socket.getsockname()[0] for socket in sockets} <= {"127.0.0.1", "::1"}
+    for socket in sockets:
+        socket.close()
 
 
 @pytest.fixture

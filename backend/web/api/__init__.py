@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 
 from backend.web.api import jobs, models, system, uploads, videos  # noqa: F401 - they add their routes to api and media
 from backend.web.api.common import api, install_error_handlers, media
+from backend.web.guard import route_path
 
 METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
 not_found = APIRouter(include_in_schema=False)
@@ -19,7 +20,8 @@ not_found = APIRouter(include_in_schema=False)
 @not_found.api_route("/v1/{path:path}", methods=METHODS)
 def nothing_here(request: Request) -> Response:
     """Without this, an unknown address would fall through to Streamlit, which answers every path with its page."""
-    known = any(getattr(route, "path_regex", re.compile("$^")).match(request.scope["path"]) for route in api.routes)
+    path = route_path(request.scope)
+    known = any(getattr(route, "path_regex", re.compile("$^")).match(path) for route in api.routes)
     raise HTTPException(405 if known else 404)
 
 
