@@ -16,7 +16,7 @@ START_S = 5.0  # a studio serves about two seconds after it has locked the folde
 
 
 class Studio(Protocol):
-    def upload(self, path: Path) -> str: ...
+    def upload(self, path: Path) -> dict[str, Any]: ...
     def plan(self, request: Mapping[str, Any]) -> dict[str, Any]: ...
     def submit(self, request: Mapping[str, Any]) -> dict[str, Any]: ...
     def expand(self, prompt: str, model: str, variation: int, by_rules: bool) -> dict[str, Any]: ...
@@ -52,8 +52,8 @@ class LocalStudio:
     def close(self) -> None:
         self._generator.stop()
 
-    def upload(self, path: Path) -> str:
-        return self._generator.uploads.add(path).id
+    def upload(self, path: Path) -> dict[str, Any]:
+        return dataclasses.asdict(self._generator.uploads.add(path))
 
     def plan(self, request: Mapping[str, Any]) -> dict[str, Any]:
         from backend.jobs.job import plan_as_dict
