@@ -18,7 +18,7 @@ START_S = 5.0  # a studio serves about two seconds after it has locked the folde
 class Studio(Protocol):
     serves: bool  # it runs on after the command, and so renders what is queued
 
-    def upload(self, path: Path) -> str: ...
+    def upload(self, path: Path) -> dict[str, Any]: ...
     def plan(self, request: Mapping[str, Any]) -> dict[str, Any]: ...
     def submit(self, request: Mapping[str, Any]) -> dict[str, Any]: ...
     def expand(self, prompt: str, model: str, variation: int, by_rules: bool) -> dict[str, Any]: ...
@@ -55,8 +55,8 @@ class LocalStudio:
     def close(self) -> None:
         self._generator.stop()
 
-    def upload(self, path: Path) -> str:
-        return self._generator.uploads.add(path).id
+    def upload(self, path: Path) -> dict[str, Any]:
+        return dataclasses.asdict(self._generator.uploads.add(path))
 
     def plan(self, request: Mapping[str, Any]) -> dict[str, Any]:
         from backend.jobs.job import plan_as_dict

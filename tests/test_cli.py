@@ -186,6 +186,15 @@ def test_a_file_that_is_no_picture_is_refused(run, tmp_path):
     assert "cat.png" in err
 
 
+def test_what_is_done_to_a_file_is_said_on_stderr(run, tmp_path):
+    from PIL import Image
+
+    Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(tmp_path / "cat.png")
+    code, out, err = run("plan", "--image", tmp_path / "cat.png", "--prompt", "x", *SMALL)
+    assert (code, "cat.png: Its transparent parts are shown on white." in err) == (0, True), err
+    assert "white" not in out
+
+
 def test_a_failed_render_exits_1_and_says_why(run, monkeypatch):
     from backend.core.errors import RenderFailed
     from backend.synthetic import SyntheticEngine

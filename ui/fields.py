@@ -258,6 +258,8 @@ def file_field(row: Input, *, optional: bool) -> None:
             what += f", {upload.frames} frames at {upload.fps:g} fps; its sound is dropped"
         words.markdown(f"**{label}**  \n{escape_markdown(shortened(upload.filename, 40))}")
         words.caption(f"{what}. The preview shows how it will be used.")
+        if upload.notes:
+            words.caption(" ".join(upload.notes))
         if words.button("Remove", key=f"remove_{field}", icon=":material/close:", type="tertiary"):
             form.put(field, None)
             st.rerun()

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
+from backend.cli.terminal import remark
 from backend.core.errors import InvalidRequest, mention
 from backend.core.inputs import ANY_UPLOAD, INPUTS, mode_for
 from backend.core.schema import SETTINGS, Setting, parse_request
@@ -108,5 +109,13 @@ def send_named_files(studio: Studio, params: Mapping[str, Any]) -> dict[str, str
             if not path.is_file():
                 no_file = f" {path}: there is no such file;"
                 raise InvalidRequest([mention(name), no_file], hint="check the path.", field=name)
-            sent[name] = studio.upload(path)
+            sent[name] = send_file(studio, path)
     return sent
+
+
+def send_file(studio: Studio, path: Path) -> str:
+    """The id of the uploaded file; what is done to it unasked is said on stderr."""
+    upload = studio.upload(path)
+    for note in upload["notes"]:
+        remark(f"{path.name}: {note}")
+    return str(upload["id"])

@@ -15,7 +15,7 @@ import typer
 from rich.table import Table
 
 from backend import __version__
-from backend.cli.flags import DOTTED, FLAGS, request_flags, send_files
+from backend.cli.flags import DOTTED, FLAGS, request_flags, send_file, send_files
 from backend.cli.follow import can_write, check_queue_runs, exit_with, finish
 from backend.cli.jobs import jobs_app
 from backend.cli.loras import loras_app
@@ -155,7 +155,7 @@ def export(
         params = {"kind": "export", "format": format.value, "width": width, "frame": frame}
         file = Path(source)
         if file.is_file():
-            params["video"] = studio.upload(file)
+            params["video"] = send_file(studio, file)
         elif is_id(source):
             params["job"] = source
         else:

@@ -136,7 +136,10 @@ def try_model(model: str) -> None:
             studio.save_file(job["id"], video)
             return job["id"], video
 
-        for check in checks(spec, make, studio.upload):
+        def upload(file: Path) -> str:
+            return str(studio.upload(file)["id"])
+
+        for check in checks(spec, make, upload):
             wrong.append(bool(check.faults))
             say(f"{check.what}, {check.job_id}: {'; '.join(check.faults) or 'no fault found'}")
     if bad := sum(wrong):

@@ -53,6 +53,11 @@ def complain(message: str) -> None:
     err.print(escape_control(message), style="red", markup=False, highlight=False, soft_wrap=True)
 
 
+def remark(message: str) -> None:
+    """On stderr, so that it is seen where the answer goes to a file."""
+    err.print(escape_control(message), style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
 def cell(text: str) -> str:
     """Text for a table, in which nothing is markup and lines are joined."""
     return escape(escape_control(" ".join(text.split())))

@@ -9,20 +9,23 @@ from typing import Any, Literal
 
 from backend.core.plan import Source
 from backend.media import guard
-from backend.media.decoder import VIDEO_SECONDS
+from backend.media.videos import SECONDS
 
-OWN_VIDEO_SECONDS = 2 * VIDEO_SECONDS  # the studio's own may be an upload of full length and its continuation
+OWN_VIDEO_SECONDS = 2 * SECONDS  # the studio's own may be an upload of full length and its continuation
 
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """Width and height in pixels as shown, turned upright; the frames in the file. A picture has 1 frame and no fps."""
+    """Width and height in pixels as shown, turned upright; the frames that the file has at its rate. A picture has 1
+    frame and no fps. `notes` are sentences about what is done to the file unasked.
+    """
 
     kind: Literal["image", "video"]
     width: int
     height: int
     frames: int = 1
     fps: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def source(self) -> Source:
@@ -31,13 +34,15 @@ class MediaInfo:
 
 
 def probe(
-    path: Path, name: str = "", *, longest_s: float = VIDEO_SECONDS, timeout_s: float = guard.ANSWER_TIMEOUT_S
+    path: Path, name: str = "", *, longest_s: float = SECONDS, timeout_s: float = guard.ANSWER_TIMEOUT_S
 ) -> MediaInfo:
     """Kind, size, frames and rate of the file. Raises UploadRefused, which calls it `name`, unless it is a picture or
     video within the limits, decoded within `timeout_s` seconds.
     """
     found = probe_details(path, name, longest_s, timeout_s)
-    return MediaInfo(found["kind"], found["width"], found["height"], found["frames"], found["fps"])
+    return MediaInfo(
+        found["kind"], found["width"], found["height"], found["frames"], found["fps"], tuple(found["notes"])
+    )
 
 
 def probe_details(path: Path, name: str, longest_s: float, timeout_s: float = guard.ANSWER_TIMEOUT_S) -> dict[str, Any]:

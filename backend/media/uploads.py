@@ -56,6 +56,7 @@ class Upload:
     fps: Annotated[float, Field(ge=0, le=1e6)]  # 0 of a picture
     filename: str
     bytes: int
+    notes: tuple[str, ...] = ()  # what is done to it unasked, in sentences
 
     @property
     def source(self) -> Source:
@@ -252,6 +253,7 @@ class UploadWriter:
             fps=info.fps,
             filename=self._name,
             bytes=self._bytes,
+            notes=info.notes,
         )
 
 

@@ -59,12 +59,11 @@ class RemoteStudio:
     def close(self) -> None:
         self._http.close()
 
-    def upload(self, path: Path) -> str:
+    def upload(self, path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
-            answer = self._call(
+            return self._call(
                 "POST", "/uploads", params={"filename": path.name}, content=file, timeout=UPLOAD_TIMEOUT_S
             )
-        return str(answer["id"])
 
     def plan(self, request: Mapping[str, Any]) -> dict[str, Any]:
         return self._call("POST", "/plan", json=dict(request))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -122,6 +123,21 @@ def save(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+def png_of(pixels: np.ndarray, *chunks: tuple[bytes, bytes], bad_checksums: bool = False) -> bytes:
+    """A PNG of uint8 or uint16 pixels (height, width, 1 to 4), with side chunks (name, data) before them."""
+
+    def chunk(name: bytes, data: bytes, wrong: bool = False) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data) ^ wrong)
+
+    height, width, channels = pixels.shape
+    bits = 8 * pixels.itemsize
+    header = struct.pack(">IIBBBBB", width, height, bits, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels.astype(pixels.dtype.newbyteorder(">")))
+    side = b"".join(chunk(name, data, bad_checksums) for name, data in chunks)
+    body = side + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body
 
 
 def matrix_profile(primaries: list[tuple[float, float, float]], gamma: float) -> bytes:

@@ -75,12 +75,6 @@ def test_pixels_that_are_not_square(make_video):
     assert probe(make_video("dv.mkv", aspect=Fraction(4, 3))) == MediaInfo("video", 128, 64, 30, 24.0)
 
 
-def test_uneven_times_give_the_mean_rate(make_video):
-    stamps = [0, 10, 20, 30, 1000, 1010, 1020, 2000, 3000, 4000, 5000]
-    info = probe(make_video("phone.mkv", 11, stamps=stamps))
-    assert (info.frames, info.fps) == (11, 2.0)
-
-
 def test_a_real_film():
     assert probe(real_media("bigbuckbunny.mp4")) == MediaInfo("video", 1280, 720, 132, 25.0)
 
@@ -96,12 +90,6 @@ def png_header(width: int, height: int) -> bytes:
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
-
-
-def moving(path: Path) -> Path:
-    pictures = [Image.new("RGB", (64, 64), (value, 0, 0)) for value in (0, 90, 180)]
-    pictures[0].save(path, save_all=True, append_images=pictures[1:])
-    return path
 
 
 TEXTS = {
@@ -121,17 +109,6 @@ def test_texts_that_pretend(tmp_path: Path, make_video, name: str):
     with pytest.raises(UploadRefused, match=name.replace(".", r"\.")) as refusal:
         probe(path)
     assert "MP4" in refusal.value.hint
-
-
-@pytest.mark.parametrize("name", ["moving.webp", "moving.png"])
-def test_moving_pictures(tmp_path: Path, name: str):
-    with pytest.raises(UploadRefused, match="moving picture of 3 frames"):
-        probe(moving(tmp_path / name))
-
-
-def test_a_gif_is_no_picture_that_is_read(tmp_path: Path):
-    with pytest.raises(UploadRefused, match="neither a picture nor a video"):
-        probe(moving(tmp_path / "moving.gif"))
 
 
 @pytest.mark.parametrize(
@@ -189,15 +166,15 @@ def test_a_video_of_too_many_frames(make_video):
         probe(make_video("many.avi", pictures, codec="mpeg4", rate=60))
 
 
-@pytest.mark.parametrize(("name", "codec"), [("stream.ts", "libx264"), ("old.flv", "flv")])
+@pytest.mark.parametrize(("name", "codec"), [("stream.nut", "libx264"), ("old.flv", "flv")])
 def test_containers_that_are_not_read(make_video, name: str, codec: str):
     with pytest.raises(UploadRefused, match="neither a picture nor a video"):
         probe(make_video(name, codec=codec))
 
 
 def test_codecs_that_are_not_read(make_video):
-    with pytest.raises(UploadRefused, match=r"encoded with ffv1; convert it to H\.264"):
-        probe(make_video("archive.mkv", codec="ffv1"))
+    with pytest.raises(UploadRefused, match=r"encoded with huffyuv; convert it to H\.264"):
+        probe(make_video("archive.avi", codec="huffyuv", pix_fmt="yuv422p"))
 
 
 def test_phones_still_pictures_say_what_they_are(make_video):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -70,6 +71,21 @@ def test_a_picture_is_kept_as_our_own_png(uploads: Uploads, save, corners: Pictu
         assert not image.getexif()
         assert not image.info
         assert np.abs(np.asarray(image).astype(int) - np.rot90(corners, -1)).max() < 8
+
+
+def test_what_is_done_to_it_is_kept_with_it(uploads: Uploads, folder: Path, save):
+    upload = send(uploads, save("logo.png", Image.new("RGBA", (64, 64), (9, 9, 9, 0))))
+    assert upload.notes == ("Its transparent parts are shown on white.",)
+    assert uploads.get(upload.id) == upload
+
+
+def test_an_upload_of_before_there_were_notes(uploads: Uploads, folder: Path, save, corners: Picture):
+    upload = send(uploads, save("a.png", corners))
+    record = folder / upload.id / "upload.json"
+    fields = json.loads(record.read_text())
+    del fields["notes"]
+    record.write_text(json.dumps(fields))
+    assert uploads.get(upload.id) == upload
 
 
 def test_a_colour_profile_is_applied_once(uploads: Uploads, save, corners: Picture, turning_profile: bytes):

@@ -17,6 +17,26 @@ from backend.core.errors import UploadRefused
 from backend.core.schema import Fit
 from backend.media.reader import read_frames, read_image
 from backend.media.uploads import Upload, Uploads
+from tests.media.conftest import png_of
+
+HLG, BT2020 = 18, 9
+SIZES = {"dvvideo": (720, 576), "dnxhd": (256, 120)}
+VIDEOS = [
+    ("a.mp4", "libx264", "yuv420p", {}),
+    ("b.mkv", "libx264", "yuv420p", {}),
+    ("c.avi", "mjpeg", "yuvj420p", {}),
+    ("d.ts", "libx264", "yuv420p", {"x264-params": "tff=1"}),
+    ("e.mpg", "mpeg2video", "yuv420p", {"flags": "+ildct+ilme"}),
+    ("f.mkv", "ffv1", "yuv420p", {}),
+    ("g.mkv", "ffv1", "bgra", {}),
+    ("h.mov", "dnxhd", "yuv422p", {"profile": "dnxhr_lb"}),
+    ("i.dv", "dvvideo", "yuv420p", {}),
+    ("j.mov", "prores_ks", "yuva444p10le", {}),
+    ("k.mp4", "libx265", "yuv420p10le", {"x265-params": "log-level=none"}),
+    ("l.webm", "libvpx-vp9", "yuva420p", {}),
+    ("m.mov", "qtrle", "argb", {}),
+    ("n.mov", "png", "rgba", {}),
+]
 
 
 @pytest.fixture(scope="module")
@@ -28,21 +48,29 @@ def good(tmp_path_factory) -> list[Path]:
     folder = tmp_path_factory.mktemp("good")
     noise = np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3), np.uint8)
     files = []
-    for name, codec, pixels in (
-        ("a.mp4", "libx264", "yuv420p"),
-        ("b.mkv", "libx264", "yuv420p"),
-        ("c.avi", "mjpeg", "yuvj420p"),
-    ):
+    for name, codec, pixels, options in VIDEOS:
         files.append(folder / name)
         with av.open(str(files[-1]), "w") as container:
-            stream = container.add_stream(codec, rate=12)
-            stream.width, stream.height, stream.pix_fmt = 64, 48, pixels
+            stream = container.add_stream(codec, rate=25, options=options)
+            width, height = SIZES.get(codec, (64, 48))
+            stream.width, stream.height, stream.pix_fmt = width, height, pixels
+            if "10le" in pixels:
+                stream.codec_context.color_trc, stream.codec_context.color_primaries = HLG, BT2020
             for picture in noise:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+                frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(width, height, pixels)
+                if "10le" in pixels:
+                    frame.color_trc, frame.color_primaries = HLG, BT2020
+                container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
-    for name in ("d.png", "e.jpg", "f.webp"):
+    pictures = [Image.fromarray(picture) for picture in noise]
+    for name in ("d.png", "e.jpg", "f.webp", "g.tif", "h.bmp", "i.avif", "j.gif"):
         files.append(folder / name)
-        Image.fromarray(noise[0]).save(files[-1])
+        pictures[0].save(files[-1])
+    for name in ("k.gif", "l.webp", "m.png", "n.avif"):
+        files.append(folder / name)
+        pictures[0].save(files[-1], save_all=True, append_images=pictures[1:], duration=80)
+    files.append(folder / "o.png")
+    files[-1].write_bytes(png_of(noise[0].astype(np.uint16) * 257, (b"cICP", bytes([BT2020, HLG, 0, 1]))))
     return files
 
 
@@ -118,8 +146,8 @@ def try_apart(*arguments: object) -> None:
         apart.submit(try_mutants, *arguments).result()
 
 
-def test_thirty_mutants(settings, good):
-    try_apart(settings, good, 30)
+def test_sixty_mutants(settings, good):
+    try_apart(settings, good, 60)
 
 
 @pytest.mark.long

@@ -23,13 +23,13 @@ _zone = st.components.v2.component(
 )
 
 ACCEPT = {
-    "image": ["jpg", "jpeg", "png", "webp"],
-    "video": ["mp4", "mov", "avi", "mkv"],
+    "image": ["jpg", "jpeg", "png", "webp", "avif", "tif", "tiff", "bmp", "gif"],
+    "video": ["mp4", "mov", "avi", "mkv", "webm", "m4v", "ts", "mts", "m2ts", "mpg", "mpeg", "dv", "gif", "webp"],
     "lora": ["safetensors"],
 }
 HINTS = {
-    "image": "Drop or choose a JPG, PNG or WebP, up to 50 megapixels",
-    "video": "Drop or choose an MP4, MOV, AVI or MKV, up to 500 MB and 10 minutes",
+    "image": "Drop or choose a JPG, PNG, WebP, AVIF, TIFF, BMP or GIF, up to 50 megapixels",
+    "video": "Drop or choose an MP4, MOV, AVI, MKV, WebM, MPEG or GIF, up to 500 MB and 10 minutes",
     "lora": "Drop or choose a safetensors file",
 }
 OTHER = {

@@ -1,0 +1,402 @@
+"""Videos: one track, every frame with its time, in BT.709, upright, opaque, without combs."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backend.media import notes
+from backend.media.colour import BT2020, HDR_NAMES, PRIMARIES_NAMES, ColourSpace, coded_space, for_video
+from backend.media.fitting import Picture
+from backend.media.refusal import LEAST_SIDE, Refused, check_shape
+from backend.media.timing import even_times, is_even, moving_rate
+
+FORMATS = "mov,matroska,avi,mpegts,mpeg,dv"
+CODECS = (
+    *("h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "mpeg4", "mjpeg", "prores"),
+    *("mpeg1video", "mpeg2video", "ffv1", "dnxhd", "dvvideo", "qtrle", "png"),
+)
+NEVER_INTERLACED = ("vp8", "vp9", "av1", "libdav1d", "hevc", "qtrle", "png")
+WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # the decoders that read the alpha of WebM
+PROGRESSIVE = 1  # AVFieldOrder
+UNSPECIFIED = 2
+DISCARDED = -1  # the place of a frame that only its neighbour needs
+MATRIX_TOLERANCE = 0.01
+PIXELS = 3840 * 2160 * 2
+SECONDS = 600
+FRAMES = 20_000
+COMMENT_LENGTH = 4 * 2**20
+THREADS = min(4, os.cpu_count() or 1)
+
+STILL_BRANDS = ("heic", "heix", "heim", "heis", "mif1", "msf1", "avif", "avis")
+ENCRYPTED_ENTRIES = (b"encv", b"drmi", b"drmv")
+WAY_OUT = "use JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF, MP4, MOV, MKV, WebM, AVI, MPEG or DV."
+
+# (a, b, c, d) of a display matrix, without its scale -> how to turn: (swap the axes, flip vertically, horizontally)
+TURNS: dict[tuple[int, ...], tuple[bool, bool, bool]] = {
+    (1, 0, 0, 1): (False, False, False),
+    (-1, 0, 0, 1): (False, False, True),
+    (1, 0, 0, -1): (False, True, False),
+    (-1, 0, 0, -1): (False, True, True),
+    (0, 1, 1, 0): (True, False, False),
+    (0, 1, -1, 0): (True, False, True),
+    (0, -1, 1, 0): (True, True, False),
+    (0, -1, -1, 0): (True, True, True),
+}
+Turn = tuple[bool, bool, bool]
+
+
+class VideoReader:
+    """A video file: one video track, and the time of every frame in display order.
+
+    `count` frames are in the file; shown at `fps` they are `frames`, which is more where the rate varies and less where
+    frames come faster than that.
+    """
+
+    def __init__(self, path: str, longest_s: float = SECONDS) -> None:
+        import av
+        from av.video.reformatter import VideoReformatter
+
+        self.path = path
+        self.longest_s = longest_s
+        self._reformatter = VideoReformatter()
+        try:
+            with self._opened() as container:
+                self._examine(container)
+        except (av.error.InvalidDataError, av.error.ArgumentError) as error:
+            raise Refused("is neither a picture nor a video that the studio reads, or damaged", WAY_OUT) from error
+
+    def _opened(self) -> Any:
+        import av
+
+        options = {"format_whitelist": FORMATS, "protocol_whitelist": "file", "codec_whitelist": ",".join(CODECS)}
+        return av.open(f"file:{self.path}", options=options, metadata_errors="replace")
+
+    def _examine(self, container: Any) -> None:
+        if container.metadata.get("major_brand", "") in STILL_BRANDS:
+            raise Refused("is a HEIC or AVIF picture", "save it as JPEG, PNG or WebP.")
+        stream, self.tracks = self._stream(container)
+        codec = stream.codec_context
+        if codec is None and has_encrypted_track(self.path):
+            raise encrypted()
+        if codec is None or codec.name not in CODECS:
+            name = codec.name if codec else "an unknown codec"
+            raise Refused(f"is encoded with {name}", "convert it to H.264, H.265, VP9, AV1, MPEG-4 or ProRes.")
+        check_shape(codec.width, codec.height, PIXELS)
+        self.track_size = (codec.width, codec.height)
+        self.may_be_interlaced = codec.name not in NEVER_INTERLACED and codec.field_order != PROGRESSIVE
+        self.comment = next((v for k, v in container.metadata.items() if k.lower() == "comment"), "")[:COMMENT_LENGTH]
+        self.aspect = float(stream.sample_aspect_ratio or 1)
+        self.codec_aspect = float(codec.sample_aspect_ratio or 1)
+        self._read_index(container, stream)
+
+    def _stream(self, container: Any) -> tuple[Any, int]:
+        """The video track to read, and how many there are: the largest, or the largest of those marked as default.
+
+        The mark counts unless the first track has it: muxers set it there unasked, and MP4 knows only "enabled".
+        """
+        from av.stream import Disposition
+
+        covers = Disposition.attached_pic | Disposition.timed_thumbnails
+        tracks = [stream for stream in container.streams.video if not stream.disposition & covers]
+        if not tracks:
+            raise Refused("has no video in it", "use a file with moving pictures.")
+        marked = [stream for stream in tracks if stream.disposition & Disposition.default]
+        candidates = tracks if tracks[0] in marked else marked or tracks
+        return max(candidates, key=_pixels), len(tracks)
+
+    def _read_index(self, container: Any, stream: Any) -> None:
+        """Count the frames by reading every packet without decoding any; headers may be wrong."""
+        entries: list[tuple[int | None, bool]] = []
+        last, lasts = None, 0
+        broadcast = container.format.name in ("mpegts", "mpeg")  # where reception is disturbed and nothing says an end
+        for packet in container.demux(stream):
+            if packet.is_corrupt and not broadcast:
+                raise Refused(f"is cut off after {len(entries)} frames", "send the whole file.")
+            if packet.has_sidedata("encryption_info"):
+                raise encrypted()
+            if packet.size and not packet.is_discard:
+                entries.append((packet.pts, packet.is_keyframe))
+                if packet.pts is not None and (last is None or packet.pts > last):
+                    last, lasts = packet.pts, packet.duration or 0
+            if len(entries) > FRAMES:
+                raise Refused(f"has more than {FRAMES:,} frames", "cut it shorter.")
+        if not entries:
+            raise Refused("has no frames in it", "send the whole file.")
+        self.count = self.frames = len(entries)
+        # AVI keeps no times: what its demuxer gives for them is a guess, wrong where frames are stored out of order.
+        stamps = sorted(pts for pts, _ in entries if pts is not None and container.format.name != "avi")
+        self.stamps = stamps if len(set(stamps)) == len(entries) else []  # empty: count the frames instead
+        self.keys = sorted(pts for pts, key in entries if key and pts is not None)
+        self.fps = self._rate(stream)
+        self._place_in_time(float(stream.time_base), lasts)
+        length = max(self.times[-1], self.frames / self.fps)
+        if length > self.longest_s:
+            raise Refused(f"is {length:,.0f} seconds long", f"cut it to {self.longest_s:g} seconds.")
+
+    def _rate(self, stream: Any) -> float:
+        """Frames per second by the header, or by the time stamps where these differ by more than half a frame."""
+        stated = float(stream.average_rate or stream.guessed_rate or 0)
+        span = float((self.stamps[-1] - self.stamps[0]) * stream.time_base) if self.stamps else 0.0
+        steps = self.count - 1
+        if span > 0 and not (stated and abs(span - steps / stated) <= 0.5 / stated):
+            return steps / span
+        if not stated:
+            raise Refused("does not say how fast it runs", "convert it to MP4.")
+        return stated
+
+    def _place_in_time(self, unit_s: float, last_units: int) -> None:
+        """Set `times`, each frame's in seconds from the first, and where they are uneven the rate of the moving parts.
+        `last_units` is how long the last frame stands, 0 if the file does not say so.
+        """
+        stamped = [(stamp - self.stamps[0]) * unit_s for stamp in self.stamps]
+        self.varies = bool(stamped) and not is_even(stamped, self.fps)
+        self.times = stamped if self.varies else even_times(self.count, self.fps)
+        if self.varies:
+            self.fps = moving_rate(stamped)
+            length = stamped[-1] + max(last_units * unit_s, 1 / self.fps)
+            self.frames = max(1, round(length * self.fps))
+
+    # --- frames ---
+
+    def decoded(self, first: int = 0) -> Iterator[tuple[int, Any]]:
+        """Frames with their place in display order, beginning at or before place `first`, damaged ones left out."""
+        if not self.interlaced:
+            yield from self._decoded_raw(first)
+            return
+        yield from self._deinterlaced(self._decoded_raw(max(0, first - 2)))  # which looks at the frame before and after
+
+    def _decoded_raw(self, first: int) -> Iterator[tuple[int, Any]]:
+        key = None
+        if self.stamps and first > 0:
+            before = bisect.bisect_right(self.keys, self.stamps[first])
+            key = self.keys[before - 1] if before else None
+        if key is not None:
+            frames = self._decoded_from(key)
+            head = next(frames, None)
+            if head is not None and head[0] <= bisect.bisect_left(self.stamps, key):
+                yield head
+                yield from frames
+                return
+        yield from self._decoded_from(None)
+
+    def _decoded_from(self, key: int | None) -> Iterator[tuple[int, Any]]:
+        import av
+
+        places = {pts: place for place, pts in enumerate(self.stamps)}
+        with self._opened() as container:
+            stream, _ = self._stream(container)
+            decoder = self._decoder(stream)
+            if key is not None:
+                container.seek(key, stream=stream)
+            count = 0
+            for packet in container.demux(stream):
+                try:
+                    frames = decoder.decode(packet)
+                except av.error.InvalidDataError:
+                    count += 1  # the frame before it stands in its place
+                    continue
+                for frame in frames:
+                    place = places.get(frame.pts) if places else count
+                    count += 1
+                    if place is not None and place < self.count:
+                        yield place, frame
+
+    def _decoder(self, stream: Any) -> Any:
+        import av
+
+        decoder = stream.codec_context
+        has_alpha_track = {k.lower(): v for k, v in stream.metadata.items()}.get("alpha_mode") == "1"
+        if has_alpha_track and decoder.name in WITH_ALPHA:
+            decoder = av.CodecContext.create(WITH_ALPHA[decoder.name], "r")
+        decoder.thread_type = "AUTO"
+        decoder.thread_count = THREADS
+        return decoder
+
+    @cached_property
+    def interlaced(self) -> bool:
+        """Whether the first frame consists of two fields."""
+        if not self.may_be_interlaced:
+            return False
+        first = next(self._decoded_from(None), None)
+        return first is not None and bool(first[1].interlaced_frame)
+
+    def _deinterlaced(self, frames: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+        """A frame of the first field's moment for every one that is interlaced (bwdif, the filter of ffmpeg: motion
+        adaptive, after Weston's three fields)."""
+        head = list(itertools.islice(frames, 2))
+        if not head:
+            return
+        graph, places = _bwdif(head[0][1]), []
+        # Without a frame before it the filter takes the first for still: the second, put before, shows what moves.
+        ahead = [(DISCARDED, head[1][1])] if len(head) > 1 else []
+        for place, frame in itertools.chain(ahead, head, frames):
+            places.append(place)
+            graph.vpush(frame)
+            yield from self._pulled(graph, places)
+        graph.vpush(None)
+        yield from self._pulled(graph, places)
+
+    def _pulled(self, graph: Any, places: list[int]) -> Iterator[tuple[int, Any]]:
+        import av
+
+        while places:
+            try:
+                frame = graph.vpull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return
+            place = places.pop(0)
+            if place != DISCARDED:
+                yield place, frame
+
+    # --- pictures ---
+
+    def picture(self, frame: Any) -> Picture:
+        """One frame as RGB, upright, with square pixels, on white where it is transparent."""
+        check_shape(frame.width, frame.height, PIXELS)
+        space, alpha = colour_space(frame), has_alpha(frame)
+        turn = turn_of(frame)
+        aspect = self.codec_aspect if turn is None else self.aspect
+        depth = ("64le" if alpha else "48le") if space else ("" if alpha else "24")
+        pixels = self._reformatted(frame, aspect, ("rgba" if alpha else "rgb") + depth)
+        rgb = for_video(pixels[..., :3], space) if space else pixels[..., :3]
+        if alpha:
+            rgb = on_white(rgb, pixels[..., 3] >> 8 if space else pixels[..., 3])
+        return turned(rgb, turn)
+
+    def _reformatted(self, frame: Any, aspect: float, pixels: str) -> Any:
+        from av.video.reformatter import ColorRange, Colorspace, Interpolation
+
+        # Untagged video is BT.601 below 720 lines and BT.709 from there on: what players assume.
+        guessed = Colorspace.ITU709 if frame.height >= 720 or frame.width >= 1280 else Colorspace.ITU601
+        tagged = {1: Colorspace.ITU709, 5: Colorspace.ITU601, 6: Colorspace.ITU601, 9: Colorspace.BT2020}
+        return self._reformatter.reformat(
+            frame,
+            width=max(LEAST_SIDE, round(frame.width * aspect)),
+            format=pixels,
+            src_colorspace=tagged.get(frame.colorspace, guessed),
+            dst_color_range=ColorRange.JPEG,
+            interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
+            threads=THREADS,
+        ).to_ndarray()
+
+    @cached_property
+    def _first(self) -> Any:
+        return next((frame for _, frame in self.decoded()), None)
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Width and height as shown, from the first frame. Raises Refused unless it and the last one can be decoded."""
+        last = next(self.decoded(self.count - 1), None)
+        if self._first is None or last is None:
+            raise Refused("cannot be decoded", "convert it to MP4 with H.264.")
+        height, width = self.picture(self._first).shape[:2]
+        check_shape(width, height, PIXELS)
+        return width, height
+
+    @property
+    def notes(self) -> list[str]:
+        """What is done to the video, in sentences, by its headers and its first frame."""
+        frame = self._first
+        remarks = [notes.one_of_tracks(self.tracks, *self.track_size)] if self.tracks > 1 else []
+        if self.varies:
+            remarks.append(notes.varying_rate(self.fps))
+        if self.interlaced:
+            remarks.append(notes.deinterlaced(self.fps))
+        if space := colour_space(frame):
+            is_hdr = space.is_hdr
+            wide = PRIMARIES_NAMES.get(int(frame.color_primaries), "")
+            remarks.append(notes.tone_mapped(HDR_NAMES[space.transfer]) if is_hdr else notes.narrowed(wide))
+        if has_alpha(frame) and self._reformatted(frame, 1.0, "rgba")[..., 3].min() < 255:
+            remarks.append(notes.TRANSPARENT)
+        if turn_of(frame) is None:
+            remarks.append(notes.MATRIX)
+        return remarks
+
+
+def encrypted() -> Refused:
+    return Refused("is encrypted", "send a copy without copy protection.")
+
+
+def has_encrypted_track(path: str) -> bool:
+    """Whether an MP4 has a sample entry (ISO/IEC 14496-12, 8.5.2) of protected video, which no decoder is for."""
+    with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = data.find(b"stsd")
+        while at >= 0:
+            if data[at + 16 : at + 20] in ENCRYPTED_ENTRIES:
+                return True
+            at = data.find(b"stsd", at + 4)
+    return False
+
+
+def _pixels(stream: Any) -> int:
+    codec = stream.codec_context
+    return codec.width * codec.height if codec else 0
+
+
+def _bwdif(template: Any) -> Any:
+    import av.filter
+
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=template.width, height=template.height, format=template.format, time_base=template.time_base
+    )
+    graph.link_nodes(source, graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink"))
+    graph.configure()
+    return graph
+
+
+def has_alpha(frame: Any) -> bool:
+    return any(component.is_alpha for component in frame.format.components)
+
+
+def colour_space(frame: Any) -> ColourSpace | None:
+    """The colour space of a frame that is HDR, or of more than 8 bits with wide primaries; None for all others, whose
+    colours stay as they are.
+    """
+    transfer, primaries = int(frame.color_trc), int(frame.color_primaries)
+    if transfer in HDR_NAMES:
+        return coded_space(transfer, primaries if primaries != UNSPECIFIED else BT2020)
+    deep = max(component.bits for component in frame.format.components) > 8
+    return coded_space(1, primaries) if deep and primaries in PRIMARIES_NAMES else None
+
+
+def on_white(rgb: Picture, alpha: Any) -> Picture:
+    cover = alpha.astype(np.uint16)[..., None]
+    return np.asarray((rgb * cover + 255 * (255 - cover) + 127) // 255, np.uint8)
+
+
+def turn_of(frame: Any) -> Turn | None:
+    """How the display matrix of a frame (ISO/IEC 14496-12, 6.2.2) turns it; None if not in one of the eight ways that
+    keep pixels whole. Its scale says nothing here: the demuxer makes an aspect ratio of it.
+    """
+    raw = next((bytes(data) for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+    if raw is None or len(raw) < 36:
+        return TURNS[1, 0, 0, 1]
+    a, b, _, c, d = struct.unpack("=5i", raw[:20])
+    scales = (math.hypot(a, b), math.hypot(c, d))
+    if not all(scales):
+        return None
+    exact = (a / scales[0], b / scales[0], c / scales[1], d / scales[1])
+    nearest = tuple(round(value) for value in exact)
+    is_one = all(abs(value - whole) < MATRIX_TOLERANCE for value, whole in zip(exact, nearest, strict=True))
+    return TURNS.get(nearest) if is_one else None
+
+
+def turned(picture: Picture, turn: Turn | None) -> Picture:
+    """A point (x, y) of the picture goes to (a x + c y, b x + d y)."""
+    transposed, vertically, horizontally = turn or TURNS[1, 0, 0, 1]
+    if transposed:
+        picture = picture.transpose(1, 0, 2)
+    picture = picture[:: -1 if vertically else 1, :: -1 if horizontally else 1]
+    return np.ascontiguousarray(picture)

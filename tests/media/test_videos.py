@@ -1,0 +1,338 @@
+"""Videos as cameras, phones, broadcasters and editors make them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from av.stream import Disposition
+from PIL import Image
+
+from backend.core.errors import UploadRefused
+from backend.core.schema import Fit
+from backend.media.fitting import Frames, Picture
+from backend.media.probe import MediaInfo, probe
+from backend.media.reader import read_frames
+from tests.media.conftest import numbered
+
+SIZE = {"width": 96, "height": 64, "fit": Fit.CROP}
+ONE = 1 << 16
+
+
+def frames_of(path: Path) -> Frames:
+    info = probe(path)
+    return np.concatenate(
+        list(read_frames(path, fps=info.fps, width=info.width, height=info.height, fit=Fit.LETTERBOX))
+    )
+
+
+def quarters(picture: Picture) -> list[str]:
+    """The colours of its four quarters, row by row."""
+    height, width = picture.shape[:2]
+    names = {(1, 0, 0): "red", (0, 1, 0): "green", (0, 0, 1): "blue", (1, 1, 1): "white"}
+    places = [(y, x) for y in (height // 4, height * 3 // 4) for x in (width // 4, width * 3 // 4)]
+    return [names[tuple(int(value > 128) for value in picture[place])] for place in places]
+
+
+def ffmpeg(*arguments: str) -> None:
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *arguments], check=True, capture_output=True)
+
+
+# --- display matrices ---
+
+# What ISO/IEC 14496-12 says: a point (x, y) goes to (a x + c y, b x + d y). `corners` is red, green / blue, white.
+MATRICES = [
+    ((1, 0, 0, 1), "red green blue white"),
+    ((-1, 0, 0, 1), "green red white blue"),
+    ((1, 0, 0, -1), "blue white red green"),
+    ((-1, 0, 0, -1), "white blue green red"),
+    ((0, 1, 1, 0), "red blue green white"),
+    ((0, 1, -1, 0), "blue red white green"),
+    ((0, -1, 1, 0), "green white red blue"),
+    ((0, -1, -1, 0), "white green blue red"),
+]
+
+
+def matrix(a: float, b: float, c: float, d: float) -> list[int]:
+    return [round(a * ONE), round(b * ONE), 0, round(c * ONE), round(d * ONE), 0, 0, 0, 1 << 30]
+
+
+@pytest.mark.parametrize(("turn", "shown"), MATRICES)
+def test_the_eight_display_matrices(make_video, corners: Picture, turn: tuple[int, ...], shown: str):
+    path = make_video("phone.mp4", [corners] * 3, matrix=matrix(*turn), options={"crf": "1"})
+    frames = frames_of(path)
+    assert frames.shape[1:3] == ((80, 48) if turn[0] == 0 else (48, 80))
+    assert quarters(frames[0]) == shown.split()
+    assert probe(path).notes == ()
+
+
+@pytest.mark.parametrize("nonsense", [(0.7071, 0.7071, -0.7071, 0.7071), (1, 0, 1, 0), (0, 0, 0, 1), (1, 0.3, 0, 1)])
+def test_a_display_matrix_that_is_none_of_the_eight_is_ignored(make_video, corners: Picture, nonsense):
+    path = make_video("tilted.mp4", [corners] * 3, matrix=matrix(*nonsense), options={"crf": "1"})
+    info = probe(path)
+    assert (info.width, info.height) == (80, 48)
+    assert quarters(frames_of(path)[0]) == ["red", "green", "blue", "white"]
+    assert "display matrix" in " ".join(info.notes)
+
+
+# --- time ---
+
+
+def test_a_pause_does_not_change_the_rate(make_video, numbers_of):
+    stamps = [round(1000 * place / 24) for place in range(12)]
+    stamps += [stamp + 2500 for stamp in stamps]
+    path = make_video("screen.mkv", 24, stamps=stamps)
+    info = probe(path)
+    assert (info.frames, info.fps) == (72, 24.0)
+    assert "frame rate varies; 24 frames a second" in " ".join(info.notes)
+    numbers = numbers_of(read_frames(path, fps=24, **SIZE))
+    assert numbers == [*range(12), *[11] * 48, *range(12, 24)]
+
+
+@pytest.mark.parametrize("rate", [Fraction(24000, 1001), 25, Fraction(30000, 1001), 60])
+def test_the_rate_of_a_phone_that_left_out_frames(make_video, rate: Fraction):
+    shown = [place for place in range(200) if place % 37 not in (0, 5, 6)]
+    path = make_video("phone.mkv", len(shown), stamps=[round(1000 * place / rate) for place in shown])
+    info = probe(path)
+    assert info.fps == pytest.approx(float(rate), rel=1e-6)
+    assert info.frames == pytest.approx(shown[-1] - shown[0] + 1, abs=1)
+
+
+def test_a_constant_rate_says_nothing(make_video):
+    assert probe(make_video("a.mp4", 30, rate=Fraction(30000, 1001))).notes == ()
+
+
+# --- tracks ---
+
+
+def two_tracks(path: Path, sizes: Sequence[tuple[int, int]], default: int | None = None) -> Path:
+    """A video of several tracks; each frame of track n carries the number n + 1. `default` is the one so marked."""
+    with av.open(str(path), "w", options={"default_mode": "passthrough"} if default is not None else {}) as output:
+        streams: list[Any] = []
+        for place, (width, height) in enumerate(sizes):
+            stream: Any = output.add_stream("libx264", rate=24)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            if default is not None:
+                stream.disposition = Disposition.default if place == default else Disposition(0)
+            streams.append(stream)
+        for number, stream in enumerate(streams, 1):
+            for _ in range(5):
+                picture = numbered(number, stream.width, stream.height)
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            output.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+@pytest.mark.parametrize(("sizes", "read"), [([(64, 64), (96, 64)], 2), ([(96, 64), (64, 64)], 1)])
+def test_the_largest_of_several_tracks(tmp_path: Path, number_of, name: str, sizes, read: int):
+    path = two_tracks(tmp_path / name, sizes)
+    info = probe(path)
+    assert (info.width, info.height) == (96, 64)
+    assert info.notes == ("It has 2 video tracks; the one of 96x64 pixels is used.",)
+    assert number_of(frames_of(path)[0]) == read
+
+
+def test_the_track_that_is_marked_as_default(tmp_path: Path):
+    info = probe(two_tracks(tmp_path / "a.mkv", [(96, 64), (64, 64)], default=1))
+    assert (info.width, info.height) == (64, 64)
+
+
+# --- fields ---
+
+
+def moving_bar(count: int) -> Frames:
+    """A white bar on grey that moves 8 pixels a field; fields woven into frames, the upper one first."""
+    fields = np.full((2 * count, 64, 320, 3), 60, np.uint8)
+    for place, field in enumerate(fields):
+        field[:, 20 + 8 * place : 60 + 8 * place] = 200
+    woven = fields[::2].copy()
+    woven[:, 1::2] = fields[1::2, 1::2]
+    return woven
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mp4", "libx264", {"x264-params": "tff=1", "crf": "1"}),
+        ("a.ts", "libx264", {"x264-params": "tff=1", "crf": "1"}),
+        ("a.mpg", "mpeg2video", {"flags": "+ildct+ilme", "qmin": "1", "b": "20M"}),
+    ],
+)
+def test_interlaced_video_has_no_combs(tmp_path: Path, make_video, name: str, codec: str, options: dict[str, str]):
+    woven = moving_bar(12)
+    assert np.abs(np.diff(woven.astype(int), axis=1)).max() == 140
+    path = make_video(name, list(woven), rate=25, codec=codec, options=options)
+    info = probe(path)
+    assert (info.frames, info.fps) == (12, 25.0)
+    assert "deinterlaced" in info.notes[0]
+    assert "rate stays 25" in info.notes[0]
+    frames = frames_of(path)
+    combs = np.abs(np.diff(frames[:, 2:-2].astype(int), axis=1)).max(axis=(1, 2, 3))
+    assert combs.max() <= 4, combs
+    lefts = [int(np.flatnonzero(frame[32, :, 0] > 130)[0]) for frame in frames]
+    np.testing.assert_allclose(np.diff(lefts), 16, atol=1)  # the first field's motion, in every frame
+
+
+def test_a_range_of_interlaced_video_is_a_part_of_the_whole(make_video):
+    options = {"x264-params": "tff=1", "g": "6"}
+    path = make_video("a.mp4", list(moving_bar(12)), rate=25, options=options)
+    whole = frames_of(path)
+    part = np.concatenate(list(read_frames(path, fps=25, width=320, height=64, fit=Fit.CROP, start=7, stop=10)))
+    np.testing.assert_array_equal(part, whole[7:10])
+
+
+# --- transparency ---
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels"),
+    [
+        ("a.mov", "prores_ks", "yuva444p10le"),
+        ("a.webm", "libvpx-vp9", "yuva420p"),
+        ("b.mov", "qtrle", "argb"),
+        ("c.mov", "png", "rgba"),
+        ("a.mkv", "ffv1", "bgra"),
+    ],
+)
+def test_transparent_video_is_shown_on_white(tmp_path: Path, name: str, codec: str, pixels: str):
+    picture = np.zeros((64, 96, 4), np.uint8)
+    picture[..., 0] = 255
+    picture[16:48, 32:64] = 0, 200, 0, 255
+    path = tmp_path / name
+    with av.open(str(path), "w") as output:
+        stream: Any = output.add_stream(codec, rate=24)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, pixels
+        if name.endswith("webm"):
+            stream.metadata["alpha_mode"] = "1"
+        for _ in range(3):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgba")
+            output.mux(stream.encode(frame.reformat(format=pixels)))
+        output.mux(stream.encode())
+    assert "on white" in " ".join(probe(path).notes)
+    shown = frames_of(path)[1].astype(int)
+    assert np.abs(shown[:8] - 255).max() <= 2
+    assert np.abs(shown[32, 48] - [0, 200, 0]).max() <= 8
+
+
+def test_an_opaque_video_with_alpha_says_nothing(make_video):
+    assert probe(make_video("a.mkv", 3, codec="ffv1", pix_fmt="bgra")).notes == ()
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize("flags", ["", "frag_keyframe+empty_moov"])
+def test_an_encrypted_clip_is_refused_with_the_reason(tmp_path: Path, make_video, flags: str):
+    path = tmp_path / "rented.mp4"
+    key = {"encryption_key": "76a6c65c5ea762046bd749a2e632ccbb", "encryption_kid": "a7e61c373e219033c21091fa607bf3b8"}
+    options = [part for name, value in key.items() for part in (f"-{name}", value)]
+    more = ["-movflags", flags] if flags else []
+    clear = str(make_video())
+    ffmpeg("-i", clear, "-c", "copy", "-encryption_scheme", "cenc-aes-ctr", *options, *more, str(path))
+    with pytest.raises(UploadRefused, match=r"rented\.mp4 is encrypted; send a copy without"):
+        probe(path)
+
+
+def test_an_encrypted_sample_entry_is_enough(make_video):
+    path = make_video()
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"encv"))
+    with pytest.raises(UploadRefused, match="is encrypted"):
+        probe(path)
+
+
+# --- formats ---
+
+FORMATS = [
+    ("a.ts", "libx264", "yuv420p", {"g": "12", "bf": "2"}),
+    ("b.ts", "mpeg2video", "yuv420p", {"g": "12", "bf": "2"}),
+    ("c.ts", "libx265", "yuv420p", {"g": "12", "x265-params": "log-level=none"}),
+    ("a.mpg", "mpeg2video", "yuv420p", {"g": "12", "bf": "2"}),
+    ("b.mpg", "mpeg1video", "yuv420p", {"g": "12", "bf": "2"}),
+    ("a.mkv", "ffv1", "yuv420p", {}),
+    ("b.mkv", "ffv1", "yuv444p16le", {}),
+    ("c.mkv", "mpeg2video", "yuv420p", {"bf": "2"}),
+    ("a.mov", "dnxhd", "yuv422p", {"profile": "dnxhr_hq"}),
+    ("b.mov", "dnxhd", "yuv422p10le", {"profile": "dnxhr_hqx"}),
+]
+
+
+@pytest.mark.parametrize(("name", "codec", "pixels", "options"), FORMATS)
+def test_formats_of_broadcast_and_editing(make_video, numbers_of, name: str, codec: str, pixels: str, options):
+    size = (288, 192) if codec == "dnxhd" else (96, 64)
+    path = make_video(
+        name, [numbered(n, *size) for n in range(40)], rate=25, codec=codec, pix_fmt=pixels, options=options
+    )
+    assert probe(path) == MediaInfo("video", *size, 40, 25.0)
+    whole = np.concatenate(list(read_frames(path, fps=25, **SIZE)))
+    assert numbers_of([whole]) == list(range(40))
+    part = np.concatenate(list(read_frames(path, fps=25, **SIZE, start=29, stop=32)))
+    np.testing.assert_array_equal(part, whole[29:32])
+
+
+@pytest.mark.parametrize(("name", "container"), [("a.dv", "dv"), ("a.avi", "avi"), ("a.mov", "mov")])
+def test_dv(make_video, numbers_of, name: str, container: str):
+    pictures = [numbered(number, 720, 576) for number in range(12)]
+    path = make_video(name, pictures, rate=25, codec="dvvideo", container=container)
+    info = probe(path)
+    assert (info.kind, info.height, info.frames, info.fps) == ("video", 576, 12, 25.0)
+    assert numbers_of(read_frames(path, fps=25, **SIZE)) == list(range(12))
+
+
+def test_a_recording_that_begins_and_ends_anywhere(make_video):
+    path = make_video("tv.ts", 200, options={"g": "12"})
+    data = path.read_bytes()
+    path.write_bytes(data[188 * (len(data) // 188 // 4) + 40 : -60_00])
+    info = probe(path)
+    assert 50 < info.frames < 200
+    assert len(frames_of(path)) == info.frames
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.avif"])
+def test_moving_pictures_are_videos(tmp_path: Path, numbers_of, name: str):
+    pictures = [Image.fromarray(numbered(number)) for number in range(20)]
+    path = tmp_path / name
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=40, loop=0)
+    assert probe(path) == MediaInfo("video", 96, 64, 20, 25.0)
+    whole = np.concatenate(list(read_frames(path, fps=25, **SIZE)))
+    assert numbers_of([whole]) == list(range(20))
+    part = np.concatenate(list(read_frames(path, fps=25, **SIZE, start=11, stop=14)))
+    np.testing.assert_array_equal(part, whole[11:14])
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png"])
+def test_a_moving_picture_that_holds_a_frame(tmp_path: Path, numbers_of, name: str):
+    pictures = [Image.fromarray(numbered(number)) for number in range(8)]
+    path = tmp_path / name
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=[40] * 3 + [1000] + [40] * 4, loop=0)
+    info = probe(path)
+    assert (info.frames, info.fps) == (32, 25.0)
+    assert "frame rate varies" in info.notes[0]
+    assert numbers_of(read_frames(path, fps=25, **SIZE)) == [0, 1, 2, *[3] * 25, 4, 5, 6, 7]
+
+
+def test_a_transparent_moving_picture_is_shown_on_white(tmp_path: Path):
+    pictures = [Image.new("RGBA", (64, 64), (255, 0, 0, 0)) for _ in range(3)]
+    for place, picture in enumerate(pictures):
+        picture.paste((0, 200, 0, 255), (16 + place, 16, 48, 48))
+    path = tmp_path / "a.webp"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=40, lossless=True)
+    assert probe(path).notes == ("Its transparent parts are shown on white.",)
+    frames = frames_of(path)
+    assert (frames[:, 4, 4] == 255).all()
+    assert (frames[:, 32, 32] == [0, 200, 0]).all()
+
+
+def test_a_moving_picture_that_is_too_long(tmp_path: Path):
+    pictures = [Image.new("RGB", (32, 32), (value, 0, 0)) for value in (0, 90, 180)]
+    path = tmp_path / "slow.webp"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=300_000)
+    with pytest.raises(UploadRefused, match=r"slow\.webp is 900 seconds long"):
+        probe(path)
