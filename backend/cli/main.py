@@ -151,6 +151,7 @@ def plan(
     table = Table(show_header=False, box=None)
     change = "enlarged" if found["enlarged"] else "cropped"
     drawn, delivered = (f"{found[a]}x{found[b]}" for a, b in (("render_width", "render_height"), ("width", "height")))
+    seconds = f"{found['forecast_s']:.0f} s{range_words(found['forecast'])}"
     rows = {
         "model": found["model_title"],
         "size": delivered if drawn == delivered else f"{drawn} {change} to {delivered}",
@@ -158,12 +159,19 @@ def plan(
         "new frames": f"{found['num_frames']} kept of {found['render_frames']} made",
         "windows": str(len(found["windows"])),
         "steps": f"{steps_in_words(found['window_steps'])}, {found['forwards']} model calls",
-        "about": f"{found['forecast_s']:.0f} s, peak {found['forecast']['peak_gib']:.1f} GiB",
+        "about": f"{seconds}, peak {found['forecast']['peak_gib']:.1f} GiB",
         "on disk": f"about {found['forecast']['disk_bytes'] / 1e6:.1f} MB",
     }
     for name, value in rows.items():
         table.add_row(name, cell(value))
     out.print(table)
+
+
+def range_words(forecast: dict[str, Any]) -> str:
+    """The range of a forecast that is learned from few renders; empty once enough are known."""
+    if forecast.get("low_s") is None:
+        return ""
+    return f" ({forecast['low_s']:.0f} to {forecast['high_s']:.0f} s)"
 
 
 @app.command("expand")

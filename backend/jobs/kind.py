@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic
 
+from backend.core.calibration import Calibration
 from backend.core.config import Settings
 from backend.core.errors import InvalidRequest, NotFound, Words, mention
 from backend.core.inputs import Input, MediaKind
@@ -19,9 +20,7 @@ from backend.media.uploads import Upload, Uploads
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What kinds plan and run with. `calibration` gives, for a model, how many times as long each stage of its last
-    renders took as was guessed.
-    """
+    """What kinds plan and run with. `calibration` gives what the last renders of a model took."""
 
     settings: Settings
     uploads: Uploads
@@ -29,7 +28,7 @@ class Services:
     catalog: Catalog
     engines: Mapping[str, Engine]
     free_machine: Callable[[], Machine]
-    calibration: Callable[[str], Mapping[Stage, float]]
+    calibration: Callable[[str], Calibration]
     find_job: Callable[[str], Job]
 
     def upload(self, upload_id: str, row: Input) -> Upload:
