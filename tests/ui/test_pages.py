@@ -211,6 +211,24 @@ def test_the_latest_video_moves_below_while_another_one_plays(history, app, gene
     ]
 
 
+def test_the_time_left_has_the_reason_why_it_grows(app, running):
+    _, progress, _ = running
+    progress(eta_s=90.0)
+    assert "about 1 min 30 s left ·" in shown(visit(app, "ui/create.py"))
+    progress(eta_s=300.0, eta_reason="the machine is busy: steps take 3.0 times as long as before")
+    for page in ("ui/create.py", "ui/queue.py"):
+        assert "about 5 min left (the machine is busy\\: steps take 3\\.0 times" in shown(visit(app, page))
+
+
+def test_the_plan_shows_a_range_until_five_renders_are_known(app, generator, a_request):
+    app.text_area(key="form_prompt").set_value("a red boat").run()
+    [line] = [element.value for element in app.markdown if "**about" in element.value]
+    assert re.search(r"\*\*about [^*]+\*\* \(.+ to .+\) · uses", line)
+    for seed in range(5):
+        generator.wait(generator.submit(a_request(seed=seed, model=generator.models()[0].id)).id, timeout=100)
+    assert generator.plan(a_request(model=generator.models()[0].id)).forecast.low_s is None
+
+
 def test_a_partial_video_that_is_missing_is_not_played(app, running):
     _, progress, _ = running
     progress(frames_ready=24)
