@@ -85,6 +85,17 @@ def test_one_render_on_a_busy_machine_does_not_turn_the_forecast():
     assert machine.forecast(64).total_s == pytest.approx(6 * before_s, rel=0.05)
 
 
+def test_three_short_renders_are_enough_to_see_that_the_machine_became_slower():
+    machine = SimulatedMachine(fixed_s=0.0, noise=0.0, seed=1)
+    for num_frames in (16, 97, 32, 120, 20, 64, 17, 97, 200, 200, 200):
+        machine.render(num_frames)
+    machine.speed = 1 / 3
+    for _ in range(3):
+        machine.render(16)
+    forecast = machine.forecast(200)
+    assert forecast.total_s == pytest.approx(sum(machine.taken(forecast.guess).values()), rel=0.05)
+
+
 def test_a_range_is_given_until_five_renders_are_known_and_narrows():
     machine = SimulatedMachine(fixed_s=0.0, noise=0.0, seed=1)
     widths = []

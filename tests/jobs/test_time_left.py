@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -86,6 +87,16 @@ def test_a_steady_render_needs_no_reason(render_clock, factor):
         assert progress.eta_s == pytest.approx(render.worked_s - worked_s, rel=0.1, abs=1.0) or progress.fraction < 0.2
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_uneven_steps_keep_the_promise(render_clock, seed):
+    noise = random.Random(seed)
+    render = Simulation(render_clock, lambda done: noise.lognormvariate(0, 0.5))
+    list(render.run())
+    render.check()
+    unexplained = [told.eta_reason is None for _, told in render.told]
+    assert sum(unexplained) > 0.8 * len(unexplained)
+
+
 @pytest.mark.parametrize("slower", [1.5, 3.0, 10.0])
 def test_a_machine_that_becomes_busy_is_the_reason_why_the_time_left_grows(render_clock, slower):
     render = Simulation(render_clock, lambda done: slower if done > 0.5 else 1.0)
@@ -95,6 +106,13 @@ def test_a_machine_that_becomes_busy_is_the_reason_why_the_time_left_grows(rende
     later = [(worked_s, told) for worked_s, told in render.told if told.stage is Stage.DENOISING and told.step > 40]
     for worked_s, told in later:  # ten steps after the change it is right again
         assert told.eta_s == pytest.approx(render.worked_s - worked_s, rel=0.35)
+
+
+def test_a_few_seconds_more_at_the_end_are_not_told(render_clock):
+    render = Simulation(render_clock, lambda done: 3.0 if done > 0.94 else 1.0)
+    list(render.run())
+    render.check()
+    assert render.reasons() == {None}
 
 
 def test_a_machine_that_was_busy_for_a_while_is_no_reason_later(render_clock):
