@@ -223,6 +223,19 @@ def test_plan_prints_the_range_of_a_forecast_until_five_renders_are_known(run):
     assert cli.range_words({"seconds": {}}) == cli.range_words({"low_s": None, "high_s": None}) == ""
 
 
+def test_notes_are_lines_of_the_plan_and_of_stderr(run):
+    fields = ["--prompt", "a boat <lora:x:1>", *SMALL[:-1], "-1"]
+    code, out, _ = run("plan", *fields, "--json")
+    assert (code, len(json.loads(out)["notes"])) == (0, 2)
+    words = " ".join(run("plan", *fields)[1].split())
+    assert words.count("note") == 2
+    assert "<lora:x:1>" in words
+    code, out, err = run("generate", *fields, "--json")
+    assert (code, json.loads(out.splitlines()[-1])["request"]["seed"] >= 0) == (0, True)
+    assert "Seed -1 means random" in err
+    assert "<lora:x:1>" in err
+
+
 def test_the_time_left_is_shown_with_the_reason_why_it_grows():
     at = {"stage": "denoising", "step": 3, "steps": 20, "eta_s": 90.4}
     assert follow.describe({"state": "running", "progress": at}) == "denoising step 3 of 20, about 90 s left"

@@ -79,6 +79,8 @@ def plan_card(spec: ModelSpec) -> None:
         peak = f"{forecast.peak_gib:.1f}" if forecast.peak_gib >= 0.1 else "less than 0.1"
         cost = f"uses {peak} GiB of memory · file up to {max(1, round(forecast.disk_bytes / 1e6))} MB"
         st.markdown(f":material/timer: **about {duration(forecast.total_s)}**{range_words(forecast)} · {cost}")
+        for note in plan.notes:
+            st.caption(f":material/info: {escape_markdown(note)}")
         needed = forecast.peak_gib
         machine = studio().free_machine
         room = machine.vram_gib if machine.has_gpu else machine.ram_gib

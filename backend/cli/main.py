@@ -19,7 +19,7 @@ from backend.cli.follow import can_write, check_queue_runs, exit_with, finish
 from backend.cli.jobs import jobs_app
 from backend.cli.loras import loras_app
 from backend.cli.models import models_app
-from backend.cli.terminal import BAD_REQUEST, DONE, FAILED, cell, fail, open_studio, out, say
+from backend.cli.terminal import BAD_REQUEST, DONE, FAILED, cell, fail, open_studio, out, remark, say
 from backend.core.config import Settings
 from backend.core.errors import FolderTaken, StudioError
 from backend.core.ids import is_id
@@ -106,7 +106,10 @@ def generate(
         fail(f"--out {out_file} cannot be written; name a file in a folder of yours.", BAD_REQUEST)
     with open_studio(DOTTED) as studio:
         check_queue_runs(studio)
-        job = finish(studio, studio.submit(send_files(studio, params)), out_file)
+        job = studio.submit(send_files(studio, params))
+        for note in job.get("plan", {}).get("notes", ()):
+            remark(note)
+        job = finish(studio, job, out_file)
     exit_with(job, out_file, as_json)
 
 
@@ -164,6 +167,8 @@ def plan(
     }
     for name, value in rows.items():
         table.add_row(name, cell(value))
+    for note in found.get("notes", ()):
+        table.add_row("note", cell(note))
     out.print(table)
 
 

@@ -16,8 +16,8 @@ from backend.studios import Studio, connect
 
 DONE, FAILED, BAD_REQUEST, CANCELLED = 0, 1, 2, 130
 
-out = Console()
-err = Console(stderr=True)
+out = Console(emoji=False)  # ":x:" in a prompt is what was written
+err = Console(stderr=True, emoji=False)
 
 
 @contextmanager
@@ -51,6 +51,11 @@ def say(message: str) -> None:
 
 def complain(message: str) -> None:
     err.print(escape_control(message), style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def remark(message: str) -> None:
+    """A line on stderr that is no error."""
+    err.print(escape_control(message), style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def cell(text: str) -> str:

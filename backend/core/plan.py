@@ -181,6 +181,7 @@ class Plan(Sampling):
     half_decode: bool = False  # the VAE decodes in half precision
     loras: tuple[PlannedLora, ...] = ()
     finishing_steps: tuple[FinishingStep, ...] = ()  # finishing steps, in their order
+    notes: tuple[str, ...] = ()  # sentences about what is done without being told to
 
     @property
     def rendered(self) -> Strip:

@@ -54,7 +54,8 @@ class Kind(Generic[R, P, A]):
     """One kind of job. `request` is a frozen pydantic model, `plan` and `artifact` are data classes; all three are
     stored as JSON. `stages` are what a running job goes through, in order.
 
-    `make_plan` raises InvalidRequest where the request cannot be met. `finalize` fills in what is worked out only when
+    `make_plan` raises InvalidRequest where the request cannot be met. `complete` fills in what a request leaves to the
+    studio, before it is stored. `finalize` fills in what is worked out only when
     a job is submitted, such as hashes of large files. `run` makes the artifact in outputs/<id>/, or raises JobCancelled
     through its `Reporter`, or StudioError; what it wrote to temp/<id>/ stays for the next attempt.
     """
@@ -67,6 +68,7 @@ class Kind(Generic[R, P, A]):
     make_plan: Callable[[R, Services], P]
     run: Callable[[Job[R, P, A], Services, Reporter], A]
     finalize: Callable[[P, Services], P] = lambda plan, services: plan
+    complete: Callable[[R, Services], R] = lambda request, services: request
 
 
 AnyKind = Kind[Any, Any, Any]

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from backend import video_generator
@@ -209,6 +210,29 @@ def test_the_latest_video_moves_below_while_another_one_plays(history, app, gene
     assert [button.key for button in app.button if button.key.startswith("open_latest")] == [
         f"open_latest_{history[name].id}" for name in ("starred", "done")
     ]
+
+
+def test_the_notes_of_a_plan_are_grey_lines_under_it(app):
+    app.text_area(key="form_prompt").set_value("a boat (red:1.3)").run()
+    app.number_input(key="form_seed").set_value(-1).run()
+    notes = [element.value for element in app.caption if ":material/info:" in element.value]
+    assert any("gives no weight" in note for note in notes)
+    assert any("means random" in note for note in notes)
+
+
+def test_the_shape_is_that_of_the_picture_until_one_is_chosen(app, generator, tmp_path):
+    Image.fromarray(np.zeros((128, 96, 3), np.uint8)).save(tmp_path / "picture.png")
+    upload = generator.uploads.add(tmp_path / "picture.png")
+    app.session_state["form_to_restore"] = {"mode": "image_to_video", "image": upload.id}
+    app.run()
+    assert widget(app, "orientation").value == "portrait"
+    assert "540x960" in plan_text(app)
+    widget(app, "orientation").set_value("square").run()
+    assert "720x720" in plan_text(app)
+    app.session_state["form_to_restore"] = {"mode": "text_to_video", "prompt": "a boat", "orientation_chosen": False}
+    app.run()
+    assert widget(app, "orientation").value == "landscape"
+    assert "960x540" in plan_text(app)
 
 
 def test_the_time_left_has_the_reason_why_it_grows(app, running):
