@@ -226,6 +226,35 @@ def test_plan_prints_what_it_will_be(run):
     assert "64 kept of 65 made" in run("plan", "--prompt", "x", "--num-frames", "64")[1]
 
 
+def test_plan_prints_the_range_of_a_forecast_until_five_renders_are_known(run):
+    plan = ["plan", "--prompt", "x", *SMALL]
+    forecast = json.loads(run(*plan, "--json")[1])["forecast"]
+    words = f"({forecast['low_s']:.0f} to {forecast['high_s']:.0f} s)"
+    assert words in run(*plan)[1]
+    assert cli.range_words({"seconds": {}}) == cli.range_words({"low_s": None, "high_s": None}) == ""
+
+
+def test_notes_are_lines_of_the_plan_and_of_stderr(run):
+    fields = ["--prompt", "a boat <lora:x:1>", *SMALL[:-1], "-1"]
+    code, out, _ = run("plan", *fields, "--json")
+    assert (code, len(json.loads(out)["notes"])) == (0, 2)
+    words = " ".join(run("plan", *fields)[1].split())
+    assert words.count("note") == 2
+    assert "<lora:x:1>" in words
+    code, out, err = run("generate", *fields, "--json")
+    assert (code, json.loads(out.splitlines()[-1])["request"]["seed"] >= 0) == (0, True)
+    assert "Seed -1 means random" in err
+    assert "<lora:x:1>" in err
+
+
+def test_the_time_left_is_shown_with_the_reason_why_it_grows():
+    at = {"stage": "denoising", "step": 3, "steps": 20, "eta_s": 90.4}
+    assert follow.describe({"state": "running", "progress": at}) == "denoising step 3 of 20, about 90 s left"
+    slow = at | {"eta_reason": "the machine is busy"}
+    words = "denoising step 3 of 20, about 90 s left (the machine is busy)"
+    assert follow.describe({"state": "running", "progress": slow}) == words
+
+
 def test_a_story_is_told_by_a_repeated_flag(run):
     story = ["--storyboard", "noon", "--storyboard", "dusk", "--base-num-frames", "17", "--overlap-history", "5"]
     plan = ["plan", "--prompt", "dawn", "--num-frames", "49"]

@@ -182,7 +182,8 @@ def time_words(job: Job) -> str:
         return title
     parts = [f"{duration(time.time() - job.started_at)} elapsed"]
     if job.progress and job.progress.eta_s is not None and job.state is JobState.RUNNING:
-        parts.append(f"about {duration(job.progress.eta_s)} left")
+        why = f" ({escape_markdown(job.progress.eta_reason)})" if job.progress.eta_reason else ""
+        parts.append(f"about {duration(job.progress.eta_s)} left{why}")
     if job.progress and job.progress.saved_at is not None:
         parts.append(f"checkpoint {ago(job.progress.saved_at)}")
     return " · ".join([*parts, title])

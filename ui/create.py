@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from backend.core.errors import NotFound, StudioError
 from backend.core.inputs import INPUTS, placeholders
-from backend.core.plan import Plan, steps_in_words
+from backend.core.plan import Forecast, Plan, steps_in_words
 from backend.core.registry import SYNTHETIC, TINY, ModelSpec
 from backend.core.schema import GenerationRequest, Mode, parse_request
 from backend.jobs.job import Job
@@ -79,12 +79,21 @@ def plan_card(spec: ModelSpec) -> None:
         forecast = plan.forecast
         peak = f"{forecast.peak_gib:.1f}" if forecast.peak_gib >= 0.1 else "less than 0.1"
         cost = f"uses {peak} GiB of memory · file up to {max(1, round(forecast.disk_bytes / 1e6))} MB"
-        st.markdown(f":material/timer: **about {duration(forecast.total_s)}** · {cost}")
+        st.markdown(f":material/timer: **about {duration(forecast.total_s)}**{range_words(forecast)} · {cost}")
+        for note in plan.notes:
+            st.caption(f":material/info: {escape_markdown(note)}")
         needed = forecast.peak_gib
         machine = studio().free_machine
         room = machine.vram_gib if machine.has_gpu else machine.ram_gib
         if needed > room:
             st.markdown(f":material/warning: {plan.model_title} needs {needed:.0f} GiB; {room:.0f} are free.")
+
+
+def range_words(forecast: Forecast) -> str:
+    """The range of a forecast that is learned from few renders; empty once enough are known."""
+    if forecast.low_s is None or forecast.high_s is None:
+        return ""
+    return f" ({duration(forecast.low_s)} to {duration(forecast.high_s)})"
 
 
 def plan_words(plan: Plan) -> str:

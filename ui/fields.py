@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import streamlit as st
 
@@ -56,6 +57,7 @@ def request_column(spec: ModelSpec) -> None:
         persist_state="session",
     )
     mode = Mode(form.get("mode"))
+    form.follow_material()
     for row in INPUTS.values():
         if mode in row.modes:
             file_field(row, optional=mode not in row.required_by)
@@ -78,7 +80,7 @@ def request_column(spec: ModelSpec) -> None:
         )
     shape, how_large = st.columns([3, 2])
     with shape:
-        choice(SHAPES, "orientation")
+        choice(SHAPES, "orientation", on_change=form.choose_orientation)
     with how_large:
         choice({"540p": "540p", "720p": "720p"}, "resolution")
     if spec.denoises:
@@ -176,7 +178,9 @@ def expanded_by(author: str) -> str:
     return f"Expanded by {escape_markdown(author)}."
 
 
-def choice(options: dict[str, str], field: str, words: str | None = None) -> None:
+def choice(
+    options: dict[str, str], field: str, words: str | None = None, on_change: Callable[[], None] | None = None
+) -> None:
     st.segmented_control(
         form.label(field),
         list(options),
@@ -185,6 +189,7 @@ def choice(options: dict[str, str], field: str, words: str | None = None) -> Non
         required=True,
         width="stretch",
         help=words,
+        on_change=on_change,
         persist_state="session",
     )
 
@@ -286,7 +291,7 @@ def details(spec: ModelSpec) -> None:
                 st.button(
                     "Random seed",
                     icon=":material/casino:",
-                    on_click=form.draw_seed,
+                    on_click=form.put_seed,
                     help="Pick a random seed and keep it",
                     key="dice",
                 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import contextlib
 from typing import Any
 
 import streamlit as st
@@ -15,13 +15,16 @@ from backend.core.schema import (
     DEFAULT_FRAMES,
     NUM_FRAMES,
     PAGE_FRAMES,
-    SEED,
     SETTINGS,
     Fidelity,
     GenerationRequest,
     Mode,
+    Orientation,
     Preset,
+    draw_seed,
+    orientation_of,
 )
+from ui.studio import studio
 
 DEFAULTS: dict[str, Any] = {
     "mode": Mode.TEXT_TO_VIDEO.value,
@@ -135,6 +138,8 @@ def request_fields(spec: ModelSpec) -> dict[str, Any]:
     """
     mode = Mode(get("mode"))
     found = {field: get(field) for field in DEFAULTS if get(field) is not None}
+    if not get("orientation_chosen"):  # it is that of the picture or video
+        found.pop("orientation")
     own = found.pop("lora_windows") and spec.diffusion_forcing
     uses = {name: strengths(name) for name in found.pop("loras")}
     if uses:
@@ -151,6 +156,7 @@ def restore(request: GenerationRequest, plan: Plan, *, seed: int | None) -> None
     fields = {
         name: value for name, value in request.model_dump(mode="json").items() if name in DEFAULTS or name in INPUTS
     }
+    fields["orientation_chosen"] = True
     fields["loras"] = [use.name for use in request.loras]
     fields["lora_windows"] = any(len(use.strength) > 1 for use in request.loras)
     for use in request.loras:
@@ -165,7 +171,7 @@ def restore(request: GenerationRequest, plan: Plan, *, seed: int | None) -> None
         "seed": seed,
     }
     if request.resolution not in ("540p", "720p"):
-        fields["resolution"] = "540p"
+        fields |= {"resolution": "540p", "orientation": orientation_of(*request.size).value}
     options = request.skyreels.model_dump(mode="json")
     options["storyboard"] = "\n".join(" ".join(prompt.split()) for prompt in request.skyreels.storyboard)
     fields |= {name: options[name] or default for name, default in SKYREELS.items()}
@@ -178,5 +184,22 @@ def edit(job_id: str, request: GenerationRequest, plan: Plan) -> None:
     st.session_state["replaces"] = job_id
 
 
-def draw_seed() -> None:
-    put("seed", secrets.randbelow(int(SEED.most) + 1))
+def put_seed() -> None:
+    put("seed", draw_seed())
+
+
+def choose_orientation() -> None:
+    put("orientation_chosen", True)
+
+
+def follow_material() -> None:
+    """Set the orientation to that of the picture or video, unless one was chosen: as the plan of the request will."""
+    if get("orientation_chosen"):
+        return
+    found = Orientation.LANDSCAPE
+    material = [name for name in ("video", "image") if Mode(get("mode")) in INPUTS[name].modes and get(name)]
+    if material:
+        with contextlib.suppress(StudioError):  # cleaned up meanwhile
+            upload = studio().uploads.get(get(material[0]))
+            found = orientation_of(upload.width, upload.height)
+    put("orientation", found.value)

@@ -121,7 +121,8 @@ def describe(job: dict[str, Any]) -> str:
     at = job["progress"]
     if not at or job["state"] != "running":
         return str(job["state"])
-    left = f", about {at['eta_s']:.0f} s left" if at["eta_s"] is not None else ""
+    why = f" ({at['eta_reason']})" if at.get("eta_reason") else ""
+    left = f", about {at['eta_s']:.0f} s left{why}" if at["eta_s"] is not None else ""
     step = f" step {at['step']} of {at['steps']}" if at["step"] else ""
     return f"{at['stage']}{step}{left}"
 

@@ -20,7 +20,7 @@ from backend.cli.follow import can_write, check_queue_runs, exit_with, finish
 from backend.cli.jobs import jobs_app
 from backend.cli.loras import loras_app
 from backend.cli.models import models_app
-from backend.cli.terminal import BAD_REQUEST, DONE, FAILED, cell, explained, fail, open_studio, out, say
+from backend.cli.terminal import BAD_REQUEST, DONE, FAILED, cell, explained, fail, open_studio, out, remark, say
 from backend.core.config import Settings, variable_of
 from backend.core.errors import FolderTaken, StudioError
 from backend.core.ids import is_id
@@ -133,7 +133,10 @@ def generate(
         fail(f"--out {out_file} cannot be written; name a file in a folder of yours.", BAD_REQUEST)
     with open_studio(DOTTED) as studio:
         check_queue_runs(studio)
-        job = finish(studio, studio.submit(send_files(studio, params)), out_file)
+        job = studio.submit(send_files(studio, params))
+        for note in job.get("plan", {}).get("notes", ()):
+            remark(note)
+        job = finish(studio, job, out_file)
     exit_with(job, out_file, as_json)
 
 
@@ -178,6 +181,7 @@ def plan(
     table = Table(show_header=False, box=None)
     change = "enlarged" if found["enlarged"] else "cropped"
     drawn, delivered = (f"{found[a]}x{found[b]}" for a, b in (("render_width", "render_height"), ("width", "height")))
+    seconds = f"{found['forecast_s']:.0f} s{range_words(found['forecast'])}"
     rows = {
         "model": found["model_title"],
         "size": delivered if drawn == delivered else f"{drawn} {change} to {delivered}",
@@ -185,12 +189,21 @@ def plan(
         "new frames": f"{found['num_frames']} kept of {found['render_frames']} made",
         "windows": str(len(found["windows"])),
         "steps": f"{steps_in_words(found['window_steps'])}, {found['forwards']} model calls",
-        "about": f"{found['forecast_s']:.0f} s, peak {found['forecast']['peak_gib']:.1f} GiB",
+        "about": f"{seconds}, peak {found['forecast']['peak_gib']:.1f} GiB",
         "on disk": f"about {found['forecast']['disk_bytes'] / 1e6:.1f} MB",
     }
     for name, value in rows.items():
         table.add_row(name, cell(value))
+    for note in found.get("notes", ()):
+        table.add_row("note", cell(note))
     out.print(table)
+
+
+def range_words(forecast: dict[str, Any]) -> str:
+    """The range of a forecast that is learned from few renders; empty once enough are known."""
+    if forecast.get("low_s") is None:
+        return ""
+    return f" ({forecast['low_s']:.0f} to {forecast['high_s']:.0f} s)"
 
 
 @app.command("expand")

@@ -16,8 +16,8 @@ from backend.studios import Studio, connect
 
 DONE, FAILED, BAD_REQUEST, CANCELLED = 0, 1, 2, 130
 
-out = Console()
-err = Console(stderr=True)
+out = Console(emoji=False)  # ":x:" in a prompt is what was written
+err = Console(stderr=True, emoji=False)
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def complain(message: str) -> None:
 
 
 def remark(message: str) -> None:
-    """On stderr, so that it is seen where the answer goes to a file."""
+    """A line on stderr that is no error: it is seen where the answer goes to a file."""
     err.print(escape_control(message), style="dim", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -1,11 +1,10 @@
-"""What a render will cost: seconds a stage, memory and disk. A guess from operation counts, multiplied by `calibration`
+"""What a render will cost: seconds a stage, memory and disk. A guess from operation counts, corrected by `calibration`
 once this machine has rendered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from backend.core.calibration import Calibration
 from backend.core.delivery import Strip
 from backend.core.placement import FP8_FROM_GIB, Placed, Placement, need_of, place
 from backend.core.plan import Forecast, Machine, Sampling, Stage
@@ -51,12 +50,13 @@ def device_flops(machine: Machine) -> float:
     return next((flops for name, flops in SUSTAINED_FLOPS if name in machine.device), OTHER_GPU_FLOPS)
 
 
-def forecast_of(
-    guess: dict[Stage, float], calibration: Mapping[Stage, float], peak_gib: float, delivered: Strip
-) -> Forecast:
-    learned = {stage: value * calibration.get(stage, 1.0) for stage, value in guess.items()}
+def forecast_of(guess: dict[Stage, float], calibration: Calibration, peak_gib: float, delivered: Strip) -> Forecast:
+    """The forecast for what was guessed; with a range while few renders of the model are known."""
+    seconds, uncertainty = calibration.seconds(guess), calibration.uncertainty
+    total_s = sum(seconds.values())
+    low_s, high_s = (None, None) if uncertainty is None else (total_s / uncertainty, total_s * uncertainty)
     disk_bytes = int(delivered.pixels * BYTES_PER_PIXEL) + 100_000
-    return Forecast(learned, round(peak_gib, 2), disk_bytes, guess)
+    return Forecast(seconds, round(peak_gib, 2), disk_bytes, guess, low_s, high_s)
 
 
 def guess_seconds(

@@ -63,13 +63,16 @@ class Source:
 class Forecast:
     """The estimated cost of a render: seconds of each stage, peak memory of the device, bytes of the finished file.
 
-    `guess` is the seconds before calibration by earlier renders with this model.
+    `guess` is the seconds before calibration by earlier renders with this model. While few of them are known, the whole
+    render takes `low_s` to `high_s` seconds.
     """
 
     seconds: dict[Stage, float]
     peak_gib: float
     disk_bytes: int
     guess: dict[Stage, float] = field(default_factory=dict)
+    low_s: float | None = None
+    high_s: float | None = None
 
     @property
     def total_s(self) -> float:
@@ -178,6 +181,7 @@ class Plan(Sampling):
     half_decode: bool = False  # the VAE decodes in half precision
     loras: tuple[PlannedLora, ...] = ()
     finishing_steps: tuple[FinishingStep, ...] = ()  # finishing steps, in their order
+    notes: tuple[str, ...] = ()  # sentences about what is done without being told to
 
     @property
     def rendered(self) -> Strip:
@@ -235,7 +239,7 @@ def steps_in_words(window_steps: Sequence[int], num_evaluated: int | None = None
 class Progress:
     """The progress of a render. `window` and `step` count from 1; `fraction` is of the whole job, 0 to 1. The first
     `frames_ready` frames of the video can be played; a killed render resumes from its state of `saved_at`, in seconds
-    since 1970.
+    since 1970. `eta_reason` says why the time left has grown.
     """
 
     stage: Stage
@@ -247,6 +251,7 @@ class Progress:
     eta_s: float | None = None
     frames_ready: int = 0
     saved_at: float | None = None
+    eta_reason: str | None = None
 
 
 def fraction_done(forecast: Forecast, parts: Mapping[Stage, float]) -> float:

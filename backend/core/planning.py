@@ -11,10 +11,11 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
+from backend.core.calibration import NOT_CALIBRATED, Calibration
 from backend.core.delivery import Strip, finishing_gib, finishing_seconds, plan_fitting
 from backend.core.errors import InvalidRequest, Mention, mention
 from backend.core.forecast import forecast_of, guess_seconds, place_models, uses_fp8
-from backend.core.plan import Machine, Plan, PlannedLora, Sampling, Source, Stage
+from backend.core.plan import Machine, Plan, PlannedLora, Sampling, Source
 from backend.core.registry import ModelSpec
 from backend.core.schema import (
     DEFAULT_FPS,
@@ -36,13 +37,13 @@ def make_plan(
     spec: ModelSpec,
     machine: Machine,
     source: Source | None = None,
-    calibration: Mapping[Stage, float] = MappingProxyType({}),
+    calibration: Calibration = NOT_CALIBRATED,
     loras: Mapping[str, int] = MappingProxyType({}),
 ) -> Plan:
     """The legal plan nearest to `request`, delivering exactly the frames, size and rate that were requested.
 
-    `calibration` is, for each stage, the measured time of earlier jobs of this model divided by the guess; `loras` are
-    the names of the request's LoRAs and the bytes of their files. Raises InvalidRequest where the model cannot do it,
+    `calibration` is what earlier renders of this model took; `loras` are the names of the request's LoRAs and the bytes
+    of their files. Raises InvalidRequest where the model cannot do it,
     naming what can be done.
     """
     width, height = request.size

@@ -55,6 +55,7 @@ PAGE_FRAMES = Bounds(16, 128)  # what the Create page's slider offers, without a
 SECONDS = Bounds(0.5, 182.0)
 SIDE = Bounds(64, 1920)  # pixels; both sides even, as yuv420p wants them
 SEED = Bounds(0, 2**32 - 1)
+RANDOM_SEED = -1  # draws one when the request is queued
 FLOW_SHIFT = Bounds(1.0, 20.0)
 WINDOW_FRAMES = Bounds(17, 257)
 OVERLAP_FRAMES = Bounds(5, 97)
@@ -115,6 +116,22 @@ SIZES: dict[tuple[str, Orientation], tuple[int, int]] = {
     ("720p", Orientation.PORTRAIT): (720, 1280),
     ("720p", Orientation.SQUARE): (960, 960),
 }
+
+
+def draw_seed() -> int:
+    """A random seed."""
+    return secrets.randbelow(int(SEED.most) + 1)
+
+
+def orientation_of(width: int, height: int) -> Orientation:
+    """The orientation of a picture; square where one side is at most a tenth longer than the other.
+
+    >>> [orientation_of(*size).value for size in ((1920, 1080), (1080, 1350), (1000, 1080))]
+    ['landscape', 'portrait', 'square']
+    """
+    if 10 * max(width, height) <= 11 * min(width, height):
+        return Orientation.SQUARE
+    return Orientation.LANDSCAPE if width > height else Orientation.PORTRAIT
 
 
 def between(bounds: Bounds, default: Any = ..., *, title: str, description: str) -> Any:
@@ -345,7 +362,9 @@ class GenerationRequest(BaseModel):
         "540p", title="Size", description="540p, 720p or WIDTHxHEIGHT in pixels, both sides even and from 64 to 1920."
     )
     orientation: Orientation = Field(
-        Orientation.LANDSCAPE, title="Shape", description="The shape of 540p and 720p: 16:9, 9:16 or 1:1."
+        Orientation.LANDSCAPE,
+        title="Shape",
+        description="The shape of 540p and 720p: 16:9, 9:16 or 1:1; if left out, that of the picture or video.",
     )
     num_frames: int | None = between(NUM_FRAMES, None, title="Length", description="New frames, delivered exactly.")
     seconds: float | None = between(
@@ -367,11 +386,12 @@ class GenerationRequest(BaseModel):
         description="How closely the video follows the prompt.",
     )
     seed: int = Field(
-        default_factory=lambda: secrets.randbelow(int(SEED.most) + 1),
-        ge=SEED.least,
+        default_factory=draw_seed,
+        ge=RANDOM_SEED,
         le=SEED.most,
         title="Seed",
-        description="The same seed with the same settings makes the same video again.",
+        description="The same seed with the same settings makes the same video again; -1 draws one.",
+        json_schema_extra={USUAL_MINIMUM: SEED.least},
     )
     preset: Preset = Field(
         Preset.EXACT,
@@ -461,6 +481,22 @@ class GenerationRequest(BaseModel):
     def _misses(self, field: str, what: str, way_out: str) -> InvalidRequest:
         needs = f" is missing: {self.mode.value} needs {what};"
         return InvalidRequest([mention(field), needs], hint=way_out, field=field)
+
+    @property
+    def follows_material(self) -> bool:
+        """Whether the shape is that of the picture or video, because the request names none."""
+        named_size = (self.resolution, Orientation.LANDSCAPE) in SIZES
+        return named_size and "orientation" not in self.model_fields_set
+
+    def with_seed(self) -> GenerationRequest:
+        """This request with a seed that is drawn for RANDOM_SEED; as one that was left out, it is not among the fields
+        that are set.
+        """
+        if self.seed != RANDOM_SEED:
+            return self
+        drawn = self.model_copy(update={"seed": draw_seed()})
+        drawn.model_fields_set.discard("seed")
+        return drawn
 
     @property
     def size(self) -> tuple[int, int]:

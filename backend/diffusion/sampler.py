@@ -373,7 +373,7 @@ def _plan_of_v1(plan: Plan) -> dict[str, Any]:
     """The plan as version 0.1 spelled it: the fingerprint hashes these names, so that its saved states stay valid."""
     fields = dataclasses.asdict(plan) | {"forecast": None}
     fields["eight_bits"] = fields.pop("fp8")
-    del fields["finishing_steps"]  # finishing steps change no latents
+    del fields["finishing_steps"], fields["notes"]  # neither changes latents
     fields["placement"] = PLACEMENTS_OF_V1.get(plan.placement, plan.placement)
     return fields
 

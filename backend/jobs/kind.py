@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic
 
+from backend.core.calibration import Calibration
 from backend.core.config import Settings
 from backend.core.errors import InvalidRequest, NotFound, Words, mention
 from backend.core.inputs import Input, MediaKind
@@ -19,9 +20,7 @@ from backend.media.uploads import Upload, Uploads
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What kinds plan and run with. `calibration` gives, for a model, how many times as long each stage of its last
-    renders took as was guessed.
-    """
+    """What kinds plan and run with. `calibration` gives what the last renders of a model took."""
 
     settings: Settings
     uploads: Uploads
@@ -29,7 +28,7 @@ class Services:
     catalog: Catalog
     engines: Mapping[str, Engine]
     free_machine: Callable[[], Machine]
-    calibration: Callable[[str], Mapping[Stage, float]]
+    calibration: Callable[[str], Calibration]
     find_job: Callable[[str], Job]
 
     def upload(self, upload_id: str, row: Input) -> Upload:
@@ -55,8 +54,9 @@ class Kind(Generic[R, P, A]):
     """One kind of job. `request` is a frozen pydantic model, `plan` and `artifact` are data classes; all three are
     stored as JSON. `stages` are what a running job goes through, in order.
 
-    `make_plan` raises InvalidRequest where the request cannot be met. `finalize` fills in what is worked out only when
-    a job is submitted, such as hashes of large files. `run` makes the artifact in outputs/<id>/, or raises JobCancelled
+    `make_plan` raises InvalidRequest where the request cannot be met. `complete` fills in what a request leaves to the
+    studio, before it is stored. `finalize` fills in what is worked out only when a job is submitted, such as hashes of
+    large files. `run` makes the artifact in outputs/<id>/, or raises JobCancelled
     through its `Reporter`, or StudioError; what it wrote to temp/<id>/ stays for the next attempt of a kind that
     `resumes`.
     """
@@ -69,6 +69,7 @@ class Kind(Generic[R, P, A]):
     make_plan: Callable[[R, Services], P]
     run: Callable[[Job[R, P, A], Services, Reporter], A]
     finalize: Callable[[P, Services], P] = lambda plan, services: plan
+    complete: Callable[[R, Services], R] = lambda request, services: request
     resumes: bool = True
 
 

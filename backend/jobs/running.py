@@ -11,6 +11,7 @@ from backend.core.config import Settings
 from backend.core.plan import Progress, Stage, fraction_done
 from backend.engine import Report
 from backend.jobs.job import Job
+from backend.jobs.time_left import TimeLeft
 
 
 def _now() -> float:
@@ -39,9 +40,12 @@ class RunningJob:
     began: float = field(default_factory=_now)
     paused_s: float = 0.0
     parts: dict[Stage, float] = field(default_factory=dict)  # how much of each stage is done
-    resumed_at: float = 0.0  # the fraction of the whole job that an earlier attempt had done
+    time_left: TimeLeft = field(init=False)
     written: float = 0.0  # when its progress was written last
     saved_at: float | None = None  # the save that was written last
+
+    def __post_init__(self) -> None:
+        self.time_left = TimeLeft(self.job.plan.forecast, self.stages)
 
     @property
     def cancelled(self) -> bool:
@@ -76,14 +80,12 @@ class RunningJob:
     def note(self, at: Report) -> None:
         """Note how far it is: the first stage ends where another begins, all end with the last one."""
         first, last = self.stages[0], self.stages[-1]
-        working = self.stages[1] if len(self.stages) > 1 else first  # after preparations
-        if at.stage is working and at.stage not in self.parts:
-            self.resumed_at = fraction_done(self.job.plan.forecast, {at.stage: at.part})
         if at.stage is not first:
             self.parts[first] = 1.0
         if at.stage is last:
             self.parts |= dict.fromkeys(self.stages[:-1], 1.0)
         self.parts[at.stage] = max(self.parts.get(at.stage, 0.0), at.part)
+        self.time_left.note(self.worked_s, at.stage, self.parts)
 
     def is_due(self, at: Report, every_s: float) -> bool:
         """Whether its progress is to be written now: a save is at once, so that a crash after it is forgiven."""
@@ -95,15 +97,11 @@ class RunningJob:
 
     def progress(self, at: Report) -> Progress:
         plan = self.job.plan
-        done, resumed_at = fraction_done(plan.forecast, self.parts), self.resumed_at
+        done, rest = fraction_done(plan.forecast, self.parts), 1.0
         if at.stage is Stage.LOADING and self.job.progress is not None:  # an earlier attempt got as far as that
-            resumed_at = self.job.progress.fraction
-            done = max(done, resumed_at)
-        elapsed = time.monotonic() - self.began - self.paused_s
-        own, rest = done - resumed_at, 1 - resumed_at
-        trust = min(1.0, 4 * own)  # in what was measured so far, against the forecast
-        measured = elapsed * rest / own if own > 0.02 else 0.0
-        total = trust * measured + (1 - trust) * max(plan.forecast.total_s * rest, elapsed)
+            rest = 1 - self.job.progress.fraction
+            done = max(done, self.job.progress.fraction)
+        eta_s, reason = self.time_left.estimate(self.worked_s, self.parts, rest)
         return Progress(
             stage=at.stage,
             window=at.window,
@@ -111,10 +109,16 @@ class RunningJob:
             step=at.step,
             steps=plan.window_steps[max(at.window, 1) - 1] if plan.window_steps else 0,
             fraction=round(done, 4),
-            eta_s=round(max(0.0, total - elapsed), 1),
+            eta_s=eta_s,
+            eta_reason=reason,
             frames_ready=at.frames_ready,
             saved_at=at.saved_at,
         )
+
+    @property
+    def worked_s(self) -> float:
+        """Seconds since it began, without pauses."""
+        return time.monotonic() - self.began - self.paused_s
 
     @property
     def since_heartbeat_s(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -17,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from backend.core.calibration import RENDERS_MOST, Calibration, Timing, calibrate
 from backend.core.errors import Conflict, NotEnoughSpace, NotFound, QueueFull, StudioError, no_such_job
 from backend.core.ids import is_id, new_id
 from backend.core.inputs import INPUTS
-from backend.core.plan import Plan, Progress, Stage
+from backend.core.plan import Progress, Stage
 from backend.core.schema import UPLOAD_ID
 from backend.durable import replace_file
 from backend.jobs.database import MAKE_ROOM, BeforeMigration, connect, explained, is_full
@@ -28,7 +30,6 @@ from backend.jobs.job import (
     ACTIVE,
     RETRIABLE,
     TRANSITIONS,
-    Artifact,
     Job,
     JobError,
     JobPlan,
@@ -507,22 +508,15 @@ class Store:
         unreadable = self._all("SELECT request FROM jobs WHERE state = 'unreadable'")
         return {row["id"] for row in rows}.union(*(re.findall(UPLOAD_ID, row["request"]) for row in unreadable))
 
-    def calibration(self, model: str, last: int = 5) -> dict[Stage, float]:
-        """How many times as long the stages of the last renders of `model` took as was guessed: medians, of the stages
-        that were measured.
-        """
+    def calibration(self, model: str) -> Calibration:
+        """What the last renders of `model` took, beside what was guessed for them."""
         rows = self._all(
-            "SELECT plan, artifact FROM jobs WHERE model = ? AND kind = 'render' AND state = 'succeeded'"
-            " ORDER BY finished_at DESC LIMIT ?",
-            *(model, last),
+            "SELECT json_extract(plan, '$.forecast.guess') AS guess, json_extract(artifact, '$.stage_s') AS taken"
+            " FROM jobs WHERE model = ? AND kind = 'render' AND state = 'succeeded' ORDER BY finished_at DESC LIMIT ?",
+            *(model, RENDERS_MOST),
         )
-        ratios: dict[Stage, list[float]] = {}
-        for row in rows:
-            guess = from_json(Plan, row["plan"]).forecast.guess
-            for stage, seconds in from_json(Artifact, row["artifact"]).stage_s.items():
-                if guess.get(stage, 0.0) > 0:
-                    ratios.setdefault(stage, []).append(seconds / guess[stage])
-        return {stage: statistics.median(found) for stage, found in ratios.items()}
+        read = functools.partial(from_json, dict[Stage, float])
+        return calibrate([Timing(read(row["guess"] or "{}"), read(row["taken"] or "{}")) for row in rows])
 
     def model_stats(self) -> list[ModelStats]:
         """Successes, failures and median render time of each model that was ever used."""

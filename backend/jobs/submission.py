@@ -43,7 +43,9 @@ class Submission:
         Raises InvalidRequest, and NotEnoughSpace where its result would not fit on the disk now; one that no longer
         fits later waits.
         """
-        plan: JobPlan = KINDS[request.kind].finalize(self.plan(request), self._services)
+        kind = KINDS[request.kind]
+        plan: JobPlan = kind.finalize(self.plan(request), self._services)
+        request = kind.complete(request, self._services)
         self._disk.check(plan)
         made_from = parent or getattr(request, "parent", None)  # of a kind whose request names a job
         job = self._store.add(request, plan, key=key, parent=made_from, batch=batch, limit=self.queue_limit)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend.core.calibration import Timing, calibrate
 from backend.core.delivery import FitStep, Strip
 from backend.core.errors import InvalidRequest
 from backend.core.forecast import BYTES_PER_PIXEL, ENCODE_S_PER_PIXEL, forward_flops
@@ -432,9 +433,10 @@ def test_the_forecast_grows_with_the_work_and_with_what_was_learned():
     assert short < long
     cold = make_plan(ask(num_frames=32), DF_SMALL, H100).forecast
     assert cold.guess == cold.seconds
-    learned = make_plan(ask(num_frames=32), DF_SMALL, H100, calibration={Stage.DENOISING: 3.0}).forecast
+    slow = Timing(cold.guess, {Stage.DENOISING: 3 * cold.guess[Stage.DENOISING]})
+    learned = make_plan(ask(num_frames=32), DF_SMALL, H100, calibration=calibrate([slow])).forecast
     assert learned.guess == cold.guess
-    assert learned.seconds == cold.seconds | {Stage.DENOISING: 3 * cold.seconds[Stage.DENOISING]}
+    assert learned.seconds == pytest.approx(cold.seconds | {Stage.DENOISING: 3 * cold.seconds[Stage.DENOISING]})
 
 
 def test_the_forecast_counts_finishing_the_delivered_file_and_loras():

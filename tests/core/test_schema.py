@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from backend.core.errors import InvalidRequest
 from backend.core.schema import (
     FPS,
+    RANDOM_SEED,
+    SEED,
     SETTINGS,
     USUAL_MINIMUM,
     Bounds,
@@ -26,6 +28,17 @@ def test_a_prompt_is_enough_and_a_seed_is_drawn():
     assert first.size == (960, 540)
     assert first.seed != second.seed
     assert parse_request({"prompt": "a boat", "seed": None}).seed != first.seed
+
+
+def test_seed_minus_one_stays_until_one_is_drawn():
+    request = parse_request({"prompt": "a boat", "seed": -1})
+    assert request.seed == RANDOM_SEED
+    drawn = request.with_seed()
+    assert SEED.least <= drawn.seed <= SEED.most
+    assert drawn.seed != request.with_seed().seed
+    assert "seed" not in drawn.model_fields_set
+    chosen = parse_request({"prompt": "a boat", "seed": 5})
+    assert chosen.with_seed() is chosen
 
 
 def test_a_given_seed_and_zero_stay():
@@ -47,7 +60,7 @@ def test_a_request_survives_json():
         ({"prompt": "x", "num_inference_steps": 9}, "num_inference_steps", "9", "10 to 50"),
         ({"prompt": "x", "guidance_scale": 0.5}, "guidance_scale", "0.5", "1 to 20"),
         ({"prompt": "x", "guidance_scale": float("nan")}, "guidance_scale", "nan", "1 to 20"),
-        ({"prompt": "x", "seed": -1}, "seed", "-1", "0 to"),
+        ({"prompt": "x", "seed": -2}, "seed", "-2", "0 to"),
         ({"prompt": "x", "seed": 2**32}, "seed", str(2**32), "0 to"),
         ({"prompt": "x", "resolution": "8k"}, "resolution", "8k", "540p, 720p"),
         ({"prompt": "x", "resolution": "641x360"}, "resolution", "641x360", "640 or 642"),
@@ -238,7 +251,8 @@ def test_the_json_schema_says_of_every_field_what_doors_say():
 def test_a_bound_that_a_setting_shows_is_taken_and_the_next_value_is_not():
     for setting in SETTINGS.values():
         for bound, step in zip(setting.bounds or (), (-1, 1), strict=False):
-            for value, fits in ((bound, True), (bound + step, False)):
+            beyond = bound + (2 * step if bound + step == RANDOM_SEED else step)
+            for value, fits in ((bound, True), (beyond, False)):
                 wish = {setting.name: value} | ({"ar_step": 1} if setting.name == "causal_block_size" else {})
                 wish = {"prompt": "x"} | ({"skyreels": wish} if setting.is_skyreels else wish)
                 with contextlib.nullcontext() if fits else pytest.raises(InvalidRequest, match=str(setting.bounds)):

@@ -358,7 +358,7 @@ def test_an_input_that_is_new_in_the_table_keeps_its_uploads(store, monkeypatch)
 
 
 def test_calibration_is_the_median_of_what_was_measured(store):
-    assert store.calibration("synthetic") == {}
+    assert store.calibration("synthetic").costs == {}
     for factor in (2.0, 3.0, 10.0):
         add(store)
         job = store.claim()
@@ -369,7 +369,12 @@ def test_calibration_is_the_median_of_what_was_measured(store):
         }
         store.finish(job, JobState.SUCCEEDED, artifact=replace(artifact(1.0), stage_s=taken))
     # A stage that was guessed to take no time at all has no ratio.
-    assert store.calibration("synthetic") == {Stage.DENOISING: pytest.approx(3.0), Stage.SAVING: pytest.approx(2.0)}
+    guess = {Stage.LOADING: 1.0, Stage.DENOISING: 2.0, Stage.SAVING: 0.3}
+    expected = {Stage.LOADING: 1.0, Stage.DENOISING: pytest.approx(6.0), Stage.SAVING: pytest.approx(0.6)}
+    assert store.calibration("synthetic").seconds(guess) == expected
+    assert store.calibration("synthetic").renders == 3
+    store._run("UPDATE jobs SET plan = json_remove(plan, '$.forecast.guess')")
+    assert store.calibration("synthetic").renders == 0  # a plan without a guess says nothing
 
 
 def test_tallies_count_what_ended(store):

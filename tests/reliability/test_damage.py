@@ -356,7 +356,7 @@ def test_a_bad_sidecar_costs_no_film(folder, kind):
     store, news = open_history(settings)
     kept = {job.id for job in store.find()}
     assert {first.name, second.name} <= kept
-    assert all(ratio > 0 for ratio in store.calibration("synthetic").values())
+    assert all(cost.seconds(1.0) > 0 for cost in store.calibration("synthetic").costs.values())
     assert store.model_stats()
     store.close()
     again, news = open_history(settings)

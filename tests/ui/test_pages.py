@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from streamlit.testing.v1 import AppTest
 
@@ -211,6 +212,47 @@ def test_the_latest_video_moves_below_while_another_one_plays(history, app, gene
     assert [button.key for button in app.button if button.key.startswith("open_latest")] == [
         f"open_latest_{history[name].id}" for name in ("starred", "done")
     ]
+
+
+def test_the_notes_of_a_plan_are_grey_lines_under_it(app):
+    app.text_area(key="form_prompt").set_value("a boat (red:1.3)").run()
+    app.number_input(key="form_seed").set_value(-1).run()
+    notes = [element.value for element in app.caption if ":material/info:" in element.value]
+    assert any("gives no weight" in note for note in notes)
+    assert any("means random" in note for note in notes)
+
+
+def test_the_shape_is_that_of_the_picture_until_one_is_chosen(app, generator, tmp_path):
+    Image.fromarray(np.zeros((128, 96, 3), np.uint8)).save(tmp_path / "picture.png")
+    upload = generator.uploads.add(tmp_path / "picture.png")
+    app.session_state["form_to_restore"] = {"mode": "image_to_video", "image": upload.id}
+    app.run()
+    assert widget(app, "orientation").value == "portrait"
+    assert "540x960" in plan_text(app)
+    widget(app, "orientation").set_value("square").run()
+    assert "720x720" in plan_text(app)
+    app.session_state["form_to_restore"] = {"mode": "text_to_video", "prompt": "a boat", "orientation_chosen": False}
+    app.run()
+    assert widget(app, "orientation").value == "landscape"
+    assert "960x540" in plan_text(app)
+
+
+def test_the_time_left_has_the_reason_why_it_grows(app, running):
+    _, progress, _ = running
+    progress(eta_s=90.0)
+    assert "about 1 min 30 s left ·" in shown(visit(app, "ui/create.py"))
+    progress(eta_s=300.0, eta_reason="the machine is busy: steps take 3.0 times as long as before")
+    for page in ("ui/create.py", "ui/queue.py"):
+        assert "about 5 min left (the machine is busy\\: steps take 3\\.0 times" in shown(visit(app, page))
+
+
+def test_the_plan_shows_a_range_until_five_renders_are_known(app, generator, a_request):
+    app.text_area(key="form_prompt").set_value("a red boat").run()
+    [line] = [element.value for element in app.markdown if "**about" in element.value]
+    assert re.search(r"\*\*about [^*]+\*\* \(.+ to .+\) · uses", line)
+    for seed in range(5):
+        generator.wait(generator.submit(a_request(seed=seed, model=generator.models()[0].id)).id, timeout=100)
+    assert generator.plan(a_request(model=generator.models()[0].id)).forecast.low_s is None
 
 
 def test_a_partial_video_that_is_missing_is_not_played(app, running):

@@ -12,7 +12,7 @@ import math
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,10 +34,11 @@ from backend.core.errors import (
 )
 from backend.core.inputs import INPUTS
 from backend.core.model_choice import choose_model
+from backend.core.notes import notes_of
 from backend.core.plan import Plan, PlannedLora, Stage
 from backend.core.planning import make_plan
 from backend.core.registry import ModelSpec
-from backend.core.schema import Fit, GenerationRequest
+from backend.core.schema import Fit, GenerationRequest, orientation_of
 from backend.engine import Engine, Inputs, Report, Reporter, Task
 from backend.finishing import apply_steps
 from backend.finishing.fit import fit_frames
@@ -46,11 +47,12 @@ from backend.jobs.job import Artifact, Job, RenderJob, as_json, from_dict
 from backend.jobs.kind import Kind, Services
 from backend.jobs.recipe import make_recipe, metadata_recipe
 from backend.library.loras import Lora
+from backend.library.tokens import cut_of
 from backend.media.fitting import Frames, Picture, fit_back
 from backend.media.outputs import PARTIAL_VIDEO, PREVIEW, THUMBNAIL, VIDEO, publish, write_metadata
 from backend.media.probe import MediaInfo
 from backend.media.reader import read_frames, read_image
-from backend.media.uploads import Uploads
+from backend.media.uploads import Upload, Uploads
 from backend.media.writer import join_segments, write_poster, write_preview, write_segment
 
 log = logging.getLogger(__name__)
@@ -75,18 +77,38 @@ PREVIEW_S = 3.0  # a preview plays as long, however many frames it has
 
 def plan_render(request: GenerationRequest, services: Services) -> Plan:
     """What would happen. Raises InvalidRequest where it cannot, also for an upload that is not there."""
-    source = None
-    for row in INPUTS.values():
-        upload_id = getattr(request, row.name)
-        if upload_id is not None:
-            upload = services.upload(upload_id, row)
-            source = upload.source if row.name == "video" else source
+    uploads = _uploads_of(request, services)
+    source = uploads["video"].source if "video" in uploads else None
     loras = loras_of(request, services)
     spec = _model_with(request, loras, services)
     for lora in loras:
         lora.require(spec, services.catalog.models())
     sizes = {lora.name: lora.bytes for lora in loras}
-    return make_plan(request, spec, services.free_machine(), source, services.calibration(spec.id), sizes)
+    shaped = _with_shape(request, uploads)
+    plan = make_plan(shaped, spec, services.free_machine(), source, services.calibration(spec.id), sizes)
+    folder = None
+    with contextlib.suppress(StudioError):  # removed meanwhile: the render will say so
+        folder = services.catalog.folder_of(spec.id, spec.title)
+    return replace(plan, notes=notes_of(request, plan, spec, source, lambda text: cut_of(folder, text)))
+
+
+def complete(request: GenerationRequest, services: Services) -> GenerationRequest:
+    """`request` with the shape of its picture or video where it names none, and with a seed."""
+    return _with_shape(request, _uploads_of(request, services)).with_seed()
+
+
+def _uploads_of(request: GenerationRequest, services: Services) -> dict[str, Upload]:
+    """The uploads that a request names, by their fields. Raises InvalidRequest for one that is not there."""
+    named = {row: getattr(request, row.name) for row in INPUTS.values()}
+    return {row.name: services.upload(upload_id, row) for row, upload_id in named.items() if upload_id is not None}
+
+
+def _with_shape(request: GenerationRequest, uploads: Mapping[str, Upload]) -> GenerationRequest:
+    """`request` with the orientation of its video or first picture, if it follows them."""
+    material = uploads.get("video") or uploads.get("image")
+    if material is None or not request.follows_material:
+        return request
+    return request.model_copy(update={"orientation": orientation_of(material.width, material.height)})
 
 
 def model_for(request: GenerationRequest, services: Services) -> ModelSpec:
@@ -155,6 +177,7 @@ RENDER = Kind(
     make_plan=plan_render,
     run=run,
     finalize=hash_loras,
+    complete=complete,
 )
 
 

@@ -1,0 +1,121 @@
+"""What a plan does without being told to: one plain sentence for each, shown under the plan by every client."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from backend.core.plan import Plan, Source
+from backend.core.registry import ModelSpec
+from backend.core.schema import RANDOM_SEED, GenerationRequest, Mode
+from backend.core.text import is_blank
+
+SAME_RATE = 0.005  # 29.97 and 30 frames per second count as one: over a minute that makes two frames
+SHOWN = 60  # characters of a prompt that a note repeats
+NUMBER = r"\d*\.?\d+"
+
+# What other programs read as commands in a prompt, what they call it, and what to use here.
+SYNTAX = (
+    (
+        re.compile(r"<\s*(?:lora|lyco|lycoris|hypernet)\s*:[^<>]*>", re.IGNORECASE),
+        "adds no LoRA: choose it in the field LoRAs (loras in REST, --lora on the command line)",
+    ),
+    # A weight has a decimal point or follows a word, unlike the time in "(at 10:30)" and the shape in "(16:9)".
+    (
+        re.compile(
+            rf"\([^()]*(?:[^()\d\s]\s*:\s*[+-]?{NUMBER}|:\s*[+-]?\d*\.\d+)\s*\)|\(\([^()]+\)\)|\[\[[^\[\]]+\]\]|\{{\{{[^{{}}|]+\}}\}}"
+        ),
+        "gives no weight: say what matters first and in more words",
+    ),
+    (
+        re.compile(r"\{[^{}]*\|[^{}]*\}"),
+        "makes no choice: write one of them, and queue a variation for each of the others",
+    ),
+    (
+        re.compile(rf"\[[^\[\]|]*\|[^\[\]]*\]|\[[^\[\]:]*:[^\[\]:]*:\s*{NUMBER}\s*\]"),
+        "changes nothing on the way: use the storyboard for what happens next",
+    ),
+    (re.compile(r"(?<!\w)embedding:\w+", re.IGNORECASE), "adds no embedding: the models here take none"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A prompt of which the text encoder reads only the first `limit` tokens. `kept` is the text that it reads, empty
+    where only the number of words is known.
+    """
+
+    limit: int
+    kept: str = ""
+
+
+CutOf = Callable[[str], Cut | None]
+
+
+def notes_of(
+    request: GenerationRequest, plan: Plan, spec: ModelSpec, source: Source | None, cut_of: CutOf
+) -> tuple[str, ...]:
+    """The notes of a plan. `cut_of` says of a text whether the model certainly reads only its beginning."""
+    return (
+        *_negative_prompt(request, plan, spec),
+        *_prompts(request, plan, spec, cut_of),
+        *_orientation(request, plan),
+        *_rate(plan, source),
+        *_seed(request),
+    )
+
+
+def _negative_prompt(request: GenerationRequest, plan: Plan, spec: ModelSpec) -> Iterator[str]:
+    if is_blank(request.negative_prompt):
+        return
+    if not spec.denoises:
+        yield f"The negative prompt has no effect: {spec.title} does not read it."
+    elif plan.guidance_scale <= 1:
+        yield "The negative prompt has no effect at guidance 1; it needs a guidance above 1."
+
+
+def _prompts(request: GenerationRequest, plan: Plan, spec: ModelSpec, cut_of: CutOf) -> Iterator[str]:
+    """Of every prompt that is read: where it is cut, and what in it is no command here."""
+    texts = {"The prompt": request.prompt}
+    if spec.denoises and plan.guidance_scale > 1:
+        texts["The negative prompt"] = request.negative_prompt
+    texts |= {f"Prompt {n} of the storyboard": text for n, text in enumerate(request.skyreels.storyboard, start=1)}
+    for name, text in texts.items():
+        if spec.denoises and (cut := cut_of(text)):
+            where = f'is cut after "{_end_of(cut.kept)}"' if cut.kept else "is cut"
+            yield f"{name} {where}: the model reads {cut.limit} tokens, and the rest is left out."
+    for pattern, what in SYNTAX:
+        found = ((name, match[0]) for name, text in texts.items() for match in pattern.finditer(text))
+        if first := next(found, None):
+            name, words = first
+            yield f"{name} has {_start_of(words)}, which is read as plain words and {what}."
+
+
+def _orientation(request: GenerationRequest, plan: Plan) -> Iterator[str]:
+    material = "video" if request.video else "picture"
+    if request.follows_material and request.mode is not Mode.TEXT_TO_VIDEO:
+        shape = "portrait" if plan.height > plan.width else "landscape" if plan.width > plan.height else "square"
+        yield f"The shape follows the {material}: {shape}, {plan.width}x{plan.height}."
+
+
+def _rate(plan: Plan, source: Source | None) -> Iterator[str]:
+    if source is None or not source.fps or abs(source.fps - plan.fps) <= SAME_RATE * plan.fps:
+        return
+    how = "are left out" if source.fps > plan.fps else "are repeated"
+    yield f"The source has {source.fps:.4g} frames per second and the video {plan.fps}: some of its frames {how}."
+
+
+def _seed(request: GenerationRequest) -> Iterator[str]:
+    if request.seed == RANDOM_SEED:
+        yield f"Seed {RANDOM_SEED} means random: a seed is drawn when the video is queued, and stored with it."
+
+
+def _start_of(words: str) -> str:
+    words = " ".join(words.split())
+    return words if len(words) <= SHOWN else f"{words[:SHOWN]}…"
+
+
+def _end_of(words: str) -> str:
+    """The last words, at most SHOWN characters."""
+    return words if len(words) <= SHOWN else f"…{words[-SHOWN:]}"
