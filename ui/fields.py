@@ -58,7 +58,7 @@ def request_column(spec: ModelSpec) -> None:
     )
     mode = Mode(form.get("mode"))
     form.follow_material()
-    for row in INPUTS.values():
+    for row in sorted(INPUTS.values(), key=lambda row: mode not in row.required_by):  # what is needed comes first
         if mode in row.modes:
             file_field(row, optional=mode not in row.required_by)
     st.text_area(
