@@ -260,7 +260,7 @@ def file_field(row: Input, *, optional: bool) -> None:
         )
         what = f"{upload.width}x{upload.height}"
         if upload.kind == "video":
-            what += f", {upload.frames} frames at {upload.fps:g} fps; its sound is dropped"
+            what += f", {upload.frames} frames at {upload.fps:g} fps; sound is not kept"
         words.markdown(f"**{label}**  \n{escape_markdown(shortened(upload.filename, 40))}")
         words.caption(f"{what}. The preview shows how it will be used.")
         if upload.notes:
