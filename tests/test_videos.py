@@ -65,7 +65,8 @@ def photo(tmp_path):
 @pytest.mark.parametrize("fit", list(Fit))
 def test_a_photograph_is_the_first_frame_of_its_film(generator, a_request, photo, fit):
     file, picture = photo
-    request = a_request(mode="image_to_video", image=upload(generator, file), resolution="540p", fit=fit, num_frames=24)
+    size = {"resolution": "540p", "orientation": "landscape"}  # without the second it would follow the picture
+    request = a_request(mode="image_to_video", image=upload(generator, file), fit=fit, num_frames=24, **size)
     _, video = film(generator, request)
     frames = frames_of(video, 960, 540, 24)
     assert psnr(frames[0], fit_picture(picture, 960, 540, fit)) > 30

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from backend import doctor
 from backend.core.config import Settings
 from backend.library import foreign
 from backend.library.catalog import Catalog
 from backend.library.checkpoints import look_for_checkpoints
-from backend.system import doctor
 from tests.tiny_checkpoints import build_checkpoint
 
 LFS_POINTER = (  # as https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md has it

@@ -292,7 +292,7 @@ def test_a_row_comes_back_from_an_older_copy_where_the_newest_has_the_damage_too
     store = Store(settings.database)
     copy_history(store, settings.copies)
     store.close()
-    assert check(folder) == "Jobs in the history that could not be read: 1. Of these 1 were recovered."
+    assert check(folder) == "1 job in the history could not be read and was recovered."
     assert waiting(folder) == 22
 
 
