@@ -650,3 +650,25 @@ def test_where_torch_cannot_be_imported_automatic_makes_the_test_pattern(tmp_pat
     assert "choose Test pattern" in hint
     assert second == ["synthetic", "succeeded", None, False]
     assert chosen[:3] == first[:3]
+
+
+def test_a_render_gives_way_as_much_as_is_asked_and_nothing_else_does(settings, a_request):
+    niceness = {}
+
+    class Engine(SyntheticEngine):
+        def render(self, task, report):
+            niceness["render"] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+            child = subprocess.run(["nice"], capture_output=True, text=True, check=True)
+            niceness["child"] = int(child.stdout)
+            return super().render(task, report)
+
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    generator = VideoGenerator(settings.model_copy(update={"nice": 3}), {"synthetic": Engine()})
+    generator.start()
+    try:
+        job = generator.wait(generator.submit(a_request()).id, timeout=100)
+    finally:
+        generator.stop()
+    assert job.state is JobState.SUCCEEDED, job.error
+    assert niceness == {"render": min(19, before + 3), "child": min(19, before + 3)}
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before

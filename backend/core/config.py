@@ -110,6 +110,9 @@ class Settings(BaseSettings):
     upload_keep_s: NonNegativeFloat = Field(
         24 * 3600.0, description="an upload that no job needs is removed after this"
     )
+    nice: int = Field(
+        0, ge=0, le=19, description="how much a render gives way to other programs: 0 not at all, 19 to all of them"
+    )
     save_every_s: NonNegativeFloat = Field(
         30.0, description="a render that is killed loses at most this much, and the step that it was in"
     )

@@ -165,6 +165,7 @@ class Worker:
     # --- the thread that runs jobs ---
 
     def _work(self) -> None:
+        self._give_way()
         while True:
             if self._tidying.is_due:
                 self._tidying.tidy()
@@ -188,6 +189,13 @@ class Worker:
                     self._running.pop(job.id, None)
                 logs.current_job.set(None)
                 self.announce()
+
+    def _give_way(self) -> None:
+        """Lower the priority of this thread; threads and children that a job starts take it over, the pages do not."""
+        if self._settings.nice:
+            thread = threading.get_native_id()
+            nice = min(19, os.getpriority(os.PRIO_PROCESS, thread) + self._settings.nice)
+            os.setpriority(os.PRIO_PROCESS, thread, nice)
 
     def _run(self, running: RunningJob) -> None:
         """Run one job and write how it ended: one branch for every way."""
