@@ -300,7 +300,8 @@ def wanted(field: str) -> str:
         return "0 or 1"
     unit = next((f" of {unit}" for end, unit in (("_bytes", "bytes"), ("_s", "seconds")) if field.endswith(end)), "")
     least = 1 if any(hasattr(rule, "gt") for rule in info.metadata) else 0
-    return f"a {'whole ' if kind is int else ''}number{unit} from {least} on"
+    most = next((f"to {rule.le}" for rule in info.metadata if hasattr(rule, "le")), "on")
+    return f"a {'whole ' if kind is int else ''}number{unit} from {least} {most}"
 
 
 def _explain(error: ErrorDetails) -> InvalidRequest:
