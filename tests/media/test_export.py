@@ -7,6 +7,7 @@ import sys
 import zipfile
 from collections.abc import Generator
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -187,13 +188,15 @@ def test_who_waits_for_an_encoder_that_computes_can_stop_it(sent, monkeypatch, t
 
 def test_an_encoder_that_stands_still_is_not_called_alive(monkeypatch, tmp_path):
     program(monkeypatch, tmp_path, "time.sleep(1000)")
-    calls = []
+    calls, computed = [], iter([0.5, 0.5, 0.7, 0.7])
     with guard.encode(alive=lambda: calls.append(1)) as encoder:
-        unchanged = 0
-        while unchanged < 20:  # it computes until it sleeps
-            before = len(calls)
+        used = SimpleNamespace(cpu_times=lambda: SimpleNamespace(user=next(computed), system=0.0))
+        monkeypatch.setattr(guard.psutil, "Process", lambda pid: used)
+        counts = []
+        for _ in range(4):
             encoder._check_alive()
-            unchanged = unchanged + 1 if len(calls) == before else 0
+            counts.append(len(calls))
+    assert counts == [1, 1, 2, 2]
 
 
 def test_progress_leaves_room_for_the_frames_that_encoders_hold_back(tmp_path):

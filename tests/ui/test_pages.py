@@ -312,6 +312,12 @@ def test_a_job_that_ended_while_it_was_edited_is_the_parent_of_the_edit(app, his
     assert new.parent == waiting
 
 
+def test_the_input_that_a_mode_needs_comes_first(app):
+    app.segmented_control(key="form_mode").set_value("video_extension").run()
+    labels = [field.label for field in app.get("file_uploader")]
+    assert [label.split(" (")[0] for label in labels] == ["Video to extend", "Last frame"]
+
+
 def test_an_edit_can_be_left(app, history, generator):
     waiting = history["waiting"].id
     visit(app, "ui/queue.py")
