@@ -21,8 +21,7 @@ def varying_rate(fps: float) -> str:
 
 def deinterlaced(fps: float) -> str:
     return (
-        f"It is interlaced and is deinterlaced; each frame shows the moment of its first field, "
-        f"so the rate stays {fps:.5g} frames a second."
+        f"It is interlaced and is deinterlaced; each field becomes a frame, so its rate is {fps:.5g} frames a second."
     )
 
 

@@ -9,6 +9,7 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,6 @@ NEVER_INTERLACED = ("vp8", "vp9", "av1", "libdav1d", "hevc", "qtrle", "png")
 WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # the decoders that read the alpha of WebM
 PROGRESSIVE = 1  # AVFieldOrder
 UNSPECIFIED = 2
-DISCARDED = -1  # the place of a frame that only its neighbour needs
 MATRIX_TOLERANCE = 0.01
 PIXELS = 3840 * 2160 * 2
 SECONDS = 600
@@ -39,6 +39,7 @@ COMMENT_LENGTH = 4 * 2**20
 THREADS = min(4, os.cpu_count() or 1)
 
 STILL_BRANDS = ("heic", "heix", "heim", "heis", "mif1", "msf1", "avif", "avis")
+MATROSKA_KEY = "enc_key_id"  # where ffmpeg puts the key's name of an encrypted Matroska or WebM track
 ENCRYPTED_ENTRIES = (b"encv", b"drmi", b"drmv")
 WAY_OUT = "use JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF, MP4, MOV, MKV, WebM, AVI, MPEG or DV."
 
@@ -59,8 +60,8 @@ Turn = tuple[bool, bool, bool]
 class VideoReader:
     """A video file: one video track, and the time of every frame in display order.
 
-    `count` frames are in the file; shown at `fps` they are `frames`, which is more where the rate varies and less where
-    frames come faster than that.
+    `count` frames are in the file, and `times` says when each is shown; shown at `fps` they are `frames`, which is more
+    where the rate varies and less where frames come faster than that. Of interlaced video each field is a frame.
     """
 
     def __init__(self, path: str, longest_s: float = SECONDS) -> None:
@@ -73,6 +74,8 @@ class VideoReader:
         try:
             with self._opened() as container:
                 self._examine(container)
+            if self.interlaced:
+                self._show_fields()
         except (av.error.InvalidDataError, av.error.ArgumentError) as error:
             raise Refused("is neither a picture nor a video that the studio reads, or damaged", WAY_OUT) from error
 
@@ -87,7 +90,7 @@ class VideoReader:
             raise Refused("is a HEIC or AVIF picture", "save it as JPEG, PNG or WebP.")
         stream, self.tracks = self._stream(container)
         codec = stream.codec_context
-        if codec is None and has_encrypted_track(self.path):
+        if MATROSKA_KEY in stream.metadata or (codec is None and has_encrypted_track(self.path)):
             raise encrypted()
         if codec is None or codec.name not in CODECS:
             name = codec.name if codec else "an unknown codec"
@@ -167,14 +170,23 @@ class VideoReader:
             length = stamped[-1] + max(last_units * unit_s, 1 / self.fps)
             self.frames = max(1, round(length * self.fps))
 
+    def _show_fields(self) -> None:
+        """Show both fields of a frame one after the other, at twice its rate."""
+        middles = [(a + b) / 2 for a, b in itertools.pairwise([*self.times, self.times[-1] + 1 / self.fps])]
+        self.fps *= 2
+        uneven = [t for both in zip(self.times, middles, strict=True) for t in both]
+        self.times = uneven if self.varies else even_times(2 * self.count, self.fps)
+        self.frames *= 2
+
     # --- frames ---
 
     def decoded(self, first: int = 0) -> Iterator[tuple[int, Any]]:
-        """Frames with their place in display order, beginning at or before place `first`, damaged ones left out."""
+        """Frames with their place in `times`, beginning at or before place `first`, damaged ones left out."""
         if not self.interlaced:
             yield from self._decoded_raw(first)
             return
-        yield from self._deinterlaced(self._decoded_raw(max(0, first - 2)))  # which looks at the frame before and after
+        before = max(0, first // 2 - 2)  # because a field is compared with those of the frames before and after it
+        yield from self._deinterlaced(self._decoded_raw(before))
 
     def _decoded_raw(self, first: int) -> Iterator[tuple[int, Any]]:
         key = None
@@ -232,32 +244,35 @@ class VideoReader:
         return first is not None and bool(first[1].interlaced_frame)
 
     def _deinterlaced(self, frames: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
-        """A frame of the first field's moment for every one that is interlaced (bwdif, the filter of ffmpeg: motion
-        adaptive, after Weston's three fields)."""
+        """Both fields of every interlaced frame as a frame each, and the other frames as they are (bwdif, the filter of
+        ffmpeg: motion adaptive, after Weston's three fields)."""
+        import av
+
         head = list(itertools.islice(frames, 2))
         if not head:
             return
-        graph, places = _bwdif(head[0][1]), []
-        # Without a frame before it the filter takes the first for still: the second, put before, shows what moves.
-        ahead = [(DISCARDED, head[1][1])] if len(head) > 1 else []
-        for place, frame in itertools.chain(ahead, head, frames):
-            places.append(place)
+        graph = _bwdif(head[0][1])
+        first, last = head[0][0], 0
+
+        def mirrored() -> Iterator[tuple[int, Any]]:
+            """Without a frame before or after it the filter takes one for still: its other neighbour shows the move."""
+            nonlocal last
+            yield first - 1, head[-1][1]
+            before = after = None
+            for last, frame in itertools.chain(head, frames):
+                yield last, frame
+                before, after = after, frame
+            yield last + 1, before or after
+            yield last + 2, None
+
+        for place, frame in mirrored():
+            if frame is not None:
+                frame.pts = place  # the filter doubles it, and counts on for a second field
             graph.vpush(frame)
-            yield from self._pulled(graph, places)
-        graph.vpush(None)
-        yield from self._pulled(graph, places)
-
-    def _pulled(self, graph: Any, places: list[int]) -> Iterator[tuple[int, Any]]:
-        import av
-
-        while places:
-            try:
-                frame = graph.vpull()
-            except (av.error.BlockingIOError, av.error.EOFError):
-                return
-            place = places.pop(0)
-            if place != DISCARDED:
-                yield place, frame
+            with suppress(av.error.BlockingIOError, av.error.EOFError):
+                while shown := graph.vpull():
+                    if 2 * first <= shown.pts <= 2 * last + 1:
+                        yield shown.pts, shown
 
     # --- pictures ---
 
@@ -297,7 +312,7 @@ class VideoReader:
     @cached_property
     def size(self) -> tuple[int, int]:
         """Width and height as shown, from the first frame. Raises Refused unless it and the last one can be decoded."""
-        last = next(self.decoded(self.count - 1), None)
+        last = next(self.decoded(len(self.times) - 1), None)
         if self._first is None or last is None:
             raise Refused("cannot be decoded", "convert it to MP4 with H.264.")
         height, width = self.picture(self._first).shape[:2]
@@ -351,7 +366,7 @@ def _bwdif(template: Any) -> Any:
     source = graph.add_buffer(
         width=template.width, height=template.height, format=template.format, time_base=template.time_base
     )
-    graph.link_nodes(source, graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink"))
+    graph.link_nodes(source, graph.add("bwdif", "mode=send_field:deint=interlaced"), graph.add("buffersink"))
     graph.configure()
     return graph
 

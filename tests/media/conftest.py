@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.filter
 import numpy as np
 import psutil
 import pytest
@@ -48,6 +49,20 @@ def numbers_of(number_of: Callable[[Picture], int]) -> Callable[[Iterable[Frames
     return lambda chunks: [number_of(picture) for chunk in chunks for picture in chunk]
 
 
+def interlaced(frame: av.VideoFrame, first_field: str) -> Any:
+    """`frame` marked as interlaced, its "top" or "bottom" field first."""
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 25)
+    )
+    graph.link_nodes(
+        source, graph.add("setfield", {"top": "tff", "bottom": "bff"}[first_field]), graph.add("buffersink")
+    )
+    graph.configure()
+    graph.vpush(frame)
+    return graph.vpull()
+
+
 @pytest.fixture
 def make_video(tmp_path: Path) -> MakeVideo:
     """Write a video; `pictures` are frames or a count of numbered ones, `stamps` their times in 1/1000 s if uneven."""
@@ -66,6 +81,7 @@ def make_video(tmp_path: Path) -> MakeVideo:
         options: dict[str, str] | None = None,
         tags: dict[str, str] | None = None,
         file_options: dict[str, str] | None = None,
+        first_field: str | None = None,
     ) -> Path:
         if isinstance(pictures, int):
             pictures = [numbered(number % 2**BITS) for number in range(pictures)]
@@ -85,6 +101,8 @@ def make_video(tmp_path: Path) -> MakeVideo:
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
                 frame.pts = stamps[place] if stamps else place
                 frame.time_base = Fraction(1, 1000) if stamps else 1 / Fraction(rate)
+                if first_field:
+                    frame = interlaced(frame, first_field)
                 output.mux(stream.encode(frame))
             output.mux(stream.encode())
         return path

@@ -148,45 +148,62 @@ def test_the_track_that_is_marked_as_default(tmp_path: Path):
 # --- fields ---
 
 
-def moving_bar(count: int) -> Frames:
-    """A white bar on grey that moves 8 pixels a field; fields woven into frames, the upper one first."""
+def moving_bar(count: int, first_field: str) -> Frames:
+    """A white bar on grey that moves 8 pixels a field; fields woven into `count` frames."""
     fields = np.full((2 * count, 64, 320, 3), 60, np.uint8)
     for place, field in enumerate(fields):
         field[:, 20 + 8 * place : 60 + 8 * place] = 200
     woven = fields[::2].copy()
-    woven[:, 1::2] = fields[1::2, 1::2]
+    second = 1 if first_field == "top" else 0
+    woven[:, second::2] = fields[1::2, second::2]
     return woven
 
 
+@pytest.mark.parametrize("first_field", ["top", "bottom"])
 @pytest.mark.parametrize(
     ("name", "codec", "options"),
     [
-        ("a.mp4", "libx264", {"x264-params": "tff=1", "crf": "1"}),
-        ("a.ts", "libx264", {"x264-params": "tff=1", "crf": "1"}),
+        ("a.mp4", "libx264", {"flags": "+ildct+ilme", "crf": "1"}),
+        ("a.ts", "libx264", {"flags": "+ildct+ilme", "crf": "1"}),
         ("a.mpg", "mpeg2video", {"flags": "+ildct+ilme", "qmin": "1", "b": "20M"}),
     ],
 )
-def test_interlaced_video_has_no_combs(tmp_path: Path, make_video, name: str, codec: str, options: dict[str, str]):
-    woven = moving_bar(12)
+def test_interlaced_video_has_no_combs(make_video, name: str, codec: str, options: dict[str, str], first_field: str):
+    woven = moving_bar(12, first_field)
     assert np.abs(np.diff(woven.astype(int), axis=1)).max() == 140
-    path = make_video(name, list(woven), rate=25, codec=codec, options=options)
+    path = make_video(name, list(woven), rate=25, codec=codec, options=options, first_field=first_field)
     info = probe(path)
-    assert (info.frames, info.fps) == (12, 25.0)
+    assert (info.frames, info.fps) == (24, 50.0)
     assert "deinterlaced" in info.notes[0]
-    assert "rate stays 25" in info.notes[0]
+    assert "its rate is 50" in info.notes[0]
     frames = frames_of(path)
     combs = np.abs(np.diff(frames[:, 2:-2].astype(int), axis=1)).max(axis=(1, 2, 3))
     assert combs.max() <= 4, combs
     lefts = [int(np.flatnonzero(frame[32, :, 0] > 130)[0]) for frame in frames]
-    np.testing.assert_allclose(np.diff(lefts), 16, atol=1)  # the first field's motion, in every frame
+    np.testing.assert_allclose(lefts, 20 + 8 * np.arange(24), atol=1)  # the motion of both fields
 
 
 def test_a_range_of_interlaced_video_is_a_part_of_the_whole(make_video):
-    options = {"x264-params": "tff=1", "g": "6"}
-    path = make_video("a.mp4", list(moving_bar(12)), rate=25, options=options)
+    options = {"flags": "+ildct+ilme", "g": "6"}
+    path = make_video("a.mp4", list(moving_bar(12, "top")), rate=25, options=options, first_field="top")
     whole = frames_of(path)
-    part = np.concatenate(list(read_frames(path, fps=25, width=320, height=64, fit=Fit.CROP, start=7, stop=10)))
-    np.testing.assert_array_equal(part, whole[7:10])
+    part = np.concatenate(list(read_frames(path, fps=50, width=320, height=64, fit=Fit.CROP, start=15, stop=20)))
+    np.testing.assert_array_equal(part, whole[15:20])
+
+
+def test_interlaced_frames_among_others(tmp_path: Path, make_video, numbers_of):
+    """Progressive frames of a recording that switches stay as they are, each for both of its fields."""
+    first = make_video("a.ts", 6, rate=25, codec="mpeg2video", options={"flags": "+ildct+ilme"}, first_field="top")
+    second = make_video("b.ts", [numbered(number) for number in range(6, 12)], rate=25, codec="mpeg2video")
+    path = tmp_path / "both.ts"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    assert probe(path).fps == 50.0
+    assert numbers_of(read_frames(path, fps=25, **SIZE))[:12] == list(range(12))
+
+
+def test_one_interlaced_frame(make_video, numbers_of):
+    path = make_video("a.mp4", 1, rate=25, options={"flags": "+ildct+ilme"}, first_field="top")
+    assert numbers_of(read_frames(path, fps=50, **SIZE)) == [0, 0]
 
 
 # --- transparency ---
@@ -248,6 +265,45 @@ def test_an_encrypted_sample_entry_is_enough(make_video):
         probe(path)
 
 
+class OneWay:
+    """A file that cannot be sought in: what the muxer does not know beforehand stays unsaid."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def write(self, data: bytes) -> int:
+        self.data += data
+        return len(data)
+
+
+def element(code: str, data: bytes) -> bytes:
+    """An element of EBML (RFC 8794)."""
+    return bytes.fromhex(code) + (2**28 | len(data)).to_bytes(4, "big") + data
+
+
+def test_an_encrypted_matroska_track_is_refused_with_the_reason(tmp_path: Path):
+    """With ContentEncodings (RFC 9559, 5.1.4.1.31) as WebM's encryption writes them: AES in counter mode."""
+    clear = OneWay()
+    with av.open(clear, "w", format="webm") as output:
+        stream: Any = output.add_stream("libvpx", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        output.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(1, 64, 64), format="rgb24")))
+        output.mux(stream.encode())
+    head, _, rest = clear.data.rpartition(bytes.fromhex("1654AE6B"))
+    body, rest = rest[1 : 1 + (rest[0] & 127)], rest[1 + (rest[0] & 127) :]
+    at = body.index(b"\xae\x01")
+    entry = body[at + 9 : at + 9 + int.from_bytes(body[at + 2 : at + 9], "big")]
+    cipher = element("47E1", b"\5") + element("47E2", b"k" * 16)
+    encoding = element("6240", element("5033", b"\1") + element("5035", cipher))
+    encrypted = element("AE", entry + element("6D80", encoding)) + body[at + 9 + len(entry) :]
+    path = tmp_path / "rented.webm"
+    path.write_bytes(clear.data)
+    assert probe(path).frames == 1
+    path.write_bytes(head + element("1654AE6B", body[:at] + encrypted) + rest)
+    with pytest.raises(UploadRefused, match=r"rented\.webm is encrypted"):
+        probe(path)
+
+
 # --- formats ---
 
 FORMATS = [
@@ -282,7 +338,7 @@ def test_dv(make_video, numbers_of, name: str, container: str):
     pictures = [numbered(number, 720, 576) for number in range(12)]
     path = make_video(name, pictures, rate=25, codec="dvvideo", container=container)
     info = probe(path)
-    assert (info.kind, info.height, info.frames, info.fps) == ("video", 576, 12, 25.0)
+    assert (info.kind, info.height, info.frames, info.fps) == ("video", 576, 24, 50.0)
     assert numbers_of(read_frames(path, fps=25, **SIZE)) == list(range(12))
 
 
