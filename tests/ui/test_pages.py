@@ -36,6 +36,12 @@ PAGES = ["ui/create.py", "ui/queue.py", "ui/gallery.py", "ui/models.py", "ui/sys
 DF, T2V = "skyreels-v2-df-1.3b-540p", "skyreels-v2-t2v-14b-540p"
 
 
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch):
+    """These tests run the pages alone; a server of other tests may be running in this process."""
+    monkeypatch.setattr("backend.web.serving", False)
+
+
 @pytest.fixture
 def app(generator, monkeypatch):
     monkeypatch.setattr(video_generator, "_shared", generator)
