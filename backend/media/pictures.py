@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backend.media import notes
-from backend.media.colour import HDR_NAMES, for_picture
+from backend.media.colour import BT709, HDR_NAMES, SRGB, VIDEO, ColourSpace, coded_space, for_picture
 from backend.media.png import SIGNATURE, Png, deep_pixels, read_png
 from backend.media.refusal import Refused, check_shape
 
@@ -21,6 +21,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
 MOVING = ("PNG", "WEBP", "GIF", "AVIF")  # formats that may hold a moving picture, which is a video
 PIXELS = 50_000_000
 LEAST_WHOLE = 7 / 8  # of the rows of a picture that lacks its last bytes
+CODED_COLOURS = b"colrnclx"  # of an AVIF: ISO/IEC 14496-12, 12.1.5
 FILLED_WITH = {"JPEG": 128, "PNG": 0}  # what Pillow gives for pixels that are not in the file
 
 # EXIF orientation -> the transposition that puts the picture upright, by the names of Pillow's Transpose
@@ -82,11 +83,12 @@ def read_picture(path: str) -> tuple[Image, list[str]]:
         remarks.append(notes.CUT)
         image = whole
     turn = orientation(image)  # not earlier: Pillow turns a TIFF while it decodes
-    flat = (_deep(png, image.info) if png else None) or opaque(image, png)
+    space = png.space if png else _coded_colours(image, path)
+    flat = (_deep(png, image.info) if png else None) or opaque(image, space)
     if flat.info.get("was_transparent"):
         remarks.append(notes.TRANSPARENT)
-    if png and png.space and png.space.is_hdr:
-        remarks.append(notes.tone_mapped(HDR_NAMES[png.space.transfer]))
+    if space and space.is_hdr:
+        remarks.append(notes.tone_mapped(HDR_NAMES[space.transfer]))
     return rotated(in_srgb(flat), turn), remarks
 
 
@@ -164,19 +166,19 @@ def rotated(image: Image, exif_orientation: int) -> Image:
     return image.transpose(Transpose[name]) if name else image
 
 
-def opaque(image: Image, png: Png | None = None) -> Image:
-    """`image` on white, where it lets anything through; 16 bits a pixel become 8. The colours that the chunks of a PNG
-    declare are converted before. `info["was_transparent"]` says whether there was anything to be seen through.
+def opaque(image: Image, space: ColourSpace | None = None) -> Image:
+    """`image` on white, where it lets anything through; 16 bits a pixel become 8. Its colours are converted from
+    `space` before. `info["was_transparent"]` says whether there was anything to be seen through.
     """
     if image.mode.startswith("I"):
         image = image.convert("I").point(lambda value: value / 256).convert("L")  # Pillow alone would clip, not scale
     if not image.has_transparency_data:
-        return _in_space(image, png)
+        return _in_space(image, space)
     layer = image.convert("RGBA")
     alpha = layer.getchannel("A")
     if alpha.getextrema() == (255, 255):
-        return _in_space(image.convert("RGB"), png)
-    flat = on_white(_in_space(layer.convert("RGB"), png), alpha)
+        return _in_space(image.convert("RGB"), space)
+    flat = on_white(_in_space(layer.convert("RGB"), space), alpha)
     flat.info = dict(image.info) | {"was_transparent": True}
     return flat
 
@@ -192,12 +194,27 @@ def on_white(image: Image, alpha: Image) -> Image:
     return white.convert("RGB")
 
 
-def _in_space(image: Image, png: Png | None) -> Image:
+def _in_space(image: Image, space: ColourSpace | None) -> Image:
     import PIL.Image
 
-    if not png or not png.space:
+    if not space:
         return image
-    return PIL.Image.fromarray(for_picture(np.asarray(image.convert("RGB")), png.space))
+    return PIL.Image.fromarray(for_picture(np.asarray(image.convert("RGB")), space))
+
+
+def _coded_colours(image: Image, path: str) -> ColourSpace | None:
+    """The colour space of an AVIF by its code numbers, the curves of cameras read as sRGB, as browsers do; None where
+    that is sRGB, or where a profile says more.
+    """
+    if image.format != "AVIF" or image.info.get("icc_profile"):
+        return None
+    data = Path(path).read_bytes()
+    at = data.find(CODED_COLOURS) + len(CODED_COLOURS)
+    if at < len(CODED_COLOURS) or at + 4 > len(data):
+        return None
+    primaries, transfer = struct.unpack_from(">HH", data, at)
+    transfer = SRGB if transfer in VIDEO else transfer
+    return None if (transfer, primaries) == (SRGB, BT709) else coded_space(transfer, primaries)
 
 
 def _deep(png: Png, info: dict[Any, Any]) -> Image | None:

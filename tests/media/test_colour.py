@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from PIL import Image
 
 from backend.core.schema import Fit
 from backend.media.fitting import Picture
@@ -159,6 +160,25 @@ def test_coded_colours_of_a_png_are_shown_as_in_a_browser(tmp_path: Path, code: 
     path.write_bytes(png_of(pixels, (b"cICP", bytes([*code, 0, 1]))))
     shown = read_image(path, pixels.shape[1], 16, Fit.CROP)[8, 8::16].astype(int)
     np.testing.assert_allclose(shown, list(CHROMIUM[code].values()), atol=3)
+    assert ("HDR colours" in " ".join(probe(path).notes)) == (code[1] in (PQ, HLG))
+
+
+# Chromium 156, an AVIF of 8 bits, where it takes the curves of cameras for sRGB's
+CHROMIUM_AVIF = CHROMIUM | {
+    (BT2020, 14): {(0.5, 0.4, 0.3): (141, 100, 70), (0.75,) * 3: (191, 191, 191)},
+    (1, 1): {(0.5, 0.4, 0.3): (127, 103, 75)},
+}
+
+
+@pytest.mark.parametrize("code", CHROMIUM_AVIF)
+def test_coded_colours_of_an_avif_are_shown_as_in_a_browser(tmp_path: Path, code: tuple[int, int]):
+    path = tmp_path / "a.avif"
+    pixels = (patches(list(CHROMIUM_AVIF[code])) // 257).astype(np.uint8)
+    Image.fromarray(pixels).save(path, quality=100, subsampling="4:4:4")
+    before, box, after = path.read_bytes().partition(b"colrnclx")
+    path.write_bytes(before + box + struct.pack(">HH", *code) + after[4:])
+    shown = read_image(path, pixels.shape[1], 16, Fit.CROP)[8, 8::16].astype(int)
+    np.testing.assert_allclose(shown, list(CHROMIUM_AVIF[code].values()), atol=4)
     assert ("HDR colours" in " ".join(probe(path).notes)) == (code[1] in (PQ, HLG))
 
 
