@@ -23,7 +23,7 @@ from backend.diffusion.components import Components
 from backend.diffusion.fp8 import Fp8Linear
 from backend.diffusion.weight_deltas import ConstantDelta, FullDelta, WeightDelta, change_delta
 from backend.engine import Task
-from backend.library.lora_keys import TABLE, Tensor, by_layer, change_shape
+from backend.library.lora_keys import TABLE, Tensor, by_layer, change_shape, is_low_rank, rank_of
 from backend.library.loras import Lora
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class LoadedLora:
 
     def __init__(self, lora: Lora, use: LoraUse, components: Components) -> None:
         self.use = use
+        self._adapter = lora.adapter
         self.bytes = 0
         self.strength = torch.zeros((), device=components.device)  # in the window that is denoised
         self.deltas: list[tuple[torch.nn.Module, WeightDelta]] = []
@@ -71,6 +72,9 @@ class LoadedLora:
         dtype = getattr(module, "compute_dtype", weight.dtype)  # of an Fp8Linear, that of its input
         read = {role: _read(file, tensor).to(device) for role, tensor in tensors.items()}
         self._require_shape(layer, weight, read)
+        shapes = {role: tuple(tensor.shape) for role, tensor in read.items()}
+        if self._adapter and "alpha" not in read and is_low_rank(shapes):
+            read["alpha"] = torch.tensor(self._adapter.alpha_of(layer, rank_of(shapes)))
 
         def add(delta: WeightDelta) -> None:
             self.deltas.append((module, delta))

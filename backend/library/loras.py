@@ -29,6 +29,7 @@ from backend.core.errors import Conflict, InvalidRequest, NotEnoughSpace, NotFou
 from backend.core.registry import ModelSpec
 from backend.core.text import is_blank
 from backend.durable import move, replace_file
+from backend.library.adapter_metadata import AdapterMetadata, read_adapter_metadata
 from backend.library.checkpoints import Damaged, read_header
 from backend.library.lora_keys import (
     BLOCK,
@@ -77,6 +78,7 @@ class Lora:
     base_model_hint: str = ""  # from the metadata, as the training program wrote it
     in_channels: int = 0
     notes: tuple[str, ...] = ()
+    adapter: AdapterMetadata | None = None
 
     @property
     def expert(self) -> int | None:
@@ -237,6 +239,7 @@ def _inspected(file: Path, name: str, size: int, changed: int) -> Lora:
         base_model_hint=hint.strip()[:80],
         in_channels=_in_channels(changes.get("patch_embedding", ())),
         notes=keys.notes,
+        adapter=read_adapter_metadata(metadata),
     )
 
 

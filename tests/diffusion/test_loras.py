@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 
 import pytest
@@ -283,6 +284,21 @@ def test_the_output_is_that_of_the_merged_model_and_nothing_is_left_behind(compo
     assert not model._forward_pre_hooks
     assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
     assert loras_gib([lora]) > 0
+
+
+def test_the_alpha_of_diffusers_metadata(components, ask, tmp_path):
+    """diffusers saves no alpha tensors: the alpha of the training stands in the file's metadata."""
+    file = tmp_path / "grain.safetensors"
+    fields = {"r": 4, "lora_alpha": 6, "alpha_pattern": {"blocks.0.attn1.to_q": 2.0}, "use_rslora": False}
+    adapter = json.dumps({f"transformer.{name}": value for name, value in fields.items()})
+    save_file(tensors("diffusers"), file, metadata={"format": "pt", "lora_adapter_metadata": adapter})
+    lora = load(components, file, 0.7)
+    with apply_loras([lora], lambda: 0):
+        changed = ask()
+    given = tensors("diffusers")
+    given["transformer.blocks.0.attn1.to_q.lora_B.weight"] *= 2 / 6
+    wanted = ask(merged(components["t2v"].transformer, given, 0.7, alpha=6.0))
+    torch.testing.assert_close(changed, wanted, atol=2e-5, rtol=1e-4)
 
 
 def test_two_at_once_add_up(components, ask, tmp_path):
