@@ -196,13 +196,17 @@ def check_folders(settings: Settings) -> Check:
 
     closed = []
     for folder in (settings.models, settings.outputs, settings.temp, settings.uploads):
+        if folder.is_symlink() and not folder.exists():
+            closed.append(f"{folder} (a link to {folder.readlink()}, which is missing)")
+            continue
         try:
             with tempfile.TemporaryFile(dir=nearest_folder(folder)) as file:
                 file.write(b"?")
         except OSError as error:
             closed.append(f"{folder} ({error.strerror})")
     if closed:
-        return Check("Folders", "failed", f"no writing to {', '.join(closed)}", "mend their rights, or set STUDIO_DATA")
+        way_out = "mend their rights or links, or set STUDIO_DATA"
+        return Check("Folders", "failed", f"no writing to {', '.join(closed)}", way_out)
     return Check("Folders", "ok", f"models, outputs, temp and uploads in {settings.data} can be written")
 
 

@@ -245,6 +245,13 @@ def test_a_folder_that_cannot_be_written_is_named(settings: Settings) -> None:
     assert str(settings.temp) not in check.detail
 
 
+def test_a_folder_that_is_a_link_to_nowhere_is_named(settings: Settings, tmp_path: Path) -> None:
+    settings.uploads.symlink_to(tmp_path / "unplugged")
+    check = doctor.check_folders(settings)
+    assert check.status == "failed"
+    assert f"{settings.uploads} (a link to {tmp_path / 'unplugged'}, which is missing)" in check.detail
+
+
 def test_video_is_really_written(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor.check_video().status == "ok"
     import av
