@@ -33,7 +33,7 @@ from backend.media import videos
 from backend.media.animation import AnimationReader
 from backend.media.fitting import fit_picture
 from backend.media.pictures import is_moving, open_picture, read_picture
-from backend.media.refusal import Refused
+from backend.media.refusal import SECONDS, Refused
 from backend.media.videos import VideoReader
 
 HEADER = struct.Struct("<Id")  # frames and fps of the source
@@ -80,7 +80,7 @@ def normalise(out: BinaryIO, path: str) -> None:
 
 
 def frames(out: BinaryIO, path: str, width: str, height: str, fit: str, fps: str, start: str) -> None:
-    video = open_video(path, videos.SECONDS)
+    video = open_video(path, SECONDS)
     if video is None:
         raise Refused("is a picture, not a video", "use MP4, MOV, MKV, WebM, AVI, MPEG or GIF.")
     number, rate = int(start), float(fps)

@@ -13,11 +13,14 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from backend.core.errors import RenderFailed
 from backend.durable import sync
 from backend.media import guard
-from backend.media.fitting import Frames, Picture
+
+if TYPE_CHECKING:
+    from backend.media.fitting import Frames, Picture  # late: they need numpy, and the command line none
 
 
 class ExportFormat(str, Enum):
@@ -100,7 +103,7 @@ FORMATS = {
 
 LOOKAHEAD = 25  # frames that video encoders hold back, to compare them, until the last one has come
 
-Read = Callable[[], Generator[Frames]]
+Read: TypeAlias = "Callable[[], Generator[Frames]]"
 Report = Callable[[float], None]
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from backend.core.plan import Source
 from backend.media import guard
-from backend.media.videos import SECONDS
+from backend.media.refusal import SECONDS
 
 OWN_VIDEO_SECONDS = 2 * SECONDS  # the studio's own may be an upload of full length and its continuation
 

@@ -1,9 +1,10 @@
-"""Why the decoder process does not accept a file, and the shapes it accepts."""
+"""Why the decoder process does not accept a file, and the shapes and lengths it accepts."""
 
 from __future__ import annotations
 
-LEAST_SIDE = 16
+LEAST_SIDE = 16  # pixels
 MOST_ASPECT = 32
+SECONDS = 600  # of a video that is sent
 
 
 class Refused(Exception):

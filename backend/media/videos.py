@@ -19,7 +19,7 @@ import numpy as np
 from backend.media import notes
 from backend.media.colour import BT2020, HDR_NAMES, PRIMARIES_NAMES, ColourSpace, coded_space, for_video
 from backend.media.fitting import Picture
-from backend.media.refusal import LEAST_SIDE, Refused, check_shape
+from backend.media.refusal import LEAST_SIDE, SECONDS, Refused, check_shape
 from backend.media.timing import even_times, is_even, moving_rate
 
 FORMATS = "mov,matroska,avi,mpegts,mpeg,dv"
@@ -33,7 +33,6 @@ PROGRESSIVE = 1  # AVFieldOrder
 UNSPECIFIED = 2
 MATRIX_TOLERANCE = 0.01
 PIXELS = 3840 * 2160 * 2
-SECONDS = 600
 FRAMES = 20_000
 COMMENT_LENGTH = 4 * 2**20
 THREADS = min(4, os.cpu_count() or 1)
