@@ -19,7 +19,7 @@ import setup
 from backend.utils import print_any_text, python_of, works
 
 ROOT = Path(__file__).resolve().parent
-PYTEST = ("-m", "pytest", "-n", "2", "--dist", "loadfile")  # half of the tests wait most of the time
+PYTEST = ("-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")  # tests/conftest.py orders them
 SYSTEM_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 

@@ -41,6 +41,22 @@ SMALL = {
 }
 
 
+# The files that take long, the longest first. They are begun first, so that no process waits for another's at the end.
+LONG_FILES = (
+    *("test_tiny", "e2e/test_browser", "diffusion/test_benchmarks", "e2e/test_process"),
+    *("diffusion/test_resume", "reliability/test_kills", "reliability/test_switches"),
+    *("reliability/test_launch", "diffusion/test_compiled", "test_skyreels_integration", "e2e/test_proxy"),
+    *("e2e/test_machines", "test_videos", "reliability/test_slow_clients", "library/test_downloads"),
+    *("reliability/test_full_disk", "reliability/test_mutants", "reliability/test_soak"),
+    *("diffusion/test_sampler", "reliability/test_life", "compat/test_data_0_1"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {Path(__file__).parent / f"{name}.py": place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """While a test that measures time runs, those that run side by side with it wait."""

@@ -98,7 +98,18 @@ def test_the_suite_ends_with_pytest_and_its_exit_code(
     assert test_system.main(["--suite", "-k", "gallery", "-x"]) == 5
     assert nothing_is_set_up_for_real == [{"test_extras": True, "quiet": True}]
     last = commands[-1]
-    assert last["command"][1:] == ["-m", "pytest", "-n", "2", "--dist", "loadfile", "-k", "gallery", "-x"]
+    assert last["command"][1:] == [
+        "-m",
+        "pytest",
+        "-n",
+        "2",
+        "--dist",
+        "loadfile",
+        "--no-loadscope-reorder",
+        "-k",
+        "gallery",
+        "-x",
+    ]
     assert last["cwd"] == ROOT
     assert last["env"]["CHROMIUM"] == "/usr/bin/chromium"
     assert "STUDIO_DATA" not in last["env"]

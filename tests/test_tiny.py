@@ -99,9 +99,9 @@ def test_a_film_shows_what_was_asked_for(engine, judge):
 
 
 def test_the_judge_knows_drawn_films(judge):
-    answers = [(judge.answers(draw_clip(HELD_OUT + n, SHORT)), truth(scene_of(HELD_OUT + n))) for n in range(40)]
+    answers = [(judge.answers(draw_clip(HELD_OUT + n, SHORT)), truth(scene_of(HELD_OUT + n))) for n in range(20)]
     for name in ("colour", "time", "kind", "motion"):
-        assert sum(found[name] == asked[name] for found, asked in answers) >= 37, name
+        assert sum(found[name] == asked[name] for found, asked in answers) >= 18, name
 
 
 def test_another_seed_is_another_film_and_the_same_seed_the_same(engine):
@@ -116,8 +116,8 @@ def test_guidance_pulls_towards_the_prompt(engine):
 
 
 def test_more_steps_refine_the_same_film(engine):
-    few, many = (generate(engine, prompt=BOAT, num_frames=17, num_inference_steps=steps) for steps in (10, 50))
-    other = generate(engine, prompt=BOAT, num_frames=17, num_inference_steps=50, seed=2)
+    few, many = (generate(engine, prompt=BOAT, num_frames=17, num_inference_steps=steps) for steps in (10, 30))
+    other = generate(engine, prompt=BOAT, num_frames=17, num_inference_steps=30, seed=2)
     assert 0.5 < difference(few, many) < difference(other, many)
 
 

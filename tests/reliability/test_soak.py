@@ -43,8 +43,8 @@ def soak(generator, a_request, jobs: int, warm: int) -> None:
 
 
 @pytest.mark.timeout(400)
-def test_a_hundred_films(generator, a_request):
-    soak(generator, a_request, 60, 40)
+def test_fifty_films(generator, a_request):
+    soak(generator, a_request, 30, 20)
 
 
 @pytest.mark.long
