@@ -51,6 +51,14 @@ How much there is to gain depends on how well the stock libraries suit the proce
 again, it was 0.80 and 0.80 on an AMD EPYC (2026-11-29), and 0.81 and 0.79 on another Intel Xeon (2026-11-27).
 """
 
+BUSY = """## Beside other programs, on a CPU
+
+A job on Tiny while endless loops compute beside it, and alone. Threads that wait for one another sleep where others
+compute (`backend/diffusion/busy.py`); without that they spin. The fair share is what as many threads as torch has get
+among all that compute. The targets were at most 1.5 of the time by the fair share, and alone at most 1.03 of the time
+without.
+"""
+
 KERNELS = """## Kernels on a CPU
 
 What the kernels of `backend/diffusion/cpu.py` gain beside those of torch: matrices by oneDNN, convolutions by planes
@@ -163,6 +171,20 @@ def whole(found: dict[str, Any]) -> str:
     return table(("", "median", "the studio takes of it"), rows)
 
 
+def busy(found: dict[str, Any]) -> str:
+    ratio, beside = found["ratio"], f"beside {found['beside']} endless loops"
+    rows = [
+        ("alone", f"{found['alone_s']:.1f} s", f"{ratio['alone_to_without']:.2f} of the time without"),
+        (
+            beside,
+            f"{found['busy_s']:.1f} s",
+            f"{ratio['to_fair_share']:.2f} of {found['fair_s']:.1f} s, the fair share",
+        ),
+        (f"{beside}, spinning", f"{found['busy_without_s']:.1f} s", ""),
+    ]
+    return table(("", "median", ""), rows)
+
+
 def kernels(found: dict[str, Any]) -> str:
     rows = [
         (what, f"{one['stock_s']} s", f"{one['quicker_s']} s", one["times_as_fast"], one["largest_difference"])
@@ -250,6 +272,7 @@ def gpu(found: dict[str, Any]) -> str:
 SECTIONS = (
     (WHOLE, whole),
     (PRESETS, presets),
+    (BUSY, busy),
     (KERNELS, kernels),
     (OVERHEAD, overhead),
     (ERRORS, errors),

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from backend.core.errors import DeviceLost, JobCancelled, SnapshotRefused
 from backend.core.plan import Plan, Stage
 from backend.core.schema import Fidelity
 from backend.diffusion.attention import STOCK, cached_kernel
+from backend.diffusion.busy import sleep_while_others_compute
 from backend.diffusion.compiled import should_compile
 from backend.diffusion.components import Components, is_device_lost, is_out_of_memory
 from backend.diffusion.conditions import encode_conditions
@@ -86,9 +88,10 @@ class Renderer:
         self.models.place(plan, loras_gib(loras))
         attention = self._attention_backend(plan, components)
         progress.loading(READ_FRACTION)
-        with RenderPatches(components) as patches:
+        on_cpu = components.device.type == "cpu"
+        with sleep_while_others_compute() if on_cpu else nullcontext(), RenderPatches(components) as patches:
             original = plan.fidelity is Fidelity.ORIGINAL
-            if original and components.device.type == "cpu" and not self._compile_blocks:
+            if original and on_cpu and not self._compile_blocks:
                 patches.use_cpu_kernels()
             patches.set_attention_backend(attention)
             patches.interrupt_by(progress.repeat)

@@ -1,0 +1,123 @@
+"""Waiting threads sleep while other programs take the cores, and spin again when they have gone."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+import torch
+
+from backend.diffusion import busy
+from backend.diffusion.busy import (
+    EVERY_S,
+    QUIET_SAMPLES,
+    IdleThreads,
+    OtherPrograms,
+    sleep_while_others_compute,
+    waited_s,
+)
+
+
+class Fake:
+    """A machine whose clock moves by EVERY_S with every look, and the idle threads that were made on it."""
+
+    def __init__(self) -> None:
+        self.now, self.waited, self.made, self.ended = 0.0, 0.0, 0, 0
+        self.others = OtherPrograms(lambda: self.waited, lambda: self.now, self.make)
+
+    def make(self) -> Fake:
+        self.made += 1
+        return self
+
+    def end(self) -> None:
+        self.ended += 1
+
+    def look(self, waiting: float, times: int = 1) -> tuple[int, int]:
+        """Look while so many threads wait for a core on average; how many idle threads were made and ended so far."""
+        for _ in range(times):
+            self.now += EVERY_S
+            self.waited += waiting * EVERY_S
+            self.others.compare()
+        return self.made, self.ended
+
+
+def test_idle_threads_are_there_while_threads_wait_for_a_core():
+    machine = Fake()
+    assert machine.look(0.02, 20) == (0, 0)
+    assert machine.look(1.3) == (1, 0)
+    assert machine.look(1.3, 20) == (1, 0)
+    assert machine.look(0.02, QUIET_SAMPLES - 1) == (1, 0)
+    assert machine.look(0.02) == (1, 1)
+    assert machine.look(1.3) == (2, 1)
+
+
+def test_a_quiet_moment_among_busy_ones_changes_nothing():
+    machine = Fake()
+    machine.look(1.3)
+    for _ in range(10):
+        machine.look(0.02, QUIET_SAMPLES - 1)
+        assert machine.look(0.5) == (1, 0)
+
+
+def test_they_end_with_the_render():
+    machine = Fake()
+    machine.look(1.3)
+    machine.others.close()
+    machine.others.close()
+    assert (machine.made, machine.ended) == (1, 1)
+
+
+def test_a_system_that_does_not_say_changes_nothing():
+    now = iter(range(10))
+    others = OtherPrograms(lambda: None, lambda: float(next(now)), lambda: pytest.fail("made"))
+    others.compare()
+    others.compare()
+    assert others.idle is None
+
+
+def test_the_wait_for_a_core_is_counted():
+    """More threads than cores compute until they have waited for one for a tenth of a second."""
+    before = waited_s()
+    if before is None:
+        pytest.skip("no statistics of the scheduler here")
+    ended = threading.Event()
+    square = torch.ones(300, 300)
+
+    def compute() -> None:
+        while not ended.is_set():
+            square @ square
+
+    threads = [threading.Thread(target=compute) for _ in range(2 * len(os.sched_getaffinity(0)) + 2)]
+    for thread in threads:
+        thread.start()
+    try:
+        while (waited_s() or 0.0) < before + 0.1:
+            ended.wait(0.01)
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.parametrize(("team", "cores", "count"), [(1, 2, 0), (2, 2, 1), (4, 4, 1), (2, 8, 7), (4, 16, 5)])
+def test_more_threads_than_cores(monkeypatch, team, cores, count):
+    """libgomp counts a team without its first thread: `team - 1` more for each idle thread, above the cores."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: team)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: range(cores))
+    before = threading.active_count()
+    idle = IdleThreads()
+    assert threading.active_count() == before + count
+    assert not count or team + count * (team - 1) > cores >= team + (count - 1) * (team - 1)
+    idle.end()
+    assert threading.active_count() == before
+
+
+def test_a_render_is_watched_and_the_watch_ends_with_it(monkeypatch):
+    looked = threading.Event()
+    monkeypatch.setattr(busy, "EVERY_S", 0.001)
+    monkeypatch.setattr(OtherPrograms, "compare", lambda self: looked.set())
+    before = threading.active_count()
+    with sleep_while_others_compute():
+        assert looked.wait(100)
+    assert threading.active_count() == before
