@@ -6,8 +6,8 @@ thread uses up the core that the one it waits for needs: beside four busy proces
 SkyReels V2 Tiny took 2.4 s a call instead of 0.2 s.
 
 libgomp spins for some microseconds only while it has more threads than there are cores (its manual, GOMP_SPINCOUNT). So
-`OtherPrograms` keeps further threads of libgomp, idle, for as long as the render's own wait for a core. What is
-computed stays the same in bits.
+`OtherPrograms` keeps further threads of libgomp, idle, for as long as other programs compute and the render's threads
+wait for a core. What is computed stays the same in bits.
 """
 
 from __future__ import annotations
@@ -18,17 +18,29 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 
 log = logging.getLogger(__name__)
 
 EVERY_S = 0.5
-BUSY = 0.3  # threads of this process, on average, that could run and have no core
-QUIET = 0.1
+BUSY, QUIET = 0.3, 0.1  # cores that other programs use, and threads that wait for a core, on average
 QUIET_SAMPLES = 6  # in a row, after which threads spin again
 PARALLEL = 2**20  # numbers that torch divides among its threads
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """At the time `at`, in seconds: the processor time that other programs have used so far, and for how long threads
+    of this process that could run have waited for a core.
+    """
+
+    at: float
+    others_s: float
+    waited_s: float
 
 
 @contextmanager
@@ -45,35 +57,33 @@ def sleep_while_others_compute() -> Iterator[None]:
 
 
 def _watch(ended: threading.Event) -> None:
-    others = OtherPrograms(waited_s, time.monotonic, IdleThreads)
-    while not ended.wait(EVERY_S):
-        others.compare()
-    others.close()
+    try:
+        others = OtherPrograms(usage(), IdleThreads)
+        while not ended.wait(EVERY_S):
+            others.compare(usage())
+        others.close()
+    except (OSError, ValueError, psutil.Error) as error:  # another system: threads spin, as torch has them
+        log.info("other programs cannot be seen here: %s", error)
 
 
 class OtherPrograms:
-    """Whether other programs take the cores. `waited_s` gives the seconds that threads of this process have waited for
-    a core so far, None where the system does not say; `clock` seconds; `idle` makes the threads that let others sleep.
-    """
+    """Whether other programs take the cores. `idle` makes the threads that let others sleep."""
 
-    def __init__(
-        self, waited_s: Callable[[], float | None], clock: Callable[[], float], idle: Callable[[], IdleThreads]
-    ) -> None:
-        self._waited_s, self._clock, self._make_idle = waited_s, clock, idle
-        self._last = waited_s(), clock()
+    def __init__(self, now: Usage, idle: Callable[[], IdleThreads]) -> None:
+        self._last, self._make_idle = now, idle
         self._quiet = 0
         self.idle: IdleThreads | None = None
 
-    def compare(self) -> None:
-        """Compare with the last look, and make or end the idle threads."""
-        (waited_before, before), self._last = self._last, (self._waited_s(), self._clock())
-        waited, now = self._last
-        if waited is None or waited_before is None or now <= before:
+    def compare(self, now: Usage) -> None:
+        """Compare with the last usage, and make or end the idle threads."""
+        last, self._last = self._last, now
+        took_s = now.at - last.at
+        if took_s <= 0:
             return
-        waiting = (waited - waited_before) / (now - before)
-        self._quiet = self._quiet + 1 if waiting < QUIET else 0
-        if self.idle is None and waiting > BUSY:
-            log.info("%.1f threads wait for a core: others compute, so waiting threads sleep", waiting)
+        others, waiting = (now.others_s - last.others_s) / took_s, (now.waited_s - last.waited_s) / took_s
+        self._quiet = self._quiet + 1 if min(others, waiting) < QUIET else 0
+        if self.idle is None and min(others, waiting) > BUSY:
+            log.info("other programs use %.1f cores: threads that wait for one another sleep", others)
             self.idle = self._make_idle()
         elif self.idle is not None and self._quiet >= QUIET_SAMPLES:
             self.close()
@@ -110,13 +120,27 @@ class IdleThreads:
             thread.join()
 
 
-def waited_s() -> float | None:
-    """Seconds for which threads of this process could run and waited for a core, summed over those that live, from
-    Linux's statistics of its scheduler; None elsewhere.
-    """
-    total = None
-    with suppress(OSError):
-        for task in Path("/proc/self/task").iterdir():
-            with suppress(OSError, ValueError, IndexError):  # a thread may end meanwhile
-                total = (total or 0.0) + int((task / "schedstat").read_text().split()[1]) / 1e9
+def usage() -> Usage:
+    """The usage so far, as Linux counts it. Raises OSError, ValueError or psutil.Error elsewhere."""
+    machine = psutil.cpu_times()
+    busy_s = machine.user + machine.nice + machine.system  # `user` has the time of guests in it
+    return Usage(time.monotonic(), busy_s - _own_s(), _waited_s())
+
+
+def _own_s() -> float:
+    """Processor time of this process and of those that it started, ended ones too."""
+    own = psutil.Process()
+    total = 0.0
+    for process in (own, *own.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
     return total
+
+
+def _waited_s() -> float:
+    total = 0
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread may end meanwhile
+            total += int((task / "schedstat").read_text().split()[1])
+    return total / 1e9

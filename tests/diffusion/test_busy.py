@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 
+import psutil
 import pytest
 import torch
 
@@ -14,8 +17,9 @@ from backend.diffusion.busy import (
     QUIET_SAMPLES,
     IdleThreads,
     OtherPrograms,
+    Usage,
     sleep_while_others_compute,
-    waited_s,
+    usage,
 )
 
 
@@ -23,8 +27,8 @@ class Fake:
     """A machine whose clock moves by EVERY_S with every look, and the idle threads that were made on it."""
 
     def __init__(self) -> None:
-        self.now, self.waited, self.made, self.ended = 0.0, 0.0, 0, 0
-        self.others = OtherPrograms(lambda: self.waited, lambda: self.now, self.make)
+        self.now, self.made, self.ended = Usage(0.0, 0.0, 0.0), 0, 0
+        self.others = OtherPrograms(self.now, self.make)
 
     def make(self) -> Fake:
         self.made += 1
@@ -33,54 +37,67 @@ class Fake:
     def end(self) -> None:
         self.ended += 1
 
-    def look(self, waiting: float, times: int = 1) -> tuple[int, int]:
-        """Look while so many threads wait for a core on average; how many idle threads were made and ended so far."""
+    def look(self, others: float, waiting: float, times: int = 1) -> tuple[int, int]:
+        """Look while others use so many cores and so many threads wait for one, on average; how many idle threads were
+        made and ended so far.
+        """
         for _ in range(times):
-            self.now += EVERY_S
-            self.waited += waiting * EVERY_S
-            self.others.compare()
+            last = self.now
+            self.now = Usage(last.at + EVERY_S, last.others_s + others * EVERY_S, last.waited_s + waiting * EVERY_S)
+            self.others.compare(self.now)
         return self.made, self.ended
 
 
-def test_idle_threads_are_there_while_threads_wait_for_a_core():
+def test_idle_threads_are_there_while_others_compute():
     machine = Fake()
-    assert machine.look(0.02, 20) == (0, 0)
-    assert machine.look(1.3) == (1, 0)
-    assert machine.look(1.3, 20) == (1, 0)
-    assert machine.look(0.02, QUIET_SAMPLES - 1) == (1, 0)
-    assert machine.look(0.02) == (1, 1)
-    assert machine.look(1.3) == (2, 1)
+    assert machine.look(0.02, 0.02, 20) == (0, 0)
+    assert machine.look(1.3, 1.3) == (1, 0)
+    assert machine.look(1.3, 1.3, 20) == (1, 0)
+    assert machine.look(0.02, 0.02, QUIET_SAMPLES - 1) == (1, 0)
+    assert machine.look(0.02, 0.02) == (1, 1)
+    assert machine.look(1.3, 1.3) == (2, 1)
 
 
 def test_a_quiet_moment_among_busy_ones_changes_nothing():
     machine = Fake()
-    machine.look(1.3)
+    machine.look(1.3, 1.3)
     for _ in range(10):
-        machine.look(0.02, QUIET_SAMPLES - 1)
-        assert machine.look(0.5) == (1, 0)
+        machine.look(0.02, 0.02, QUIET_SAMPLES - 1)
+        assert machine.look(0.5, 0.5) == (1, 0)
+
+
+@pytest.mark.parametrize(("others", "waiting"), [(0.02, 1.3), (1.3, 0.02)])
+def test_the_studios_own_encoder_is_no_other_program_and_another_may_have_a_core_to_spare(others, waiting):
+    machine = Fake()
+    assert machine.look(others, waiting, 20) == (0, 0)
+    machine.look(1.3, 1.3)
+    assert machine.look(others, waiting, QUIET_SAMPLES) == (1, 1)
 
 
 def test_they_end_with_the_render():
     machine = Fake()
-    machine.look(1.3)
+    machine.look(1.3, 1.3)
     machine.others.close()
     machine.others.close()
     assert (machine.made, machine.ended) == (1, 1)
 
 
-def test_a_system_that_does_not_say_changes_nothing():
-    now = iter(range(10))
-    others = OtherPrograms(lambda: None, lambda: float(next(now)), lambda: pytest.fail("made"))
-    others.compare()
-    others.compare()
-    assert others.idle is None
+def test_what_this_process_and_its_children_compute_is_its_own():
+    """All that computes here until a second of it is over; other programs may compute too, but no core does twice."""
+    before, own_before = usage(), busy._own_s()
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as child:
+        while busy._own_s() < own_before + 1.0:
+            pass
+        child.kill()
+    after = usage()
+    cores = psutil.cpu_count()
+    assert busy._own_s() >= own_before + 1.0
+    assert after.others_s - before.others_s < cores * (after.at - before.at) - 0.9
 
 
 def test_the_wait_for_a_core_is_counted():
     """More threads than cores compute until they have waited for one for a tenth of a second."""
-    before = waited_s()
-    if before is None:
-        pytest.skip("no statistics of the scheduler here")
+    before = usage().waited_s
     ended = threading.Event()
     square = torch.ones(300, 300)
 
@@ -92,7 +109,7 @@ def test_the_wait_for_a_core_is_counted():
     for thread in threads:
         thread.start()
     try:
-        while (waited_s() or 0.0) < before + 0.1:
+        while usage().waited_s < before + 0.1:
             ended.wait(0.01)
     finally:
         ended.set()
@@ -116,8 +133,14 @@ def test_more_threads_than_cores(monkeypatch, team, cores, count):
 def test_a_render_is_watched_and_the_watch_ends_with_it(monkeypatch):
     looked = threading.Event()
     monkeypatch.setattr(busy, "EVERY_S", 0.001)
-    monkeypatch.setattr(OtherPrograms, "compare", lambda self: looked.set())
+    monkeypatch.setattr(OtherPrograms, "compare", lambda self, now: looked.set())
     before = threading.active_count()
     with sleep_while_others_compute():
         assert looked.wait(100)
     assert threading.active_count() == before
+
+
+def test_where_other_programs_cannot_be_seen_the_render_goes_on(monkeypatch):
+    monkeypatch.setattr(busy, "usage", lambda: (_ for _ in ()).throw(FileNotFoundError("/proc/self/task")))
+    with sleep_while_others_compute():
+        pass
