@@ -261,4 +261,10 @@ def frames_at(source: Source, fps: float) -> int:
 
 
 def _source_fps(source: Source | None) -> int | None:
-    return min(max(round(source.fps), int(FPS.least)), int(FPS.most)) if source else None
+    """The rate of the source; of one that is faster than allowed the half, a third and so on, so that frames are left
+    out evenly.
+    """
+    if source is None:
+        return None
+    part = math.ceil(round(source.fps) / FPS.most) or 1
+    return max(round(source.fps / part), int(FPS.least))

@@ -116,6 +116,27 @@ def test_windows_cover_every_latent_frame_and_share_the_overlap(frames, base, ov
     assert all(window.stop - window.start <= latent_frames(base) for window in windows)
 
 
+@pytest.mark.parametrize(
+    ("source_fps", "fps"),
+    [
+        (24, 24),
+        (23.976, 24),
+        (29.97, 30),
+        (48, 24),
+        (50, 25),
+        (59.94, 30),
+        (60, 30),
+        (100, 25),
+        (120, 30),
+        (240, 30),
+        (5, 8),
+    ],
+)
+def test_the_rate_follows_the_source_and_frames_are_left_out_evenly(source_fps, fps):
+    request = parse_request({"mode": "video_extension", "video": "0" * 20, "num_frames": 30})
+    assert make_plan(request, DF_SMALL, H100, Source(640, 360, 200, source_fps)).fps == fps
+
+
 @given(
     width=st.integers(32, 960).map(lambda n: 2 * n),
     height=st.integers(32, 960).map(lambda n: 2 * n),
