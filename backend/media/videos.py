@@ -270,7 +270,7 @@ class VideoReader:
             graph.vpush(frame)
             with suppress(av.error.BlockingIOError, av.error.EOFError):
                 while shown := graph.vpull():
-                    if 2 * first <= shown.pts <= 2 * last + 1:
+                    if 2 * first <= shown.pts <= min(2 * last + 1, len(self.times) - 1):
                         yield shown.pts, shown
 
     # --- pictures ---

@@ -148,11 +148,11 @@ def test_the_track_that_is_marked_as_default(tmp_path: Path):
 # --- fields ---
 
 
-def moving_bar(count: int, first_field: str) -> Frames:
-    """A white bar on grey that moves 8 pixels a field; fields woven into `count` frames."""
+def moving_bar(count: int, first_field: str, width: int = 40) -> Frames:
+    """A white bar of `width` pixels on grey that moves 8 pixels a field; fields woven into `count` frames."""
     fields = np.full((2 * count, 64, 320, 3), 60, np.uint8)
     for place, field in enumerate(fields):
-        field[:, 20 + 8 * place : 60 + 8 * place] = 200
+        field[:, 20 + 8 * place : 20 + width + 8 * place] = 200
     woven = fields[::2].copy()
     second = 1 if first_field == "top" else 0
     woven[:, second::2] = fields[1::2, second::2]
@@ -181,6 +181,15 @@ def test_interlaced_video_has_no_combs(make_video, name: str, codec: str, option
     assert combs.max() <= 4, combs
     lefts = [int(np.flatnonzero(frame[32, :, 0] > 130)[0]) for frame in frames]
     np.testing.assert_allclose(lefts, 20 + 8 * np.arange(24), atol=1)  # the motion of both fields
+
+
+def test_the_first_and_last_interlaced_frame_have_no_combs_either(make_video):
+    """They have one neighbour alone, and a bar that is narrower than its step is nowhere twice."""
+    options = {"flags": "+ildct+ilme", "crf": "1"}
+    woven = moving_bar(12, "top", width=6)
+    frames = frames_of(make_video("a.mp4", list(woven), rate=25, options=options, first_field="top"))
+    combs = np.abs(np.diff(frames[:, 2:-2].astype(int), axis=1)).max(axis=(1, 2, 3))
+    assert combs.max() <= 4, combs
 
 
 def test_a_range_of_interlaced_video_is_a_part_of_the_whole(make_video):
