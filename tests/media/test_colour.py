@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
-from PIL import Image
+from PIL import Image, ImageCms
 
 from backend.core.schema import Fit
 from backend.media.fitting import Picture
@@ -180,6 +180,18 @@ def test_coded_colours_of_an_avif_are_shown_as_in_a_browser(tmp_path: Path, code
     shown = read_image(path, pixels.shape[1], 16, Fit.CROP)[8, 8::16].astype(int)
     np.testing.assert_allclose(shown, list(CHROMIUM_AVIF[code].values()), atol=4)
     assert ("HDR colours" in " ".join(probe(path).notes)) == (code[1] in (PQ, HLG))
+
+
+def test_the_profile_of_an_avif_counts_before_its_code_numbers(tmp_path: Path):
+    path = tmp_path / "a.avif"
+    pixels = np.full((16, 16, 3), 148, np.uint8)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(pixels).save(path, quality=100, subsampling="4:4:4", icc_profile=profile)
+    before, box, after = path.read_bytes().partition(b"colrnclx")
+    assert box
+    path.write_bytes(before + box + struct.pack(">HH", BT2020, PQ) + after[4:])
+    np.testing.assert_allclose(read_image(path, 16, 16, Fit.CROP), pixels, atol=1)
+    assert probe(path).notes == ()
 
 
 # Chromium 156, of the grey signals 0.5 and 0.2

@@ -360,6 +360,23 @@ def test_a_recording_that_begins_and_ends_anywhere(make_video):
     assert len(frames_of(path)) == info.frames
 
 
+def test_a_recording_with_a_gap_in_its_reception(make_video):
+    path = make_video("tv.ts", 60, options={"g": "12"})
+    data = path.read_bytes()
+    lost = 188 * (len(data) // 188 // 2)
+    path.write_bytes(data[:lost] + data[lost + 188 * 3 :])
+    info = probe(path)
+    assert 50 < info.frames <= 60
+    assert len(frames_of(path)) == info.frames
+
+
+@pytest.mark.parametrize(("stated_ms", "fps"), [(0, 10.0), (10, 10.0), (20, 50.0)])
+def test_a_gif_that_is_in_too_great_a_hurry_is_as_slow_as_in_browsers(tmp_path: Path, stated_ms: int, fps: float):
+    pictures = [Image.fromarray(numbered(number)) for number in range(5)]
+    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=stated_ms)
+    assert probe(tmp_path / "a.gif").fps == fps
+
+
 @pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.avif"])
 def test_moving_pictures_are_videos(tmp_path: Path, numbers_of, name: str):
     pictures = [Image.fromarray(numbered(number)) for number in range(20)]
