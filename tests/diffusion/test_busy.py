@@ -140,6 +140,20 @@ def test_a_render_is_watched_and_the_watch_ends_with_it(monkeypatch):
     assert threading.active_count() == before
 
 
+def test_no_idle_thread_outlives_the_render(monkeypatch):
+    """Where all cores are taken at every look."""
+    numbers = iter(range(10_000))
+    made = threading.Event()
+    monkeypatch.setattr(busy, "EVERY_S", 0.001)
+    monkeypatch.setattr(busy, "usage", lambda: Usage(*[float(next(numbers))] * 3))
+    monkeypatch.setattr(busy, "IdleThreads", lambda: made.set() or IdleThreads())
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    before = threading.active_count()
+    with sleep_while_others_compute():
+        assert made.wait(100)
+    assert threading.active_count() == before
+
+
 def test_where_other_programs_cannot_be_seen_the_render_goes_on(monkeypatch):
     monkeypatch.setattr(busy, "usage", lambda: (_ for _ in ()).throw(FileNotFoundError("/proc/self/task")))
     with sleep_while_others_compute():
