@@ -368,6 +368,27 @@ def test_a_scale_belongs_to_the_fp8_tensor_beside_it(tmp_path, end):
     assert [tensor.key for tensor in lora.tensors if tensor.scale] == [down]
 
 
+@pytest.mark.parametrize("marker", ["scale_input", "input_scale", "comfy_quant", "weight.comfy_quant"])
+@pytest.mark.parametrize("style", ["original", "comfy kohya", "peft"])
+def test_a_marker_of_an_fp8_tensor_is_no_adapter(tmp_path, style, marker):
+    given = {key: value.to(torch.float8_e4m3fn) for key, value in tensors(style).items()}
+    scales = {f"{key.removesuffix('.weight')}.scale_weight": torch.ones(()) for key in given}
+    markers = {f"{key.removesuffix('.weight')}.{marker}": torch.ones(1) for key in given}
+    save_file(given | scales | markers, tmp_path / "x.safetensors")
+    lora = inspect(tmp_path / "x.safetensors")
+    assert {tensor.key for tensor in lora.tensors if tensor.scale} == given.keys()
+    assert lora.notes == (
+        "40 fp8 tensors are multiplied by a scale beside it.",
+        "40 markers of fp8 weights are left out.",
+    )
+
+
+@pytest.mark.parametrize("end", ["scale_weight", "weight_scale", "scale"])
+def test_a_scale_of_half_a_lora_that_is_not_there_is_no_half(tmp_path, end):
+    scale = {f"diffusion_model.blocks.0.norm3.lora_A.{end}": torch.ones(())}
+    assert noted(tmp_path / "x.safetensors", **scale) == ["1 scale without an fp8 tensor is left out."]
+
+
 def test_both_experts_in_one_file_are_told_apart(tmp_path):
     """`transformer_2` is the second of diffusers' Wan 2.2, as are `dit2` of DiffSynth and `low_noise_model` of Wan."""
     for prefix in ("transformer_2", "pipe.dit2", "low_noise_model", "base_model.model.transformer_2"):
