@@ -259,6 +259,11 @@ def by_layer(tensors: Sequence[Tensor]) -> Layers:
     return dict(layers)
 
 
+def shapes_of(roles: Mapping[str, Tensor]) -> dict[str, Shape]:
+    """The shape of each tensor, by its role."""
+    return {role: tensor.shape for role, tensor in roles.items()}
+
+
 def change_shape(layer: str, shapes: Mapping[str, Shape]) -> Shape | None:
     """The shape of the change of a weight, (out, in) or (out, in, *kernel), from the shapes by role; None where only
     the bias is changed. Raises Unusable where the shapes or roles do not match.

@@ -234,6 +234,74 @@ def test_a_model_of_another_shape_is_no_model_for_it(tmp_path, change, reason):
     assert "no layers to change" in lora.incompatibility(SYNTHETIC)
 
 
+def pair(layer: str, rows: int, columns: int) -> dict[str, torch.Tensor]:
+    bare = f"diffusion_model.{layer}"
+    return {f"{bare}.lora_A.weight": torch.ones(4, columns), f"{bare}.lora_B.weight": torch.ones(rows, 4)}
+
+
+ATTENTION = "diffusion_model.blocks.0.self_attn.q"
+OTHER_SHAPES = {
+    "another text width": (
+        pair("blocks.0.cross_attn.k", DIM, 99),
+        r"attn2.to_k by \(24, 4\) x \(4, 99\), .* \(24, 24\)",
+    ),
+    "another middle": (pair("blocks.0.ffn.2", DIM, 99), r"blocks.0.ffn.net.2 by .*99\), .* has \(24, 32\) there"),
+    "another head": (pair("head.head", 192, DIM), r"proj_out by \(192, 4\) x \(4, 24\), .* has \(64, 24\) there"),
+    "another encoder": (pair("text_embedding.0", DIM, 99), r"linear_1 by .*, .* has \(24, 4096\) there"),
+    "another time": (pair("time_embedding.0", DIM, 99), r"linear_1 by .*, .* has \(24, 256\) there"),
+    "another table": (
+        {"diffusion_model.blocks.0.diff_m": torch.ones(1, 6, DIM + 1)},
+        r"scale_shift_table by \(1, 6, 25\), .* has \(1, 6, 24\)",
+    ),
+    "another norm": ({"diffusion_model.blocks.0.norm3.diff": torch.ones(DIM + 1)}, r"norm2 by \(25,\), .* \(24,\)"),
+    "another kernel": ({"diffusion_model.patch_embedding.diff": torch.ones(DIM, 64)}, r"by \(24, 64\), .*16, 1, 2, 2"),
+    "another bias": (
+        pair("blocks.0.self_attn.q", DIM, DIM) | {f"{ATTENTION}.diff_b": torch.ones(DIM + 1)},
+        r"attn1.to_q by a bias of shape \(25,\)",
+    ),
+    "other magnitudes": (
+        pair("blocks.0.self_attn.q", DIM, DIM) | {f"{ATTENTION}.dora_scale": torch.ones(7)},
+        r"attn1.to_q by magnitudes of shape \(7,\)",
+    ),
+    "a LoHa": (
+        {f"{ATTENTION}.hada_w{n}_a": torch.ones(DIM, 3) for n in (1, 2)}
+        | {f"{ATTENTION}.hada_w{n}_b": torch.ones(3, 7) for n in (1, 2)},
+        r"attn1.to_q by \(24, 7\)",
+    ),
+    "pictures only": (
+        pair("blocks.0.cross_attn.k_img", DIM, DIM),
+        "only layers that .* not have, such as .*add_k_proj",
+    ),
+    "an image encoder only": (pair("img_emb.proj.1", 1280, 1280), "only layers that .* does not have"),
+    "control only": (
+        pair("vace_blocks.0.self_attn.q", DIM, DIM),
+        "only layers that .* not have, such as vace_blocks.0",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", OTHER_SHAPES)
+def test_a_layer_of_another_shape_is_said_before_anything_is_loaded(tmp_path, what):
+    given, reason = OTHER_SHAPES[what]
+    save_file(given, tmp_path / "x.safetensors")
+    assert re.search(reason, inspect(tmp_path / "x.safetensors").incompatibility(FITTING))
+
+
+def test_layers_that_the_model_lacks_are_left_out_beside_others(tmp_path):
+    given = tensors("original") | pair("blocks.0.cross_attn.k_img", DIM, DIM) | pair("vace_blocks.0.ffn.2", DIM, FFN)
+    save_file(given, tmp_path / "x.safetensors")
+    assert inspect(tmp_path / "x.safetensors").incompatibility(FITTING) is None
+
+
+@pytest.mark.parametrize("model", ["wan2.1-vace-1.3b", "wan2.1-vace-14b"])
+def test_blocks_of_control_are_no_blocks(tmp_path, model):
+    shape = MODELS[model].transformer
+    given = {f"blocks.{shape.layers - 1}.attn1.to_q.lora_{half}.weight": torch.ones(1, 1) for half in "AB"}
+    save_file(given, tmp_path / "x.safetensors")
+    lora = replace(inspect(tmp_path / "x.safetensors"), width=0)
+    assert re.search(f"changes block {shape.layers}, .* has {shape.blocks}", lora.incompatibility(MODELS[model]))
+
+
 @pytest.mark.parametrize(
     ("name", "expert"), [("x_high_noise", 0), ("x-LowNoise", 1), ("high_noise_low", 0), ("high", None), ("grain", None)]
 )
