@@ -70,12 +70,16 @@ class LoadedLora:
         is_table = layer.endswith(TABLE)
         weight = module._parameters[TABLE] if is_table else next(module.parameters())
         dtype = getattr(module, "compute_dtype", weight.dtype)  # of an Fp8Linear, that of its input
-        read = {role: _read(file, tensor).to(device) for role, tensor in tensors.items()}
+        read = {role: _read(file, tensor) for role, tensor in tensors.items()}
         shapes = {role: tuple(tensor.shape) for role, tensor in read.items()}
         if wrong := wrong_shape(layer, tuple(weight.shape), shapes):
             raise _incompatible(self.use.name, f"changes {layer} by {wrong}, which is not its shape")
         if self._adapter and "alpha" not in read and is_low_rank(shapes):
             read["alpha"] = torch.tensor(self._adapter.alpha_of(layer, rank_of(shapes)))
+        if not all(tensor.isfinite().all() for tensor in read.values()):
+            message = f"The LoRA {self.use.name} has NaN or infinite values in its change of {layer};"
+            raise ModelUnavailable(message, hint="leave it out, or download it again.", field="loras")
+        read = {role: tensor.to(device) for role, tensor in read.items()}
 
         def add(delta: WeightDelta) -> None:
             self.deltas.append((module, delta))
