@@ -118,6 +118,17 @@ class Lora:
             return f"it changes only layers that {title} does not have, such as {self.tensors[0].layer}"
         return None
 
+    def note_on_experts(self, spec: ModelSpec) -> str | None:
+        """A sentence on what becomes of layers for one of two experts, if `spec` has a single transformer."""
+        named = {tensor.expert for tensor in self.tensors if tensor.expert is not None}
+        if spec.experts > 1 or not named:
+            return None
+        if len(named) > 1:
+            what = "its layers for the second expert of Wan 2.2 are left out"
+            return f"The LoRA {self.name} changes the only transformer of {spec.title}: {what}."
+        which = "second" if 1 in named else "first"
+        return f"The LoRA {self.name} was made for the {which} expert of Wan 2.2, and {spec.title} has one transformer."
+
     def require(self, spec: ModelSpec, models: Iterable[ModelSpec] = ()) -> None:
         """Raise InvalidRequest where it does not fit `spec`; the way out names those of `models` that it fits."""
         if reason := self.incompatibility(spec):

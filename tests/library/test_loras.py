@@ -474,6 +474,30 @@ def test_both_experts_in_one_file_are_told_apart(tmp_path):
         (tmp_path / "x.safetensors").unlink()
 
 
+@pytest.mark.parametrize(
+    ("prefixes", "note"),
+    [
+        (["transformer_2"], "was made for the second expert of Wan 2.2, and .* has one transformer"),
+        (["low_noise_model"], "was made for the second expert"),
+        (["high_noise_model"], "was made for the first expert"),
+        (["transformer", "transformer_2"], "its layers for the second expert of Wan 2.2 are left out"),
+        (["transformer"], None),
+    ],
+)
+def test_layers_for_experts_that_a_model_lacks_are_noted(tmp_path, prefixes, note):
+    given = tensors("diffusers")
+    given = {
+        key.replace("transformer.", f"{name}."): value + n
+        for n, name in enumerate(prefixes)
+        for key, value in given.items()
+    }
+    save_file(given, tmp_path / "x.safetensors")
+    lora = inspect(tmp_path / "x.safetensors")
+    assert lora.note_on_experts(replace(FITTING, experts=2)) is None
+    found = lora.note_on_experts(FITTING)
+    assert re.search(f"The LoRA x .*{note}", found) if note else found is None
+
+
 NAMES = {
     "a copy": "x (1)",
     "brackets": "[flux] {wan} <v2>",
