@@ -50,6 +50,16 @@ STYLES = {
     "LyCORIS": ("lycoris_blocks_{n}_{_ours}", "lora_down.weight", "lora_up.weight", "kohya"),
     "distilled": ("generator_ema.model.net.blocks.{n}.{name}", "lora_A.weight", "lora_B.weight", "original"),
     "compiled": ("_orig_mod.model.diffusion_model.blocks.{n}.{name}", "lora_A.weight", "lora_B.weight", "original"),
+    "compiled blocks": ("blocks.{n}._orig_mod.{name}", "lora_A.weight", "lora_B.weight", "original"),
+    "sharded": ("_fsdp_wrapped_module.blocks.{n}.{name}", "lora_A.weight", "lora_B.weight", "original"),
+    "sharded blocks": (
+        "module.blocks.{n}._fsdp_wrapped_module._checkpoint_wrapped_module.{ours}",
+        "lora_A.weight",
+        "lora_B.weight",
+        "diffusers",
+    ),
+    "hyphens": ("base_model.model.blocks.{n}.{ours}", "lora_A.my-style.weight", "lora_B.my-style.weight", "diffusers"),
+    "any name": ("blocks.{n}.{ours}", "lora_A.a style (v1.5).weight", "lora_B.a style (v1.5).weight", "diffusers"),
 }
 
 

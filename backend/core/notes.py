@@ -15,6 +15,21 @@ SAME_RATE = 0.005  # 29.97 and 30 frames per second count as one: over a minute 
 SHOWN = 60  # characters of a prompt that a note repeats
 NUMBER = r"\d*\.?\d+"
 
+# compel writes a weight as `boat++` or `(a red boat)++`, which C++ and Notepad++ are not.
+PLUSES = r"\([^()]+\)\+{2,}|\b\w+\+{3,}|\b(?!notepad\b)[^\W\d_]{3,}\+\+"
+# [to:when] has its number after a word, or a decimal point, unlike "[at 10:30]" and "[Psalm 23:4]".
+SWITCH = rf"\[[^\[\]:|]*[^\[\]:|\d\s]\s*:\s*{NUMBER}\s*\]|\[(?=[^\[\]:|]*[^\W\d_])[^\[\]:|]*:\s*\d*\.\d+\s*\]"
+# BREAK in capitals begins a new part of the prompt, where it is not the text of a sign.
+BEFORE_A_TEXT = ("a", "an", "the", "says", "say", "saying", "reads", "read", "reading", "word", "words", "text", "sign")
+BREAK = (
+    "".join(rf"(?<!\b{word} )" for word in BEFORE_A_TEXT) + r"(?<![A-Z] )(?<![^\s,.;])BREAK(?![^\s,.;])(?! [A-Z]{2})"
+)
+# What Midjourney and scripts of Stable Diffusion read behind two dashes: with a number, with words, and alone.
+OPTIONS = (
+    r"(?<!\S)--(?:(?:ar|aspect|chaos|c|cfg|cw|fps|height|iw|motion|niji|q|quality|s|seed|steps|stop|stylize|sw|v|version"
+    r"|weird|width|w)[ =]+[\d.:x]+|(?:cref|neg|negative|no|sref|style)[ =]+\w\S*|(?:hd|raw|tile)(?!\S))"
+)
+
 # What other programs read as commands in a prompt, what they call it, and what to use here.
 SYNTAX = (
     (
@@ -24,19 +39,22 @@ SYNTAX = (
     # A weight has a decimal point or follows a word, unlike the time in "(at 10:30)" and the shape in "(16:9)".
     (
         re.compile(
-            rf"\([^()]*(?:[^()\d\s]\s*:\s*[+-]?{NUMBER}|:\s*[+-]?\d*\.\d+)\s*\)|\(\([^()]+\)\)|\[\[[^\[\]]+\]\]|\{{\{{[^{{}}|]+\}}\}}"
+            rf"\([^()]*(?:[^()\d\s]\s*:\s*[+-]?{NUMBER}|:\s*[+-]?\d*\.\d+)\s*\)|\(\([^()]+\)\)|\[\[[^\[\]]+\]\]|\{{\{{[^{{}}|]+\}}\}}|{PLUSES}",
+            re.IGNORECASE,
         ),
         "gives no weight: say what matters first and in more words",
     ),
     (
-        re.compile(r"\{[^{}]*\|[^{}]*\}"),
+        re.compile(r"\{[^{}]*\|[^{}]*\}|(?<!\w)__[^\W_][\w./*-]*__(?!\w)"),
         "makes no choice: write one of them, and queue a variation for each of the others",
     ),
     (
-        re.compile(rf"\[[^\[\]|]*\|[^\[\]]*\]|\[[^\[\]:]*:[^\[\]:]*:\s*{NUMBER}\s*\]"),
+        re.compile(rf"\[[^\[\]|]*\|[^\[\]]*\]|\[[^\[\]:]*:[^\[\]:]*:\s*{NUMBER}\s*\]|{SWITCH}"),
         "changes nothing on the way: use the storyboard for what happens next",
     ),
     (re.compile(r"(?<!\w)embedding:\w+", re.IGNORECASE), "adds no embedding: the models here take none"),
+    (re.compile(BREAK), "begins no new part: the model reads the prompt as one text"),
+    (re.compile(OPTIONS), "sets nothing: choose the shape, the seed and the like in their own fields"),
 )
 
 

@@ -37,14 +37,28 @@ PAINTED_PROMPTS = (
 @dataclass(frozen=True, slots=True)
 class Transformer:
     """The shape of a diffusion transformer, for counting its work: layers, width and feed-forward width. What controls
-    it, in Wan-VACE, counts as more layers. `in_channels` are those of its input: the latents, in some models with what
-    conditions them beside.
+    it, in Wan-VACE, counts as more layers, `vace_layers` of them. `in_channels` are those of its input: the latents, in
+    some models with what conditions them beside.
+
+    `text_dim`, `image_dim` and `freq_dim` are the widths that come from the text encoder, the image encoder (0: it has
+    no layers for one) and the sinusoids of the time.
     """
 
     layers: int
     dim: int
     ffn_dim: int
     in_channels: int = 16
+    out_channels: int = 16
+    text_dim: int = 4096
+    image_dim: int = 0
+    freq_dim: int = 256
+    vace_layers: int = 0
+    vace_in_channels: int = 96
+
+    @property
+    def blocks(self) -> int:
+        """Its layers without those that control it."""
+        return self.layers - self.vace_layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +123,10 @@ class ModelSpec:
 
 SMALL = Transformer(layers=30, dim=1536, ffn_dim=8960)
 LARGE = Transformer(layers=40, dim=5120, ffn_dim=13824)
+SMALL_VACE = replace(SMALL, layers=30 + 15, vace_layers=15)
+LARGE_VACE = replace(LARGE, layers=40 + 8, vace_layers=8)
 IMAGE_CHANNELS = 36  # of a model that sees a picture: noise, the picture in latents (16 each) and a mask
+IMAGE_DIM = 1280  # of what CLIP ViT-H says of a picture
 TEXT_AND_VAE_GIB = 11.9  # UMT5-XXL in bfloat16 and the VAE in float32
 IMAGE_ENCODER_GIB = 1.2  # CLIP ViT-H
 
@@ -132,7 +149,7 @@ def _skyreels(name: str, size: Transformer, weights_gib: float) -> ModelSpec:
         base_num_frames=121 if hd else 97,
         guidance_scale=5.0 if image else 6.0,
         flow_shift=8.0 if not image else 5.0 if hd else 3.0,
-        transformer=replace(size, in_channels=IMAGE_CHANNELS) if image else size,
+        transformer=replace(size, in_channels=IMAGE_CHANNELS, image_dim=IMAGE_DIM) if image else size,
         weights_gib=weights_gib,
         other_gib=TEXT_AND_VAE_GIB + (IMAGE_ENCODER_GIB if image else 0.0),
     )
@@ -140,6 +157,8 @@ def _skyreels(name: str, size: Transformer, weights_gib: float) -> ModelSpec:
 
 def _wan(name: str, size: Transformer, weights_gib: float, modes: frozenset[Mode], **more: Any) -> ModelSpec:
     """A checkpoint of Wan, from its name: "2.1-T2V-14B", "2.1-I2V-14B-480P". It makes one window."""
+    if modes == {I2V}:  # of Wan 2.2, without an image encoder
+        size = replace(size, in_channels=IMAGE_CHANNELS, image_dim=0 if name.startswith("2.2") else IMAGE_DIM)
     suffix = "diffusers" if "VACE" in name else "Diffusers"
     row: dict[str, Any] = {
         "repo_id": f"Wan-AI/Wan{name}-{suffix}",
@@ -159,7 +178,7 @@ def _wan(name: str, size: Transformer, weights_gib: float, modes: frozenset[Mode
         family="wan",
         licence="Apache-2.0",
         modes=modes,
-        transformer=replace(size, in_channels=IMAGE_CHANNELS) if modes == {I2V} else size,
+        transformer=size,
         weights_gib=weights_gib,
         **row | more,
     )
@@ -178,7 +197,9 @@ TINY = ModelSpec(
     num_inference_steps=20,
     guidance_scale=5.0,
     flow_shift=5.0,
-    transformer=Transformer(layers=6, dim=288, ffn_dim=1152, in_channels=32),
+    transformer=Transformer(
+        layers=6, dim=288, ffn_dim=1152, in_channels=32, out_channels=32, text_dim=192, freq_dim=128
+    ),
     decode_flops=3e5,
     decode_elements=524.0,
     weights_gib=0.02,
@@ -224,11 +245,11 @@ MODELS: dict[str, ModelSpec] = {
         _wan("2.1-T2V-14B", LARGE, 26.6, TEXT),
         _wan("2.1-I2V-14B-480P", LARGE, 30.5, IMAGE, max_pixels=PIXELS_480P, flow_shift=3.0, **SEES_PICTURES),
         _wan("2.1-I2V-14B-720P", LARGE, 30.5, IMAGE, **SEES_PICTURES),
-        _wan("2.1-VACE-1.3B", Transformer(45, 1536, 8960), 4.0, ALL_MODES, max_pixels=PIXELS_480P, **CONTROLLED),
-        _wan("2.1-VACE-14B", Transformer(48, 5120, 13824), 32.3, ALL_MODES, **CONTROLLED),
+        _wan("2.1-VACE-1.3B", SMALL_VACE, 4.0, ALL_MODES, max_pixels=PIXELS_480P, **CONTROLLED),
+        _wan("2.1-VACE-14B", LARGE_VACE, 32.3, ALL_MODES, **CONTROLLED),
         _wan(
             "2.2-TI2V-5B",
-            Transformer(layers=30, dim=3072, ffn_dim=14336, in_channels=48),
+            Transformer(layers=30, dim=3072, ffn_dim=14336, in_channels=48, out_channels=48),
             9.3,
             TEXT | IMAGE,
             max_pixels=1280 * 704,

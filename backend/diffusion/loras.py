@@ -7,7 +7,6 @@ strength in every window, and models under group offloading stay as they are.
 from __future__ import annotations
 
 import logging
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,8 @@ from backend.diffusion.components import Components
 from backend.diffusion.fp8 import Fp8Linear
 from backend.diffusion.weight_deltas import ConstantDelta, FullDelta, WeightDelta, change_delta
 from backend.engine import Task
-from backend.library.lora_keys import TABLE, Tensor, by_layer, change_shape, is_low_rank, rank_of
+from backend.library.layer_shapes import wrong_shape
+from backend.library.lora_keys import TABLE, Tensor, by_layer, is_low_rank, rank_of
 from backend.library.loras import Lora
 
 log = logging.getLogger(__name__)
@@ -70,42 +70,29 @@ class LoadedLora:
         is_table = layer.endswith(TABLE)
         weight = module._parameters[TABLE] if is_table else next(module.parameters())
         dtype = getattr(module, "compute_dtype", weight.dtype)  # of an Fp8Linear, that of its input
-        read = {role: _read(file, tensor).to(device) for role, tensor in tensors.items()}
-        self._require_shape(layer, weight, read)
+        read = {role: _read(file, tensor) for role, tensor in tensors.items()}
         shapes = {role: tuple(tensor.shape) for role, tensor in read.items()}
+        if wrong := wrong_shape(layer, tuple(weight.shape), shapes):
+            raise _incompatible(self.use.name, f"changes {layer} by {wrong}, which is not its shape")
         if self._adapter and "alpha" not in read and is_low_rank(shapes):
             read["alpha"] = torch.tensor(self._adapter.alpha_of(layer, rank_of(shapes)))
+        if not all(tensor.isfinite().all() for tensor in read.values()):
+            message = f"The LoRA {self.use.name} has NaN or infinite values in its change of {layer};"
+            raise ModelUnavailable(message, hint="leave it out, or download it again.", field="loras")
+        read = {role: tensor.to(device) for role, tensor in read.items()}
 
         def add(delta: WeightDelta) -> None:
             self.deltas.append((module, delta))
 
         if read.keys() - {"full", "bias", "alpha", "magnitude"}:
             original = _weight_of(module).to(device) if "magnitude" in read else None
-            try:
-                add(change_delta(self.strength, module, read, dtype, original))
-            except ValueError as error:
-                raise _incompatible(self.use.name, f"changes {layer} by {error}, which is not its shape") from error
+            add(change_delta(self.strength, module, read, dtype, original))
         if "full" in read:
             full = read["full"].to(dtype)
             add(ConstantDelta(self.strength, full) if is_table else FullDelta(self.strength, module, full))
         if "bias" in read:
             shape = (-1, 1, 1, 1) if isinstance(module, torch.nn.Conv3d) else (-1,)
             add(ConstantDelta(self.strength, read["bias"].to(dtype).view(shape)))
-
-    def _require_shape(self, layer: str, weight: torch.Tensor, read: dict[str, torch.Tensor]) -> None:
-        """Raise ModelUnavailable where a change of `layer` has not the shape of its weight."""
-        shapes = {role: tuple(tensor.shape) for role, tensor in read.items()}
-        wrong = None
-        if read.keys() - {"full", "bias", "alpha", "magnitude"}:
-            found = change_shape(layer, shapes)
-            if weight.dim() < 2 or found is None or not _fits(found, weight):
-                wrong = " x ".join(map(str, (shapes["up"], shapes["down"]))) if "up" in shapes else str(found)
-        if "full" in shapes and shapes["full"] != tuple(weight.shape):
-            wrong = str(shapes["full"])
-        if "bias" in shapes and shapes["bias"] != (weight.shape[0],):
-            wrong = str(shapes["bias"])
-        if wrong:
-            raise _incompatible(self.use.name, f"changes {layer} by {wrong}, which is not its shape")
 
 
 def _owner(model: torch.nn.Module, layer: str) -> torch.nn.Module | None:
@@ -117,11 +104,6 @@ def _owner(model: torch.nn.Module, layer: str) -> torch.nn.Module | None:
         return None
     has = TABLE in module._parameters if last == TABLE else next(module.parameters(), None) is not None
     return module if has else None
-
-
-def _fits(shape: tuple[int, ...], weight: torch.Tensor) -> bool:
-    """Whether a change of that shape, in which the kernel may be flattened, is one of `weight`."""
-    return (shape[0], math.prod(shape[1:])) == (len(weight), weight[0].numel())
 
 
 def _read(file: Any, tensor: Tensor) -> torch.Tensor:

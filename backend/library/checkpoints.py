@@ -46,6 +46,7 @@ WAN_IMAGE_CLASS, WAN_CONTROL_CLASS = "WanImageToVideoPipeline", "WanVACEPipeline
 WAN_CLASSES = frozenset({"WanPipeline", WAN_IMAGE_CLASS, WAN_CONTROL_CLASS})
 WEIGHTS = ("transformer", "text_encoder", "vae")
 OPTIONAL_WEIGHTS = ("transformer_2", "image_encoder")
+CONFIGURED = ("in_channels", "out_channels", "text_dim", "image_dim", "freq_dim", "vace_in_channels")
 LOADED_BY_DIFFUSERS = ("transformer", "transformer_2", "vae")  # the others by transformers
 VARIANTS = ("bf16", "fp16", "fp32")  # the first of them is loaded where a part has no plain weights
 PARTS = (*WEIGHTS, *OPTIONAL_WEIGHTS, "tokenizer", "scheduler", "image_processor")
@@ -294,8 +295,15 @@ def _read_shapes(folder: Path) -> tuple[Transformer, int]:
     if tuple(config["patch_size"]) != (1, 2, 2):
         raise Damaged(f"its transformer has patch_size={config['patch_size']}, the studio plans for (1, 2, 2)")
     dim = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
-    layers = int(config["num_layers"]) + len(config.get("vace_layers", ()))
-    shape = Transformer(layers, dim, int(config["ffn_dim"]), int(config.get("in_channels", 16)))
+    vace_layers = len(config.get("vace_layers", ()))
+    given = {name: int(config[name]) for name in CONFIGURED if config.get(name)}  # null: the default, or none
+    shape = Transformer(
+        layers=int(config["num_layers"]) + vace_layers,
+        dim=dim,
+        ffn_dim=int(config["ffn_dim"]),
+        vace_layers=vace_layers,
+        **{"out_channels": given.get("in_channels", 16)} | given,
+    )
     vae = read_json(folder / "vae" / "config.json")
     frames = 2 ** sum(vae["temperal_downsample"])
     if frames != 4:

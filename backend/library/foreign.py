@@ -57,7 +57,7 @@ ORIGINAL_FILES = re.compile(r"(wan2\.\d_vae|models_t5_umt5|models_clip_open-clip
 ORIGINAL_FOLDERS = {"high_noise_model", "low_noise_model"}
 ORIGINAL_CLASS = re.compile(r"\w*Wan(?!Transformer)\w*Model\w*")
 PARTS_OF_DIFFUSERS = {"transformer", "transformer_2", "text_encoder", "image_encoder", "vae"}
-DEEPEST = 5  # folders below models/ that are looked into
+DEEPEST = 12  # folders below models/ that are looked into
 MOST_LOOKED_AT = 2000  # a folder that was linked in by mistake may have millions
 CONFIG_LIMIT = MIB
 START = 2**16  # bytes of a file that are read to tell its kind
@@ -94,7 +94,7 @@ def foreign_models(folder: Path, known: Collection[Path]) -> dict[Path, str]:
         path, depth = pending.popleft()
         if path in known:
             continue
-        reason = _folder_kind(path, depth) if path.is_dir() else _file_kind(path) if depth == 1 else ""
+        reason = _folder_kind(path, depth) if path.is_dir() else _other_kind(path, depth)
         if reason:
             found[path] = reason
         elif path.is_dir() and depth < DEEPEST and not _is_closed(path):
@@ -104,7 +104,12 @@ def foreign_models(folder: Path, known: Collection[Path]) -> dict[Path, str]:
 
 def _is_closed(folder: Path) -> bool:
     """Whether nothing below is a model of its own: a language model, or a folder of the hub's cache."""
-    return _is_language_model(folder) or (folder / "snapshots").is_dir()
+    return _is_language_model(folder) or (folder / "snapshots").is_dir() or _is_of_the_hub(folder)
+
+
+def _is_of_the_hub(folder: Path) -> bool:
+    """Whether it is the folder of a model in the hub's cache, by its name and by what lies in it."""
+    return folder.name.startswith("models--") and any((folder / name).is_dir() for name in ("refs", "blobs"))
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -113,6 +118,14 @@ def _entries(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if not is_side_file(path.name))
     except OSError:
         return []
+
+
+def _other_kind(path: Path, depth: int) -> str:
+    """The kind of a file, or of a link that leads nowhere, and the way out; empty if it is neither."""
+    if depth <= 2 and path.is_symlink() and not os.path.exists(path):
+        target = os.readlink(path).encode(errors="replace").decode()
+        return f"it is a link to {target}, which is not there; mount or restore that, or remove the link"
+    return _file_kind(path) if depth == 1 else ""
 
 
 def _file_kind(file: Path) -> str:
@@ -142,8 +155,11 @@ def _folder_kind(folder: Path, depth: int) -> str:
     names = {path.name for path in entries}
     if depth > 2 and names & {"model_index.json", "snapshots"}:
         return f"the model lies too deep; move the folder {folder.name} into models/"
-    if "snapshots" in names:
-        return next(filter(None, (_folder_kind(child, 1) for child in _entries(folder / "snapshots"))), "")
+    if "snapshots" in names or _is_of_the_hub(folder):
+        snapshots = _entries(folder / "snapshots")
+        if not any((child / "config.json").exists() or _weights_below(child) for child in snapshots):
+            return "it is a folder of the hub's cache in which no model lies; download the model again"
+        return next(filter(None, (_folder_kind(child, 1) for child in snapshots)), "")
     if _is_language_model(folder):
         return ""
     class_name = str(_config(folder).get("_class_name") or "")
@@ -161,7 +177,7 @@ def _folder_kind(folder: Path, depth: int) -> str:
         files = [file for path in comfyui for file in _weights_below(path)]
         return f"it is a folder of ComfyUI ({_listed(files, folder)}); {_instead(*files)}"
     files = _weights(entries)
-    if not files or depth > 2:
+    if not files:
         return ""
     if any(file.suffix.lower() == GGUF for file in files):
         return f"it has GGUF files ({_listed(files, folder)}), quantised weights alone; {_instead(*files, folder)}"

@@ -20,8 +20,10 @@ from backend.core.text import counted
 RANK_MOST = 1024
 
 # Words before the name of a layer, in any number and order: `base_model.model.`, `pipe.dit.`, `lora_unet_` and so on.
-PREFIX_WORDS = "base|denoiser|diffusion|dit|ema|generator|lora|lycoris|mod|model|module|net|orig|pipe|transformer|unet"
+PREFIX_WORDS = "base|denoiser|diffusion|dit|ema|generator|lora|lycoris|model|module|net|pipe|transformer|unet"
 EXPERTS = {"transformer_2": 1, "dit_2": 1, "dit2": 1, "low_noise_model": 1, "high_noise_model": 0}  # likewise
+# Words that torch puts before or within the names of what it compiles, shards or recomputes.
+WRAPPERS = "orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module"
 TEXT_ENCODERS = "cond_stage_model|conditioner|clip|t5(?:xxl)?|te|text_encoders?|text_model|umt5(?:xxl)?"
 
 # The end of a name -> the role of the tensor in the change of its layer; `.weight` and an adapter's name may follow.
@@ -86,8 +88,8 @@ BLOCK = re.compile(r"((?:vace_)?blocks)\.(\d+)\.(.+)")
 
 
 def _joined(name: str) -> str:
-    """The name with one `_` for every run of dots and underscores, and none in front."""
-    return re.sub(r"[._]+", "_", name).lstrip("_")
+    """The name with one `_` for every run of dots and underscores, and none in front; without the words of wrappers."""
+    return re.sub(rf"(?:^|_)(?:{WRAPPERS})(?=_)", "", re.sub(r"[._]+", "_", name)).lstrip("_")
 
 
 def _by_joined_name(table: Mapping[str, str]) -> dict[str, str]:
@@ -100,14 +102,14 @@ _PREFIX = re.compile(rf"(?:({'|'.join(EXPERTS)})|{PREFIX_WORDS})_")
 _TEXT_ENCODER = re.compile(rf"(?:{TEXT_ENCODERS})[0-9]?_")
 _ROLE = re.compile(
     r"(?P<layer>.+?)_(?:"
-    r"(?P<half>lora_A|lora_B|lora_magnitude_vector)(?:_(?!weight$|bias$)\w+?)?"  # the name of an adapter of peft
+    r"(?P<half>lora_A|lora_B|lora_magnitude_vector)(?:_(?!weight$|bias$).+?)?"  # the name of an adapter of peft
     rf"|(?P<other>{'|'.join(sorted(ROLES, key=len, reverse=True))}))"
     r"(?:_(?P<part>weight|bias))?"
 )
 _BLOCK_JOINED = re.compile(r"((?:vace_)?blocks)_(\d+)_(.+)")
 _SCALE = re.compile(rf"(.+?)(?:[._](?:{'|'.join(FP8_SCALES)}))")
 _OTHER_BLOCKS = re.compile(r"(?<!^lora_)transformer_blocks")  # no `transformer` before `blocks`: of another family
-_MARKER = re.compile(rf"(?:.+_)?(?:{'|'.join(FP8_MARKERS)})")
+_MARKER = re.compile(rf"(?:.+[._])?(?:{'|'.join(FP8_MARKERS)})")
 _OTHER_KIND = re.compile(rf"_({'|'.join(OTHER_KINDS)})(?:_|$)")
 
 Shape = tuple[int, ...]
@@ -182,12 +184,12 @@ def _sort(key: str, header: Mapping[str, Any], counts: _Counts) -> Tensor | None
     found = _ROLE.fullmatch(name)
     if _TEXT_ENCODER.match(name):
         counts.text_encoder.append(key)
+    elif _MARKER.fullmatch(key):
+        counts.markers += 1
+    elif scaled and not (found and found["other"]):
+        counts.idle_scales += 1
     elif found and not _OTHER_BLOCKS.search(key) and (layer := _layer(found)):
         return Tensor(key, layer, _role(found), tuple(header[key]["shape"]), expert)
-    elif _MARKER.fullmatch(name):
-        counts.markers += 1
-    elif scaled and not found:
-        counts.idle_scales += 1
     elif kind := _OTHER_KIND.search(f"_{name}"):
         raise Unusable(f"it is of the kind {OTHER_KINDS[kind[1]]} ({key[:80]}), which is not known here")
     else:
@@ -255,6 +257,11 @@ def by_layer(tensors: Sequence[Tensor]) -> Layers:
             raise Unusable(f"it changes {tensor.layer} twice")
         roles[tensor.role] = tensor
     return dict(layers)
+
+
+def shapes_of(roles: Mapping[str, Tensor]) -> dict[str, Shape]:
+    """The shape of each tensor, by its role."""
+    return {role: tensor.shape for role, tensor in roles.items()}
 
 
 def change_shape(layer: str, shapes: Mapping[str, Shape]) -> Shape | None:

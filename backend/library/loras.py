@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from backend.core.errors import Conflict, InvalidRequest, NotEnoughSpace, NotFound
-from backend.core.registry import ModelSpec
+from backend.core.registry import ModelSpec, Transformer
 from backend.core.text import is_blank
 from backend.durable import move, replace_file
 from backend.library.adapter_metadata import AdapterMetadata, read_adapter_metadata
 from backend.library.checkpoints import Damaged, read_header
+from backend.library.layer_shapes import PATCH, layer_shape, wrong_shape
 from backend.library.lora_keys import (
     BLOCK,
     Layers,
@@ -42,6 +43,7 @@ from backend.library.lora_keys import (
     is_low_rank,
     rank_of,
     read_keys,
+    shapes_of,
 )
 
 log = logging.getLogger(__name__)
@@ -52,7 +54,6 @@ SUFFIX = ".safetensors"
 NAME_BYTES = 255  # of a file's name, with its suffix
 UNNAMEABLE = re.compile("[/\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # paths, line ends, undecodable bytes
 SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
-PATCH_PIXELS = 4  # of a patch of 1 x 2 x 2 latent pixels, which all models here have
 PART = re.compile(r"\.[0-9a-f]{16}\.(part|safetensors)")  # of a file on its way; .safetensors in version 0.1
 APPLE_DOUBLE = b"\x00\x05\x16\x07"  # how macOS begins the ._ files that it writes beside others
 
@@ -95,13 +96,38 @@ class Lora:
             return f"it was made for models of width {self.width}, {spec.title} has {shape.dim}"
         if self.ffn_width not in (0, shape.ffn_dim):
             return f"it was made for models with {self.ffn_width} in the middle, {spec.title} has {shape.ffn_dim}"
-        if self.blocks > shape.layers:
-            return f"it changes block {self.blocks}, {spec.title} has {shape.layers}"
+        if self.blocks > shape.blocks:
+            return f"it changes block {self.blocks}, {spec.title} has {shape.blocks}"
         if self.in_channels not in (0, shape.in_channels):
             return (
                 f"it was made for models with {self.in_channels} input channels, {spec.title} has {shape.in_channels}"
             )
+        return self._wrong_layer(spec.title, shape)
+
+    def _wrong_layer(self, title: str, model: Transformer) -> str | None:
+        """Which of its layers has another shape in the model of that title, or that the model has none of them. Layers
+        that the model lacks are left out where it has others.
+        """
+        found = 0
+        for (_, layer), roles in by_layer(self.tensors).items():
+            if expected := layer_shape(model, layer):
+                found += 1
+                if wrong := wrong_shape(layer, expected, shapes_of(roles)):
+                    return f"it changes {layer} by {wrong}, {title} has {expected} there"
+        if not found:
+            return f"it changes only layers that {title} does not have, such as {self.tensors[0].layer}"
         return None
+
+    def note_on_experts(self, spec: ModelSpec) -> str | None:
+        """A sentence on what becomes of layers for one of two experts, if `spec` has a single transformer."""
+        named = {tensor.expert for tensor in self.tensors if tensor.expert is not None}
+        if spec.experts > 1 or not named:
+            return None
+        if len(named) > 1:
+            what = "its layers for the second expert of Wan 2.2 are left out"
+            return f"The LoRA {self.name} changes the only transformer of {spec.title}: {what}."
+        which = "second" if 1 in named else "first"
+        return f"The LoRA {self.name} was made for the {which} expert of Wan 2.2, and {spec.title} has one transformer."
 
     def require(self, spec: ModelSpec, models: Iterable[ModelSpec] = ()) -> None:
         """Raise InvalidRequest where it does not fit `spec`; the way out names those of `models` that it fits."""
@@ -223,7 +249,7 @@ def _inspected(file: Path, name: str, size: int, changed: int) -> Lora:
     changes = _changes(layers)
     blocks = [int(match[2]) + 1 for layer in changes if (match := BLOCK.fullmatch(layer)) and match[1] == "blocks"]
     hint = " ".join(str(metadata.get(key, "")) for key in ("ss_base_model_version", "modelspec.architecture"))
-    shapes = [{role: tensor.shape for role, tensor in roles.items()} for roles in layers.values()]
+    shapes = [shapes_of(roles) for roles in layers.values()]
     return Lora(
         name=name,
         file=file,
@@ -255,7 +281,7 @@ def _changes(layers: Layers) -> dict[str, Shape]:
     """The shape of the change of each layer's weight. Raises Unusable where shapes or roles do not match."""
     changes: dict[str, Shape] = {}
     for (_, layer), roles in layers.items():
-        shape = change_shape(layer, {role: tensor.shape for role, tensor in roles.items()})
+        shape = change_shape(layer, shapes_of(roles))
         if shape is not None and changes.setdefault(layer, shape) != shape:
             raise Unusable(f"its changes of {layer} have two shapes: {changes[layer]} and {shape}")
     if not changes:
@@ -274,7 +300,7 @@ def _width(changes: Mapping[str, Shape], layer: str) -> int:
 
 def _in_channels(shape: Shape) -> int:
     """The channels that a change of the patch embedding takes: its shape is (dim, channels, 1, 2, 2), or flattened."""
-    return math.prod(shape[1:]) // PATCH_PIXELS if shape else 0
+    return math.prod(shape[1:]) // math.prod(PATCH) if shape else 0
 
 
 def sha256(file: Path) -> str:

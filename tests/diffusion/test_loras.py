@@ -404,6 +404,40 @@ def test_an_incompatible_lora_is_refused_with_the_reason(components, tmp_path):
         LoadedLora(lora, LoraUse(name="gone"), components["t2v"])
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    ("key", "layer"),
+    [
+        ("transformer.blocks.1.attn2.to_v.lora_A.weight", "blocks.1.attn2.to_v"),
+        ("transformer.blocks.1.ffn.net.2.alpha", "blocks.1.ffn.net.2"),
+        ("diffusion_model.head.head.diff_b", "proj_out"),
+        ("diffusion_model.blocks.0.diff_m", "blocks.0.scale_shift_table"),
+    ],
+)
+def test_values_that_are_no_numbers_are_said_with_their_layer(components, tmp_path, key, layer, value):
+    """One such value spoils the whole video, and the model is not to blame."""
+    given = {
+        "diffusion_model.head.head.diff_b": torch.zeros(64),
+        "diffusion_model.blocks.0.diff_m": torch.zeros(1, 6, DIM),
+    }
+    given |= tensors("diffusers", alpha=4.0)
+    given[key].view(-1)[-1] = value
+    save_file(given, tmp_path / "grain.safetensors")
+    with pytest.raises(
+        ModelUnavailable, match=f"LoRA grain has NaN or infinite values in its change of {layer}; leave"
+    ) as caught:
+        load(components, tmp_path / "grain.safetensors")
+    assert caught.value.field == "loras"
+
+
+def test_an_infinite_scale_of_fp8_tensors_is_said(components, tmp_path):
+    given = {key: value.to(torch.float8_e4m3fn) for key, value in tensors("diffusers").items()}
+    given["transformer.blocks.0.attn1.to_q.lora_B.scale_weight"] = torch.tensor(float("inf"))
+    save_file(given, tmp_path / "grain.safetensors")
+    with pytest.raises(ModelUnavailable, match=r"in its change of blocks.0.attn1.to_q; leave"):
+        load(components, tmp_path / "grain.safetensors")
+
+
 def test_half_precision_stays_half_precision(components, tmp_path):
     half = replace(components["t2v"], transformer=copy.deepcopy(components["t2v"].transformer).to(torch.bfloat16))
     lora = LoadedLora(inspect(write_lora(tmp_path / "grain.safetensors")), LoraUse(name="grain"), half)

@@ -71,7 +71,8 @@ def test_a_row_is_read_from_the_files(built, models, found, kind):
     assert spec.modes == modes[kind]
     assert spec.diffusion_forcing is spec.end_image is (kind == "df")
     in_channels = 36 if kind == "i2v" else 16
-    assert spec.transformer == Transformer(layers=2, dim=24, ffn_dim=32, in_channels=in_channels)
+    image_dim = 32 if kind == "i2v" else 0
+    assert spec.transformer == Transformer(2, 24, 32, in_channels, text_dim=32, image_dim=image_dim, freq_dim=32)
     assert spec.spatial_factor == 8
     assert (spec.guidance_scale, spec.flow_shift) == ((5.0, 5.0) if kind == "i2v" else (6.0, 8.0))
     weights = (models / "My film & co/transformer/diffusion_pytorch_model.safetensors").stat().st_size
@@ -80,12 +81,15 @@ def test_a_row_is_read_from_the_files(built, models, found, kind):
     assert spec.memory_gib == pytest.approx(every / 2**30)
 
 
+WITH_CONTROL = Transformer(3, 24, 32, text_dim=32, freq_dim=32, vace_layers=1)
+
+
 @pytest.mark.parametrize(
     ("kind", "modes", "row"),
     [
         ("wan-t2v", {Mode.TEXT_TO_VIDEO}, {"fps": 16, "base_num_frames": 81, "experts": 1, "flow_shift": 8.0}),
         ("wan-i2v", {Mode.IMAGE_TO_VIDEO}, {"end_image": False}),
-        ("wan-vace", ALL_MODES, {"end_image": True, "transformer": Transformer(layers=3, dim=24, ffn_dim=32)}),
+        ("wan-vace", ALL_MODES, {"end_image": True, "transformer": WITH_CONTROL}),
         ("wan-ti2v", {Mode.TEXT_TO_VIDEO, Mode.IMAGE_TO_VIDEO}, {"fps": 24, "spatial_factor": 16}),
         ("wan-t2v-experts", {Mode.TEXT_TO_VIDEO}, {"experts": 2}),
         ("wan-i2v-experts", {Mode.IMAGE_TO_VIDEO}, {"experts": 2, "end_image": True}),

@@ -137,7 +137,7 @@ def test_a_foreign_model_is_named_with_its_kind_and_the_way_out(tmp_path, files,
     assert (check.status, check.detail, check.way_out) == ("warning", f"{name} cannot be used", refused[name])
 
 
-@pytest.mark.parametrize("way", ["backup/2024/mine", "a/b/c/mine"])
+@pytest.mark.parametrize("way", ["backup/2024/mine", "a/b/c/mine", "a/b/c/d/e/f/g/mine"])
 def test_a_model_too_deep_is_named(tmp_path, way):
     build_checkpoint(tmp_path / way)
     build_checkpoint(tmp_path / "owner" / "fine")
@@ -151,6 +151,31 @@ def test_a_folder_of_the_hubs_cache_too_deep_is_named(tmp_path):
     _, rejected = look_for_checkpoints([tmp_path])
     place = tmp_path / "home/hf/hub/models--a--b"
     assert rejected == {place: "the model lies too deep; move the folder models--a--b into models/"}
+
+
+@pytest.mark.parametrize("file", ["a/b/c/x.gguf", "a/b/c/d/e/f/x.GGUF", "a/b/c/x.safetensors", "a/b/c/d/x.ckpt"])
+def test_weights_too_deep_are_named(tmp_path, file):
+    write(tmp_path, {file: GGUF if file.lower().endswith("gguf") else TRANSFORMER})
+    _, rejected = look_for_checkpoints([tmp_path])
+    assert list(rejected) == [(tmp_path / file).parent]
+    assert (tmp_path / file).name in next(iter(rejected.values()))
+
+
+@pytest.mark.parametrize("place", ["models--a--b", "hub/models--a--b", "x/huggingface/hub/models--a--b"])
+@pytest.mark.parametrize("rest", ["refs/main", "blobs/0f", "snapshots/0fad/README.md"])
+def test_a_folder_of_the_hubs_cache_without_a_model_is_named(tmp_path, place, rest):
+    write(tmp_path, {f"{place}/{rest}": b"0fad", f"{place}/refs/v1": b"0fad"})
+    _, rejected = look_for_checkpoints([tmp_path])
+    assert list(rejected) == [tmp_path / place]
+
+
+@pytest.mark.parametrize("name", ["SkyReels", "Wan2.1-T2V", "Skywork/SkyReels", "wan.safetensors"])
+def test_a_link_that_leads_nowhere_is_named_with_its_target(tmp_path, name):
+    link = tmp_path / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to("/media/disk/gone")
+    reason = "it is a link to /media/disk/gone, which is not there; mount or restore that, or remove the link"
+    assert look_for_checkpoints([tmp_path]) == ([], {link: reason})
 
 
 @pytest.mark.parametrize(

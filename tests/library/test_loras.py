@@ -234,6 +234,74 @@ def test_a_model_of_another_shape_is_no_model_for_it(tmp_path, change, reason):
     assert "no layers to change" in lora.incompatibility(SYNTHETIC)
 
 
+def pair(layer: str, rows: int, columns: int) -> dict[str, torch.Tensor]:
+    bare = f"diffusion_model.{layer}"
+    return {f"{bare}.lora_A.weight": torch.ones(4, columns), f"{bare}.lora_B.weight": torch.ones(rows, 4)}
+
+
+ATTENTION = "diffusion_model.blocks.0.self_attn.q"
+OTHER_SHAPES = {
+    "another text width": (
+        pair("blocks.0.cross_attn.k", DIM, 99),
+        r"attn2.to_k by \(24, 4\) x \(4, 99\), .* \(24, 24\)",
+    ),
+    "another middle": (pair("blocks.0.ffn.2", DIM, 99), r"blocks.0.ffn.net.2 by .*99\), .* has \(24, 32\) there"),
+    "another head": (pair("head.head", 192, DIM), r"proj_out by \(192, 4\) x \(4, 24\), .* has \(64, 24\) there"),
+    "another encoder": (pair("text_embedding.0", DIM, 99), r"linear_1 by .*, .* has \(24, 4096\) there"),
+    "another time": (pair("time_embedding.0", DIM, 99), r"linear_1 by .*, .* has \(24, 256\) there"),
+    "another table": (
+        {"diffusion_model.blocks.0.diff_m": torch.ones(1, 6, DIM + 1)},
+        r"scale_shift_table by \(1, 6, 25\), .* has \(1, 6, 24\)",
+    ),
+    "another norm": ({"diffusion_model.blocks.0.norm3.diff": torch.ones(DIM + 1)}, r"norm2 by \(25,\), .* \(24,\)"),
+    "another kernel": ({"diffusion_model.patch_embedding.diff": torch.ones(DIM, 64)}, r"by \(24, 64\), .*16, 1, 2, 2"),
+    "another bias": (
+        pair("blocks.0.self_attn.q", DIM, DIM) | {f"{ATTENTION}.diff_b": torch.ones(DIM + 1)},
+        r"attn1.to_q by a bias of shape \(25,\)",
+    ),
+    "other magnitudes": (
+        pair("blocks.0.self_attn.q", DIM, DIM) | {f"{ATTENTION}.dora_scale": torch.ones(7)},
+        r"attn1.to_q by magnitudes of shape \(7,\)",
+    ),
+    "a LoHa": (
+        {f"{ATTENTION}.hada_w{n}_a": torch.ones(DIM, 3) for n in (1, 2)}
+        | {f"{ATTENTION}.hada_w{n}_b": torch.ones(3, 7) for n in (1, 2)},
+        r"attn1.to_q by \(24, 7\)",
+    ),
+    "pictures only": (
+        pair("blocks.0.cross_attn.k_img", DIM, DIM),
+        "only layers that .* not have, such as .*add_k_proj",
+    ),
+    "an image encoder only": (pair("img_emb.proj.1", 1280, 1280), "only layers that .* does not have"),
+    "control only": (
+        pair("vace_blocks.0.self_attn.q", DIM, DIM),
+        "only layers that .* not have, such as vace_blocks.0",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", OTHER_SHAPES)
+def test_a_layer_of_another_shape_is_said_before_anything_is_loaded(tmp_path, what):
+    given, reason = OTHER_SHAPES[what]
+    save_file(given, tmp_path / "x.safetensors")
+    assert re.search(reason, inspect(tmp_path / "x.safetensors").incompatibility(FITTING))
+
+
+def test_layers_that_the_model_lacks_are_left_out_beside_others(tmp_path):
+    given = tensors("original") | pair("blocks.0.cross_attn.k_img", DIM, DIM) | pair("vace_blocks.0.ffn.2", DIM, FFN)
+    save_file(given, tmp_path / "x.safetensors")
+    assert inspect(tmp_path / "x.safetensors").incompatibility(FITTING) is None
+
+
+@pytest.mark.parametrize("model", ["wan2.1-vace-1.3b", "wan2.1-vace-14b"])
+def test_blocks_of_control_are_no_blocks(tmp_path, model):
+    shape = MODELS[model].transformer
+    given = {f"blocks.{shape.layers - 1}.attn1.to_q.lora_{half}.weight": torch.ones(1, 1) for half in "AB"}
+    save_file(given, tmp_path / "x.safetensors")
+    lora = replace(inspect(tmp_path / "x.safetensors"), width=0)
+    assert re.search(f"changes block {shape.layers}, .* has {shape.blocks}", lora.incompatibility(MODELS[model]))
+
+
 @pytest.mark.parametrize(
     ("name", "expert"), [("x_high_noise", 0), ("x-LowNoise", 1), ("high_noise_low", 0), ("high", None), ("grain", None)]
 )
@@ -368,6 +436,27 @@ def test_a_scale_belongs_to_the_fp8_tensor_beside_it(tmp_path, end):
     assert [tensor.key for tensor in lora.tensors if tensor.scale] == [down]
 
 
+@pytest.mark.parametrize("marker", ["scale_input", "input_scale", "comfy_quant", "weight.comfy_quant"])
+@pytest.mark.parametrize("style", ["original", "comfy kohya", "peft"])
+def test_a_marker_of_an_fp8_tensor_is_no_adapter(tmp_path, style, marker):
+    given = {key: value.to(torch.float8_e4m3fn) for key, value in tensors(style).items()}
+    scales = {f"{key.removesuffix('.weight')}.scale_weight": torch.ones(()) for key in given}
+    markers = {f"{key.removesuffix('.weight')}.{marker}": torch.ones(1) for key in given}
+    save_file(given | scales | markers, tmp_path / "x.safetensors")
+    lora = inspect(tmp_path / "x.safetensors")
+    assert {tensor.key for tensor in lora.tensors if tensor.scale} == given.keys()
+    assert lora.notes == (
+        "40 fp8 tensors are multiplied by a scale beside it.",
+        "40 markers of fp8 weights are left out.",
+    )
+
+
+@pytest.mark.parametrize("end", ["scale_weight", "weight_scale", "scale"])
+def test_a_scale_of_half_a_lora_that_is_not_there_is_no_half(tmp_path, end):
+    scale = {f"diffusion_model.blocks.0.norm3.lora_A.{end}": torch.ones(())}
+    assert noted(tmp_path / "x.safetensors", **scale) == ["1 scale without an fp8 tensor is left out."]
+
+
 def test_both_experts_in_one_file_are_told_apart(tmp_path):
     """`transformer_2` is the second of diffusers' Wan 2.2, as are `dit2` of DiffSynth and `low_noise_model` of Wan."""
     for prefix in ("transformer_2", "pipe.dit2", "low_noise_model", "base_model.model.transformer_2"):
@@ -383,6 +472,30 @@ def test_both_experts_in_one_file_are_told_apart(tmp_path):
         assert lora.layers == 40
         assert lora.notes == ("It has 20 layers for the first expert of Wan 2.2 and 20 layers for the second.",)
         (tmp_path / "x.safetensors").unlink()
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "note"),
+    [
+        (["transformer_2"], "was made for the second expert of Wan 2.2, and .* has one transformer"),
+        (["low_noise_model"], "was made for the second expert"),
+        (["high_noise_model"], "was made for the first expert"),
+        (["transformer", "transformer_2"], "its layers for the second expert of Wan 2.2 are left out"),
+        (["transformer"], None),
+    ],
+)
+def test_layers_for_experts_that_a_model_lacks_are_noted(tmp_path, prefixes, note):
+    given = tensors("diffusers")
+    given = {
+        key.replace("transformer.", f"{name}."): value + n
+        for n, name in enumerate(prefixes)
+        for key, value in given.items()
+    }
+    save_file(given, tmp_path / "x.safetensors")
+    lora = inspect(tmp_path / "x.safetensors")
+    assert lora.note_on_experts(replace(FITTING, experts=2)) is None
+    found = lora.note_on_experts(FITTING)
+    assert re.search(f"The LoRA x .*{note}", found) if note else found is None
 
 
 NAMES = {

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from tests.lora_files import write_lora
 from tests.media_files import write_film
+from tests.tiny_checkpoints import build_checkpoint
 
 
 @pytest.fixture
@@ -82,3 +85,15 @@ def test_the_same_key_with_seed_minus_one_is_the_same_job(client, generator):
     send = {"json": SMALL | {"seed": -1}, "headers": {"Idempotency-Key": "k"}}
     first, second = (client.post("/api/v1/jobs", **send).json() for _ in range(2))
     assert first["id"] == second["id"]
+
+
+def test_layers_of_a_lora_for_the_second_expert_of_two_are_said(client, generator, tmp_path):
+    build_checkpoint(generator.settings.models / "Mine", "wan-t2v")
+    file = write_lora(tmp_path / "low.safetensors")
+    second = {key.replace("transformer.", "transformer_2."): value for key, value in load_file(file).items()}
+    folder = generator.settings.models / "loras"
+    folder.mkdir()
+    save_file(second, folder / "low.safetensors")
+    found = plan(client, model="mine", loras=[{"name": "low"}])
+    note = "The LoRA low was made for the second expert of Wan 2.2, and Mine has one transformer."
+    assert [words for words in found["notes"] if "LoRA" in words] == [note]

@@ -89,7 +89,8 @@ def plan_render(request: GenerationRequest, services: Services) -> Plan:
     folder = None
     with contextlib.suppress(StudioError):  # removed meanwhile: the render will say so
         folder = services.catalog.folder_of(spec.id, spec.title)
-    return replace(plan, notes=notes_of(request, plan, spec, source, lambda text: cut_of(folder, text)))
+    notes = notes_of(request, plan, spec, source, lambda text: cut_of(folder, text))
+    return replace(plan, notes=(*notes, *filter(None, (lora.note_on_experts(spec) for lora in loras))))
 
 
 def complete(request: GenerationRequest, services: Services) -> GenerationRequest:
