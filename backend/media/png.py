@@ -25,6 +25,8 @@ from backend.media.colour import (
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 KEPT = {b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT", b"iCCP"}  # for the decoder
 COLOURS = {b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP"}
+BEFORE_PIXELS = COLOURS | {b"tRNS"}  # they say nothing behind them (table 7)
+GREY, FULL_RANGE, NO_PRIMARIES = 0, 1, 2
 PROFILE_BYTES = 4 * 2**20
 USUAL_GAMMA = 1 / 2.2
 
@@ -49,13 +51,17 @@ def read_png(raw: bytes) -> Png | None:
     found: dict[bytes, bytes] = {}
     damaged = []
     kept.write(SIGNATURE)
+    pixels_began = False
     for name, data, whole, chunk in _chunks(memoryview(raw)):
+        pixels_began = pixels_began or name == b"IDAT"
         if name[:1].isupper():
             kept.write(chunk)
-        elif name in KEPT | COLOURS:
+        elif name in KEPT | COLOURS and not (pixels_began and name in BEFORE_PIXELS):
             if not whole or (name == b"iCCP" and not _is_profile(data)):
                 damaged.append(name.decode())
                 continue
+            if name == b"tRNS":
+                chunk = memoryview(_chunk(name, _as_decoded(data, raw)))
             if name in KEPT:
                 kept.write(chunk)
             if name in COLOURS:
@@ -96,6 +102,19 @@ def _chunks(raw: memoryview) -> Iterator[tuple[bytes, memoryview, bool, memoryvi
         at = end
 
 
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def _as_decoded(transparent: memoryview, raw: bytes) -> bytes:
+    """The transparent grey of 2 or 4 bits at 8, to which Pillow takes the samples but not this."""
+    bits, colour_type = raw[24:26]
+    if colour_type != GREY or bits not in (2, 4) or len(transparent) != 2:
+        return bytes(transparent)
+    (grey,) = struct.unpack(">H", transparent)
+    return struct.pack(">H", (grey & (2**bits - 1)) * 255 // (2**bits - 1))
+
+
 def _is_profile(data: memoryview) -> bool:
     _, _, rest = bytes(data[: PROFILE_BYTES + 100]).partition(b"\0")
     try:
@@ -105,10 +124,14 @@ def _is_profile(data: memoryview) -> bool:
 
 
 def _space(found: dict[bytes, bytes]) -> ColourSpace | None:
-    """What the chunks declare, in the specification's order of precedence: cICP, iCCP, sRGB, gAMA with cHRM."""
+    """What the chunks declare, in the specification's order of precedence: cICP, iCCP, sRGB, gAMA with cHRM.
+
+    A cICP of narrow range or without primaries says nothing, as in browsers.
+    """
     if len(coded := found.get(b"cICP", b"")) == 4:
-        primaries, transfer, matrix, _ = coded
-        if matrix == 0 and (space := coded_space(transfer, primaries)):
+        primaries, transfer, matrix, full_range = coded
+        is_plain = matrix == 0 and full_range == FULL_RANGE and primaries != NO_PRIMARIES
+        if is_plain and (space := coded_space(transfer, primaries)):
             return space
     if b"iCCP" in found or b"sRGB" in found or len(found.get(b"gAMA", b"")) != 4:
         return None

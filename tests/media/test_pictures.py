@@ -24,6 +24,10 @@ XMP = (
 CUT = "It lacks its last bytes; what they held is filled in."
 
 
+def png_chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
 def read(path: Path) -> Picture:
     info = probe(path)
     return read_image(path, info.width, info.height, Fit.CROP)
@@ -128,6 +132,20 @@ def test_the_transparent_colour_of_sixteen_bits(tmp_path: Path):
     assert read(path)[16, 16::32].tolist() == [[255] * 3, [18, 86, 154], [128] * 3]
     path.write_bytes(png_of(pixels[..., :1], (b"tRNS", struct.pack(">H", 0x1234))))
     assert read(path)[16, 16::32, 0].tolist() == [255, 18, 128]
+    assert probe(path).notes == ("Its transparent parts are shown on white.",)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_the_transparent_grey_of_few_bits(tmp_path: Path, bits: int):
+    greys = np.repeat(np.arange(2**bits, dtype=np.uint8), 32)
+    row = b"\0" + np.packbits((greys[:, None] >> np.arange(bits)[::-1]) & 1).tobytes()
+    header = struct.pack(">IIBBBBB", len(greys), 32, bits, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"tRNS", struct.pack(">H", 1)), (b"IDAT", zlib.compress(row * 32)), (b"IEND", b"")]
+    path = tmp_path / "a.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(map(png_chunk, *zip(*chunks, strict=True))))
+    shown = np.arange(2**bits) * 255 // (2**bits - 1)
+    shown[1] = 255
+    assert read(path)[16, 16::32, 0].tolist() == shown.tolist()
     assert probe(path).notes == ("Its transparent parts are shown on white.",)
 
 
