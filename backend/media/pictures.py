@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backend.media import notes
 from backend.media.colour import BT709, HDR_NAMES, SRGB, VIDEO, ColourSpace, coded_space, for_picture
-from backend.media.png import SIGNATURE, Png, deep_pixels, read_png
+from backend.media.png import SIGNATURE, deep_pixels, read_png
 from backend.media.refusal import Refused, check_shape
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ PIXELS = 50_000_000
 LEAST_WHOLE = 7 / 8  # of the rows of a picture that lacks its last bytes
 CODED_COLOURS = b"colrnclx"  # of an AVIF: ISO/IEC 14496-12, 12.1.5
 FILLED_WITH = {"JPEG": 128, "PNG": 0}  # what Pillow gives for pixels that are not in the file
+
+APNG_DISPOSE_OP_BACKGROUND = 1
 
 # EXIF orientation -> the transposition that puts the picture upright, by the names of Pillow's Transpose
 UPRIGHT = {
@@ -64,7 +67,25 @@ def _opened(source: str | io.BytesIO) -> Image | None:
 
 
 def is_moving(image: Image) -> bool:
-    return image.format in MOVING and bool(getattr(image, "is_animated", False))
+    moves = image.format in MOVING and bool(getattr(image, "is_animated", False))
+    return moves and not (_has_other_still(image) and getattr(image, "n_frames", 1) == 2)
+
+
+def seek(image: Image, frame: int) -> None:
+    """Go to a frame, the next one or the first. The still that an animated PNG has for programs that know no moving
+    ones, and that is no frame of it, is passed over. Raises EOFError behind the last frame.
+    """
+    other: Any = image
+    if not _has_other_still(image):
+        image.seek(frame)
+        return
+    if image.tell() == 0:  # nothing of it may be seen behind the first frame
+        other.dispose_op, other.dispose_extent = APNG_DISPOSE_OP_BACKGROUND, (0, 0, *image.size)
+    image.seek(frame + 1)
+
+
+def _has_other_still(image: Image) -> bool:
+    return image.format == "PNG" and bool(getattr(image, "default_image", False))
 
 
 def read_picture(path: str) -> tuple[Image, list[str]]:
@@ -75,6 +96,7 @@ def read_picture(path: str) -> tuple[Image, list[str]]:
     remarks = []
     if image.format == "TIFF" and (count := getattr(image, "n_frames", 1)) > 1:
         remarks.append(notes.first_of(count))
+    seek(image, 0)
     png = image.info.get("png")
     if png and png.damaged:
         remarks.append(notes.without_chunk(png.damaged))
@@ -83,13 +105,15 @@ def read_picture(path: str) -> tuple[Image, list[str]]:
         remarks.append(notes.CUT)
         image = whole
     turn = orientation(image)  # not earlier: Pillow turns a TIFF while it decodes
-    space = png.space if png else _coded_colours(image, path)
-    flat = (_deep(png, image.info) if png else None) or opaque(image, space)
-    if flat.info.get("was_transparent"):
-        remarks.append(notes.TRANSPARENT)
-    if space and space.is_hdr:
-        remarks.append(notes.tone_mapped(HDR_NAMES[space.transfer]))
-    return rotated(in_srgb(flat), turn), remarks
+    space = space_of(image, path)
+    deep = deep_pixels(png) if png and png.bits == 16 and image.tell() == 0 else None
+    shown, was_transparent = as_shown(image, space, deep)
+    return rotated(shown, turn), remarks + remarks_of(space, was_transparent)
+
+
+def remarks_of(space: ColourSpace | None, was_transparent: bool) -> list[str]:
+    remarks = [notes.TRANSPARENT] if was_transparent else []
+    return [*remarks, notes.tone_mapped(HDR_NAMES[space.transfer])] if space and space.is_hdr else remarks
 
 
 # --- decoding what is not whole ---
@@ -166,25 +190,52 @@ def rotated(image: Image, exif_orientation: int) -> Image:
     return image.transpose(Transpose[name]) if name else image
 
 
-def opaque(image: Image, space: ColourSpace | None = None) -> Image:
-    """`image` on white, where it lets anything through; 16 bits a pixel become 8. Its colours are converted from
-    `space` before. `info["was_transparent"]` says whether there was anything to be seen through.
+def as_shown(
+    image: Image, space: ColourSpace | None = None, deep: NDArray[np.uint16] | None = None
+) -> tuple[Image, bool]:
+    """`image` as RGB of 8 bits in sRGB, on white where it lets anything through; and whether it does.
+
+    Its colours are converted, by `space` or else by its profile, before they are blended. `deep` are its pixels where
+    it has 16 bits, shape (height, width, 1 to 4).
     """
+    profile = image.info.get("icc_profile")
+    if deep is None:
+        colours, alpha = _layers(image)
+        shown = _in_space(colours, space) if space else _by_profile(colours, profile)
+    else:
+        shown, alpha = _deep_layers(deep, space, profile)
+    if alpha is None or alpha.getextrema() == (255, 255):
+        return shown, False
+    return _on_white(shown, alpha), True
+
+
+def _layers(image: Image) -> tuple[Image, Image | None]:
+    """Colours (L, RGB or CMYK) and alpha, 8 bits each."""
     if image.mode.startswith("I"):
         image = image.convert("I").point(lambda value: value / 256).convert("L")  # Pillow alone would clip, not scale
+    is_grey = image.mode in ("1", "L", "LA", "La")
     if not image.has_transparency_data:
-        return _in_space(image, space)
+        return (image if image.mode == "CMYK" else image.convert("L" if is_grey else "RGB")), None
     layer = image.convert("RGBA")
-    alpha = layer.getchannel("A")
-    if alpha.getextrema() == (255, 255):
-        return _in_space(image.convert("RGB"), space)
-    flat = on_white(_in_space(layer.convert("RGB"), space), alpha)
-    flat.info = dict(image.info) | {"was_transparent": True}
-    return flat
+    return layer.getchannel("R") if is_grey else layer.convert("RGB"), layer.getchannel("A")
 
 
-def on_white(image: Image, alpha: Image) -> Image:
-    """RGB over white, by its alpha of 8 bits."""
+def _deep_layers(
+    pixels: NDArray[np.uint16], space: ColourSpace | None, profile: bytes | None
+) -> tuple[Image, Image | None]:
+    """Colours in sRGB, and alpha, 8 bits each."""
+    import PIL.Image
+
+    channels = pixels.shape[2]
+    alpha = PIL.Image.fromarray(_eight_bits(pixels[..., -1])) if channels in (2, 4) else None
+    colours = pixels[..., :3] if channels > 2 else pixels[..., 0]
+    if not space:
+        return _by_profile(PIL.Image.fromarray(_eight_bits(colours)), profile), alpha
+    rgb = colours if channels > 2 else np.broadcast_to(pixels[..., :1], (*colours.shape, 3))
+    return PIL.Image.fromarray(for_picture(rgb, space)), alpha
+
+
+def _on_white(image: Image, alpha: Image) -> Image:
     import PIL.Image
 
     layer = image.convert("RGBA")
@@ -194,12 +245,16 @@ def on_white(image: Image, alpha: Image) -> Image:
     return white.convert("RGB")
 
 
-def _in_space(image: Image, space: ColourSpace | None) -> Image:
+def _in_space(image: Image, space: ColourSpace) -> Image:
     import PIL.Image
 
-    if not space:
-        return image
     return PIL.Image.fromarray(for_picture(np.asarray(image.convert("RGB")), space))
+
+
+def space_of(image: Image, path: str) -> ColourSpace | None:
+    """The colour space of a picture, still or moving, that does not go by its profile; None for sRGB."""
+    png = image.info.get("png")
+    return png.space if png else _coded_colours(image, path)
 
 
 def _coded_colours(image: Image, path: str) -> ColourSpace | None:
@@ -217,37 +272,21 @@ def _coded_colours(image: Image, path: str) -> ColourSpace | None:
     return None if (transfer, primaries) == (SRGB, BT709) else coded_space(transfer, primaries)
 
 
-def _deep(png: Png, info: dict[Any, Any]) -> Image | None:
-    """A PNG of 16 bits as RGB of 8, opaque; None for other PNGs, and where it is damaged."""
-    import PIL.Image
-
-    if png.bits != 16 or (pixels := deep_pixels(png)) is None:
-        return None
-    colours, alpha = (pixels[..., :-1], pixels[..., -1]) if pixels.shape[2] in (2, 4) else (pixels, None)
-    colours = np.broadcast_to(colours, (*pixels.shape[:2], 3))
-    image = PIL.Image.fromarray(for_picture(colours, png.space) if png.space else _eight_bits(colours))
-    if alpha is not None and alpha.min() < np.iinfo(np.uint16).max:
-        image = on_white(image, PIL.Image.fromarray(_eight_bits(alpha)))
-        image.info["was_transparent"] = True
-    image.info["icc_profile"] = info.get("icc_profile")
-    return image
-
-
 def _eight_bits(values: Any) -> Any:
     return ((values - (values >> 8) + 128) >> 8).astype(np.uint8)  # rounded, without leaving 16 bits
 
 
-def in_srgb(image: Image) -> Image:
+def _by_profile(image: Image, profile: bytes | None) -> Image:
     """RGB as a screen expects it. Phones save wider colours with a profile, and look pale without it."""
     from PIL import ImageCms
 
-    profile = image.info.get("icc_profile")
-    if profile and image.mode in ("RGB", "CMYK", "L"):
+    converted = None
+    if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if image.mode == "L" and source.profile.xcolor_space == "RGB ":  # browsers apply it to grey too
+                image = image.convert("RGB")
             converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
         except (ImageCms.PyCMSError, OSError):
-            converted = None  # a profile that is damaged or for other pixels says nothing
-        if converted is not None:
-            return converted
-    return image.convert("RGB")
+            pass  # a profile that is damaged or for other pixels says nothing
+    return converted or image.convert("RGB")
