@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 
 from backend.media import notes
 from backend.media.colour import BT709, HDR_NAMES, SRGB, VIDEO, ColourSpace, coded_space, for_picture
-from backend.media.png import SIGNATURE, deep_pixels, read_png
+from backend.media.jpeg import read_scans
+from backend.media.png import SIGNATURE, decoded_share, deep_pixels, read_png
 from backend.media.refusal import Refused, check_shape
 
 if TYPE_CHECKING:
@@ -21,11 +23,13 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
 MOVING = ("PNG", "WEBP", "GIF", "AVIF")  # formats that may hold a moving picture, which is a video
 PIXELS = 50_000_000
-LEAST_WHOLE = 7 / 8  # of the rows of a picture that lacks its last bytes
+LEAST_WHOLE = 7 / 8  # of a picture that lacks its last bytes
 CODED_COLOURS = b"colrnclx"  # of an AVIF: ISO/IEC 14496-12, 12.1.5
-FILLED_WITH = {"JPEG": 128, "PNG": 0}  # what Pillow gives for pixels that are not in the file
+NOISE = bytes(random.Random(0).randrange(0xFF) for _ in range(4096))  # 0xFF would begin a marker
 
 APNG_DISPOSE_OP_BACKGROUND = 1
+BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC, PLANAR = 258, 259, 262, 284  # tags of TIFF
+WHITE_IS_ZERO = 0
 
 # EXIF orientation -> the transposition that puts the picture upright, by the names of Pillow's Transpose
 UPRIGHT = {
@@ -96,6 +100,8 @@ def read_picture(path: str) -> tuple[Image, list[str]]:
     remarks = []
     if image.format == "TIFF" and (count := getattr(image, "n_frames", 1)) > 1:
         remarks.append(notes.first_of(count))
+    if image.format == "TIFF":
+        _check_samples(image)
     seek(image, 0)
     png = image.info.get("png")
     if png and png.damaged:
@@ -116,6 +122,17 @@ def remarks_of(space: ColourSpace | None, was_transparent: bool) -> list[str]:
     return [*remarks, notes.tone_mapped(HDR_NAMES[space.transfer])] if space and space.is_hdr else remarks
 
 
+def _check_samples(image: Image) -> None:
+    """Raise Refused for a TIFF whose samples Pillow would show wrong."""
+    tags: Any = getattr(image, "tag_v2", {})
+    if image.mode in ("I", "F"):
+        raise Refused(
+            "has samples with a sign, of floating point or of 32 bits", "save it with 8 or 16 bits a channel."
+        )
+    if (tags.get(PLANAR), tags.get(COMPRESSION)) == (2, 1) and max(tags.get(BITS_PER_SAMPLE, (1,))) > 8:
+        raise Refused("has 16 bits a channel in separate planes", "save it with its channels together, or as PNG.")
+
+
 # --- decoding what is not whole ---
 
 
@@ -127,20 +144,21 @@ def _decoded(image: Image, path: str) -> Image:
     try:
         image.load()
     except OSError:
-        if image.format not in FILLED_WITH:
-            raise
-        part = _what_is_there(image, path)
-        if part is None or not _is_nearly_whole(part, path):
+        png = image.info.get("png")
+        if png:
+            part = _what_is_there(png.data) if decoded_share(png) >= LEAST_WHOLE else None
+        else:
+            part = _jpeg_if_nearly_whole(Path(path).read_bytes()) if image.format == "JPEG" else None
+        if part is None:
             raise
         return part
     return image
 
 
-def _what_is_there(image: Image, path: str) -> Image | None:
+def _what_is_there(data: bytes) -> Image | None:
     from PIL import ImageFile
 
-    png = image.info.get("png")
-    part = _opened(io.BytesIO(png.data) if png else path)
+    part = _opened(io.BytesIO(data))
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     try:
         if part is not None:
@@ -150,24 +168,23 @@ def _what_is_there(image: Image, path: str) -> Image | None:
     return part
 
 
-def _is_nearly_whole(part: Image, path: str) -> bool:
-    """Whether a picture that was cut off lacks few rows, or only the last details of a progressive JPEG."""
-    if part.info.get("progressive"):
-        return _has_every_coefficient(Path(path).read_bytes())
-    pixels = np.asarray(part).reshape(part.height, -1)
-    is_decoded = (pixels != FILLED_WITH[str(part.format)]).any(axis=1)
-    return int(np.flatnonzero(is_decoded).max(initial=-1)) + 1 >= LEAST_WHOLE * part.height
+def _jpeg_if_nearly_whole(data: bytes) -> Image | None:
+    """The JPEG if its scans have every coefficient, and the last one goes nearly to the end or only refines.
 
-
-def _has_every_coefficient(data: bytes) -> bool:
-    """Whether a progressive JPEG was cut off in a scan that refines: every coefficient is there, if roughly
-    (ITU-T T.81, B.2.3: the high half of a scan header's last byte is the bit position of the scan before it).
+    The pixels that are there are those that stay the same whatever follows the last byte.
     """
-    at = data.rfind(b"\xff\xda")
-    if at < 0 or at + 5 > len(data):
-        return False
-    last = at + 4 + 2 * data[at + 4] + 3
-    return last < len(data) and data[last] >> 4 > 0
+    scans = read_scans(data)
+    part = _what_is_there(data[: scans.end]) if scans.has_every_coefficient else None
+    if part is None or scans.last_refines:
+        return part
+    other = _what_is_there(data[: scans.end].rstrip(b"\xff") + NOISE)
+    differs = (np.asarray(part) != np.asarray(other)).reshape(part.height, part.width, -1).any(axis=2)
+    if differs.any():
+        row = int(differs.any(axis=1).argmax())
+        column = int(differs[row : row + scans.unit_rows].any(axis=0).argmax())
+        there = row + scans.unit_rows * column / part.width
+        return part if there >= LEAST_WHOLE * part.height else None
+    return part
 
 
 # --- upright, opaque, sRGB ---
@@ -212,12 +229,24 @@ def as_shown(
 def _layers(image: Image) -> tuple[Image, Image | None]:
     """Colours (L, RGB or CMYK) and alpha, 8 bits each."""
     if image.mode.startswith("I"):
-        image = image.convert("I").point(lambda value: value / 256).convert("L")  # Pillow alone would clip, not scale
+        image = _grey_of_eight_bits(image)
     is_grey = image.mode in ("1", "L", "LA", "La")
     if not image.has_transparency_data:
         return (image if image.mode == "CMYK" else image.convert("L" if is_grey else "RGB")), None
     layer = image.convert("RGBA")
     return layer.getchannel("R") if is_grey else layer.convert("RGB"), layer.getchannel("A")
+
+
+def _grey_of_eight_bits(image: Image) -> Image:
+    """Grey of 16 bits (of a TIFF also 12, or with white as 0) as 8. Pillow alone would clip it."""
+    import PIL.Image
+
+    tags: Any = getattr(image, "tag_v2", {})
+    (bits,) = tags.get(BITS_PER_SAMPLE, (16,))
+    values = np.asarray(image).astype(np.uint16)
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        values = 2**bits - 1 - values
+    return PIL.Image.fromarray((values >> (bits - 8)).astype(np.uint8))
 
 
 def _deep_layers(

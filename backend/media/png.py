@@ -27,6 +27,9 @@ KEPT = {b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT", b"iCCP"}  # for the decoder
 COLOURS = {b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP"}
 BEFORE_PIXELS = COLOURS | {b"tRNS"}  # they say nothing behind them (table 7)
 GREY, FULL_RANGE, NO_PRIMARIES = 0, 1, 2
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+PIECE_BYTES = 2**20
 PROFILE_BYTES = 4 * 2**20
 USUAL_GAMMA = 1 / 2.2
 
@@ -86,6 +89,32 @@ def deep_pixels(png: Png) -> NDArray[np.uint16] | None:
     plane = frame.planes[0]
     rows = np.frombuffer(plane, ">u2").reshape(frame.height, plane.line_size // 2)
     return rows[:, : frame.width * channels].reshape(frame.height, frame.width, channels).astype(np.uint16)
+
+
+def decoded_share(png: Png) -> float:
+    """How much of its pixels a PNG holds, 0 to 1, by the bytes that its data unpack to."""
+    width, height, bits, colour_type, *_, interlaced = struct.unpack_from(">IIBBBBB", png.data, 16)
+    pixel_bits = bits * CHANNELS.get(colour_type, 4)
+    whole = 0
+    for left, top, across, down in ADAM7 if interlaced else [(0, 0, 1, 1)]:
+        columns, rows = -((left - width) // across), -((top - height) // down)
+        whole += rows * (1 + (columns * pixel_bits + 7) // 8) if columns > 0 and rows > 0 else 0
+    return min(1.0, _unpacked_bytes(png.data, whole) / whole)
+
+
+def _unpacked_bytes(data: bytes, most: int) -> int:
+    unpacker, count = zlib.decompressobj(), 0
+    for name, part, *_ in _chunks(memoryview(data)):
+        packed = bytes(part) if name == b"IDAT" else b""
+        unpacked = PIECE_BYTES if packed else 0
+        while (packed or unpacked == PIECE_BYTES) and count < most and not unpacker.eof:
+            try:
+                unpacked = len(unpacker.decompress(packed, PIECE_BYTES))
+            except zlib.error:
+                return count
+            packed = unpacker.unconsumed_tail
+            count += unpacked
+    return count
 
 
 def _chunks(raw: memoryview) -> Iterator[tuple[bytes, memoryview, bool, memoryview]]:
