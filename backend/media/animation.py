@@ -13,7 +13,7 @@ import numpy as np
 
 from backend.media import notes
 from backend.media.fitting import Picture
-from backend.media.pictures import in_srgb, opaque, open_picture, orientation, rotated
+from backend.media.pictures import as_shown, open_picture, orientation, remarks_of, rotated, seek, space_of
 from backend.media.refusal import Refused, check_shape
 from backend.media.timing import even_times, is_even, moving_rate
 
@@ -33,6 +33,7 @@ class AnimationReader:
         self.path = path
         image = self._opened()
         check_shape(*image.size, most_pixels)
+        self.space = space_of(image, path)
         durations = [ms if ms > SHORTEST_MS else USUAL_MS for ms in self._durations(image, most_frames)]
         *times, length = (ms / 1000 for ms in accumulate(durations, initial=0))
         if length > longest_s:
@@ -63,12 +64,13 @@ class AnimationReader:
         """Frames with their place, from the beginning on: each is drawn over the one before it."""
         image = self._opened()
         for place in range(self.count):
-            image.seek(place)
+            seek(image, place)
             yield place, image.copy()  # the next one is drawn into it
 
     def picture(self, frame: Image) -> Picture:
         """One frame as RGB, upright, transparent parts white."""
-        return np.asarray(rotated(in_srgb(opaque(frame)), orientation(frame)))
+        shown, _ = as_shown(frame, self.space)
+        return np.asarray(rotated(shown, orientation(frame)))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -81,13 +83,14 @@ class AnimationReader:
     def notes(self) -> list[str]:
         remarks = [notes.varying_rate(self.fps)] if self.varies else []
         _, first = next(self.decoded())
-        return [*remarks, notes.TRANSPARENT] if opaque(first).info.get("was_transparent") else remarks
+        _, was_transparent = as_shown(first, self.space)
+        return remarks + remarks_of(self.space, was_transparent)
 
 
 def _durations_by_seeking(image: Image) -> Iterator[int]:
     for place in count():
         try:
-            image.seek(place)
+            seek(image, place)
         except EOFError:
             return
         if image.format == "AVIF":

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import random
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backend.media import notes
 from backend.media.colour import BT709, HDR_NAMES, SRGB, VIDEO, ColourSpace, coded_space, for_picture
-from backend.media.png import SIGNATURE, Png, deep_pixels, read_png
+from backend.media.jpeg import read_scans
+from backend.media.png import SIGNATURE, decoded_share, deep_pixels, read_png
 from backend.media.refusal import Refused, check_shape
 
 if TYPE_CHECKING:
@@ -20,9 +23,13 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
 MOVING = ("PNG", "WEBP", "GIF", "AVIF")  # formats that may hold a moving picture, which is a video
 PIXELS = 50_000_000
-LEAST_WHOLE = 7 / 8  # of the rows of a picture that lacks its last bytes
+LEAST_WHOLE = 7 / 8  # of a picture that lacks its last bytes
 CODED_COLOURS = b"colrnclx"  # of an AVIF: ISO/IEC 14496-12, 12.1.5
-FILLED_WITH = {"JPEG": 128, "PNG": 0}  # what Pillow gives for pixels that are not in the file
+NOISE = bytes(random.Random(0).randrange(0xFF) for _ in range(4096))  # 0xFF would begin a marker
+
+APNG_DISPOSE_OP_BACKGROUND = 1
+BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC, PLANAR = 258, 259, 262, 284  # tags of TIFF
+WHITE_IS_ZERO = 0
 
 # EXIF orientation -> the transposition that puts the picture upright, by the names of Pillow's Transpose
 UPRIGHT = {
@@ -64,7 +71,25 @@ def _opened(source: str | io.BytesIO) -> Image | None:
 
 
 def is_moving(image: Image) -> bool:
-    return image.format in MOVING and bool(getattr(image, "is_animated", False))
+    moves = image.format in MOVING and bool(getattr(image, "is_animated", False))
+    return moves and not (_has_other_still(image) and getattr(image, "n_frames", 1) == 2)
+
+
+def seek(image: Image, frame: int) -> None:
+    """Go to a frame, the next one or the first. The still that an animated PNG has for programs that know no moving
+    ones, and that is no frame of it, is passed over. Raises EOFError behind the last frame.
+    """
+    other: Any = image
+    if not _has_other_still(image):
+        image.seek(frame)
+        return
+    if image.tell() == 0:  # nothing of it may be seen behind the first frame
+        other.dispose_op, other.dispose_extent = APNG_DISPOSE_OP_BACKGROUND, (0, 0, *image.size)
+    image.seek(frame + 1)
+
+
+def _has_other_still(image: Image) -> bool:
+    return image.format == "PNG" and bool(getattr(image, "default_image", False))
 
 
 def read_picture(path: str) -> tuple[Image, list[str]]:
@@ -75,6 +100,9 @@ def read_picture(path: str) -> tuple[Image, list[str]]:
     remarks = []
     if image.format == "TIFF" and (count := getattr(image, "n_frames", 1)) > 1:
         remarks.append(notes.first_of(count))
+    if image.format == "TIFF":
+        _check_samples(image)
+    seek(image, 0)
     png = image.info.get("png")
     if png and png.damaged:
         remarks.append(notes.without_chunk(png.damaged))
@@ -83,13 +111,26 @@ def read_picture(path: str) -> tuple[Image, list[str]]:
         remarks.append(notes.CUT)
         image = whole
     turn = orientation(image)  # not earlier: Pillow turns a TIFF while it decodes
-    space = png.space if png else _coded_colours(image, path)
-    flat = (_deep(png, image.info) if png else None) or opaque(image, space)
-    if flat.info.get("was_transparent"):
-        remarks.append(notes.TRANSPARENT)
-    if space and space.is_hdr:
-        remarks.append(notes.tone_mapped(HDR_NAMES[space.transfer]))
-    return rotated(in_srgb(flat), turn), remarks
+    space = space_of(image, path)
+    deep = deep_pixels(png) if png and png.bits == 16 and image.tell() == 0 else None
+    shown, was_transparent = as_shown(image, space, deep)
+    return rotated(shown, turn), remarks + remarks_of(space, was_transparent)
+
+
+def remarks_of(space: ColourSpace | None, was_transparent: bool) -> list[str]:
+    remarks = [notes.TRANSPARENT] if was_transparent else []
+    return [*remarks, notes.tone_mapped(HDR_NAMES[space.transfer])] if space and space.is_hdr else remarks
+
+
+def _check_samples(image: Image) -> None:
+    """Raise Refused for a TIFF whose samples Pillow would show wrong."""
+    tags: Any = getattr(image, "tag_v2", {})
+    if image.mode in ("I", "F"):
+        raise Refused(
+            "has samples with a sign, of floating point or of 32 bits", "save it with 8 or 16 bits a channel."
+        )
+    if (tags.get(PLANAR), tags.get(COMPRESSION)) == (2, 1) and max(tags.get(BITS_PER_SAMPLE, (1,))) > 8:
+        raise Refused("has 16 bits a channel in separate planes", "save it with its channels together, or as PNG.")
 
 
 # --- decoding what is not whole ---
@@ -103,20 +144,21 @@ def _decoded(image: Image, path: str) -> Image:
     try:
         image.load()
     except OSError:
-        if image.format not in FILLED_WITH:
-            raise
-        part = _what_is_there(image, path)
-        if part is None or not _is_nearly_whole(part, path):
+        png = image.info.get("png")
+        if png:
+            part = _what_is_there(png.data) if decoded_share(png) >= LEAST_WHOLE else None
+        else:
+            part = _jpeg_if_nearly_whole(Path(path).read_bytes()) if image.format == "JPEG" else None
+        if part is None:
             raise
         return part
     return image
 
 
-def _what_is_there(image: Image, path: str) -> Image | None:
+def _what_is_there(data: bytes) -> Image | None:
     from PIL import ImageFile
 
-    png = image.info.get("png")
-    part = _opened(io.BytesIO(png.data) if png else path)
+    part = _opened(io.BytesIO(data))
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     try:
         if part is not None:
@@ -126,24 +168,23 @@ def _what_is_there(image: Image, path: str) -> Image | None:
     return part
 
 
-def _is_nearly_whole(part: Image, path: str) -> bool:
-    """Whether a picture that was cut off lacks few rows, or only the last details of a progressive JPEG."""
-    if part.info.get("progressive"):
-        return _has_every_coefficient(Path(path).read_bytes())
-    pixels = np.asarray(part).reshape(part.height, -1)
-    is_decoded = (pixels != FILLED_WITH[str(part.format)]).any(axis=1)
-    return int(np.flatnonzero(is_decoded).max(initial=-1)) + 1 >= LEAST_WHOLE * part.height
+def _jpeg_if_nearly_whole(data: bytes) -> Image | None:
+    """The JPEG if its scans have every coefficient, and the last one goes nearly to the end or only refines.
 
-
-def _has_every_coefficient(data: bytes) -> bool:
-    """Whether a progressive JPEG was cut off in a scan that refines: every coefficient is there, if roughly
-    (ITU-T T.81, B.2.3: the high half of a scan header's last byte is the bit position of the scan before it).
+    The pixels that are there are those that stay the same whatever follows the last byte.
     """
-    at = data.rfind(b"\xff\xda")
-    if at < 0 or at + 5 > len(data):
-        return False
-    last = at + 4 + 2 * data[at + 4] + 3
-    return last < len(data) and data[last] >> 4 > 0
+    scans = read_scans(data)
+    part = _what_is_there(data[: scans.end]) if scans.has_every_coefficient else None
+    if part is None or scans.last_refines:
+        return part
+    other = _what_is_there(data[: scans.end].rstrip(b"\xff") + NOISE)
+    differs = (np.asarray(part) != np.asarray(other)).reshape(part.height, part.width, -1).any(axis=2)
+    if differs.any():
+        row = int(differs.any(axis=1).argmax())
+        column = int(differs[row : row + scans.unit_rows].any(axis=0).argmax())
+        there = row + scans.unit_rows * column / part.width
+        return part if there >= LEAST_WHOLE * part.height else None
+    return part
 
 
 # --- upright, opaque, sRGB ---
@@ -166,25 +207,64 @@ def rotated(image: Image, exif_orientation: int) -> Image:
     return image.transpose(Transpose[name]) if name else image
 
 
-def opaque(image: Image, space: ColourSpace | None = None) -> Image:
-    """`image` on white, where it lets anything through; 16 bits a pixel become 8. Its colours are converted from
-    `space` before. `info["was_transparent"]` says whether there was anything to be seen through.
+def as_shown(
+    image: Image, space: ColourSpace | None = None, deep: NDArray[np.uint16] | None = None
+) -> tuple[Image, bool]:
+    """`image` as RGB of 8 bits in sRGB, on white where it lets anything through; and whether it does.
+
+    Its colours are converted, by `space` or else by its profile, before they are blended. `deep` are its pixels where
+    it has 16 bits, shape (height, width, 1 to 4).
     """
+    profile = image.info.get("icc_profile")
+    if deep is None:
+        colours, alpha = _layers(image)
+        shown = _in_space(colours, space) if space else _by_profile(colours, profile)
+    else:
+        shown, alpha = _deep_layers(deep, space, profile)
+    if alpha is None or alpha.getextrema() == (255, 255):
+        return shown, False
+    return _on_white(shown, alpha), True
+
+
+def _layers(image: Image) -> tuple[Image, Image | None]:
+    """Colours (L, RGB or CMYK) and alpha, 8 bits each."""
     if image.mode.startswith("I"):
-        image = image.convert("I").point(lambda value: value / 256).convert("L")  # Pillow alone would clip, not scale
+        image = _grey_of_eight_bits(image)
+    is_grey = image.mode in ("1", "L", "LA", "La")
     if not image.has_transparency_data:
-        return _in_space(image, space)
+        return (image if image.mode == "CMYK" else image.convert("L" if is_grey else "RGB")), None
     layer = image.convert("RGBA")
-    alpha = layer.getchannel("A")
-    if alpha.getextrema() == (255, 255):
-        return _in_space(image.convert("RGB"), space)
-    flat = on_white(_in_space(layer.convert("RGB"), space), alpha)
-    flat.info = dict(image.info) | {"was_transparent": True}
-    return flat
+    return layer.getchannel("R") if is_grey else layer.convert("RGB"), layer.getchannel("A")
 
 
-def on_white(image: Image, alpha: Image) -> Image:
-    """RGB over white, by its alpha of 8 bits."""
+def _grey_of_eight_bits(image: Image) -> Image:
+    """Grey of 16 bits (of a TIFF also 12, or with white as 0) as 8. Pillow alone would clip it."""
+    import PIL.Image
+
+    tags: Any = getattr(image, "tag_v2", {})
+    (bits,) = tags.get(BITS_PER_SAMPLE, (16,))
+    values = np.asarray(image).astype(np.uint16)
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        values = 2**bits - 1 - values
+    return PIL.Image.fromarray((values >> (bits - 8)).astype(np.uint8))
+
+
+def _deep_layers(
+    pixels: NDArray[np.uint16], space: ColourSpace | None, profile: bytes | None
+) -> tuple[Image, Image | None]:
+    """Colours in sRGB, and alpha, 8 bits each."""
+    import PIL.Image
+
+    channels = pixels.shape[2]
+    alpha = PIL.Image.fromarray(_eight_bits(pixels[..., -1])) if channels in (2, 4) else None
+    colours = pixels[..., :3] if channels > 2 else pixels[..., 0]
+    if not space:
+        return _by_profile(PIL.Image.fromarray(_eight_bits(colours)), profile), alpha
+    rgb = colours if channels > 2 else np.broadcast_to(pixels[..., :1], (*colours.shape, 3))
+    return PIL.Image.fromarray(for_picture(rgb, space)), alpha
+
+
+def _on_white(image: Image, alpha: Image) -> Image:
     import PIL.Image
 
     layer = image.convert("RGBA")
@@ -194,12 +274,16 @@ def on_white(image: Image, alpha: Image) -> Image:
     return white.convert("RGB")
 
 
-def _in_space(image: Image, space: ColourSpace | None) -> Image:
+def _in_space(image: Image, space: ColourSpace) -> Image:
     import PIL.Image
 
-    if not space:
-        return image
     return PIL.Image.fromarray(for_picture(np.asarray(image.convert("RGB")), space))
+
+
+def space_of(image: Image, path: str) -> ColourSpace | None:
+    """The colour space of a picture, still or moving, that does not go by its profile; None for sRGB."""
+    png = image.info.get("png")
+    return png.space if png else _coded_colours(image, path)
 
 
 def _coded_colours(image: Image, path: str) -> ColourSpace | None:
@@ -217,37 +301,21 @@ def _coded_colours(image: Image, path: str) -> ColourSpace | None:
     return None if (transfer, primaries) == (SRGB, BT709) else coded_space(transfer, primaries)
 
 
-def _deep(png: Png, info: dict[Any, Any]) -> Image | None:
-    """A PNG of 16 bits as RGB of 8, opaque; None for other PNGs, and where it is damaged."""
-    import PIL.Image
-
-    if png.bits != 16 or (pixels := deep_pixels(png)) is None:
-        return None
-    colours, alpha = (pixels[..., :-1], pixels[..., -1]) if pixels.shape[2] in (2, 4) else (pixels, None)
-    colours = np.broadcast_to(colours, (*pixels.shape[:2], 3))
-    image = PIL.Image.fromarray(for_picture(colours, png.space) if png.space else _eight_bits(colours))
-    if alpha is not None and alpha.min() < np.iinfo(np.uint16).max:
-        image = on_white(image, PIL.Image.fromarray(_eight_bits(alpha)))
-        image.info["was_transparent"] = True
-    image.info["icc_profile"] = info.get("icc_profile")
-    return image
-
-
 def _eight_bits(values: Any) -> Any:
     return ((values - (values >> 8) + 128) >> 8).astype(np.uint8)  # rounded, without leaving 16 bits
 
 
-def in_srgb(image: Image) -> Image:
+def _by_profile(image: Image, profile: bytes | None) -> Image:
     """RGB as a screen expects it. Phones save wider colours with a profile, and look pale without it."""
     from PIL import ImageCms
 
-    profile = image.info.get("icc_profile")
-    if profile and image.mode in ("RGB", "CMYK", "L"):
+    converted = None
+    if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if image.mode == "L" and source.profile.xcolor_space == "RGB ":  # browsers apply it to grey too
+                image = image.convert("RGB")
             converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
         except (ImageCms.PyCMSError, OSError):
-            converted = None  # a profile that is damaged or for other pixels says nothing
-        if converted is not None:
-            return converted
-    return image.convert("RGB")
+            pass  # a profile that is damaged or for other pixels says nothing
+    return converted or image.convert("RGB")

@@ -25,6 +25,11 @@ from backend.media.colour import (
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 KEPT = {b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT", b"iCCP"}  # for the decoder
 COLOURS = {b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP"}
+BEFORE_PIXELS = COLOURS | {b"tRNS"}  # they say nothing behind them (table 7)
+GREY, FULL_RANGE, NO_PRIMARIES = 0, 1, 2
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+PIECE_BYTES = 2**20
 PROFILE_BYTES = 4 * 2**20
 USUAL_GAMMA = 1 / 2.2
 
@@ -49,13 +54,17 @@ def read_png(raw: bytes) -> Png | None:
     found: dict[bytes, bytes] = {}
     damaged = []
     kept.write(SIGNATURE)
+    pixels_began = False
     for name, data, whole, chunk in _chunks(memoryview(raw)):
+        pixels_began = pixels_began or name == b"IDAT"
         if name[:1].isupper():
             kept.write(chunk)
-        elif name in KEPT | COLOURS:
+        elif name in KEPT | COLOURS and not (pixels_began and name in BEFORE_PIXELS):
             if not whole or (name == b"iCCP" and not _is_profile(data)):
                 damaged.append(name.decode())
                 continue
+            if name == b"tRNS":
+                chunk = memoryview(_chunk(name, _as_decoded(data, raw)))
             if name in KEPT:
                 kept.write(chunk)
             if name in COLOURS:
@@ -82,6 +91,32 @@ def deep_pixels(png: Png) -> NDArray[np.uint16] | None:
     return rows[:, : frame.width * channels].reshape(frame.height, frame.width, channels).astype(np.uint16)
 
 
+def decoded_share(png: Png) -> float:
+    """How much of its pixels a PNG holds, 0 to 1, by the bytes that its data unpack to."""
+    width, height, bits, colour_type, *_, interlaced = struct.unpack_from(">IIBBBBB", png.data, 16)
+    pixel_bits = bits * CHANNELS.get(colour_type, 4)
+    whole = 0
+    for left, top, across, down in ADAM7 if interlaced else [(0, 0, 1, 1)]:
+        columns, rows = -((left - width) // across), -((top - height) // down)
+        whole += rows * (1 + (columns * pixel_bits + 7) // 8) if columns > 0 and rows > 0 else 0
+    return min(1.0, _unpacked_bytes(png.data, whole) / whole)
+
+
+def _unpacked_bytes(data: bytes, most: int) -> int:
+    unpacker, count = zlib.decompressobj(), 0
+    for name, part, *_ in _chunks(memoryview(data)):
+        packed = bytes(part) if name == b"IDAT" else b""
+        unpacked = PIECE_BYTES if packed else 0
+        while (packed or unpacked == PIECE_BYTES) and count < most and not unpacker.eof:
+            try:
+                unpacked = len(unpacker.decompress(packed, PIECE_BYTES))
+            except zlib.error:
+                return count
+            packed = unpacker.unconsumed_tail
+            count += unpacked
+    return count
+
+
 def _chunks(raw: memoryview) -> Iterator[tuple[bytes, memoryview, bool, memoryview]]:
     """Name, data, whether the checksum is right, and the whole chunk; what is cut off comes as it is."""
     at = len(SIGNATURE)
@@ -96,6 +131,19 @@ def _chunks(raw: memoryview) -> Iterator[tuple[bytes, memoryview, bool, memoryvi
         at = end
 
 
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def _as_decoded(transparent: memoryview, raw: bytes) -> bytes:
+    """The transparent grey of 2 or 4 bits at 8, to which Pillow takes the samples but not this."""
+    bits, colour_type = raw[24:26]
+    if colour_type != GREY or bits not in (2, 4) or len(transparent) != 2:
+        return bytes(transparent)
+    (grey,) = struct.unpack(">H", transparent)
+    return struct.pack(">H", (grey & (2**bits - 1)) * 255 // (2**bits - 1))
+
+
 def _is_profile(data: memoryview) -> bool:
     _, _, rest = bytes(data[: PROFILE_BYTES + 100]).partition(b"\0")
     try:
@@ -105,10 +153,14 @@ def _is_profile(data: memoryview) -> bool:
 
 
 def _space(found: dict[bytes, bytes]) -> ColourSpace | None:
-    """What the chunks declare, in the specification's order of precedence: cICP, iCCP, sRGB, gAMA with cHRM."""
+    """What the chunks declare, in the specification's order of precedence: cICP, iCCP, sRGB, gAMA with cHRM.
+
+    A cICP of narrow range or without primaries says nothing, as in browsers.
+    """
     if len(coded := found.get(b"cICP", b"")) == 4:
-        primaries, transfer, matrix, _ = coded
-        if matrix == 0 and (space := coded_space(transfer, primaries)):
+        primaries, transfer, matrix, full_range = coded
+        is_plain = matrix == 0 and full_range == FULL_RANGE and primaries != NO_PRIMARIES
+        if is_plain and (space := coded_space(transfer, primaries)):
             return space
     if b"iCCP" in found or b"sRGB" in found or len(found.get(b"gAMA", b"")) != 4:
         return None

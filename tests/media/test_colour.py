@@ -19,9 +19,10 @@ from backend.core.schema import Fit
 from backend.media.fitting import Picture
 from backend.media.probe import probe
 from backend.media.reader import read_frames, read_image
-from tests.media.conftest import png_of
+from tests.media.conftest import matrix_profile, png_of
 
 PQ, HLG, BT2020 = 16, 18, 9
+SRGB_PRIMARIES = [(0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141)]  # XYZ (D50)
 SIGNALS = [
     *((0.75,) * 3, (0.58,) * 3, (0.5,) * 3, (0.38,) * 3, (0.2,) * 3),  # white and greys
     *((0.5, 0.4, 0.3), (0.55, 0.45, 0.40)),  # skin
@@ -235,6 +236,76 @@ def test_the_primaries_of_a_png(tmp_path: Path):
     path.write_bytes(png_of(patches([(0.5, 0.4, 0.3), (0, 0.75, 0)]), (b"gAMA", struct.pack(">I", 45_455)), p3))
     shown = read_image(path, 32, 16, Fit.CROP)[8, 8::16].astype(int)
     np.testing.assert_allclose(shown, [(134, 101, 70), (0, 196, 0)], atol=2)
+
+
+@pytest.mark.parametrize("name", ["iCCP", "gAMA", "cICP"])
+def test_colours_behind_the_pixels_say_nothing(tmp_path: Path, corners: Picture, turning_profile: bytes, name: str):
+    """PNG, third edition, table 7; Chromium ignores them too."""
+    data = {"iCCP": b"x\0\0" + zlib.compress(turning_profile), "gAMA": struct.pack(">I", 100_000)}
+    grey = (corners // 2 + 30).astype(np.uint8)
+    late = png_of(grey, (name.encode(), data.get(name, bytes([9, 16, 0, 1]))))
+    chunk = late[33 : late.index(b"IDAT") - 4]
+    path = tmp_path / "a.png"
+    path.write_bytes(late.replace(chunk, b"")[:-12] + chunk + late[-12:])
+    np.testing.assert_array_equal(read_image(path, 80, 48, Fit.CROP), grey)
+    assert probe(path).notes == ()
+
+
+@pytest.mark.parametrize("code", [(BT2020, PQ, 0, 0), (2, PQ, 0, 1)], ids=["narrow range", "no primaries"])
+def test_coded_colours_that_a_browser_does_not_apply(tmp_path: Path, corners: Picture, code: tuple[int, ...]):
+    path = tmp_path / "a.png"
+    path.write_bytes(png_of(corners // 2 + 30, (b"cICP", bytes(code))))
+    np.testing.assert_array_equal(read_image(path, 80, 48, Fit.CROP), corners // 2 + 30)
+    assert probe(path).notes == ()
+
+
+def grey_profile(gamma: float) -> bytes:
+    """An ICC profile of a grey display."""
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+    white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)
+    table = struct.pack(">I4sII4sII", 2, b"wtpt", 156, 20, b"kTRC", 176, 16)
+    header = struct.pack(">I4sI4s4s4s", 192, b"\0\0\0\0", 0x02100000, b"mntr", b"GRAY", b"XYZ ")
+    header += struct.pack(">6H4s", 2026, 1, 1, 0, 0, 0, b"acsp") + bytes(28)
+    header += struct.pack(">3i", 63190, 65536, 54061)
+    return header.ljust(128, b"\0") + table + white + curve
+
+
+@pytest.mark.parametrize("of_profile", ["grey", "colours"])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_the_profile_of_a_grey_png(tmp_path: Path, bits: int, channels: int, of_profile: str):
+    """Light that is linear, by a profile: Chromium shows it as it does by gAMA, and on white only after that."""
+    profile = grey_profile(1.0) if of_profile == "grey" else matrix_profile(SRGB_PRIMARIES, 1.0)
+    pixels = patches([(0.5, 1, 0), (0.2, 1, 0), (0.2, 0.5, 0)])[..., :channels]
+    shown = [GAMMAS[100_000][0], *[GAMMAS[100_000][1]] * 2]
+    if channels == 2:
+        shown[2] = (shown[2] + 255) // 2
+    path = tmp_path / "a.png"
+    path.write_bytes(
+        png_of(pixels if bits == 16 else (pixels // 257).astype(np.uint8), (b"iCCP", b"x\0\0" + zlib.compress(profile)))
+    )
+    np.testing.assert_allclose(read_image(path, 48, 16, Fit.CROP)[8, 8::16, 1], shown, atol=2)
+
+
+@pytest.mark.parametrize("name", ["grey.jpg", "palette.png", "palette and alpha.png", "a.png", "a.webp", "a.avif"])
+def test_a_profile_is_applied_before_a_picture_is_laid_on_white(tmp_path: Path, name: str):
+    """Linear light of 0.5 is 188 in sRGB; half of it on white is (188 + 255) / 2."""
+    transparent = "a." in name or "alpha" in name
+    image = Image.new("RGBA", (32, 32), (128, 128, 128, 128 if transparent else 255))
+    options: dict[str, Any] = {"lossless": True} if name == "a.webp" else {"quality": 100}
+    if "palette" in name:
+        image = image.convert("RGB").quantize(4)
+        options = {"transparency": bytes([128] * 4)} if transparent else {}
+    elif name == "grey.jpg":
+        image = image.convert("L")
+    path = tmp_path / name
+    image.save(path, icc_profile=matrix_profile(SRGB_PRIMARIES, 1.0), **options)
+    np.testing.assert_allclose(read_image(path, 32, 32, Fit.CROP)[9, 9], 221.5 if transparent else 188, atol=2)
+
+
+def test_a_profile_for_other_pixels_says_nothing(save, corners: Picture):
+    path = save("a.png", corners, icc_profile=grey_profile(1.0))
+    np.testing.assert_array_equal(read_image(path, 80, 48, Fit.CROP), corners)
 
 
 def test_a_profile_that_unpacks_to_a_bomb_is_left_out(tmp_path: Path, corners: Picture):

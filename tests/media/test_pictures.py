@@ -13,6 +13,7 @@ from PIL import Image
 from backend.core.errors import UploadRefused
 from backend.core.schema import Fit
 from backend.media.fitting import Picture
+from backend.media.png import Png, decoded_share
 from backend.media.probe import MediaInfo, probe
 from backend.media.reader import read_image
 from tests.media.conftest import png_of
@@ -22,6 +23,10 @@ XMP = (
     b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
 )
 CUT = "It lacks its last bytes; what they held is filled in."
+
+
+def png_chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def read(path: Path) -> Picture:
@@ -43,6 +48,50 @@ def test_formats_of_scanners_and_pages(save, corners: Picture, name: str, option
     path = save(name, corners, **options)
     assert probe(path) == MediaInfo("image", 80, 48)
     assert np.abs(read(path).astype(int) - corners).max() <= 6
+
+
+def tiff(pixels: np.ndarray, photometric: int, bits: int, sample_format: int = 1, planar: int = 1) -> bytes:
+    """A TIFF without compression; `pixels` are (height, width) or (channels, height, width) in separate planes."""
+    height, width = pixels.shape[-2:]
+    count = pixels.shape[0] if pixels.ndim == 3 else 1
+    data = pixels.tobytes()
+    ends = struct.pack(f"<{count}H", *[bits] * count) + bytes(8)
+    at, size = 8 + len(data), len(data) // count
+    lists = data + ends + struct.pack(f"<{2 * count}I", *[8 + size * i for i in range(count)], *[size] * count)
+    many = at + len(ends)
+    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, count, bits if count == 1 else at), (259, 3, 1, 1)]
+    tags += [(262, 3, 1, photometric), (273, 4, count, 8 if count == 1 else many), (277, 3, 1, count)]
+    tags += [(278, 4, 1, height), (279, 4, count, size if count == 1 else many + 4 * count), (284, 3, 1, planar)]
+    tags += [(339, 3, 1, sample_format)]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    return struct.pack("<2sHI", b"II", 42, 8 + len(lists)) + lists + directory
+
+
+@pytest.mark.parametrize(("photometric", "shown"), [(0, [255, 191, 127, 0]), (1, [0, 64, 128, 255])])
+def test_a_tiff_of_sixteen_bits_with_white_as_zero(tmp_path: Path, photometric: int, shown: list[int]):
+    """PhotometricInterpretation 0 (TIFF 6.0, section 8): 0 is imaged as white."""
+    path = tmp_path / "a.tif"
+    path.write_bytes(
+        tiff(np.repeat(np.tile(np.array([0, 0x4000, 0x8000, 0xFFFF], "<u2"), (32, 1)), 16, 1), photometric, 16)
+    )
+    assert read(path)[9, 8::16, 0].tolist() == shown
+
+
+@pytest.mark.parametrize(
+    ("kind", "sample_format", "bits"), [("<f4", 3, 32), ("<u4", 1, 32), ("<i4", 2, 32), ("<i2", 2, 16)]
+)
+def test_a_tiff_of_samples_that_no_screen_has_is_refused(tmp_path: Path, kind: str, sample_format: int, bits: int):
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff(np.ones((32, 32), kind), 1, bits, sample_format))
+    with pytest.raises(UploadRefused, match="save it with 8 or 16 bits a channel"):
+        probe(path)
+
+
+def test_a_tiff_of_sixteen_bits_in_separate_planes_is_refused(tmp_path: Path):
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff(np.ones((3, 32, 32), "<u2"), 2, 16, planar=2))
+    with pytest.raises(UploadRefused, match="16 bits a channel in separate planes"):
+        probe(path)
 
 
 def test_a_tiff_is_turned_once_and_says_how_many_pages_it_has(save, corners: Picture):
@@ -91,6 +140,83 @@ def test_a_jpeg_that_lacks_its_last_bytes(save, photo: Picture, progressive: boo
     assert np.abs(cut[there] - whole[there]).mean() < 2
 
 
+@pytest.mark.parametrize("missing", [2, 4])
+@pytest.mark.parametrize("size", [(512, 512), (160, 128)])
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_a_jpeg_whose_last_rows_are_mid_grey(
+    save, photo: Picture, subsampling: int, size: tuple[int, int], missing: int
+):
+    """Mid-grey is also what a decoder gives for what is not there; Chromium shows these."""
+    grey = Image.new("RGB", size, (128, 128, 128))
+    grey.paste(Image.fromarray(photo).resize((size[0], size[1] // 2)))
+    path = save("a.jpg", grey, quality=90, subsampling=subsampling)
+    whole = read(path).astype(int)
+    path.write_bytes(path.read_bytes()[:-missing])
+    assert probe(path).notes == (CUT,)
+    assert np.abs(read(path) - whole).mean() < 1
+
+
+@pytest.mark.parametrize("lacks", ["little", "much"])
+@pytest.mark.parametrize("colour", [(0, 0, 0), (0, 0, 0, 0)], ids=["black", "transparent"])
+def test_a_png_whose_last_rows_are_black_or_transparent(save, photo: Picture, colour: tuple[int, ...], lacks: str):
+    """Black is also what a decoder gives for what is not there."""
+    image = Image.new("RGB" if len(colour) == 3 else "RGBA", (512, 2000), colour)
+    image.paste(Image.fromarray(photo), (0, 100))
+    path = save("a.png", image)
+    whole = read(path)
+    data = path.read_bytes()
+    path.write_bytes(data[:-26] if lacks == "little" else data[: len(data) // 2])
+    if lacks == "much":
+        with pytest.raises(UploadRefused, match=r"a\.png is damaged"):
+            probe(path)
+        return
+    assert CUT in probe(path).notes
+    np.testing.assert_array_equal(read(path)[:1700], whole[:1700])
+
+
+def spectral_jpeg() -> bytes:
+    """A progressive JPEG of 512x512 grey pixels in two scans that nothing refines: of every block the coefficient 0 in
+    a bit ("0": nothing changes), and 1 to 63 in a byte ("10": the second is, "10000": 16, "0": no other).
+    """
+
+    def segment(marker: int, content: bytes) -> bytes:
+        return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+
+    lengths = bytes([1, 1]) + bytes(14)
+    tables = segment(0xDB, bytes([0]) + bytes([1] * 64)) + segment(
+        0xC2, struct.pack(">BHHB3B", 8, 512, 512, 1, 1, 0x11, 0)
+    )
+    tables += segment(0xC4, b"\x00" + lengths + b"\x00\x05") + segment(0xC4, b"\x10" + lengths + b"\x00\x15")
+    first = segment(0xDA, bytes([1, 1, 0, 0, 0, 0])) + bytes(512)
+    return b"\xff\xd8" + tables + first + segment(0xDA, bytes([1, 1, 0, 1, 63, 0])) + bytes([0xA0] * 4096) + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("missing", [2, 300, 1000, 4100])
+def test_a_progressive_jpeg_whose_scans_refine_nothing(tmp_path: Path, missing: int):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(spectral_jpeg())
+    whole = read(path)
+    path.write_bytes(path.read_bytes()[:-missing])
+    if missing < 512:
+        assert probe(path).notes == (CUT,)
+        np.testing.assert_array_equal(read(path)[:440], whole[:440])
+    else:
+        with pytest.raises(UploadRefused, match=r"a\.jpg is damaged"):
+            probe(path)
+
+
+@pytest.mark.parametrize("interlaced", [0, 1])
+@pytest.mark.parametrize(("bits", "colour_type", "pixel_bits"), [(1, 0, 1), (4, 3, 4), (8, 2, 24), (16, 6, 64)])
+def test_how_much_a_png_holds(bits: int, colour_type: int, pixel_bits: int, interlaced: int):
+    """By the bytes of its rows: of 8 x 8 pixels in Adam7 there are passes of 1, 1, 2, 4, 8, 16 and 32 pixels."""
+    passes = [(1, 1), (1, 1), (1, 2), (2, 2), (2, 4), (4, 4), (4, 8)] if interlaced else [(8, 8)]
+    size = sum(rows * (1 + -(-columns * pixel_bits // 8)) for rows, columns in passes)
+    header = struct.pack(">IIBBBBB", 8, 8, bits, colour_type, 0, 0, interlaced)
+    for there in (size, size // 2):
+        chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(bytes(there)))
+        assert decoded_share(Png(b"\x89PNG\r\n\x1a\n" + chunks, bits)) == there / size
+
+
 @pytest.mark.parametrize(("name", "options"), [("a.jpg", {}), ("b.jpg", {"progressive": True}), ("a.png", {})])
 def test_a_picture_that_lacks_a_half_is_refused(save, photo: Picture, name: str, options: dict[str, bool]):
     path = save(name, photo, **options)
@@ -128,6 +254,20 @@ def test_the_transparent_colour_of_sixteen_bits(tmp_path: Path):
     assert read(path)[16, 16::32].tolist() == [[255] * 3, [18, 86, 154], [128] * 3]
     path.write_bytes(png_of(pixels[..., :1], (b"tRNS", struct.pack(">H", 0x1234))))
     assert read(path)[16, 16::32, 0].tolist() == [255, 18, 128]
+    assert probe(path).notes == ("Its transparent parts are shown on white.",)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_the_transparent_grey_of_few_bits(tmp_path: Path, bits: int):
+    greys = np.repeat(np.arange(2**bits, dtype=np.uint8), 32)
+    row = b"\0" + np.packbits((greys[:, None] >> np.arange(bits)[::-1]) & 1).tobytes()
+    header = struct.pack(">IIBBBBB", len(greys), 32, bits, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"tRNS", struct.pack(">H", 1)), (b"IDAT", zlib.compress(row * 32)), (b"IEND", b"")]
+    path = tmp_path / "a.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(map(png_chunk, *zip(*chunks, strict=True))))
+    shown = np.arange(2**bits) * 255 // (2**bits - 1)
+    shown[1] = 255
+    assert read(path)[16, 16::32, 0].tolist() == shown.tolist()
     assert probe(path).notes == ("Its transparent parts are shown on white.",)
 
 
