@@ -5,19 +5,18 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-import mmap
 import os
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from backend.media import notes
 from backend.media.colour import BT2020, HDR_NAMES, PRIMARIES_NAMES, ColourSpace, coded_space, for_video
+from backend.media.containers import UNSPECIFIED, Colour, has_encrypted_track, stated_colour
 from backend.media.fitting import Picture
 from backend.media.refusal import LEAST_SIDE, SECONDS, Refused, check_shape
 from backend.media.timing import even_times, is_even, moving_rate
@@ -30,7 +29,6 @@ CODECS = (
 NEVER_INTERLACED = ("vp8", "vp9", "av1", "libdav1d", "hevc", "qtrle", "png")
 WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # the decoders that read the alpha of WebM
 PROGRESSIVE = 1  # AVFieldOrder
-UNSPECIFIED = 2
 MATRIX_TOLERANCE = 0.01
 PIXELS = 3840 * 2160 * 2
 FRAMES = 20_000
@@ -39,7 +37,6 @@ THREADS = min(4, os.cpu_count() or 1)
 
 STILL_BRANDS = ("heic", "heix", "heim", "heis", "mif1", "msf1", "avif", "avis")
 MATROSKA_KEY = "enc_key_id"  # where ffmpeg puts the key's name of an encrypted Matroska or WebM track
-ENCRYPTED_ENTRIES = (b"encv", b"drmi", b"drmv")
 WAY_OUT = "use JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF, MP4, MOV, MKV, WebM, AVI, MPEG or DV."
 
 # (a, b, c, d) of a display matrix, without its scale -> how to turn: (swap the axes, flip vertically, horizontally)
@@ -76,6 +73,8 @@ class VideoReader:
             if self.interlaced:
                 self._show_fields()
         except (av.error.InvalidDataError, av.error.ArgumentError) as error:
+            if has_encrypted_track(path):
+                raise encrypted() from error
             raise Refused("is neither a picture nor a video that the studio reads, or damaged", WAY_OUT) from error
 
     def _opened(self) -> Any:
@@ -100,6 +99,7 @@ class VideoReader:
         self.comment = next((v for k, v in container.metadata.items() if k.lower() == "comment"), "")[:COMMENT_LENGTH]
         self.aspect = float(stream.sample_aspect_ratio or 1)
         self.codec_aspect = float(codec.sample_aspect_ratio or 1)
+        self.stated = stated_colour(self.path, container.streams.video.index(stream))
         self._read_index(container, stream)
 
     def _stream(self, container: Any) -> tuple[Any, int]:
@@ -278,7 +278,7 @@ class VideoReader:
     def picture(self, frame: Any) -> Picture:
         """One frame as RGB, upright, with square pixels, on white where it is transparent."""
         check_shape(frame.width, frame.height, PIXELS)
-        space, alpha = colour_space(frame), has_alpha(frame)
+        space, alpha = colour_space(frame, self.stated), has_alpha(frame)
         turn = turn_of(frame)
         aspect = self.codec_aspect if turn is None else self.aspect
         depth = ("64le" if alpha else "48le") if space else ("" if alpha else "24")
@@ -293,12 +293,15 @@ class VideoReader:
 
         # Untagged video is BT.601 below 720 lines and BT.709 from there on: what players assume.
         guessed = Colorspace.ITU709 if frame.height >= 720 or frame.width >= 1280 else Colorspace.ITU601
+        _, transfer, matrix = colour_of(frame, self.stated)
+        if transfer in HDR_NAMES:
+            guessed = Colorspace.BT2020
         tagged = {1: Colorspace.ITU709, 5: Colorspace.ITU601, 6: Colorspace.ITU601, 9: Colorspace.BT2020}
         return self._reformatter.reformat(
             frame,
             width=max(LEAST_SIDE, round(frame.width * aspect)),
             format=pixels,
-            src_colorspace=tagged.get(frame.colorspace, guessed),
+            src_colorspace=tagged.get(matrix, guessed),
             dst_color_range=ColorRange.JPEG,
             interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
             threads=THREADS,
@@ -327,9 +330,9 @@ class VideoReader:
             remarks.append(notes.varying_rate(self.fps))
         if self.interlaced:
             remarks.append(notes.deinterlaced(self.fps))
-        if space := colour_space(frame):
+        if space := colour_space(frame, self.stated):
             is_hdr = space.is_hdr
-            wide = PRIMARIES_NAMES.get(int(frame.color_primaries), "")
+            wide = PRIMARIES_NAMES.get(colour_of(frame, self.stated)[0], "")
             remarks.append(notes.tone_mapped(HDR_NAMES[space.transfer]) if is_hdr else notes.narrowed(wide))
         if has_alpha(frame) and self._reformatted(frame, 1.0, "rgba")[..., 3].min() < 255:
             remarks.append(notes.TRANSPARENT)
@@ -340,17 +343,6 @@ class VideoReader:
 
 def encrypted() -> Refused:
     return Refused("is encrypted", "send a copy without copy protection.")
-
-
-def has_encrypted_track(path: str) -> bool:
-    """Whether an MP4 has a sample entry (ISO/IEC 14496-12, 8.5.2) of protected video, which no decoder is for."""
-    with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        at = data.find(b"stsd")
-        while at >= 0:
-            if data[at + 16 : at + 20] in ENCRYPTED_ENTRIES:
-                return True
-            at = data.find(b"stsd", at + 4)
-    return False
 
 
 def _pixels(stream: Any) -> int:
@@ -374,11 +366,22 @@ def has_alpha(frame: Any) -> bool:
     return any(component.is_alpha for component in frame.format.components)
 
 
-def colour_space(frame: Any) -> ColourSpace | None:
+def colour_of(frame: Any, stated: Colour) -> Colour:
+    """The colour of a frame: what its bitstream says, or else its container. The matrix of HDR is what the container
+    says (ISO/IEC 14496-12, 12.1.5: it counts; some decoders only guess), or else that of BT.2020 (BT.2100, table 6).
+    """
+    coded = (int(frame.color_primaries), int(frame.color_trc), int(frame.colorspace))
+    primaries, transfer, matrix = (b if a == UNSPECIFIED else a for a, b in zip(coded, stated, strict=True))
+    if transfer in HDR_NAMES and stated[2] != UNSPECIFIED:
+        matrix = stated[2]
+    return primaries, transfer, matrix
+
+
+def colour_space(frame: Any, stated: Colour) -> ColourSpace | None:
     """The colour space of a frame that is HDR, or of more than 8 bits with wide primaries; None for all others, whose
     colours stay as they are.
     """
-    transfer, primaries = int(frame.color_trc), int(frame.color_primaries)
+    primaries, transfer, _ = colour_of(frame, stated)
     if transfer in HDR_NAMES:
         return coded_space(transfer, primaries if primaries != UNSPECIFIED else BT2020)
     deep = max(component.bits for component in frame.format.components) > 8

@@ -13,6 +13,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from av.stream import Disposition
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from PIL import Image
 
 from backend.core.errors import UploadRefused
@@ -21,6 +22,8 @@ from backend.media.fitting import Frames, Picture
 from backend.media.probe import MediaInfo, probe
 from backend.media.reader import read_frames
 from tests.media.conftest import numbered
+from tests.media.test_colour import BT2020, HLG, PQ, SIGNALS
+from tests.media.test_colour import FFMPEG as HDR_SHOWN
 
 SIZE = {"width": 96, "height": 64, "fit": Fit.CROP}
 ONE = 1 << 16
@@ -143,6 +146,69 @@ def test_the_largest_of_several_tracks(tmp_path: Path, number_of, name: str, siz
 def test_the_track_that_is_marked_as_default(tmp_path: Path):
     info = probe(two_tracks(tmp_path / "a.mkv", [(96, 64), (64, 64)], default=1))
     assert (info.width, info.height) == (64, 64)
+
+
+# --- colours that the container alone states ---
+
+
+def hdr_video(path: Path, transfer: int, codec: str, matrix: int = BT2020, **options: str) -> Path:
+    """Three frames of the patches of test_colour.py, 64 pixels wide each, in primaries BT.2020, tagged so."""
+    row = np.repeat(np.round(np.array(SIGNALS) * 65535).astype(np.uint16), 64, axis=0)
+    with av.open(str(path), "w", options={"movflags": "write_colr"} if path.suffix == ".mov" else {}) as output:
+        pixels = "yuv422p10le" if codec == "dnxhd" else "yuv420p10le"
+        stream: Any = output.add_stream(codec, rate=24, options=options)
+        stream.width, stream.height, stream.pix_fmt = len(row), 128, pixels
+        context = stream.codec_context
+        context.color_primaries, context.color_trc, context.colorspace = BT2020, transfer, matrix
+        context.color_range = ColorRange.MPEG
+        for _ in range(3):
+            frame = av.VideoFrame.from_ndarray(np.repeat(row[None], 128, 0), format="rgb48le")
+            coded = frame.reformat(
+                format=pixels,
+                dst_colorspace=Colorspace.BT2020,
+                dst_color_range=ColorRange.MPEG,
+                interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
+            )
+            coded.color_primaries, coded.color_trc, coded.colorspace = BT2020, transfer, matrix
+            output.mux(stream.encode(coded))
+        output.mux(stream.encode())
+    return path
+
+
+def assert_tone_mapped(path: Path, transfer: int) -> None:
+    assert "are tone-mapped" in " ".join(probe(path).notes)
+    shown = frames_of(path)[1][32, 32::64].astype(int)
+    assert np.abs(shown - HDR_SHOWN[transfer]).max() <= 12
+
+
+UNTAGGED = "h264_metadata=colour_primaries=2:transfer_characteristics=2:matrix_coefficients=2"
+
+
+@pytest.mark.parametrize("transfer", [PQ, HLG])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov"])
+def test_hdr_that_the_container_alone_states(tmp_path: Path, name: str, transfer: int):
+    tagged = hdr_video(tmp_path / "tagged.mkv", transfer, "libx264", crf="4")
+    path = tmp_path / name
+    ffmpeg("-i", str(tagged), "-c", "copy", "-bsf:v", UNTAGGED, "-movflags", "write_colr", str(path))
+    assert_tone_mapped(path, transfer)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_each_track_has_the_colours_that_its_own_entry_states(tmp_path: Path, make_video, name: str):
+    tagged = hdr_video(tmp_path / "tagged.mkv", PQ, "libx264", crf="4")
+    path = tmp_path / name
+    inputs = ["-i", str(make_video("small.mp4", 3)), "-i", str(tagged), "-map", "0", "-map", "1"]
+    ffmpeg(*inputs, "-c", "copy", "-bsf:v:1", UNTAGGED, str(path))
+    assert_tone_mapped(path, PQ)
+
+
+def test_hdr_without_a_matrix_is_read_with_that_of_bt2020(tmp_path: Path):
+    assert_tone_mapped(hdr_video(tmp_path / "a.mkv", HLG, "libx264", matrix=2, crf="4"), HLG)
+
+
+def test_the_matrix_of_hdr_that_the_decoder_guesses_gives_way_to_the_stated_one(tmp_path: Path):
+    """DNxHR states none in its bitstream as ffmpeg writes it, and its decoder says BT.709."""
+    assert_tone_mapped(hdr_video(tmp_path / "a.mov", PQ, "dnxhd", profile="dnxhr_hqx"), PQ)
 
 
 # --- fields ---
