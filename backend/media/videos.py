@@ -19,7 +19,7 @@ from backend.media.colour import BT2020, HDR_NAMES, PRIMARIES_NAMES, ColourSpace
 from backend.media.containers import UNSPECIFIED, Colour, has_encrypted_track, stated_colour
 from backend.media.fitting import Picture
 from backend.media.refusal import LEAST_SIDE, SECONDS, Refused, check_shape
-from backend.media.timing import even_times, is_even, moving_rate
+from backend.media.timing import even_times, is_even, moving_rate, spread
 
 FORMATS = "mov,matroska,avi,mpegts,mpeg,dv"
 CODECS = (
@@ -120,6 +120,7 @@ class VideoReader:
     def _read_index(self, container: Any, stream: Any) -> None:
         """Count the frames by reading every packet without decoding any; headers may be wrong."""
         entries: list[tuple[int | None, bool]] = []
+        is_avi = container.format.name == "avi"
         last, lasts = None, 0
         broadcast = container.format.name in ("mpegts", "mpeg")  # where reception is disturbed and nothing says an end
         for packet in container.demux(stream):
@@ -128,45 +129,47 @@ class VideoReader:
             if packet.has_sidedata("encryption_info"):
                 raise encrypted()
             if packet.size and not packet.is_discard:
-                entries.append((packet.pts, packet.is_keyframe))
-                if packet.pts is not None and (last is None or packet.pts > last):
-                    last, lasts = packet.pts, packet.duration or 0
+                # AVI keeps no times, but the number of a chunk, empty ones counted, is that of a frame in its order.
+                stamp = packet.dts if is_avi else packet.pts
+                entries.append((stamp, packet.is_keyframe))
+                if stamp is not None and (last is None or stamp > last):
+                    last, lasts = stamp, packet.duration or 0
             if len(entries) > FRAMES:
                 raise Refused(f"has more than {FRAMES:,} frames", "cut it shorter.")
         if not entries:
             raise Refused("has no frames in it", "send the whole file.")
         self.count = self.frames = len(entries)
-        # AVI keeps no times: what its demuxer gives for them is a guess, wrong where frames are stored out of order.
-        stamps = sorted(pts for pts, _ in entries if pts is not None and container.format.name != "avi")
-        self.stamps = stamps if len(set(stamps)) == len(entries) else []  # empty: count the frames instead
-        self.keys = sorted(pts for pts, key in entries if key and pts is not None)
-        self.fps = self._rate(stream)
-        self._place_in_time(float(stream.time_base), lasts)
+        stamps = spread([stamp for stamp, _ in entries if stamp is not None])
+        moments = stamps if len(stamps) == len(entries) else []  # empty: count the frames instead
+        self.stamps = sorted(stamp for stamp, _ in entries if stamp is not None) if moments and not is_avi else []
+        self.keys = sorted(stamp for stamp, key in entries if key and stamp is not None)
+        unit_s = float(stream.time_base)
+        times = [(moment - moments[0]) * unit_s for moment in moments]
+        self.fps = self._rate(stream, times)
+        self._place_in_time(times, lasts * unit_s)
         length = max(self.times[-1], self.frames / self.fps)
         if length > self.longest_s:
             raise Refused(f"is {length:,.0f} seconds long", f"cut it to {self.longest_s:g} seconds.")
 
-    def _rate(self, stream: Any) -> float:
+    def _rate(self, stream: Any, times: list[float]) -> float:
         """Frames per second by the header, or by the time stamps where these differ by more than half a frame."""
         stated = float(stream.average_rate or stream.guessed_rate or 0)
-        span = float((self.stamps[-1] - self.stamps[0]) * stream.time_base) if self.stamps else 0.0
         steps = self.count - 1
-        if span > 0 and not (stated and abs(span - steps / stated) <= 0.5 / stated):
-            return steps / span
+        if times and times[-1] > 0 and not (stated and abs(times[-1] - steps / stated) <= 0.5 / stated):
+            return steps / times[-1]
         if not stated:
             raise Refused("does not say how fast it runs", "convert it to MP4.")
         return stated
 
-    def _place_in_time(self, unit_s: float, last_units: int) -> None:
+    def _place_in_time(self, stamped: list[float], last_s: float) -> None:
         """Set `times`, each frame's in seconds from the first, and where they are uneven the rate of the moving parts.
-        `last_units` is how long the last frame stands, 0 if the file does not say so.
+        `last_s` is how long the last frame stands, 0 if the file does not say so.
         """
-        stamped = [(stamp - self.stamps[0]) * unit_s for stamp in self.stamps]
         self.varies = bool(stamped) and not is_even(stamped, self.fps)
         self.times = stamped if self.varies else even_times(self.count, self.fps)
         if self.varies:
             self.fps = moving_rate(stamped)
-            length = stamped[-1] + max(last_units * unit_s, 1 / self.fps)
+            length = stamped[-1] + max(last_s, 1 / self.fps)
             self.frames = max(1, round(length * self.fps))
 
     def _show_fields(self) -> None:
@@ -204,13 +207,13 @@ class VideoReader:
     def _decoded_from(self, key: int | None) -> Iterator[tuple[int, Any]]:
         import av
 
-        places = {pts: place for place, pts in enumerate(self.stamps)}
+        places = {pts: bisect.bisect_left(self.stamps, pts) for pts in self.stamps}
         with self._opened() as container:
             stream, _ = self._stream(container)
             decoder = self._decoder(stream)
             if key is not None:
                 container.seek(key, stream=stream)
-            count = 0
+            count, place, stamp = 0, None, None
             for packet in container.demux(stream):
                 try:
                     frames = decoder.decode(packet)
@@ -218,7 +221,11 @@ class VideoReader:
                     count += 1  # the frame before it stands in its place
                     continue
                 for frame in frames:
-                    place = places.get(frame.pts) if places else count
+                    if places and place is not None and frame.pts == stamp:
+                        place += 1  # the stamp is there again
+                    else:
+                        place = places.get(frame.pts) if places else count
+                    stamp = frame.pts
                     count += 1
                     if place is not None and place < self.count:
                         yield place, frame

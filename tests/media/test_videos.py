@@ -112,6 +112,62 @@ def test_a_constant_rate_says_nothing(make_video):
     assert probe(make_video("a.mp4", 30, rate=Fraction(30000, 1001))).notes == ()
 
 
+@pytest.mark.parametrize("again", [5, 18])
+def test_a_time_stamp_that_is_there_twice(tmp_path: Path, make_video, numbers_of, again: int):
+    stamps = [40 * place for place in range(12)]
+    stamps += [stamp + 2400 for stamp in stamps]
+    path = tmp_path / "a.mkv"
+    options = {"bf": "0"}
+    with av.open(str(make_video("clear.mkv", 24, stamps=stamps, rate=25, options=options))) as source:
+        (track,) = source.streams.video
+        with av.open(str(path), "w") as output:
+            stream = output.add_stream_from_template(track)
+            for place, packet in enumerate(packet for packet in source.demux(track) if packet.size):
+                if place == again:
+                    packet.pts = packet.dts = packet.pts - 40
+                packet.stream = stream
+                output.mux(packet)
+    info = probe(path)
+    assert (info.frames, info.fps) == (72, 25.0)
+    numbers = numbers_of(read_frames(path, fps=25, **SIZE))
+    assert numbers == [*range(12), *[11] * 48, *range(12, 24)]
+
+
+def avi(path: Path, codec: str, slots: Sequence[int], **options: str) -> Path:
+    """An AVI of 25 slots a second; its muxer writes an empty chunk for a slot without a frame."""
+    with av.open(str(path), "w") as output:
+        stream: Any = output.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height = 96, 64
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for number, slot in enumerate(slots):
+            frame = av.VideoFrame.from_ndarray(numbered(number), format="rgb24")
+            frame.pts, frame.time_base = slot, Fraction(1, 25)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("codec", ["mjpeg", "mpeg4"])
+def test_an_empty_chunk_of_avi_shows_the_frame_before(tmp_path: Path, numbers_of, codec: str):
+    path = avi(tmp_path / "a.avi", codec, [slot for slot in range(60) if slot % 10 != 5 and not 20 < slot < 34])
+    info = probe(path)
+    assert (info.frames, info.fps) == (60, 25.0)
+    numbers = numbers_of(read_frames(path, fps=25, **SIZE))
+    shown = [sum(slot % 10 != 5 and not 20 < slot < 34 for slot in range(now + 1)) - 1 for now in range(60)]
+    assert numbers == shown
+
+
+def test_avi_whose_header_counts_several_slots_a_frame(tmp_path: Path, make_video, numbers_of):
+    """As ffmpeg copies H.264 with B-frames into AVI: more slots than frames, those between them empty."""
+    path = tmp_path / "a.avi"
+    ffmpeg("-i", str(make_video("a.mp4", 40, rate=25, options={"bf": "2"})), "-c", "copy", str(path))
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].average_rate > 25
+    info = probe(path)
+    assert (info.frames, info.fps, info.notes) == (40, 25.0, ())
+    assert numbers_of(read_frames(path, fps=25, **SIZE)) == list(range(40))
+
+
 # --- tracks ---
 
 
