@@ -29,6 +29,9 @@ CODECS = (
 NEVER_INTERLACED = ("vp8", "vp9", "av1", "libdav1d", "hevc", "qtrle", "png")
 WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # the decoders that read the alpha of WebM
 PROGRESSIVE = 1  # AVFieldOrder
+HD_LINES = 1088  # 1080, coded in blocks of 16
+MOST_DELAY = 16  # frames that a decoder of H.264 may hold back to put them in order
+SAMPLES = 15  # places of a video where two frames are asked whether they are interlaced
 MATRIX_TOLERANCE = 0.01
 PIXELS = 3840 * 2160 * 2
 FRAMES = 20_000
@@ -95,7 +98,9 @@ class VideoReader:
             raise Refused(f"is encoded with {name}", "convert it to H.264, H.265, VP9, AV1, MPEG-4 or ProRes.")
         check_shape(codec.width, codec.height, PIXELS)
         self.track_size = (codec.width, codec.height)
-        self.may_be_interlaced = codec.name not in NEVER_INTERLACED and codec.field_order != PROGRESSIVE
+        # What the codec says of its fields is true of the beginning alone; beyond HD nothing is interlaced.
+        is_progressive = codec.field_order == PROGRESSIVE and codec.height > HD_LINES
+        self.may_be_interlaced = codec.name not in NEVER_INTERLACED and not is_progressive
         self.comment = next((v for k, v in container.metadata.items() if k.lower() == "comment"), "")[:COMMENT_LENGTH]
         self.aspect = float(stream.sample_aspect_ratio or 1)
         self.codec_aspect = float(codec.sample_aspect_ratio or 1)
@@ -128,7 +133,7 @@ class VideoReader:
                 raise Refused(f"is cut off after {len(entries)} frames", "send the whole file.")
             if packet.has_sidedata("encryption_info"):
                 raise encrypted()
-            if packet.size and not packet.is_discard:
+            if is_frame(packet):
                 # AVI keeps no times, but the number of a chunk, empty ones counted, is that of a frame in its order.
                 stamp = packet.dts if is_avi else packet.pts
                 entries.append((stamp, packet.is_keyframe))
@@ -139,9 +144,11 @@ class VideoReader:
         if not entries:
             raise Refused("has no frames in it", "send the whole file.")
         self.count = self.frames = len(entries)
-        stamps = spread([stamp for stamp, _ in entries if stamp is not None])
-        moments = stamps if len(stamps) == len(entries) else []  # empty: count the frames instead
-        self.stamps = sorted(stamp for stamp, _ in entries if stamp is not None) if moments and not is_avi else []
+        self.key_packets = [number for number, (_, key) in enumerate(entries) if key]
+        stamps = sorted(stamp for stamp, _ in entries if stamp is not None)
+        moments = spread(stamps) if len(stamps) == len(entries) else []
+        tells_frames = moments == stamps and not is_avi  # otherwise they are told by counting them
+        self.stamps = stamps if tells_frames else []
         self.keys = sorted(stamp for stamp, key in entries if key and stamp is not None)
         unit_s = float(stream.time_base)
         times = [(moment - moments[0]) * unit_s for moment in moments]
@@ -207,13 +214,13 @@ class VideoReader:
     def _decoded_from(self, key: int | None) -> Iterator[tuple[int, Any]]:
         import av
 
-        places = {pts: bisect.bisect_left(self.stamps, pts) for pts in self.stamps}
+        places = {pts: place for place, pts in enumerate(self.stamps)}
         with self._opened() as container:
             stream, _ = self._stream(container)
             decoder = self._decoder(stream)
             if key is not None:
                 container.seek(key, stream=stream)
-            count, place, stamp = 0, None, None
+            count = 0
             for packet in container.demux(stream):
                 try:
                     frames = decoder.decode(packet)
@@ -221,11 +228,7 @@ class VideoReader:
                     count += 1  # the frame before it stands in its place
                     continue
                 for frame in frames:
-                    if places and place is not None and frame.pts == stamp:
-                        place += 1  # the stamp is there again
-                    else:
-                        place = places.get(frame.pts) if places else count
-                    stamp = frame.pts
+                    place = places.get(frame.pts) if places else count
                     count += 1
                     if place is not None and place < self.count:
                         yield place, frame
@@ -243,15 +246,44 @@ class VideoReader:
 
     @cached_property
     def interlaced(self) -> bool:
-        """Whether the first frame consists of two fields."""
-        if not self.may_be_interlaced:
-            return False
-        first = next(self._decoded_from(None), None)
-        return first is not None and bool(first[1].interlaced_frame)
+        """Whether one of the frames looked at consists of two fields."""
+        return self.may_be_interlaced and any(frame.interlaced_frame for frame in self._sampled())
+
+    def _sampled(self) -> Iterator[Any]:
+        """At most 2 * SAMPLES frames, from key frames all over the video on, without decoding what is between them."""
+        import av
+
+        starts = set(self.key_packets[:: -(-len(self.key_packets) // SAMPLES) or 1]) or {0}
+        most = 2 * SAMPLES // len(starts)
+        with self._opened() as container:
+            stream, _ = self._stream(container)
+            decoder = self._decoder(stream)
+            decoder.thread_type = "SLICE"  # threads that decode frames ahead would decode more than are asked for
+            wanted = fed = 0
+            for number, packet in enumerate(packet for packet in container.demux(stream) if is_frame(packet)):
+                if number in starts:
+                    decoder.flush_buffers()
+                    wanted, fed = most, most + MOST_DELAY
+                if wanted > 0 and fed > 0:
+                    fed -= 1
+                    with suppress(av.error.InvalidDataError):
+                        for frame in decoder.decode(packet):
+                            wanted -= 1
+                            yield frame
+                elif number > max(starts):
+                    return
+            with suppress(av.error.InvalidDataError):
+                yield from decoder.decode(None)
 
     def _deinterlaced(self, frames: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
-        """Both fields of every interlaced frame as a frame each, and the other frames as they are (bwdif, the filter of
-        ffmpeg: motion adaptive, after Weston's three fields)."""
+        """Both fields of every interlaced frame as a frame each, and the other frames as they are."""
+        for _, alike in itertools.groupby(
+            frames, lambda found: (found[1].width, found[1].height, found[1].format.name)
+        ):
+            yield from self._deinterlaced_alike(alike)
+
+    def _deinterlaced_alike(self, frames: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+        """Frames of one size and format, by the filter bwdif: motion adaptive, after Weston's three fields."""
         import av
 
         head = list(itertools.islice(frames, 2))
@@ -350,6 +382,10 @@ class VideoReader:
 
 def encrypted() -> Refused:
     return Refused("is encrypted", "send a copy without copy protection.")
+
+
+def is_frame(packet: Any) -> bool:
+    return bool(packet.size) and not packet.is_discard
 
 
 def _pixels(stream: Any) -> int:

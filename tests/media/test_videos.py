@@ -332,6 +332,43 @@ def test_interlaced_frames_among_others(tmp_path: Path, make_video, numbers_of):
     assert numbers_of(read_frames(path, fps=25, **SIZE))[:12] == list(range(12))
 
 
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+@pytest.mark.parametrize("name", ["a.ts", "a.mkv"])
+def test_interlaced_frames_after_others(tmp_path: Path, make_video, codec: str, name: str):
+    """A broadcast that begins with a progressive part: 40 frames, then 12 with a bar that moves from field to field."""
+    quality = {"qmin": "1", "b": "20M"} if codec == "mpeg2video" else {"crf": "1", "bf": "0"}
+    still = [np.full((64, 320, 3), 60, np.uint8)] * 40
+    first = make_video("b.ts", still, rate=25, codec=codec, options={**quality, "g": "50"})
+    flags = {**quality, "flags": "+ildct+ilme"}
+    second = make_video("c.ts", list(moving_bar(12, "top")), rate=25, codec=codec, options=flags, first_field="top")
+    later = tmp_path / "later.ts"
+    ffmpeg("-i", str(second), "-c", "copy", "-output_ts_offset", "1.6", str(later))
+    path = tmp_path / "both.ts"
+    path.write_bytes(first.read_bytes() + later.read_bytes())
+    if name == "a.mkv":
+        ffmpeg("-i", str(path), "-c", "copy", str(tmp_path / name))
+        path = tmp_path / name
+    info = probe(path)
+    assert info.fps == 50.0
+    assert "is deinterlaced" in " ".join(info.notes)
+    combs = np.abs(np.diff(frames_of(path)[:, 2:-2].astype(int), axis=1)).max()
+    assert combs <= 4
+
+
+def test_interlaced_frames_of_two_sizes(tmp_path: Path, make_video, numbers_of):
+    options, path = {"flags": "+ildct+ilme"}, tmp_path / "both.ts"
+    for name, numbers, width in (("a.ts", range(6), 96), ("b.ts", range(6, 12), 192)):
+        pictures = [numbered(number, width, width * 2 // 3) for number in numbers]
+        part = make_video(name, pictures, rate=25, codec="mpeg2video", options=options, first_field="top")
+        ffmpeg("-i", str(part), "-c", "copy", "-output_ts_offset", str(numbers[0] / 25), str(tmp_path / "part.ts"))
+        with path.open("ab") as both:
+            both.write((tmp_path / "part.ts").read_bytes())
+    assert probe(path).fps == 50.0
+    numbers = numbers_of(read_frames(path, fps=50, **SIZE))
+    assert set(numbers) >= set(range(12)) - {5}  # the decoder drops the frame that it holds back at the change
+    assert numbers == sorted(numbers)
+
+
 def test_one_interlaced_frame(make_video, numbers_of):
     path = make_video("a.mp4", 1, rate=25, options={"flags": "+ildct+ilme"}, first_field="top")
     assert numbers_of(read_frames(path, fps=50, **SIZE)) == [0, 0]
