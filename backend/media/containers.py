@@ -1,7 +1,8 @@
 """What MP4, MOV, Matroska and transport streams say of their video that ffmpeg does not pass on.
 
 Sources: ISO/IEC 14496-12 (boxes; `colr` is 12.1.5), the QuickTime File Format (`colr` of type `nclc`), RFC 8794 (EBML),
-RFC 9559 (Matroska; Colour is 5.1.4.1.28.16). Read are headers alone, and of each level at most `MOST_PARTS` parts.
+RFC 9559 (Matroska; Colour is 5.1.4.1.28.16), ISO/IEC 13818-1 (transport streams). Read are headers alone,
+and of each level at most `MOST_PARTS` parts.
 """
 
 from __future__ import annotations
@@ -40,6 +41,22 @@ def has_encrypted_track(path: str) -> bool:
     """Whether an MP4 has a sample entry (ISO/IEC 14496-12, 8.5.2) of protected video, which no decoder is for."""
     with _mapped(path) as data:
         return any(entry[0] in ENCRYPTED_ENTRIES for entries in _video_entries(data) for entry in entries)
+
+
+def has_scrambled_packets(path: str, pid: int) -> bool:
+    """Whether a packet `pid` at the beginning of a transport stream is scrambled (ISO/IEC 13818-1, 2.4.3.2)."""
+    with _mapped(path) as data:
+        for size in (
+            188,
+            192,
+            204,
+        ):  # alone, with the time of M2TS before it, with the error correction of DVB after it
+            starts = [at for at in range(size) if data[at : at + 5 * size : size] == b"\x47" * 5]
+            if starts:
+                headers = (data[at : at + 4] for at in range(starts[0], len(data) - 3, size))
+                packets = itertools.islice(headers, MOST_PARTS)
+                return any((header[1] & 31) << 8 | header[2] == pid and header[3] & 0xC0 for header in packets)
+    return False
 
 
 @contextmanager

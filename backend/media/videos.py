@@ -16,7 +16,7 @@ import numpy as np
 
 from backend.media import notes
 from backend.media.colour import BT2020, HDR_NAMES, PRIMARIES_NAMES, ColourSpace, coded_space, for_video
-from backend.media.containers import UNSPECIFIED, Colour, has_encrypted_track, stated_colour
+from backend.media.containers import UNSPECIFIED, Colour, has_encrypted_track, has_scrambled_packets, stated_colour
 from backend.media.fitting import Picture
 from backend.media.refusal import LEAST_SIDE, SECONDS, Refused, check_shape
 from backend.media.timing import even_times, is_even, moving_rate, spread
@@ -96,6 +96,8 @@ class VideoReader:
         if codec is None or codec.name not in CODECS:
             name = codec.name if codec else "an unknown codec"
             raise Refused(f"is encoded with {name}", "convert it to H.264, H.265, VP9, AV1, MPEG-4 or ProRes.")
+        if not codec.width and container.format.name == "mpegts" and has_scrambled_packets(self.path, stream.id):
+            raise encrypted()
         check_shape(codec.width, codec.height, PIXELS)
         self.track_size = (codec.width, codec.height)
         # What the codec says of its fields is true of the beginning alone; beyond HD nothing is interlaced.

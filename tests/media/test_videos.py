@@ -433,6 +433,38 @@ def test_an_encrypted_sample_entry_is_enough(make_video):
         probe(path)
 
 
+def test_an_encrypted_track_that_cannot_be_opened_at_all(tmp_path: Path, make_video):
+    """Its fragments begin with empty tables of auxiliary data (ISO/IEC 14496-12, 8.7.8), as some muxers write them."""
+    path, key = tmp_path / "rented.mp4", "76a6c65c5ea762046bd749a2e632ccbb"
+    names = ["-encryption_scheme", "cenc-aes-ctr", "-encryption_key", key, "-encryption_kid", key]
+    ffmpeg("-i", str(make_video()), "-c", "copy", *names, "-movflags", "frag_keyframe+empty_moov", str(path))
+    data = bytearray(path.read_bytes())
+    samples, sizes = data.index(b"senc"), data.index(b"saiz")
+    data[samples + 8 : samples + 12], data[sizes + 8 : sizes + 13] = bytes(4), bytes(5)
+    path.write_bytes(data)
+    with pytest.raises(av.error.InvalidDataError):
+        av.open(str(path))
+    with pytest.raises(UploadRefused, match="is encrypted"):
+        probe(path)
+
+
+@pytest.mark.parametrize("m2ts", ["0", "1"])
+def test_a_scrambled_broadcast_is_refused_with_the_reason(make_video, m2ts: str):
+    """Every packet of the video has its transport_scrambling_control set, and random bytes inside."""
+    path = make_video("tv.ts", file_options={"mpegts_m2ts_mode": m2ts})
+    data = bytearray(path.read_bytes())
+    noise = np.random.default_rng(1)
+    size, first, video = (192, 4, 0x1011) if m2ts == "1" else (188, 0, 0x100)
+    for at in range(first, len(data), size):
+        if (data[at + 1] & 31) << 8 | data[at + 2] == video:
+            inside = at + 4 + (1 + data[at + 4] if data[at + 3] & 0x20 else 0)
+            data[at + 3] |= 0x80
+            data[inside : at + 188] = noise.bytes(max(0, at + 188 - inside))
+    path.write_bytes(data)
+    with pytest.raises(UploadRefused, match="is encrypted"):
+        probe(path)
+
+
 class OneWay:
     """A file that cannot be sought in: what the muxer does not know beforehand stays unsaid."""
 
