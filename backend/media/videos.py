@@ -110,7 +110,8 @@ class VideoReader:
         self._read_index(container, stream)
 
     def _stream(self, container: Any) -> tuple[Any, int]:
-        """The video track to read, and how many there are: the largest, or the largest of those marked as default.
+        """The video track to read, and how many there are: the largest, or the largest of those marked as default, of
+        those that can be decoded and have more than one frame, if any.
 
         The mark counts unless the first track has it: muxers set it there unasked, and MP4 knows only "enabled".
         """
@@ -120,9 +121,12 @@ class VideoReader:
         tracks = [stream for stream in container.streams.video if not stream.disposition & covers]
         if not tracks:
             raise Refused("has no video in it", "use a file with moving pictures.")
+        count = len(tracks)
+        readable = [track for track in tracks if track.codec_context and track.codec_context.name in CODECS]
+        tracks = [track for track in readable if track.frames != 1] or readable or tracks
         marked = [stream for stream in tracks if stream.disposition & Disposition.default]
         candidates = tracks if tracks[0] in marked else marked or tracks
-        return max(candidates, key=_pixels), len(tracks)
+        return max(candidates, key=_pixels), count
 
     def _read_index(self, container: Any, stream: Any) -> None:
         """Count the frames by reading every packet without decoding any; headers may be wrong."""

@@ -204,6 +204,22 @@ def test_the_track_that_is_marked_as_default(tmp_path: Path):
     assert (info.width, info.height) == (64, 64)
 
 
+@pytest.mark.parametrize(("name", "codec", "frames"), [("a.mp4", "mjpeg", 1), ("a.mkv", "huffyuv", 3)])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_larger_track_that_is_no_film_for_the_studio(make_video, numbers_of, name, codec, frames, order):
+    """A cover that is not marked as one, and a codec that is not read."""
+    film = make_video("film.mp4", 12)
+    other = make_video("other.mkv", [numbered(255, 192, 128)] * frames)
+    path = film.with_name(name)
+    inputs = [part for place in order for part in ("-i", str((film, other)[place]))]
+    codecs = [part for place, which in enumerate(order) for part in (f"-c:v:{place}", codec if which else "copy")]
+    ffmpeg(*inputs, "-map", "0", "-map", "1", *codecs, "-disposition", "0", str(path))
+    info = probe(path)
+    assert (info.width, info.height, info.frames) == (96, 64, 12)
+    assert info.notes == ("It has 2 video tracks; the one of 96x64 pixels is used.",)
+    assert numbers_of(read_frames(path, fps=24, **SIZE)) == list(range(12))
+
+
 # --- colours that the container alone states ---
 
 
