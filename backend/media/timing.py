@@ -37,12 +37,12 @@ def spread(stamps: Sequence[int]) -> list[float]:
     ]
 
 
-def is_even(times: Sequence[float], fps: float) -> bool:
-    """Whether every frame is less than half a frame from its place at a constant rate.
+def is_even(times: Sequence[float], fps: float, most: float = 0.5) -> bool:
+    """Whether every frame is less than half a frame, or `most` frames, from its place at a constant rate.
 
     Less is rounding or a phone's jitter; taken for even, no frame is left out.
     """
-    return all(abs(a - b) < 0.5 / fps for a, b in zip(even_times(len(times), fps), times, strict=True))
+    return all(abs(a - b) < most / fps for a, b in zip(even_times(len(times), fps), times, strict=True))
 
 
 def moving_rate(times: Sequence[float]) -> float:

@@ -9,6 +9,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -158,27 +159,30 @@ class VideoReader:
         self.keys = sorted(stamp for stamp, key in entries if key and stamp is not None)
         unit_s = float(stream.time_base)
         times = [(moment - moments[0]) * unit_s for moment in moments]
-        self.fps = self._rate(stream, times)
-        self._place_in_time(times, lasts * unit_s)
+        # One stamp that is there twice, as where a recording is cut, moves all that follow by a frame.
+        tolerance = 0.5 if moments == stamps else 1.5
+        span = float(Fraction(moments[-1] - moments[0]) * stream.time_base) if moments else 0.0
+        self.fps = self._rate(stream, span, tolerance)
+        self._place_in_time(times, lasts * unit_s, tolerance)
         length = max(self.times[-1], self.frames / self.fps)
         if length > self.longest_s:
             raise Refused(f"is {length:,.0f} seconds long", f"cut it to {self.longest_s:g} seconds.")
 
-    def _rate(self, stream: Any, times: list[float]) -> float:
-        """Frames per second by the header, or by the time stamps where these differ by more than half a frame."""
+    def _rate(self, stream: Any, span: float, tolerance: float) -> float:
+        """Frames per second by the header, or by the time stamps where these differ by more than `tolerance` frames."""
         stated = float(stream.average_rate or stream.guessed_rate or 0)
         steps = self.count - 1
-        if times and times[-1] > 0 and not (stated and abs(times[-1] - steps / stated) <= 0.5 / stated):
-            return steps / times[-1]
+        if span > 0 and not (stated and abs(span - steps / stated) <= tolerance / stated):
+            return steps / span
         if not stated:
             raise Refused("does not say how fast it runs", "convert it to MP4.")
         return stated
 
-    def _place_in_time(self, stamped: list[float], last_s: float) -> None:
+    def _place_in_time(self, stamped: list[float], last_s: float, tolerance: float) -> None:
         """Set `times`, each frame's in seconds from the first, and where they are uneven the rate of the moving parts.
         `last_s` is how long the last frame stands, 0 if the file does not say so.
         """
-        self.varies = bool(stamped) and not is_even(stamped, self.fps)
+        self.varies = bool(stamped) and not is_even(stamped, self.fps, tolerance)
         self.times = stamped if self.varies else even_times(self.count, self.fps)
         if self.varies:
             self.fps = moving_rate(stamped)
