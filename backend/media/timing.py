@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -17,12 +18,31 @@ def even_times(count: int, fps: float) -> list[float]:
     return [place / fps for place in range(count)]
 
 
-def is_even(times: Sequence[float], fps: float) -> bool:
-    """Whether every frame is less than half a frame from its place at a constant rate.
+def spread(stamps: Sequence[int]) -> list[float]:
+    """Time stamps in order, those that are there several times spread evenly up to the next one; empty if fewer than
+    half of them differ, so that they say nothing.
+
+    >>> spread([0, 33, 33, 100, 100])
+    [0.0, 33.0, 66.5, 100.0, 125.0]
+    """
+    times = sorted(set(stamps))
+    if 2 * len(times) <= len(stamps):
+        return []
+    after = [*times[1:], times[-1] + (times[-1] - times[0]) / max(1, len(times) - 1)]
+    counts = Counter(stamps)
+    return [
+        here + (there - here) * part / counts[here]
+        for here, there in zip(times, after, strict=True)
+        for part in range(counts[here])
+    ]
+
+
+def is_even(times: Sequence[float], fps: float, most: float = 0.5) -> bool:
+    """Whether every frame is less than half a frame, or `most` frames, from its place at a constant rate.
 
     Less is rounding or a phone's jitter; taken for even, no frame is left out.
     """
-    return all(abs(a - b) < 0.5 / fps for a, b in zip(even_times(len(times), fps), times, strict=True))
+    return all(abs(a - b) < most / fps for a, b in zip(even_times(len(times), fps), times, strict=True))
 
 
 def moving_rate(times: Sequence[float]) -> float:

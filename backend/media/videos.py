@@ -5,22 +5,22 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-import mmap
 import os
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from fractions import Fraction
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from backend.media import notes
 from backend.media.colour import BT2020, HDR_NAMES, PRIMARIES_NAMES, ColourSpace, coded_space, for_video
+from backend.media.containers import UNSPECIFIED, Colour, has_encrypted_track, has_scrambled_packets, stated_colour
 from backend.media.fitting import Picture
 from backend.media.refusal import LEAST_SIDE, SECONDS, Refused, check_shape
-from backend.media.timing import even_times, is_even, moving_rate
+from backend.media.timing import even_times, is_even, moving_rate, spread
 
 FORMATS = "mov,matroska,avi,mpegts,mpeg,dv"
 CODECS = (
@@ -30,7 +30,9 @@ CODECS = (
 NEVER_INTERLACED = ("vp8", "vp9", "av1", "libdav1d", "hevc", "qtrle", "png")
 WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # the decoders that read the alpha of WebM
 PROGRESSIVE = 1  # AVFieldOrder
-UNSPECIFIED = 2
+HD_LINES = 1088  # 1080, coded in blocks of 16
+MOST_DELAY = 16  # frames that a decoder of H.264 may hold back to put them in order
+SAMPLES = 15  # places of a video where two frames are asked whether they are interlaced
 MATRIX_TOLERANCE = 0.01
 PIXELS = 3840 * 2160 * 2
 FRAMES = 20_000
@@ -39,7 +41,6 @@ THREADS = min(4, os.cpu_count() or 1)
 
 STILL_BRANDS = ("heic", "heix", "heim", "heis", "mif1", "msf1", "avif", "avis")
 MATROSKA_KEY = "enc_key_id"  # where ffmpeg puts the key's name of an encrypted Matroska or WebM track
-ENCRYPTED_ENTRIES = (b"encv", b"drmi", b"drmv")
 WAY_OUT = "use JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF, MP4, MOV, MKV, WebM, AVI, MPEG or DV."
 
 # (a, b, c, d) of a display matrix, without its scale -> how to turn: (swap the axes, flip vertically, horizontally)
@@ -76,6 +77,8 @@ class VideoReader:
             if self.interlaced:
                 self._show_fields()
         except (av.error.InvalidDataError, av.error.ArgumentError) as error:
+            if has_encrypted_track(path):
+                raise encrypted() from error
             raise Refused("is neither a picture nor a video that the studio reads, or damaged", WAY_OUT) from error
 
     def _opened(self) -> Any:
@@ -94,16 +97,22 @@ class VideoReader:
         if codec is None or codec.name not in CODECS:
             name = codec.name if codec else "an unknown codec"
             raise Refused(f"is encoded with {name}", "convert it to H.264, H.265, VP9, AV1, MPEG-4 or ProRes.")
+        if not codec.width and container.format.name == "mpegts" and has_scrambled_packets(self.path, stream.id):
+            raise encrypted()
         check_shape(codec.width, codec.height, PIXELS)
         self.track_size = (codec.width, codec.height)
-        self.may_be_interlaced = codec.name not in NEVER_INTERLACED and codec.field_order != PROGRESSIVE
+        # What the codec says of its fields is true of the beginning alone; beyond HD nothing is interlaced.
+        is_progressive = codec.field_order == PROGRESSIVE and codec.height > HD_LINES
+        self.may_be_interlaced = codec.name not in NEVER_INTERLACED and not is_progressive
         self.comment = next((v for k, v in container.metadata.items() if k.lower() == "comment"), "")[:COMMENT_LENGTH]
         self.aspect = float(stream.sample_aspect_ratio or 1)
         self.codec_aspect = float(codec.sample_aspect_ratio or 1)
+        self.stated = stated_colour(self.path, container.streams.video.index(stream))
         self._read_index(container, stream)
 
     def _stream(self, container: Any) -> tuple[Any, int]:
-        """The video track to read, and how many there are: the largest, or the largest of those marked as default.
+        """The video track to read, and how many there are: the largest, or the largest of those marked as default, of
+        those that can be decoded and have more than one frame, if any.
 
         The mark counts unless the first track has it: muxers set it there unasked, and MP4 knows only "enabled".
         """
@@ -113,13 +122,17 @@ class VideoReader:
         tracks = [stream for stream in container.streams.video if not stream.disposition & covers]
         if not tracks:
             raise Refused("has no video in it", "use a file with moving pictures.")
+        count = len(tracks)
+        readable = [track for track in tracks if track.codec_context and track.codec_context.name in CODECS]
+        tracks = [track for track in readable if track.frames != 1] or readable or tracks
         marked = [stream for stream in tracks if stream.disposition & Disposition.default]
         candidates = tracks if tracks[0] in marked else marked or tracks
-        return max(candidates, key=_pixels), len(tracks)
+        return max(candidates, key=_pixels), count
 
     def _read_index(self, container: Any, stream: Any) -> None:
         """Count the frames by reading every packet without decoding any; headers may be wrong."""
         entries: list[tuple[int | None, bool]] = []
+        is_avi = container.format.name == "avi"
         last, lasts = None, 0
         broadcast = container.format.name in ("mpegts", "mpeg")  # where reception is disturbed and nothing says an end
         for packet in container.demux(stream):
@@ -127,46 +140,53 @@ class VideoReader:
                 raise Refused(f"is cut off after {len(entries)} frames", "send the whole file.")
             if packet.has_sidedata("encryption_info"):
                 raise encrypted()
-            if packet.size and not packet.is_discard:
-                entries.append((packet.pts, packet.is_keyframe))
-                if packet.pts is not None and (last is None or packet.pts > last):
-                    last, lasts = packet.pts, packet.duration or 0
+            if is_frame(packet):
+                # AVI keeps no times, but the number of a chunk, empty ones counted, is that of a frame in its order.
+                stamp = packet.dts if is_avi else packet.pts
+                entries.append((stamp, packet.is_keyframe))
+                if stamp is not None and (last is None or stamp > last):
+                    last, lasts = stamp, packet.duration or 0
             if len(entries) > FRAMES:
                 raise Refused(f"has more than {FRAMES:,} frames", "cut it shorter.")
         if not entries:
             raise Refused("has no frames in it", "send the whole file.")
         self.count = self.frames = len(entries)
-        # AVI keeps no times: what its demuxer gives for them is a guess, wrong where frames are stored out of order.
-        stamps = sorted(pts for pts, _ in entries if pts is not None and container.format.name != "avi")
-        self.stamps = stamps if len(set(stamps)) == len(entries) else []  # empty: count the frames instead
-        self.keys = sorted(pts for pts, key in entries if key and pts is not None)
-        self.fps = self._rate(stream)
-        self._place_in_time(float(stream.time_base), lasts)
+        self.key_packets = [number for number, (_, key) in enumerate(entries) if key]
+        stamps = sorted(stamp for stamp, _ in entries if stamp is not None)
+        moments = spread(stamps) if len(stamps) == len(entries) else []
+        tells_frames = moments == stamps and not is_avi  # otherwise they are told by counting them
+        self.stamps = stamps if tells_frames else []
+        self.keys = sorted(stamp for stamp, key in entries if key and stamp is not None)
+        unit_s = float(stream.time_base)
+        times = [(moment - moments[0]) * unit_s for moment in moments]
+        # One stamp that is there twice, as where a recording is cut, moves all that follow by a frame.
+        tolerance = 0.5 if moments == stamps else 1.5
+        span = float(Fraction(moments[-1] - moments[0]) * stream.time_base) if moments else 0.0
+        self.fps = self._rate(stream, span, tolerance)
+        self._place_in_time(times, lasts * unit_s, tolerance)
         length = max(self.times[-1], self.frames / self.fps)
         if length > self.longest_s:
             raise Refused(f"is {length:,.0f} seconds long", f"cut it to {self.longest_s:g} seconds.")
 
-    def _rate(self, stream: Any) -> float:
-        """Frames per second by the header, or by the time stamps where these differ by more than half a frame."""
+    def _rate(self, stream: Any, span: float, tolerance: float) -> float:
+        """Frames per second by the header, or by the time stamps where these differ by more than `tolerance` frames."""
         stated = float(stream.average_rate or stream.guessed_rate or 0)
-        span = float((self.stamps[-1] - self.stamps[0]) * stream.time_base) if self.stamps else 0.0
         steps = self.count - 1
-        if span > 0 and not (stated and abs(span - steps / stated) <= 0.5 / stated):
+        if span > 0 and not (stated and abs(span - steps / stated) <= tolerance / stated):
             return steps / span
         if not stated:
             raise Refused("does not say how fast it runs", "convert it to MP4.")
         return stated
 
-    def _place_in_time(self, unit_s: float, last_units: int) -> None:
+    def _place_in_time(self, stamped: list[float], last_s: float, tolerance: float) -> None:
         """Set `times`, each frame's in seconds from the first, and where they are uneven the rate of the moving parts.
-        `last_units` is how long the last frame stands, 0 if the file does not say so.
+        `last_s` is how long the last frame stands, 0 if the file does not say so.
         """
-        stamped = [(stamp - self.stamps[0]) * unit_s for stamp in self.stamps]
-        self.varies = bool(stamped) and not is_even(stamped, self.fps)
+        self.varies = bool(stamped) and not is_even(stamped, self.fps, tolerance)
         self.times = stamped if self.varies else even_times(self.count, self.fps)
         if self.varies:
             self.fps = moving_rate(stamped)
-            length = stamped[-1] + max(last_units * unit_s, 1 / self.fps)
+            length = stamped[-1] + max(last_s, 1 / self.fps)
             self.frames = max(1, round(length * self.fps))
 
     def _show_fields(self) -> None:
@@ -236,15 +256,44 @@ class VideoReader:
 
     @cached_property
     def interlaced(self) -> bool:
-        """Whether the first frame consists of two fields."""
-        if not self.may_be_interlaced:
-            return False
-        first = next(self._decoded_from(None), None)
-        return first is not None and bool(first[1].interlaced_frame)
+        """Whether one of the frames looked at consists of two fields."""
+        return self.may_be_interlaced and any(frame.interlaced_frame for frame in self._sampled())
+
+    def _sampled(self) -> Iterator[Any]:
+        """At most 2 * SAMPLES frames, from key frames all over the video on, without decoding what is between them."""
+        import av
+
+        starts = set(self.key_packets[:: -(-len(self.key_packets) // SAMPLES) or 1]) or {0}
+        most = 2 * SAMPLES // len(starts)
+        with self._opened() as container:
+            stream, _ = self._stream(container)
+            decoder = self._decoder(stream)
+            decoder.thread_type = "SLICE"  # threads that decode frames ahead would decode more than are asked for
+            wanted = fed = 0
+            for number, packet in enumerate(packet for packet in container.demux(stream) if is_frame(packet)):
+                if number in starts:
+                    decoder.flush_buffers()
+                    wanted, fed = most, most + MOST_DELAY
+                if wanted > 0 and fed > 0:
+                    fed -= 1
+                    with suppress(av.error.InvalidDataError):
+                        for frame in decoder.decode(packet):
+                            wanted -= 1
+                            yield frame
+                elif number > max(starts):
+                    return
+            with suppress(av.error.InvalidDataError):
+                yield from decoder.decode(None)
 
     def _deinterlaced(self, frames: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
-        """Both fields of every interlaced frame as a frame each, and the other frames as they are (bwdif, the filter of
-        ffmpeg: motion adaptive, after Weston's three fields)."""
+        """Both fields of every interlaced frame as a frame each, and the other frames as they are."""
+        for _, alike in itertools.groupby(
+            frames, lambda found: (found[1].width, found[1].height, found[1].format.name)
+        ):
+            yield from self._deinterlaced_alike(alike)
+
+    def _deinterlaced_alike(self, frames: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+        """Frames of one size and format, by the filter bwdif: motion adaptive, after Weston's three fields."""
         import av
 
         head = list(itertools.islice(frames, 2))
@@ -278,7 +327,7 @@ class VideoReader:
     def picture(self, frame: Any) -> Picture:
         """One frame as RGB, upright, with square pixels, on white where it is transparent."""
         check_shape(frame.width, frame.height, PIXELS)
-        space, alpha = colour_space(frame), has_alpha(frame)
+        space, alpha = colour_space(frame, self.stated), has_alpha(frame)
         turn = turn_of(frame)
         aspect = self.codec_aspect if turn is None else self.aspect
         depth = ("64le" if alpha else "48le") if space else ("" if alpha else "24")
@@ -293,12 +342,15 @@ class VideoReader:
 
         # Untagged video is BT.601 below 720 lines and BT.709 from there on: what players assume.
         guessed = Colorspace.ITU709 if frame.height >= 720 or frame.width >= 1280 else Colorspace.ITU601
+        _, transfer, matrix = colour_of(frame, self.stated)
+        if transfer in HDR_NAMES:
+            guessed = Colorspace.BT2020
         tagged = {1: Colorspace.ITU709, 5: Colorspace.ITU601, 6: Colorspace.ITU601, 9: Colorspace.BT2020}
         return self._reformatter.reformat(
             frame,
             width=max(LEAST_SIDE, round(frame.width * aspect)),
             format=pixels,
-            src_colorspace=tagged.get(frame.colorspace, guessed),
+            src_colorspace=tagged.get(matrix, guessed),
             dst_color_range=ColorRange.JPEG,
             interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
             threads=THREADS,
@@ -327,9 +379,9 @@ class VideoReader:
             remarks.append(notes.varying_rate(self.fps))
         if self.interlaced:
             remarks.append(notes.deinterlaced(self.fps))
-        if space := colour_space(frame):
+        if space := colour_space(frame, self.stated):
             is_hdr = space.is_hdr
-            wide = PRIMARIES_NAMES.get(int(frame.color_primaries), "")
+            wide = PRIMARIES_NAMES.get(colour_of(frame, self.stated)[0], "")
             remarks.append(notes.tone_mapped(HDR_NAMES[space.transfer]) if is_hdr else notes.narrowed(wide))
         if has_alpha(frame) and self._reformatted(frame, 1.0, "rgba")[..., 3].min() < 255:
             remarks.append(notes.TRANSPARENT)
@@ -342,15 +394,8 @@ def encrypted() -> Refused:
     return Refused("is encrypted", "send a copy without copy protection.")
 
 
-def has_encrypted_track(path: str) -> bool:
-    """Whether an MP4 has a sample entry (ISO/IEC 14496-12, 8.5.2) of protected video, which no decoder is for."""
-    with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        at = data.find(b"stsd")
-        while at >= 0:
-            if data[at + 16 : at + 20] in ENCRYPTED_ENTRIES:
-                return True
-            at = data.find(b"stsd", at + 4)
-    return False
+def is_frame(packet: Any) -> bool:
+    return bool(packet.size) and not packet.is_discard
 
 
 def _pixels(stream: Any) -> int:
@@ -374,11 +419,22 @@ def has_alpha(frame: Any) -> bool:
     return any(component.is_alpha for component in frame.format.components)
 
 
-def colour_space(frame: Any) -> ColourSpace | None:
+def colour_of(frame: Any, stated: Colour) -> Colour:
+    """The colour of a frame: what its bitstream says, or else its container. The matrix of HDR is what the container
+    says (ISO/IEC 14496-12, 12.1.5: it counts; some decoders only guess), or else that of BT.2020 (BT.2100, table 6).
+    """
+    coded = (int(frame.color_primaries), int(frame.color_trc), int(frame.colorspace))
+    primaries, transfer, matrix = (b if a == UNSPECIFIED else a for a, b in zip(coded, stated, strict=True))
+    if transfer in HDR_NAMES and stated[2] != UNSPECIFIED:
+        matrix = stated[2]
+    return primaries, transfer, matrix
+
+
+def colour_space(frame: Any, stated: Colour) -> ColourSpace | None:
     """The colour space of a frame that is HDR, or of more than 8 bits with wide primaries; None for all others, whose
     colours stay as they are.
     """
-    transfer, primaries = int(frame.color_trc), int(frame.color_primaries)
+    primaries, transfer, _ = colour_of(frame, stated)
     if transfer in HDR_NAMES:
         return coded_space(transfer, primaries if primaries != UNSPECIFIED else BT2020)
     deep = max(component.bits for component in frame.format.components) > 8

@@ -13,6 +13,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from av.stream import Disposition
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from PIL import Image
 
 from backend.core.errors import UploadRefused
@@ -21,6 +22,8 @@ from backend.media.fitting import Frames, Picture
 from backend.media.probe import MediaInfo, probe
 from backend.media.reader import read_frames
 from tests.media.conftest import numbered
+from tests.media.test_colour import BT2020, HLG, PQ, SIGNALS
+from tests.media.test_colour import FFMPEG as HDR_SHOWN
 
 SIZE = {"width": 96, "height": 64, "fit": Fit.CROP}
 ONE = 1 << 16
@@ -109,6 +112,62 @@ def test_a_constant_rate_says_nothing(make_video):
     assert probe(make_video("a.mp4", 30, rate=Fraction(30000, 1001))).notes == ()
 
 
+@pytest.mark.parametrize("again", [5, 18])
+def test_a_time_stamp_that_is_there_twice(tmp_path: Path, make_video, numbers_of, again: int):
+    stamps = [40 * place for place in range(12)]
+    stamps += [stamp + 2400 for stamp in stamps]
+    path = tmp_path / "a.mkv"
+    options = {"bf": "0"}
+    with av.open(str(make_video("clear.mkv", 24, stamps=stamps, rate=25, options=options))) as source:
+        (track,) = source.streams.video
+        with av.open(str(path), "w") as output:
+            stream = output.add_stream_from_template(track)
+            for place, packet in enumerate(packet for packet in source.demux(track) if packet.size):
+                if place == again:
+                    packet.pts = packet.dts = packet.pts - 40
+                packet.stream = stream
+                output.mux(packet)
+    info = probe(path)
+    assert (info.frames, info.fps) == (72, 25.0)
+    numbers = numbers_of(read_frames(path, fps=25, **SIZE))
+    assert numbers == [*range(12), *[11] * 48, *range(12, 24)]
+
+
+def avi(path: Path, codec: str, slots: Sequence[int], **options: str) -> Path:
+    """An AVI of 25 slots a second; its muxer writes an empty chunk for a slot without a frame."""
+    with av.open(str(path), "w") as output:
+        stream: Any = output.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height = 96, 64
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for number, slot in enumerate(slots):
+            frame = av.VideoFrame.from_ndarray(numbered(number), format="rgb24")
+            frame.pts, frame.time_base = slot, Fraction(1, 25)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("codec", ["mjpeg", "mpeg4"])
+def test_an_empty_chunk_of_avi_shows_the_frame_before(tmp_path: Path, numbers_of, codec: str):
+    path = avi(tmp_path / "a.avi", codec, [slot for slot in range(60) if slot % 10 != 5 and not 20 < slot < 34])
+    info = probe(path)
+    assert (info.frames, info.fps) == (60, 25.0)
+    numbers = numbers_of(read_frames(path, fps=25, **SIZE))
+    shown = [sum(slot % 10 != 5 and not 20 < slot < 34 for slot in range(now + 1)) - 1 for now in range(60)]
+    assert numbers == shown
+
+
+def test_avi_whose_header_counts_several_slots_a_frame(tmp_path: Path, make_video, numbers_of):
+    """As ffmpeg copies H.264 with B-frames into AVI: more slots than frames, those between them empty."""
+    path = tmp_path / "a.avi"
+    ffmpeg("-i", str(make_video("a.mp4", 40, rate=25, options={"bf": "2"})), "-c", "copy", str(path))
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].average_rate > 25
+    info = probe(path)
+    assert (info.frames, info.fps, info.notes) == (40, 25.0, ())
+    assert numbers_of(read_frames(path, fps=25, **SIZE)) == list(range(40))
+
+
 # --- tracks ---
 
 
@@ -143,6 +202,85 @@ def test_the_largest_of_several_tracks(tmp_path: Path, number_of, name: str, siz
 def test_the_track_that_is_marked_as_default(tmp_path: Path):
     info = probe(two_tracks(tmp_path / "a.mkv", [(96, 64), (64, 64)], default=1))
     assert (info.width, info.height) == (64, 64)
+
+
+@pytest.mark.parametrize(("name", "codec", "frames"), [("a.mp4", "mjpeg", 1), ("a.mkv", "huffyuv", 3)])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_larger_track_that_is_no_film_for_the_studio(make_video, numbers_of, name, codec, frames, order):
+    """A cover that is not marked as one, and a codec that is not read."""
+    film = make_video("film.mp4", 12)
+    other = make_video("other.mkv", [numbered(255, 192, 128)] * frames)
+    path = film.with_name(name)
+    inputs = [part for place in order for part in ("-i", str((film, other)[place]))]
+    codecs = [part for place, which in enumerate(order) for part in (f"-c:v:{place}", codec if which else "copy")]
+    ffmpeg(*inputs, "-map", "0", "-map", "1", *codecs, "-disposition", "0", str(path))
+    info = probe(path)
+    assert (info.width, info.height, info.frames) == (96, 64, 12)
+    assert info.notes == ("It has 2 video tracks; the one of 96x64 pixels is used.",)
+    assert numbers_of(read_frames(path, fps=24, **SIZE)) == list(range(12))
+
+
+# --- colours that the container alone states ---
+
+
+def hdr_video(path: Path, transfer: int, codec: str, matrix: int = BT2020, **options: str) -> Path:
+    """Three frames of the patches of test_colour.py, 64 pixels wide each, in primaries BT.2020, tagged so."""
+    row = np.repeat(np.round(np.array(SIGNALS) * 65535).astype(np.uint16), 64, axis=0)
+    with av.open(str(path), "w", options={"movflags": "write_colr"} if path.suffix == ".mov" else {}) as output:
+        pixels = "yuv422p10le" if codec == "dnxhd" else "yuv420p10le"
+        stream: Any = output.add_stream(codec, rate=24, options=options)
+        stream.width, stream.height, stream.pix_fmt = len(row), 128, pixels
+        context = stream.codec_context
+        context.color_primaries, context.color_trc, context.colorspace = BT2020, transfer, matrix
+        context.color_range = ColorRange.MPEG
+        for _ in range(3):
+            frame = av.VideoFrame.from_ndarray(np.repeat(row[None], 128, 0), format="rgb48le")
+            coded = frame.reformat(
+                format=pixels,
+                dst_colorspace=Colorspace.BT2020,
+                dst_color_range=ColorRange.MPEG,
+                interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
+            )
+            coded.color_primaries, coded.color_trc, coded.colorspace = BT2020, transfer, matrix
+            output.mux(stream.encode(coded))
+        output.mux(stream.encode())
+    return path
+
+
+def assert_tone_mapped(path: Path, transfer: int) -> None:
+    assert "are tone-mapped" in " ".join(probe(path).notes)
+    shown = frames_of(path)[1][32, 32::64].astype(int)
+    assert np.abs(shown - HDR_SHOWN[transfer]).max() <= 12
+
+
+UNTAGGED = "h264_metadata=colour_primaries=2:transfer_characteristics=2:matrix_coefficients=2"
+
+
+@pytest.mark.parametrize("transfer", [PQ, HLG])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov"])
+def test_hdr_that_the_container_alone_states(tmp_path: Path, name: str, transfer: int):
+    tagged = hdr_video(tmp_path / "tagged.mkv", transfer, "libx264", crf="4")
+    path = tmp_path / name
+    ffmpeg("-i", str(tagged), "-c", "copy", "-bsf:v", UNTAGGED, "-movflags", "write_colr", str(path))
+    assert_tone_mapped(path, transfer)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_each_track_has_the_colours_that_its_own_entry_states(tmp_path: Path, make_video, name: str):
+    tagged = hdr_video(tmp_path / "tagged.mkv", PQ, "libx264", crf="4")
+    path = tmp_path / name
+    inputs = ["-i", str(make_video("small.mp4", 3)), "-i", str(tagged), "-map", "0", "-map", "1"]
+    ffmpeg(*inputs, "-c", "copy", "-bsf:v:1", UNTAGGED, str(path))
+    assert_tone_mapped(path, PQ)
+
+
+def test_hdr_without_a_matrix_is_read_with_that_of_bt2020(tmp_path: Path):
+    assert_tone_mapped(hdr_video(tmp_path / "a.mkv", HLG, "libx264", matrix=2, crf="4"), HLG)
+
+
+def test_the_matrix_of_hdr_that_the_decoder_guesses_gives_way_to_the_stated_one(tmp_path: Path):
+    """DNxHR states none in its bitstream as ffmpeg writes it, and its decoder says BT.709."""
+    assert_tone_mapped(hdr_video(tmp_path / "a.mov", PQ, "dnxhd", profile="dnxhr_hqx"), PQ)
 
 
 # --- fields ---
@@ -210,6 +348,43 @@ def test_interlaced_frames_among_others(tmp_path: Path, make_video, numbers_of):
     assert numbers_of(read_frames(path, fps=25, **SIZE))[:12] == list(range(12))
 
 
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+@pytest.mark.parametrize("name", ["a.ts", "a.mkv"])
+def test_interlaced_frames_after_others(tmp_path: Path, make_video, codec: str, name: str):
+    """A broadcast that begins with a progressive part: 40 frames, then 12 with a bar that moves from field to field."""
+    quality = {"qmin": "1", "b": "20M"} if codec == "mpeg2video" else {"crf": "1", "bf": "0"}
+    still = [np.full((64, 320, 3), 60, np.uint8)] * 40
+    first = make_video("b.ts", still, rate=25, codec=codec, options={**quality, "g": "50"})
+    flags = {**quality, "flags": "+ildct+ilme"}
+    second = make_video("c.ts", list(moving_bar(12, "top")), rate=25, codec=codec, options=flags, first_field="top")
+    later = tmp_path / "later.ts"
+    ffmpeg("-i", str(second), "-c", "copy", "-output_ts_offset", "1.6", str(later))
+    path = tmp_path / "both.ts"
+    path.write_bytes(first.read_bytes() + later.read_bytes())
+    if name == "a.mkv":
+        ffmpeg("-i", str(path), "-c", "copy", str(tmp_path / name))
+        path = tmp_path / name
+    info = probe(path)
+    assert info.fps == 50.0
+    assert "is deinterlaced" in " ".join(info.notes)
+    combs = np.abs(np.diff(frames_of(path)[:, 2:-2].astype(int), axis=1)).max()
+    assert combs <= 4
+
+
+def test_interlaced_frames_of_two_sizes(tmp_path: Path, make_video, numbers_of):
+    options, path = {"flags": "+ildct+ilme"}, tmp_path / "both.ts"
+    for name, numbers, width in (("a.ts", range(6), 96), ("b.ts", range(6, 12), 192)):
+        pictures = [numbered(number, width, width * 2 // 3) for number in numbers]
+        part = make_video(name, pictures, rate=25, codec="mpeg2video", options=options, first_field="top")
+        ffmpeg("-i", str(part), "-c", "copy", "-output_ts_offset", str(numbers[0] / 25), str(tmp_path / "part.ts"))
+        with path.open("ab") as both:
+            both.write((tmp_path / "part.ts").read_bytes())
+    assert probe(path).fps == 50.0
+    numbers = numbers_of(read_frames(path, fps=50, **SIZE))
+    assert set(numbers) >= set(range(12)) - {5}  # the decoder drops the frame that it holds back at the change
+    assert numbers == sorted(numbers)
+
+
 def test_one_interlaced_frame(make_video, numbers_of):
     path = make_video("a.mp4", 1, rate=25, options={"flags": "+ildct+ilme"}, first_field="top")
     assert numbers_of(read_frames(path, fps=50, **SIZE)) == [0, 0]
@@ -270,6 +445,38 @@ def test_an_encrypted_clip_is_refused_with_the_reason(tmp_path: Path, make_video
 def test_an_encrypted_sample_entry_is_enough(make_video):
     path = make_video()
     path.write_bytes(path.read_bytes().replace(b"avc1", b"encv"))
+    with pytest.raises(UploadRefused, match="is encrypted"):
+        probe(path)
+
+
+def test_an_encrypted_track_that_cannot_be_opened_at_all(tmp_path: Path, make_video):
+    """Its fragments begin with empty tables of auxiliary data (ISO/IEC 14496-12, 8.7.8), as some muxers write them."""
+    path, key = tmp_path / "rented.mp4", "76a6c65c5ea762046bd749a2e632ccbb"
+    names = ["-encryption_scheme", "cenc-aes-ctr", "-encryption_key", key, "-encryption_kid", key]
+    ffmpeg("-i", str(make_video()), "-c", "copy", *names, "-movflags", "frag_keyframe+empty_moov", str(path))
+    data = bytearray(path.read_bytes())
+    samples, sizes = data.index(b"senc"), data.index(b"saiz")
+    data[samples + 8 : samples + 12], data[sizes + 8 : sizes + 13] = bytes(4), bytes(5)
+    path.write_bytes(data)
+    with pytest.raises(av.error.InvalidDataError):
+        av.open(str(path))
+    with pytest.raises(UploadRefused, match="is encrypted"):
+        probe(path)
+
+
+@pytest.mark.parametrize("m2ts", ["0", "1"])
+def test_a_scrambled_broadcast_is_refused_with_the_reason(make_video, m2ts: str):
+    """Every packet of the video has its transport_scrambling_control set, and random bytes inside."""
+    path = make_video("tv.ts", file_options={"mpegts_m2ts_mode": m2ts})
+    data = bytearray(path.read_bytes())
+    noise = np.random.default_rng(1)
+    size, first, video = (192, 4, 0x1011) if m2ts == "1" else (188, 0, 0x100)
+    for at in range(first, len(data), size):
+        if (data[at + 1] & 31) << 8 | data[at + 2] == video:
+            inside = at + 4 + (1 + data[at + 4] if data[at + 3] & 0x20 else 0)
+            data[at + 3] |= 0x80
+            data[inside : at + 188] = noise.bytes(max(0, at + 188 - inside))
+    path.write_bytes(data)
     with pytest.raises(UploadRefused, match="is encrypted"):
         probe(path)
 

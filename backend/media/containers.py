@@ -1,0 +1,163 @@
+"""What MP4, MOV, Matroska and transport streams say of their video that ffmpeg does not pass on.
+
+Sources: ISO/IEC 14496-12 (boxes; `colr` is 12.1.5), the QuickTime File Format (`colr` of type `nclc`), RFC 8794 (EBML),
+RFC 9559 (Matroska; Colour is 5.1.4.1.28.16), ISO/IEC 13818-1 (transport streams). Read are headers alone,
+and of each level at most `MOST_PARTS` parts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+UNSPECIFIED = 2
+Colour = tuple[int, int, int]  # the code numbers of H.273: primaries, transfer characteristics, matrix coefficients
+Data = bytes | mmap.mmap
+Part = tuple[int | bytes, int, int]  # a box or an element: its name, where its content begins and where it ends
+
+MOST_PARTS = 10_000
+ENCRYPTED_ENTRIES = (b"encv", b"drmi", b"drmv")
+VISUAL_ENTRY_BYTES = 78  # of a visual sample entry before its boxes
+EBML, SEGMENT, TRACKS, TRACK, KIND, VIDEO, COLOUR = 0x1A45DFA3, 0x18538067, 0x1654AE6B, 0xAE, 0x83, 0xE0, 0x55B0
+MATRIX, TRANSFER, PRIMARIES = 0x55B1, 0x55BA, 0x55BB
+VIDEO_KIND = 1
+
+
+def stated_colour(path: str, track: int) -> Colour:
+    """The colour that the container states for its video track number `track`; UNSPECIFIED three times if none."""
+    stated: Colour = (UNSPECIFIED,) * 3
+    with _mapped(path) as data:
+        is_matroska = data[:4] == EBML.to_bytes(4, "big")
+        colours = _matroska_colours(data) if is_matroska else _mp4_colours(data)
+        return next(itertools.islice(colours, track, None), stated)
+
+
+def has_encrypted_track(path: str) -> bool:
+    """Whether an MP4 has a sample entry (ISO/IEC 14496-12, 8.5.2) of protected video, which no decoder is for."""
+    with _mapped(path) as data:
+        return any(entry[0] in ENCRYPTED_ENTRIES for entries in _video_entries(data) for entry in entries)
+
+
+def has_scrambled_packets(path: str, pid: int) -> bool:
+    """Whether a packet `pid` at the beginning of a transport stream is scrambled (ISO/IEC 13818-1, 2.4.3.2)."""
+    with _mapped(path) as data:
+        for size in (
+            188,
+            192,
+            204,
+        ):  # alone, with the time of M2TS before it, with the error correction of DVB after it
+            starts = [at for at in range(size) if data[at : at + 5 * size : size] == b"\x47" * 5]
+            if starts:
+                headers = (data[at : at + 4] for at in range(starts[0], len(data) - 3, size))
+                packets = itertools.islice(headers, MOST_PARTS)
+                return any((header[1] & 31) << 8 | header[2] == pid and header[3] & 0xC0 for header in packets)
+    return False
+
+
+@contextmanager
+def _mapped(path: str) -> Iterator[Data]:
+    with Path(path).open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:  # which cannot be mapped
+            yield b""
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+
+
+# --- MP4 and MOV ---
+
+
+def _mp4_colours(data: Data) -> Iterator[Colour]:
+    for entries in _video_entries(data):
+        stated: Colour = (UNSPECIFIED,) * 3
+        for _, start, end in entries[:1]:
+            for name, at, stop in _boxes(data, start + VISUAL_ENTRY_BYTES, end):
+                if name == b"colr" and data[at : at + 4] in (b"nclx", b"nclc") and stop - at >= 10:
+                    stated = struct.unpack(">3H", data[at + 4 : at + 10])
+        yield stated
+
+
+def _video_entries(data: Data) -> Iterator[list[Part]]:
+    """The sample entries of each video track."""
+    for track in _within(data, [(b"", 0, len(data))], b"moov", b"trak"):
+        handlers = _within(data, [track], b"mdia", b"hdlr")
+        if any(data[start + 8 : start + 12] == b"vide" for _, start, _ in handlers):
+            tables = _within(data, [track], b"mdia", b"minf", b"stbl", b"stsd")
+            yield [entry for _, start, end in tables for entry in _boxes(data, start + 8, end)]
+
+
+def _within(data: Data, parts: list[Part], *names: bytes) -> list[Part]:
+    """The boxes of the last name, in those of the name before, and so on, in `parts`."""
+    for wanted in names:
+        parts = [part for _, start, end in parts for part in _boxes(data, start, end) if part[0] == wanted]
+    return parts
+
+
+def _boxes(data: Data, start: int, end: int) -> Iterator[Part]:
+    for _ in range(MOST_PARTS):
+        if start + 8 > end:
+            return
+        size, name = struct.unpack(">I4s", data[start : start + 8])
+        content = start + 8
+        if size == 1 and start + 16 <= end:
+            size, content = int.from_bytes(data[content : content + 8], "big"), start + 16
+        stop = min(end, start + size) if size else end
+        if stop < content:
+            return
+        yield name, content, stop
+        start = stop
+
+
+# --- Matroska and WebM ---
+
+
+def _matroska_colours(data: Data) -> Iterator[Colour]:
+    tracks = _inside(data, [(0, 0, len(data))], SEGMENT)[:1]
+    tracks = next(([part] for _, start, end in tracks for part in _elements(data, start, end) if part[0] == TRACKS), [])
+    for track in _inside(data, tracks, TRACK):
+        if _number(data, track, KIND, 0) == VIDEO_KIND:
+            colour = next(iter(_inside(data, [track], VIDEO, COLOUR)), (0, 0, 0))
+            primaries, transfer, matrix = (
+                _number(data, colour, name, UNSPECIFIED) for name in (PRIMARIES, TRANSFER, MATRIX)
+            )
+            yield primaries, transfer, matrix
+
+
+def _inside(data: Data, parts: list[Part], *names: int) -> list[Part]:
+    for wanted in names:
+        parts = [part for _, start, end in parts for part in _elements(data, start, end) if part[0] == wanted]
+    return parts
+
+
+def _number(data: Data, parent: Part, name: int, otherwise: int) -> int:
+    """The value of an unsigned integer element in `parent`."""
+    found = _inside(data, [parent], name)
+    return int.from_bytes(data[found[0][1] : found[0][2]][:8], "big") if found else otherwise
+
+
+def _elements(data: Data, start: int, end: int) -> Iterator[Part]:
+    for _ in range(MOST_PARTS):
+        if start >= end:
+            return
+        name, start = _vint(data, start, keep_marker=True)
+        size, start = _vint(data, start, keep_marker=False)
+        stop = end if size is None else min(end, start + size)
+        if name is None or start > end:
+            return
+        yield name, start, stop
+        start = stop
+
+
+def _vint(data: Data, at: int, *, keep_marker: bool) -> tuple[int | None, int]:
+    """A number of variable length (RFC 8794, 4) and where it ends; None where it is invalid or says "unknown"."""
+    first = data[at] if at < len(data) else 0
+    length = 9 - first.bit_length()
+    value = int.from_bytes(data[at : at + length], "big")
+    if not first or (not keep_marker and value == (1 << 7 * length + 1) - 1):
+        return None, at + length
+    return value if keep_marker else value & (1 << 7 * length) - 1, at + length
