@@ -19,14 +19,14 @@ def even_times(count: int, fps: float) -> list[float]:
 
 
 def spread(stamps: Sequence[int]) -> list[float]:
-    """Time stamps in order, those that are there several times spread evenly up to the next one; empty if fewer than
-    half of them differ, so that they say nothing.
+    """Time stamps in order, those that are there several times spread evenly up to the next one. Empty if more than
+    one, and more than one in twenty, are repeated: parts that were joined and overlap say nothing.
 
-    >>> spread([0, 33, 33, 100, 100])
-    [0.0, 33.0, 66.5, 100.0, 125.0]
+    >>> spread([0, 33, 33, 100, 133])
+    [0.0, 33.0, 66.5, 100.0, 133.0]
     """
     times = sorted(set(stamps))
-    if 2 * len(times) <= len(stamps):
+    if len(stamps) - len(times) > max(1, len(stamps) // 20):
         return []
     after = [*times[1:], times[-1] + (times[-1] - times[0]) / max(1, len(times) - 1)]
     counts = Counter(stamps)
