@@ -130,7 +130,12 @@ def to_xyz(chromaticities: Chromaticities) -> NDArray[np.float64]:
 
 def to_bt709(chromaticities: Chromaticities) -> NDArray[np.float32]:
     """The matrix from linear RGB of these primaries to that of BT.709 (and sRGB)."""
-    matrix = np.linalg.solve(to_xyz(CHROMATICITIES[BT709]), to_xyz(chromaticities))
+    return to_primaries(BT709, chromaticities)
+
+
+def to_primaries(code: int, chromaticities: Chromaticities) -> NDArray[np.float32]:
+    """The matrix from linear RGB of these primaries to that of the primaries `code`. Raises LinAlgError."""
+    matrix = np.linalg.solve(to_xyz(CHROMATICITIES[code]), to_xyz(chromaticities))
     if not np.isfinite(matrix).all():
         raise np.linalg.LinAlgError("not a set of primaries")
     return matrix.astype(np.float32)
@@ -165,20 +170,22 @@ def for_video(rgb: Signal, space: ColourSpace) -> Picture:
 
     The brightest channel is mapped and the others scaled alike, which keeps the hue.
     """
-    return _converted(rgb, space, moebius if space.is_hdr else None, bt1886_signal, mapped_first=False)
+    return _converted(rgb, space, moebius if space.is_hdr else None, BT709, bt1886_signal)
 
 
 def for_picture(rgb: Signal, space: ColourSpace) -> Picture:
     """R'G'B' of a picture, uint8 or uint16 (height, width, 3), as sRGB of 8 bits, HDR tone-mapped as browsers do, by
-    `reference_white` in its own primaries.
+    `reference_white` in BT.2020.
     """
-    return _converted(rgb, space, reference_white if space.is_hdr else None, srgb_signal, mapped_first=True)
+    return _converted(rgb, space, reference_white if space.is_hdr else None, BT2020, srgb_signal)
 
 
-def _converted(rgb: Signal, space: ColourSpace, tone: Curve | None, signal: Curve, *, mapped_first: bool) -> Picture:
+def _converted(rgb: Signal, space: ColourSpace, tone: Curve | None, mapped_in: int, signal: Curve) -> Picture:
+    """`tone` is applied in the primaries `mapped_in`."""
     most = np.iinfo(rgb.dtype).max
     lights = _light_table(space.light, most)
-    matrix = to_bt709(space.chromaticities).T
+    to_tone = to_primaries(mapped_in, space.chromaticities).T
+    to_end = to_bt709(CHROMATICITIES[mapped_in] if tone else space.chromaticities).T
     luma = to_xyz(space.chromaticities)[1].astype(np.float32)
     codes = _code_table(signal)
     out = np.empty(rgb.shape, np.uint8)
@@ -187,11 +194,10 @@ def _converted(rgb: Signal, space: ColourSpace, tone: Curve | None, signal: Curv
         light = lights[rgb[top : top + rows]]
         if space.transfer == HLG:  # the OOTF: a display of 1000 cd/m2 has gamma 1.2
             light *= PEAK * np.power(light @ luma, np.float32(0.2))[..., None]
-        if tone and mapped_first:
+        if tone:
+            light = np.maximum(light @ to_tone, 0)
             light *= _gain(light, tone)
-        light = np.maximum(light @ matrix, 0)
-        if tone and not mapped_first:
-            light *= _gain(light, tone)
+        light = np.maximum(light @ to_end, 0)
         # The square root spreads dark light over more entries of the table.
         out[top : top + rows] = codes[(np.sqrt(np.minimum(light, 1)) * (len(codes) - 1) + 0.5).astype(np.uint16)]
     return out
