@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from backend.media import notes
 from backend.media.colour import BT709, HDR_NAMES, SRGB, VIDEO, ColourSpace, coded_space, for_picture
+from backend.media.containers import UNSPECIFIED
 from backend.media.jpeg import read_scans
 from backend.media.png import SIGNATURE, decoded_share, deep_pixels, read_png
 from backend.media.refusal import Refused, check_shape
@@ -294,11 +296,23 @@ def _coded_colours(image: Image, path: str) -> ColourSpace | None:
         return None
     data = Path(path).read_bytes()
     at = data.find(CODED_COLOURS) + len(CODED_COLOURS)
-    if at < len(CODED_COLOURS) or at + 4 > len(data):
-        return None
-    primaries, transfer = struct.unpack_from(">HH", data, at)
+    if at >= len(CODED_COLOURS) and at + 4 <= len(data):
+        primaries, transfer = struct.unpack_from(">HH", data, at)
+    else:
+        primaries, transfer = _colours_of_bitstream(path)
     transfer = SRGB if transfer in VIDEO else transfer
     return None if (transfer, primaries) == (SRGB, BT709) else coded_space(transfer, primaries)
+
+
+def _colours_of_bitstream(path: str) -> tuple[int, int]:
+    """Primaries and transfer characteristics that the AV1 of an AVIF states; UNSPECIFIED where it cannot be read."""
+    import av
+
+    options = {"format_whitelist": "mov", "protocol_whitelist": "file", "codec_whitelist": "libdav1d,av1"}
+    with suppress(av.error.FFmpegError, IndexError), av.open(f"file:{path}", options=options) as container:
+        codec = container.streams.video[0].codec_context
+        return int(codec.color_primaries), int(codec.color_trc)
+    return UNSPECIFIED, UNSPECIFIED
 
 
 def _eight_bits(values: Any) -> Any:

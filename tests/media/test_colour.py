@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import subprocess
 import zlib
 from collections.abc import Sequence
 from fractions import Fraction
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
@@ -184,6 +186,21 @@ def test_coded_colours_of_an_avif_are_shown_as_in_a_browser(tmp_path: Path, code
     shown = read_image(path, pixels.shape[1], 16, Fit.CROP)[8, 8::16].astype(int)
     np.testing.assert_allclose(shown, list(CHROMIUM_AVIF[code].values()), atol=4)
     assert ("HDR colours" in " ".join(probe(path).notes)) == (code[1] in (PQ, HLG))
+
+
+def test_an_avif_whose_bitstream_alone_states_its_colours(tmp_path: Path):
+    """As encoders of video write it; a still of AV1 with PQ, its `colr` box taken away."""
+    png, path = tmp_path / "a.png", tmp_path / "a.avif"
+    png.write_bytes(png_of(np.full((64, 64, 3), round(0.58 * 65535), np.uint16)))
+    tags = "setparams=color_primaries=bt2020:color_trc=smpte2084:colorspace=bt2020nc:range=pc"
+    convert = ["-vf", f"scale=out_color_matrix=bt2020:out_range=full,format=yuv444p10le,{tags}"]
+    encode = ["-c:v", "libaom-av1", "-crf", "1", "-cpu-used", "8", "-still-picture", "1"]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(png), *convert, *encode, str(path)]
+    subprocess.run(command, check=True, capture_output=True)
+    assert b"colrnclx" in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(b"colrnclx", b"freenclx"))
+    np.testing.assert_allclose(read_image(path, 64, 64, Fit.CROP), 187, atol=8)  # 148 as if it were sRGB
+    assert "HDR colours (PQ)" in " ".join(probe(path).notes)
 
 
 def test_the_profile_of_an_avif_counts_before_its_code_numbers(tmp_path: Path):
