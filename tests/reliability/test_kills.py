@@ -24,8 +24,8 @@ def kill(folder: Path, *flags: str, timeout: int = 380) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(400)
-def test_placeholders_survive_twenty_kills(tmp_path):
-    assert kill(tmp_path / "x", "--kills", "20", "--films", "12") == {}
+def test_placeholders_survive_ten_kills(tmp_path):
+    assert kill(tmp_path / "x", "--kills", "10", "--films", "8") == {}
 
 
 @pytest.mark.timeout(400)
