@@ -21,6 +21,7 @@ Data = bytes | mmap.mmap
 Part = tuple[int | bytes, int, int]  # a box or an element: its name, where its content begins and where it ends
 
 MOST_PARTS = 10_000
+PACKET_BYTES = (188, 192, 204)  # of a transport stream: alone, with the time of M2TS, with the error correction of DVB
 ENCRYPTED_ENTRIES = (b"encv", b"drmi", b"drmv")
 VISUAL_ENTRY_BYTES = 78  # of a visual sample entry before its boxes
 EBML, SEGMENT, TRACKS, TRACK, KIND, VIDEO, COLOUR = 0x1A45DFA3, 0x18538067, 0x1654AE6B, 0xAE, 0x83, 0xE0, 0x55B0
@@ -46,11 +47,7 @@ def has_encrypted_track(path: str) -> bool:
 def has_scrambled_packets(path: str, pid: int) -> bool:
     """Whether a packet `pid` at the beginning of a transport stream is scrambled (ISO/IEC 13818-1, 2.4.3.2)."""
     with _mapped(path) as data:
-        for size in (
-            188,
-            192,
-            204,
-        ):  # alone, with the time of M2TS before it, with the error correction of DVB after it
+        for size in PACKET_BYTES:
             starts = [at for at in range(size) if data[at : at + 5 * size : size] == b"\x47" * 5]
             if starts:
                 headers = (data[at : at + 4] for at in range(starts[0], len(data) - 3, size))

@@ -111,6 +111,7 @@ def test_the_wait_for_a_core_is_counted():
     try:
         while usage().waited_s < before + 0.1:
             ended.wait(0.01)
+        assert usage().waited_s > before
     finally:
         ended.set()
         for thread in threads:
@@ -154,7 +155,8 @@ def test_no_idle_thread_outlives_the_render(monkeypatch):
     assert threading.active_count() == before
 
 
-def test_where_other_programs_cannot_be_seen_the_render_goes_on(monkeypatch):
+def test_where_other_programs_cannot_be_seen_the_render_goes_on(monkeypatch, caplog):
     monkeypatch.setattr(busy, "usage", lambda: (_ for _ in ()).throw(FileNotFoundError("/proc/self/task")))
-    with sleep_while_others_compute():
+    with caplog.at_level("INFO", logger=busy.__name__), sleep_while_others_compute():
         pass
+    assert "other programs cannot be seen here: /proc/self/task" in caplog.text
