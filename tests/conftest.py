@@ -17,7 +17,7 @@ from backend.core.schema import parse_request
 from backend.synthetic import Faults, SyntheticEngine
 from backend.video_generator import VideoGenerator
 from tests import pace
-from tests.studio import CHROMIUM_FLAGS, chromium
+from tests.studio import BROWSER_TIMEOUT_MS, CHROMIUM_FLAGS, chromium
 
 # A test that wants the weights which came with the studio says so; the others get placeholder videos, which is quick.
 os.environ["STUDIO_MODELS"] = str(Path(__file__).parent / "no-models")
@@ -180,7 +180,7 @@ def browser():
         pytest.skip("no Chromium here; `python3 test_system.py --suite` says how to get one")
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=20_000)
+    expect.set_options(timeout=BROWSER_TIMEOUT_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         yield browser

@@ -24,6 +24,7 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+BROWSER_TIMEOUT_MS = 60_000  # for what a page must show; a busy machine takes long
 
 
 def free_port() -> int:
@@ -66,6 +67,16 @@ class LiveStudio:
     def jobs(self, **wanted: Any) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.api.get("/jobs", params=wanted).json()["jobs"]
         return found
+
+    def wait_for_new(self, known: list[dict[str, Any]]) -> dict[str, Any]:
+        """The job that comes after those `known`. A press is asked about here, for the page's note of it goes away."""
+        ids = {job["id"] for job in known}
+        deadline = time.monotonic() + 100
+        while not (new := [job for job in self.jobs(limit=500) if job["id"] not in ids]):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        [job] = new
+        return job
 
     def wait_for(self, job_id: str, timeout_s: float = 200) -> dict[str, Any]:
         job: dict[str, Any]

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.studio import LiveStudio
+from tests.studio import BROWSER_TIMEOUT_MS, LiveStudio
+
+
+def wait_for_page(tab) -> None:
+    """Until all of a page is there: its header comes first, and shortcuts are heeded once their button is there."""
+    tab.wait_for_selector(".st-key-band")
+    tab.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +32,11 @@ def open_tab(browser, live):
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
         contexts.append(context)
         tab = context.new_page()
-        tab.set_default_timeout(20_000)
+        tab.set_default_timeout(BROWSER_TIMEOUT_MS)
         own = (live.url, live.url.replace("http", "ws"), "data:", "blob:")
         tab.on("request", lambda request: None if request.url.startswith(own) else outside.append(request.url))
         tab.goto(f"{live.url}/{path}")
-        tab.wait_for_selector(".st-key-band")
+        wait_for_page(tab)
         return tab
 
     yield open_tab

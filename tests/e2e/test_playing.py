@@ -7,6 +7,7 @@ import pytest
 
 from backend.media.writer import join_segments, write_segment
 from tests.media.conftest import numbered
+from tests.studio import BROWSER_TIMEOUT_MS
 
 pytestmark = pytest.mark.browser
 
@@ -39,7 +40,7 @@ def video(browser, tmp_path):
     file = tmp_path / "joined.mp4"
     join_segments(file, segments, recipe={}, title="Numbers")
     tab = browser.new_page()
-    tab.set_default_timeout(20_000)
+    tab.set_default_timeout(BROWSER_TIMEOUT_MS)
     data = base64.b64encode(file.read_bytes()).decode()
     tab.set_content(f'<video muted src="data:video/mp4;base64,{data}"></video>')
     video = tab.query_selector("video")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.pace import within
-from tests.studio import ROOT, LiveStudio
+from tests.studio import BROWSER_TIMEOUT_MS, ROOT, LiveStudio
 from tests.tiny_checkpoints import build_checkpoint
 
 LONG = {"prompt": "a long video of the sea", "resolution": "1280x720", "num_frames": 600}
@@ -224,7 +224,7 @@ def test_streamlit_run_app_alone_shows_the_pages(tmp_path, browser):
             except OSError:
                 time.sleep(0.2)
         tab = browser.new_page()
-        tab.set_default_timeout(30_000)
+        tab.set_default_timeout(BROWSER_TIMEOUT_MS)
         tab.goto(f"http://localhost:{port}")
         tab.get_by_role("radio", name="A red fishing boat drifts").click()
         tab.get_by_text("64 frames (65 rendered)").wait_for()

@@ -13,8 +13,9 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.test_browser import plays, press, set_length, write_prompt
-from tests.studio import ROOT, LiveStudio, free_port
+from tests.e2e.conftest import wait_for_page
+from tests.e2e.test_browser import plays, press, set_length, stage_video, write_prompt
+from tests.studio import BROWSER_TIMEOUT_MS, ROOT, LiveStudio, free_port
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="no nginx here (Debian: apt install nginx-light)")
@@ -84,7 +85,7 @@ def test_a_person_makes_watches_and_saves_a_video(browser, behind, proxy, tmp_pa
     """The page needs its WebSocket, its scripts and a range of the video; nothing is asked of an address beside."""
     context = browser.new_context(viewport={"width": 1440, "height": 960})
     tab = context.new_page()
-    tab.set_default_timeout(20_000)
+    tab.set_default_timeout(BROWSER_TIMEOUT_MS)
     beside: list[str] = []  # and what was not there, but for the addresses at which Streamlit tries to find its server
     own = (f"{proxy.url}/", proxy.url.replace("http", "ws") + "/", "data:", "blob:")
     tried = re.compile(r"/studio/\w+/_stcore/")
@@ -92,7 +93,7 @@ def test_a_person_makes_watches_and_saves_a_video(browser, behind, proxy, tmp_pa
     tab.on("request", lambda request: None if request.url.startswith(own) else beside.append(request.url))
     try:
         tab.goto(f"{proxy.url}/")
-        tab.wait_for_selector(".st-key-band")
+        wait_for_page(tab)
         press(tab.get_by_role("radio", name="Image to video"))
         tab.get_by_label("First frame").first.set_input_files(photo)
         expect(tab.get_by_text("The preview shows how it will be used.")).to_be_visible()
@@ -101,9 +102,10 @@ def test_a_person_makes_watches_and_saves_a_video(browser, behind, proxy, tmp_pa
         tab.wait_for_function("i => i.complete && i.naturalWidth > 0", arg=picture.element_handle())
         write_prompt(tab, "snow begins to fall")
         set_length(tab, 40)
+        before = behind.jobs()
         press(tab.get_by_role("button", name="Generate"))
-        assert plays(tab.locator("video"))
-        [job, *_] = behind.jobs()
+        job = behind.wait_for_new(before)
+        assert plays(stage_video(tab, job["id"]))
         assert behind.wait_for(job["id"])["state"] == "succeeded"
         tab.goto(f"{proxy.url}/gallery")
         tab.get_by_role("img", name="snow begins").first.click(force=True)
