@@ -53,7 +53,9 @@ class LiveStudio:
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.1)
-        self.api = httpx.Client(base_url=f"{self.url}/api/v1", timeout=100)
+        # A connection for each request: one that waits may be closed by the studio just when the next one is sent.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self.api = httpx.Client(base_url=f"{self.url}/api/v1", timeout=100, limits=limits)
 
     def answers(self) -> bool:
         with contextlib.suppress(httpx.HTTPError):
