@@ -98,11 +98,17 @@ def test_a_lora_finds_the_layers_that_the_large_models_have(engine, rendered):
 # --- what a sentence says ---
 
 
+def as_long_as_the_judge_wants(film):
+    """A film of `SHORT` frames: a shorter one with each of its frames twice."""
+    return np.repeat(film, 2, axis=0)[:SHORT]
+
+
 def test_a_film_shows_what_was_asked_for(engine, judge):
     right = dict.fromkeys(("colour", "time", "kind"), 0)
     wrong = 0
     for number in range(6):
-        found = judge.answers(generate(engine, prompt=caption_of(number), seed=number, num_inference_steps=10))
+        film = generate(engine, prompt=caption_of(number), seed=number, **QUICK)
+        found = judge.answers(as_long_as_the_judge_wants(film))
         asked, other = truth(scene_of(HELD_OUT + number)), truth(scene_of(HELD_OUT + number + 50))
         for name in right:
             right[name] += found[name] == asked[name]
@@ -138,9 +144,7 @@ def test_more_steps_refine_the_same_film(rendered):
 def test_a_negative_prompt_drives_the_night_away(engine):
     open_hour = "A red boat on the sea"
     brightness = [
-        np.mean(
-            [generate(engine, prompt=open_hour, negative_prompt=no, seed=seed, **QUICK).mean() for seed in (1, 2, 3)]
-        )
+        np.mean([generate(engine, prompt=open_hour, negative_prompt=no, seed=seed, **QUICK).mean() for seed in (1, 2)])
         for no in ("at noon, in bright daylight", "at night, on a dark night")
     ]
     assert brightness[1] > brightness[0] + 10

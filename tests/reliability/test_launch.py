@@ -21,7 +21,7 @@ WISH = {
     "model": "random-df",
     "resolution": "256x192",
     "num_frames": 41,
-    "num_inference_steps": 25,
+    "num_inference_steps": 15,
     "skyreels": {"base_num_frames": 17, "overlap_history": 5},
 }
 
