@@ -132,6 +132,8 @@ class VideoReader:
     def _read_index(self, container: Any, stream: Any) -> None:
         """Count the frames by reading every packet without decoding any; headers may be wrong."""
         entries: list[tuple[int | None, bool]] = []
+        self.key_packets: list[int] = []  # by their numbers among all packets, those before an edit included
+        packets = 0
         is_avi = container.format.name == "avi"
         last, lasts = None, 0
         broadcast = container.format.name in ("mpegts", "mpeg")  # where reception is disturbed and nothing says an end
@@ -140,6 +142,10 @@ class VideoReader:
                 raise Refused(f"is cut off after {len(entries)} frames", "send the whole file.")
             if packet.has_sidedata("encryption_info"):
                 raise encrypted()
+            if packet.size:
+                if packet.is_keyframe:
+                    self.key_packets.append(packets)
+                packets += 1
             if is_frame(packet):
                 # AVI keeps no times, but the number of a chunk, empty ones counted, is that of a frame in its order.
                 stamp = packet.dts if is_avi else packet.pts
@@ -151,7 +157,6 @@ class VideoReader:
         if not entries:
             raise Refused("has no frames in it", "send the whole file.")
         self.count = self.frames = len(entries)
-        self.key_packets = [number for number, (_, key) in enumerate(entries) if key]
         stamps = sorted(stamp for stamp, _ in entries if stamp is not None)
         moments = spread(stamps) if len(stamps) == len(entries) else []
         tells_frames = moments == stamps and not is_avi  # otherwise they are told by counting them
@@ -260,7 +265,10 @@ class VideoReader:
         return self.may_be_interlaced and any(frame.interlaced_frame for frame in self._sampled())
 
     def _sampled(self) -> Iterator[Any]:
-        """At most 2 * SAMPLES frames, from key frames all over the video on, without decoding what is between them."""
+        """At most 2 * SAMPLES frames, from key frames all over the video on, without decoding what is between them.
+
+        Where an edit begins between two key frames, the frames before it are decoded and not shown.
+        """
         import av
 
         starts = set(self.key_packets[:: -(-len(self.key_packets) // SAMPLES) or 1]) or {0}
@@ -270,12 +278,12 @@ class VideoReader:
             decoder = self._decoder(stream)
             decoder.thread_type = "SLICE"  # threads that decode frames ahead would decode more than are asked for
             wanted = fed = 0
-            for number, packet in enumerate(packet for packet in container.demux(stream) if is_frame(packet)):
+            for number, packet in enumerate(packet for packet in container.demux(stream) if packet.size):
                 if number in starts:
                     decoder.flush_buffers()
                     wanted, fed = most, most + MOST_DELAY
                 if wanted > 0 and fed > 0:
-                    fed -= 1
+                    fed -= not packet.is_discard
                     with suppress(av.error.InvalidDataError):
                         for frame in decoder.decode(packet):
                             wanted -= 1

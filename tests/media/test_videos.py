@@ -390,6 +390,26 @@ def test_one_interlaced_frame(make_video, numbers_of):
     assert numbers_of(read_frames(path, fps=50, **SIZE)) == [0, 0]
 
 
+@pytest.mark.parametrize(("start", "length"), [("0.3", "9"), ("0.5", "9"), ("0.5", "0.2")])
+@pytest.mark.parametrize("name", ["trimmed.mp4", "trimmed.mov"])
+def test_interlaced_video_that_is_trimmed_between_key_frames(tmp_path: Path, make_video, name: str, start, length):
+    """An edit list hides the frames before it, the only key frame among them; they are needed to decode the others."""
+    options = {"flags": "+ildct+ilme", "g": "250", "crf": "1"}
+    whole = make_video("a.mp4", list(moving_bar(24, "top")), rate=25, options=options, first_field="top")
+    path = tmp_path / name
+    ffmpeg("-ss", start, "-i", str(whole), "-t", length, "-c", "copy", str(path))
+    info = probe(path)
+    assert (info.fps, "is deinterlaced" in " ".join(info.notes)) == (50.0, True)
+    combs = np.abs(np.diff(frames_of(path)[:, 2:-2].astype(int), axis=1)).max(axis=(1, 2, 3))
+    assert combs[:-2].max() <= 4, combs  # the last frame may lack the one that it was coded after
+
+
+def test_a_progressive_part_of_a_trimmed_video_stays_as_it_is(tmp_path: Path, make_video):
+    whole = make_video("a.mp4", 24, rate=25, options={"g": "250"})
+    ffmpeg("-ss", "0.5", "-i", str(whole), "-c", "copy", str(tmp_path / "b.mp4"))
+    assert (probe(tmp_path / "b.mp4").fps, probe(tmp_path / "b.mp4").notes) == (25.0, ())
+
+
 # --- transparency ---
 
 
