@@ -17,7 +17,14 @@ import numpy as np
 
 from backend.media import notes
 from backend.media.colour import BT2020, HDR_NAMES, PRIMARIES_NAMES, ColourSpace, coded_space, for_video
-from backend.media.containers import UNSPECIFIED, Colour, has_encrypted_track, has_scrambled_packets, stated_colour
+from backend.media.containers import (
+    UNSPECIFIED,
+    Colour,
+    has_encrypted_track,
+    has_scrambled_packets,
+    matroska_end,
+    stated_colour,
+)
 from backend.media.fitting import Picture
 from backend.media.refusal import LEAST_SIDE, SECONDS, Refused, check_shape
 from backend.media.timing import even_times, is_even, moving_rate, spread
@@ -34,6 +41,7 @@ HD_LINES = 1088  # 1080, coded in blocks of 16
 MOST_DELAY = 16  # frames that a decoder of H.264 may hold back to put them in order
 SAMPLES = 15  # places of a video where two frames are asked whether they are interlaced
 MATRIX_TOLERANCE = 0.01
+APART_S = 1.0  # how far the tracks of a file may be from one another where it is cut off
 PIXELS = 3840 * 2160 * 2
 FRAMES = 20_000
 COMMENT_LENGTH = 4 * 2**20
@@ -135,7 +143,7 @@ class VideoReader:
         self.key_packets: list[int] = []  # by their numbers among all packets, those before an edit included
         packets = 0
         is_avi = container.format.name == "avi"
-        last, lasts = None, 0
+        last, lasts = None, 0  # when the last frame begins, and for how long it stands
         broadcast = container.format.name in ("mpegts", "mpeg")  # where reception is disturbed and nothing says an end
         for packet in container.demux(stream):
             if packet.is_corrupt and not broadcast:
@@ -150,8 +158,9 @@ class VideoReader:
                 # AVI keeps no times, but the number of a chunk, empty ones counted, is that of a frame in its order.
                 stamp = packet.dts if is_avi else packet.pts
                 entries.append((stamp, packet.is_keyframe))
-                if stamp is not None and (last is None or stamp > last):
-                    last, lasts = stamp, packet.duration or 0
+                begins = packet.dts if packet.pts is None else packet.pts
+                if begins is not None and (last is None or begins > last):
+                    last, lasts = begins, packet.duration or 0
             if len(entries) > FRAMES:
                 raise Refused(f"has more than {FRAMES:,} frames", "cut it shorter.")
         if not entries:
@@ -169,9 +178,33 @@ class VideoReader:
         span = float(Fraction(moments[-1] - moments[0]) * stream.time_base) if moments else 0.0
         self.fps = self._rate(stream, span, tolerance)
         self._place_in_time(times, lasts * unit_s, tolerance)
+        self._check_end(container, ((last or 0) + lasts) * unit_s)
         length = max(self.times[-1], self.frames / self.fps)
         if length > self.longest_s:
             raise Refused(f"is {length:,.0f} seconds long", f"cut it to {self.longest_s:g} seconds.")
+
+    def _check_end(self, container: Any, end_s: float) -> None:
+        """Raise Refused for a Matroska or WebM that lacks frames at its end; where only its header says so, set
+        `stated_s`, the length in seconds that it states. `end_s` is when the last frame that is there ends.
+        """
+        self.end_s, self.stated_s = end_s, 0.0
+        if "matroska" not in container.format.name:
+            return
+        is_cut, stated_s = matroska_end(self.path)
+        missing_s = stated_s - end_s if stated_s or not is_cut else math.inf
+        if missing_s <= (1.5 / self.fps if is_cut else APART_S):
+            return
+        if self._last_packet_s() > end_s + APART_S:  # the sound goes on after the video
+            return
+        if is_cut:
+            raise Refused(f"is cut off after {self.count} frames", "send the whole file.")
+        self.stated_s = stated_s
+
+    def _last_packet_s(self) -> float:
+        """When the last packet of any track begins."""
+        with self._opened() as container:
+            stamped = ((packet, packet.dts if packet.pts is None else packet.pts) for packet in container.demux())
+            return max((float(at * packet.time_base) for packet, at in stamped if at is not None), default=0.0)
 
     def _rate(self, stream: Any, span: float, tolerance: float) -> float:
         """Frames per second by the header, or by the time stamps where these differ by more than `tolerance` frames."""
@@ -383,6 +416,8 @@ class VideoReader:
         """What is done to the video, in sentences, by its headers and its first frame."""
         frame = self._first
         remarks = [notes.one_of_tracks(self.tracks, *self.track_size)] if self.tracks > 1 else []
+        if self.stated_s:
+            remarks.append(notes.ends_early(self.stated_s, self.end_s))
         if self.varies:
             remarks.append(notes.varying_rate(self.fps))
         if self.interlaced:

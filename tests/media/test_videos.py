@@ -410,6 +410,78 @@ def test_a_progressive_part_of_a_trimmed_video_stays_as_it_is(tmp_path: Path, ma
     assert (probe(tmp_path / "b.mp4").fps, probe(tmp_path / "b.mp4").notes) == (25.0, ())
 
 
+# --- files that lack their end ---
+
+
+def with_sound(path: Path, video_s: int, sound_s: int) -> Path:
+    """A film of noise at 24 frames a second, with a tone of another length."""
+    noise = ["-f", "lavfi", "-i", f"testsrc2=s=96x64:r=24:d={video_s},noise=alls=30:allf=t"]
+    tone = ["-f", "lavfi", "-i", f"sine=d={sound_s}", "-c:a", "libopus"]
+    codec = "libvpx" if path.suffix == ".webm" else "libx264"
+    ffmpeg(*noise, *tone, "-c:v", codec, "-g", "24", "-cluster_time_limit", "500", str(path))
+    return path
+
+
+def cut(path: Path, share: float) -> Path:
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.webm"])
+@pytest.mark.parametrize("share", [0.4, 0.9])
+def test_a_matroska_that_is_cut_off_is_refused(tmp_path: Path, make_video, name: str, share: float):
+    codec = {"a.mkv": "libx264", "a.webm": "libvpx"}[name]
+    path = make_video(name, 72, codec=codec, options={"g": "24"})
+    assert (probe(path).frames, probe(path).notes) == (72, ())
+    with pytest.raises(UploadRefused, match=r"is cut off after \d+ frames; send the whole file"):
+        probe(cut(path, share))
+
+
+@pytest.mark.parametrize("name", ["b.mkv", "b.webm"])
+def test_a_matroska_with_sound_that_is_cut_off_is_refused(tmp_path: Path, name: str):
+    with pytest.raises(UploadRefused, match=r"is cut off after \d+ frames; send the whole file"):
+        probe(cut(with_sound(tmp_path / name, 3, 3), 0.6))
+
+
+def test_a_matroska_whose_sound_alone_is_cut_off_is_taken(tmp_path: Path):
+    path = with_sound(tmp_path / "a.mkv", 1, 30)
+    assert probe(path).frames == 24
+    info = probe(cut(path, 0.95))
+    assert (info.frames, info.notes) == (24, ())
+
+
+def test_a_matroska_that_lacks_its_index_alone_is_taken(tmp_path: Path, make_video):
+    path = make_video("a.mkv", 24)
+    path.write_bytes(path.read_bytes()[:-20])
+    assert (probe(path).frames, probe(path).notes) == (24, ())
+
+
+@pytest.mark.parametrize("share", [1.0, 0.6])
+@pytest.mark.parametrize(("name", "codec"), [("live.webm", "libvpx"), ("live.mkv", "libx264")])
+def test_a_live_recording_says_no_length_and_is_taken(tmp_path: Path, make_video, name: str, codec: str, share: float):
+    """As MediaRecorder of browsers and a recording that stopped: Segment of unknown size, no Duration."""
+    whole = make_video("a.mkv", 72, codec=codec, options={"g": "24"})
+    live = tmp_path / name
+    ffmpeg("-i", str(whole), "-c", "copy", "-live", "1", str(live))
+    info = probe(cut(live, share))
+    assert info.frames > 72 * share - 30
+    assert "length" not in " ".join(info.notes)
+
+
+def test_a_length_that_the_header_alone_states_is_said(tmp_path: Path, make_video):
+    """As scripts of pages write it into what MediaRecorder made: a Duration, and a Segment of unknown size."""
+    path = make_video("a.webm", 72, codec="libvpx", options={"g": "24"})
+    data = bytearray(path.read_bytes())
+    at = data.index(bytes.fromhex("18538067")) + 4
+    data[at : at + 8] = b"\x01" + b"\xff" * 7
+    path.write_bytes(data)
+    assert (probe(path).frames, probe(path).notes) == (72, ())
+    info = probe(cut(path, 0.4))
+    assert info.frames < 40
+    [note] = info.notes
+    assert note.startswith("It states a length of 3 seconds, and its video ends after 0.9")
+
+
 # --- transparency ---
 
 
