@@ -49,6 +49,30 @@ def has_encrypted_track(path: str) -> bool:
         return any(entry[0] in ENCRYPTED_ENTRIES for entries in _video_entries(data) for entry in entries)
 
 
+def box_names(path: str) -> tuple[list[bytes], bool]:
+    """The names of the outermost boxes of an MP4, MOV or AVIF, and whether the file ends before the last one does."""
+    names: list[bytes] = []
+    at = 0
+    with _mapped(path) as data:
+        while at + 8 <= len(data) and len(names) < MOST_PARTS:
+            size, name = struct.unpack(">I4s", data[at : at + 8])
+            names.append(name)
+            if size == 1:
+                size = int.from_bytes(data[at + 8 : at + 16], "big")
+            if 0 < size < 8:
+                break
+            at += size or len(data) - at
+        return names, at > len(data)
+
+
+def brands(path: str) -> set[bytes]:
+    """The brands of a file by its `ftyp` box (ISO/IEC 14496-12, 4.3); none of a file that does not begin with one."""
+    with Path(path).open("rb") as file:
+        size, name = int.from_bytes(file.read(4), "big"), file.read(4)
+        listed = file.read(min(size - 8, MOST_PARTS)) if name == b"ftyp" and size > 8 else b""
+    return {listed[at : at + 4] for at in range(0, len(listed), 4) if at != 4}  # the second is a version
+
+
 def has_scrambled_packets(path: str, pid: int) -> bool:
     """Whether a packet `pid` at the beginning of a transport stream is scrambled (ISO/IEC 13818-1, 2.4.3.2)."""
     with _mapped(path) as data:

@@ -20,6 +20,7 @@ from backend.media.colour import BT2020, HDR_NAMES, PRIMARIES_NAMES, ColourSpace
 from backend.media.containers import (
     UNSPECIFIED,
     Colour,
+    box_names,
     has_encrypted_track,
     has_scrambled_packets,
     matroska_end,
@@ -34,6 +35,7 @@ CODECS = (
     *("h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "mpeg4", "mjpeg", "prores"),
     *("mpeg1video", "mpeg2video", "ffv1", "dnxhd", "dvvideo", "qtrle", "png"),
 )
+MP4_BEGINNING = 4  # boxes of which one is known
 NEVER_INTERLACED = ("vp8", "vp9", "av1", "libdav1d", "hevc", "qtrle", "png")
 WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # the decoders that read the alpha of WebM
 PROGRESSIVE = 1  # AVFieldOrder
@@ -49,6 +51,7 @@ THREADS = min(4, os.cpu_count() or 1)
 
 STILL_BRANDS = ("heic", "heix", "heim", "heis", "mif1", "msf1", "avif", "avis")
 MATROSKA_KEY = "enc_key_id"  # where ffmpeg puts the key's name of an encrypted Matroska or WebM track
+NEITHER = "is neither a picture nor a video that the studio reads, or damaged"
 WAY_OUT = "use JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF, MP4, MOV, MKV, WebM, AVI, MPEG or DV."
 
 # (a, b, c, d) of a display matrix, without its scale -> how to turn: (swap the axes, flip vertically, horizontally)
@@ -84,10 +87,12 @@ class VideoReader:
                 self._examine(container)
             if self.interlaced:
                 self._show_fields()
+        except Refused as error:
+            raise without_index(path) or error from None
         except (av.error.InvalidDataError, av.error.ArgumentError) as error:
             if has_encrypted_track(path):
                 raise encrypted() from error
-            raise Refused("is neither a picture nor a video that the studio reads, or damaged", WAY_OUT) from error
+            raise without_index(path) or Refused(NEITHER, WAY_OUT) from error
 
     def _opened(self) -> Any:
         import av
@@ -435,6 +440,21 @@ class VideoReader:
 
 def encrypted() -> Refused:
     return Refused("is encrypted", "send a copy without copy protection.")
+
+
+def without_index(path: str) -> Refused | None:
+    """Why an MP4 or MOV cannot be read that lacks its index (`moov`), or the end of it; None for other files."""
+    names, is_cut = box_names(path)
+    if not {b"ftyp", b"moov", b"mdat", b"moof"} & {*names[:MP4_BEGINNING]} or b"meta" in names:
+        return None
+    if b"moov" in names:
+        return Refused("is cut off", "send the whole file.") if is_cut and names[-1] == b"moov" else None
+    if b"moof" in names:
+        return Refused("is a part of a stream, without its beginning (moov)", "join it to its initialisation segment.")
+    return Refused(
+        "lacks the index that stands at its end (moov): the recording was not finished, or the file is cut off",
+        "send the whole file; what a camera left unfinished, it mends itself, or a tool such as untrunc does.",
+    )
 
 
 def is_frame(packet: Any) -> bool:

@@ -482,6 +482,28 @@ def test_a_length_that_the_header_alone_states_is_said(tmp_path: Path, make_vide
     assert note.startswith("It states a length of 3 seconds, and its video ends after 0.9")
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
+def test_a_recording_that_was_not_finished_says_what_it_lacks(make_video, name: str):
+    path = make_video(name, 72)
+    with pytest.raises(UploadRefused, match=r"lacks the index .*\(moov\): the recording was not finished.*untrunc"):
+        probe(cut(path, 0.6))
+
+
+def test_an_index_that_is_cut_off_says_so(make_video):
+    path = make_video("a.mp4", 72, file_options={"movflags": "faststart"})
+    path.write_bytes(path.read_bytes()[: path.read_bytes().index(b"trak") + 20])
+    with pytest.raises(UploadRefused, match=r"is cut off; send the whole file"):
+        probe(path)
+
+
+def test_a_part_of_a_stream_says_what_it_lacks(make_video):
+    path = make_video("a.mp4", 72, file_options={"movflags": "frag_keyframe+empty_moov"})
+    data = path.read_bytes()
+    path.write_bytes(data[data.index(b"moof") - 4 :])
+    with pytest.raises(UploadRefused, match=r"is a part of a stream, without its beginning"):
+        probe(path)
+
+
 # --- transparency ---
 
 
