@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.media import notes
-from backend.media.colour import BT709, HDR_NAMES, SRGB, VIDEO, ColourSpace, coded_space, for_picture
+from backend.media.colour import BT709, HDR_NAMES, SRGB, VIDEO, ColourSpace, coded_space, for_picture, rounded_to_8
 from backend.media.containers import UNSPECIFIED, box_names, brands
 from backend.media.jpeg import read_scans
 from backend.media.png import SIGNATURE, decoded_share, deep_pixels, read_png
@@ -297,10 +297,10 @@ def _deep_layers(
     import PIL.Image
 
     channels = pixels.shape[2]
-    alpha = PIL.Image.fromarray(_eight_bits(pixels[..., -1])) if channels in (2, 4) else None
+    alpha = PIL.Image.fromarray(rounded_to_8(pixels[..., -1])) if channels in (2, 4) else None
     colours = pixels[..., :3] if channels > 2 else pixels[..., 0]
     if not space:
-        return _by_profile(PIL.Image.fromarray(_eight_bits(colours)), profile), alpha
+        return _by_profile(PIL.Image.fromarray(rounded_to_8(colours)), profile), alpha
     rgb = colours if channels > 2 else np.broadcast_to(pixels[..., :1], (*colours.shape, 3))
     return PIL.Image.fromarray(for_picture(rgb, space)), alpha
 
@@ -352,10 +352,6 @@ def _colours_of_bitstream(path: str) -> tuple[int, int]:
         codec = container.streams.video[0].codec_context
         return int(codec.color_primaries), int(codec.color_trc)
     return UNSPECIFIED, UNSPECIFIED
-
-
-def _eight_bits(values: Any) -> Any:
-    return ((values - (values >> 8) + 128) >> 8).astype(np.uint8)  # rounded, without leaving 16 bits
 
 
 def _by_profile(image: Image, profile: bytes | None) -> Image:

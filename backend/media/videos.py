@@ -16,7 +16,18 @@ from typing import Any
 import numpy as np
 
 from backend.media import notes
-from backend.media.colour import BT2020, HDR_NAMES, PRIMARIES_NAMES, ColourSpace, coded_space, for_video
+from backend.media.colour import (
+    BT709,
+    BT2020,
+    HDR_NAMES,
+    PRIMARIES_NAMES,
+    YCGCO,
+    ColourSpace,
+    coded_space,
+    for_video,
+    rgb_of_ycgco,
+    rounded_to_8,
+)
 from backend.media.containers import (
     UNSPECIFIED,
     Colour,
@@ -43,6 +54,17 @@ HD_LINES = 1088  # 1080, coded in blocks of 16
 MOST_DELAY = 16  # frames that a decoder of H.264 may hold back to put them in order
 SAMPLES = 15  # places of a video where two frames are asked whether they are interlaced
 MATRIX_TOLERANCE = 0.01
+DERIVED = 12  # matrix coefficients of H.273, table 4, and by primaries the code of the same matrix (clause 8.3)
+DERIVED_FROM = {BT709: 1, 6: 7, 7: 7, BT2020: 9}
+UNCONVERTED = {
+    11: "Y'D'zD'x (SMPTE ST 2085)",
+    DERIVED: "derived from its primaries",
+    13: "derived from its primaries with constant luminance",
+    14: "ICtCp",
+    15: "IPT-C2",
+    16: "YCgCo-Re",
+    17: "YCgCo-Ro",
+}
 APART_S = 1.0  # how far the tracks of a file may be from one another where it is cut off
 PIXELS = 3840 * 2160 * 2
 FRAMES = 20_000
@@ -376,31 +398,59 @@ class VideoReader:
         space, alpha = colour_space(frame, self.stated), has_alpha(frame)
         turn = turn_of(frame)
         aspect = self.codec_aspect if turn is None else self.aspect
-        depth = ("64le" if alpha else "48le") if space else ("" if alpha else "24")
-        pixels = self._reformatted(frame, aspect, ("rgba" if alpha else "rgb") + depth)
+        if colour_of(frame, self.stated)[2] == YCGCO and not frame.format.is_rgb:
+            planes = self._reformatted(frame, aspect, f"yuv{'a' if alpha else ''}444p16le")
+            pixels = np.dstack([rgb_of_ycgco(planes[..., :3]), planes[..., 3:]])
+            pixels = pixels if space else rounded_to_8(pixels)
+        else:
+            depth = ("64le" if alpha else "48le") if space else ("" if alpha else "24")
+            pixels = self._reformatted(frame, aspect, ("rgba" if alpha else "rgb") + depth)
         rgb = for_video(pixels[..., :3], space) if space else pixels[..., :3]
         if alpha:
             rgb = on_white(rgb, pixels[..., 3] >> 8 if space else pixels[..., 3])
         return turned(rgb, turn)
 
     def _reformatted(self, frame: Any, aspect: float, pixels: str) -> Any:
-        from av.video.reformatter import ColorRange, Colorspace, Interpolation
+        """The pixels of a frame in another format, at full range: (height, width, channels). The matrix is that of the
+        frame, so a format that is no RGB keeps its channels as they are.
+        """
+        from av.video.reformatter import ColorRange, Interpolation
 
-        # Untagged video is BT.601 below 720 lines and BT.709 from there on: what players assume.
-        guessed = Colorspace.ITU709 if frame.height >= 720 or frame.width >= 1280 else Colorspace.ITU601
-        _, transfer, matrix = colour_of(frame, self.stated)
-        if transfer in HDR_NAMES:
-            guessed = Colorspace.BT2020
-        tagged = {1: Colorspace.ITU709, 5: Colorspace.ITU601, 6: Colorspace.ITU601, 9: Colorspace.BT2020}
+        matrix = self._matrix(frame)
         return self._reformatter.reformat(
             frame,
             width=max(LEAST_SIDE, round(frame.width * aspect)),
             format=pixels,
-            src_colorspace=tagged.get(matrix, guessed),
+            src_colorspace=matrix,
+            dst_colorspace=None if pixels.startswith("rgb") else matrix,
             dst_color_range=ColorRange.JPEG,
             interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
             threads=THREADS,
         ).to_ndarray()
+
+    def _matrix(self, frame: Any) -> int:
+        """The matrix of a frame as swscale numbers it. Raises Refused for one that it does not convert."""
+        from av.video.reformatter import Colorspace
+
+        # Untagged video is BT.601 below 720 lines and BT.709 from there on: what players assume.
+        guessed = Colorspace.ITU709 if frame.height >= 720 or frame.width >= 1280 else Colorspace.ITU601
+        primaries, transfer, matrix = colour_of(frame, self.stated)
+        if transfer in HDR_NAMES:
+            guessed = Colorspace.BT2020
+        if matrix == DERIVED:
+            matrix = DERIVED_FROM.get(primaries, matrix)
+        if matrix in UNCONVERTED and not frame.format.is_rgb:
+            raise Refused(f"has the colour matrix {UNCONVERTED[matrix]}", "convert it to BT.709.")
+        tagged = {
+            1: Colorspace.ITU709,
+            4: Colorspace.FCC,
+            5: Colorspace.ITU601,
+            6: Colorspace.ITU601,
+            7: Colorspace.SMPTE240M,
+            9: Colorspace.BT2020,
+            10: Colorspace.BT2020,  # with constant luminance, which swscale and browsers read like the other
+        }
+        return tagged.get(matrix, guessed)
 
     @cached_property
     def _first(self) -> Any:

@@ -504,6 +504,83 @@ def test_a_part_of_a_stream_says_what_it_lacks(make_video):
         probe(path)
 
 
+# --- matrices ---
+
+
+def coded(rgb: np.ndarray, matrix: int) -> np.ndarray:
+    """R'G'B' of 0 to 1 as Y'CbCr of 8 bits in limited range, by ITU-T H.273, 8.3: equations 38 to 43 and 56 to 59."""
+    r, g, b = np.moveaxis(rgb, -1, 0)
+    if matrix == 8:
+        y, cb, cr = (r + 2 * g + b) / 4, (2 * g - r - b) / 4, (r - b) / 2
+    else:
+        kr, kb = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}[
+            matrix
+        ]
+        y = kr * r + (1 - kr - kb) * g + kb * b
+        cb, cr = (b - y) / (2 * (1 - kb)), (r - y) / (2 * (1 - kr))
+    planes = np.stack([16 + 219 * y, 128 + 224 * cb, 128 + 224 * cr])
+    return np.clip(np.round(planes), 0, 255).astype(np.uint8)
+
+
+def with_matrix(path: Path, planes: np.ndarray, matrix: int, primaries: int = 2) -> Path:
+    """A lossless H.264 of planes (3, height, width) whose bitstream states the matrix."""
+    height, width = planes.shape[1:]
+    raw = path.with_suffix(".raw")
+    raw.write_bytes(planes.tobytes() * 2)
+    shape = ["-f", "rawvideo", "-pix_fmt", "yuv444p", "-s", f"{width}x{height}", "-r", "25", "-i", str(raw)]
+    stated = f"h264_metadata=matrix_coefficients={matrix}:colour_primaries={primaries}"
+    ffmpeg(*shape, "-c:v", "libx264", "-qp", "0", "-bsf:v", stated, str(path))
+    return path
+
+
+@pytest.fixture
+def ramps() -> np.ndarray:
+    y, x = np.mgrid[0:64, 0:96]
+    return np.stack([x / 95, y / 63, 1 - x / 95], -1)
+
+
+@pytest.mark.parametrize(
+    ("code", "primaries", "like"),
+    [
+        (1, 2, 1),
+        (4, 2, 4),
+        (5, 2, 6),
+        (6, 2, 6),
+        (7, 2, 7),
+        (8, 2, 8),
+        (9, 2, 9),
+        (10, 2, 9),
+        (12, 1, 1),
+        (12, 9, 9),
+        (12, 6, 7),
+    ],
+)
+def test_every_matrix_is_converted_by_its_own_numbers(tmp_path: Path, ramps, code: int, primaries: int, like: int):
+    path = with_matrix(tmp_path / "a.mp4", coded(ramps, like), code, primaries)
+    shown = frames_of(path)[0].astype(int)
+    assert np.abs(shown - 255 * ramps).max() <= 4
+    assert np.abs(shown - 255 * ramps).mean() <= 1
+
+
+def test_ycgco_of_full_range_and_ten_bits(tmp_path: Path, ramps):
+    r, g, b = np.moveaxis(ramps, -1, 0)
+    values = np.stack([(r + 2 * g + b) / 4, (2 * g - r - b) / 4 + 0.5, (r - b) / 2 + 0.5])
+    raw = tmp_path / "a.raw"
+    raw.write_bytes(np.clip(np.round(values * 1023), 0, 1023).astype("<u2").tobytes() * 2)
+    shape = ["-f", "rawvideo", "-pix_fmt", "yuv444p10le", "-s", "96x64", "-r", "25", "-i", str(raw)]
+    stated = "h264_metadata=matrix_coefficients=8:video_full_range_flag=1"
+    ffmpeg(*shape, "-c:v", "libx264", "-qp", "0", "-bsf:v", stated, str(tmp_path / "a.mp4"))
+    assert np.abs(frames_of(tmp_path / "a.mp4")[0] - 255 * ramps).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("code", "name"), [(11, "Y'D'zD'x"), (12, "derived"), (13, "constant luminance"), (14, "ICtCp")]
+)
+def test_a_matrix_that_is_not_converted_is_refused_with_its_name(tmp_path: Path, ramps, code: int, name: str):
+    with pytest.raises(UploadRefused, match=rf"has the colour matrix .*{name}.*; convert it to BT\.709"):
+        probe(with_matrix(tmp_path / "a.mp4", coded(ramps, 1), code))
+
+
 # --- transparency ---
 
 
