@@ -369,7 +369,10 @@ def test_a_picture_is_no_video(client):
     image = client.post("/api/v1/uploads?filename=cat.png", content=png()).json()["id"]
     answer = client.post("/api/v1/jobs", json=SMALL | {"mode": "video_extension", "video": image})
     assert answer.status_code == 422
-    assert answer.json()["error"]["field"] == "video"
+    error = answer.json()["error"]
+    assert error["field"] == "video"
+    way_out = "video takes a video: send an MP4, MOV, AVI or MKV there, or give this file as image."
+    assert error["message"] == f"cat.png is a picture; {way_out}"
 
 
 def test_acting_on_jobs(client, generator):
