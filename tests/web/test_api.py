@@ -551,6 +551,22 @@ def test_a_lora_of_any_name_has_its_address(client, generator, tmp_path, name):
     assert client.delete(f"/api/v1/loras/{decomposed}", params={"for_good": True}).status_code == 200
 
 
+@pytest.mark.parametrize("encoded", [True, False])
+def test_a_lora_in_a_subfolder_has_its_address(client, generator, encoded):
+    name, folder = "styles/film noir/grain", generator.settings.models / "loras"
+    write_lora(folder / f"{name}.safetensors")
+    assert [lora["name"] for lora in client.get("/api/v1/loras").json()["loras"]] == [name]
+    body = {"prompt": "x", "model": "synthetic", "loras": [{"name": name}]}
+    answer = client.post("/api/v1/plan", json=body)
+    assert f"The LoRA {name} does not fit: Test pattern" in answer.json()["error"]["message"]
+    path = f"/api/v1/loras/{quote(name, safe='' if encoded else '/')}"
+    assert client.delete(path).json() == {"removed": name}
+    assert client.post(f"{path}/restore").json() == {"restored": name}
+    assert client.delete(path, params={"for_good": True}).status_code == 200
+    for wrong in ("..%2F..%2Fsecret", "styles%2F..%2F..%2Fsecret", "%2Fetc%2Fpasswd", ""):
+        assert client.delete(f"/api/v1/loras/{wrong}").status_code in (404, 405)
+
+
 def test_what_is_left_out_of_a_lora_is_in_its_notes(client, tmp_path):
     file = write_lora(tmp_path / "x.safetensors")
     save_file(load_file(file) | {"text_encoder.a.lora_A.weight": torch.zeros(2, 2)}, file)
