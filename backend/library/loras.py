@@ -34,7 +34,7 @@ from backend.core.text import is_blank
 from backend.durable import move, replace_file
 from backend.library.adapter_metadata import AdapterMetadata, read_adapter_metadata
 from backend.library.checkpoints import Damaged, read_header
-from backend.library.foreign import is_side_file
+from backend.library.foreign import PAGE_START, is_side_file, stand_in
 from backend.library.layer_shapes import PATCH, layer_shape, wrong_shape
 from backend.library.lora_keys import (
     BLOCK,
@@ -277,6 +277,8 @@ def _inspected(file: Path, name: str, size: int, changed: int) -> Lora:
         raise Unusable(
             f"its name with its folders has {len(name)} characters, and {NAME_LENGTH} are the most; rename it"
         )
+    if what := stand_in(_first_bytes(file, PAGE_START)):
+        raise Unusable(f"it {what}")
     if _first_bytes(file, 2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         raise Unusable("it is a pickle with another name, which can run code when it is read")
     header = read_header(file)

@@ -125,7 +125,12 @@ REFUSED = {
     "a pickle": (as_pickle, "it is a pickle with another name"),
     "an old pickle": (lambda f: f.write_bytes(pickle.dumps({"a": 1}, 4)), "it is a pickle with another name"),
     "nothing": (lambda f: f.write_bytes(b""), "cut short or damaged"),
-    "a page": (lambda f: f.write_bytes(b"<!doctype html>" * 20), "it is cut short or damaged"),
+    "a page": (lambda f: f.write_bytes(b"<!doctype html>" * 20), "it is a web page, .* download it again, signed in"),
+    "another page": (lambda f: f.write_bytes(b"\xef\xbb\xbf\n<!-- a -->\n<HTML lang=en><body>"), "it is a web page"),
+    "a git-lfs pointer": (
+        lambda f: f.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"),
+        "it is a git-lfs pointer, not the file itself; run `git lfs pull`",
+    ),
     "cut": (lambda f: f.write_bytes(write_lora(f).read_bytes()[:-1]), "cut short or damaged"),
     "no JSON": (lambda f: raw(f, b"{nothing}"), "no list of tensors"),
     "a list": (lambda f: raw(f, [1]), "no list of tensors"),
