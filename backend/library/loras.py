@@ -60,6 +60,10 @@ MOST_FILES = 10_000  # a folder that was linked in by mistake may have millions
 NAME_LENGTH = 255  # characters of a name with its folders, as LoraUse takes it
 NAME_BYTES = 255  # of a file's name, with its suffix
 UNNAMEABLE = re.compile("[/\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # paths, line ends, undecodable bytes
+# The types of numbers in safetensors that are read, and their bytes. Whole numbers are only taken as an alpha.
+DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+DTYPES |= dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 1)
+WHOLE_DTYPES = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1}
 SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
 PART = re.compile(r"\.[0-9a-f]{16}\.(part|safetensors)")  # of a file on its way; .safetensors in version 0.1
 APPLE_DOUBLE = b"\x00\x05\x16\x07"  # how macOS begins the ._ files that it writes beside others
@@ -286,6 +290,8 @@ def _inspected(file: Path, name: str, size: int, changed: int) -> Lora:
     if len(header) > TENSORS_MOST:
         raise Unusable(f"it has {len(header)} tensors, and a LoRA has {TENSORS_MOST} at the most")
     keys = read_keys(header)
+    for tensor in keys.tensors:
+        _check_numbers(tensor, header)
     layers = by_layer(keys.tensors)
     changes = _changes(layers)
     blocks = [int(match[2]) + 1 for layer in changes if (match := BLOCK.fullmatch(layer)) and match[1] == "blocks"]
@@ -308,6 +314,21 @@ def _inspected(file: Path, name: str, size: int, changed: int) -> Lora:
         notes=keys.notes,
         adapter=read_adapter_metadata(metadata),
     )
+
+
+def _check_numbers(tensor: Tensor, header: Mapping[str, Any]) -> None:
+    """Raise Unusable for a tensor, or its scale, of a dtype that cannot be read here, or without all of its numbers."""
+    for key in filter(None, (tensor.key, tensor.scale)):
+        dtype, (start, end) = str(header[key]["dtype"]), header[key]["data_offsets"]
+        is_whole = dtype in WHOLE_DTYPES
+        if is_whole and tensor.role != "alpha":
+            raise Unusable(
+                f"it has whole numbers ({dtype}, {key[:80]}), whose scale is not known here; use one in BF16"
+            )
+        if not is_whole and dtype not in DTYPES:
+            raise Unusable(f"it has numbers of the type {dtype[:20]} ({key[:80]}), unknown here; use one in BF16")
+        if end - start != math.prod(header[key]["shape"]) * (DTYPES | WHOLE_DTYPES)[dtype]:
+            raise Unusable(f"it is damaged: {key[:80]} has {end - start} bytes")
 
 
 def _style(keys: Iterable[str]) -> str:

@@ -120,6 +120,15 @@ def many(file: Path) -> Path:
     return raw(file, {f"a{number}": entry for number in range(120_000)})
 
 
+def retyped(file: Path, dtype: str) -> Path:
+    """A LoRA whose first tensor says that its numbers are of another type."""
+    data = write_lora(file).read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    next(entry for key, entry in header.items() if key != "__metadata__")["dtype"] = dtype
+    return raw(file, header, data[8 + length :])
+
+
 Q = "transformer.blocks.0.attn1.to_q"
 REFUSED = {
     "a pickle": (as_pickle, "it is a pickle with another name"),
@@ -131,6 +140,17 @@ REFUSED = {
         lambda f: f.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"),
         "it is a git-lfs pointer, not the file itself; run `git lfs pull`",
     ),
+    "whole numbers": (
+        lambda f: save_file({key: (value * 10).to(torch.int8) for key, value in tensors("original").items()}, f),
+        r"it has whole numbers \(I8, .*whose scale is not known here",
+    ),
+    "a type of numbers that nobody knows": (
+        lambda f: retyped(f, "X9"),
+        "it has numbers of the type X9 .*unknown here",
+    ),
+    "numbers of half a byte": (lambda f: retyped(f, "F4"), "it has numbers of the type F4"),
+    "complex numbers": (lambda f: retyped(f, "C64"), "it has numbers of the type C64"),
+    "a tensor without all of its numbers": (lambda f: retyped(f, "F64"), "it is damaged: .* has 384 bytes"),
     "cut": (lambda f: f.write_bytes(write_lora(f).read_bytes()[:-1]), "cut short or damaged"),
     "no JSON": (lambda f: raw(f, b"{nothing}"), "no list of tensors"),
     "a list": (lambda f: raw(f, [1]), "no list of tensors"),
