@@ -151,6 +151,18 @@ REFUSED = {
     "numbers of half a byte": (lambda f: retyped(f, "F4"), "it has numbers of the type F4"),
     "complex numbers": (lambda f: retyped(f, "C64"), "it has numbers of the type C64"),
     "a tensor without all of its numbers": (lambda f: retyped(f, "F64"), "it is damaged: .* has 384 bytes"),
+    "an expression that may take forever": (
+        lambda f: save_file(
+            tensors("diffusers"),
+            f,
+            {
+                "lora_adapter_metadata": json.dumps(
+                    {"transformer.lora_alpha": 4, "transformer.alpha_pattern": {"(a+)+": 8}}
+                )
+            },
+        ),
+        "an expression that is not read here",
+    ),
     "cut": (lambda f: f.write_bytes(write_lora(f).read_bytes()[:-1]), "cut short or damaged"),
     "no JSON": (lambda f: raw(f, b"{nothing}"), "no list of tensors"),
     "a list": (lambda f: raw(f, [1]), "no list of tensors"),
