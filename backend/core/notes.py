@@ -13,7 +13,9 @@ from backend.core.text import is_blank
 
 SAME_RATE = 0.005  # 29.97 and 30 frames per second count as one: over a minute that makes two frames
 SHOWN = 60  # characters of a prompt that a note repeats
-NUMBER = r"\d*\.?\d+"
+NUMBER = r"\d*[.,]?\d+"  # a comma is what half of Europe writes for the point
+# The signs of a command as keyboards of East Asia write them: FULLWIDTH EXCLAMATION MARK to TILDE (U+FF01 to U+FF5E).
+WIDE = {code + 0xFEE0: code for code in range(0x21, 0x7F)}
 
 # compel writes a weight as `boat++` or `(a red boat)++`, which C++ and Notepad++ are not.
 PLUSES = r"\([^()]+\)\+{2,}|\b\w+\+{3,}|\b(?!notepad\b)[^\W\d_]{3,}\+\+"
@@ -24,6 +26,9 @@ BEFORE_A_TEXT = ("a", "an", "the", "says", "say", "saying", "reads", "read", "re
 BREAK = (
     "".join(rf"(?<!\b{word} )" for word in BEFORE_A_TEXT) + r"(?<![A-Z] )(?<![^\s,.;])BREAK(?![^\s,.;])(?! [A-Z]{2})"
 )
+# AND in capitals, between words that are not, blends two prompts.
+BLEND = r"(?<=[^\sA-Z]\s)AND(?=\s\S)(?!\s[A-Z]{2})(?!\s(?:button|gate|key|operator|sign)\b)"
+BLEND = "".join(rf"(?<!\b{word} )" for word in BEFORE_A_TEXT) + BLEND
 # What Midjourney and scripts of Stable Diffusion read behind two dashes: with a number, with words, and alone.
 OPTIONS = (
     r"(?<!\S)--(?:(?:ar|aspect|chaos|c|cfg|cw|fps|height|iw|motion|niji|q|quality|s|seed|steps|stop|stylize|sw|v|version"
@@ -33,8 +38,12 @@ OPTIONS = (
 # What other programs read as commands in a prompt, what they call it, and what to use here.
 SYNTAX = (
     (
-        re.compile(r"<\s*(?:lora|lyco|lycoris|hypernet)\s*:[^<>]*>", re.IGNORECASE),
+        re.compile(r"<\s*(?:lora|lyco|lycoris)\s*:[^<>]*>", re.IGNORECASE),
         "adds no LoRA: choose it in the field LoRAs (loras in REST, --lora on the command line)",
+    ),
+    (
+        re.compile(r"<\s*hypernet\s*:[^<>]*>", re.IGNORECASE),
+        "adds no hypernetwork: the models here take none",
     ),
     # A weight has a decimal point or follows a word, unlike the time in "(at 10:30)" and the shape in "(16:9)".
     (
@@ -53,7 +62,7 @@ SYNTAX = (
         "changes nothing on the way: use the storyboard for what happens next",
     ),
     (re.compile(r"(?<!\w)embedding:\w+", re.IGNORECASE), "adds no embedding: the models here take none"),
-    (re.compile(BREAK), "begins no new part: the model reads the prompt as one text"),
+    (re.compile(f"{BREAK}|{BLEND}"), "begins no new part: the model reads the prompt as one text"),
     (re.compile(OPTIONS), "sets nothing: choose the shape, the seed and the like in their own fields"),
 )
 
@@ -104,7 +113,11 @@ def _prompts(request: GenerationRequest, plan: Plan, spec: ModelSpec, cut_of: Cu
             where = f'is cut after "{_end_of(cut.kept)}"' if cut.kept else "is cut"
             yield f"{name} {where}: the model reads {cut.limit} tokens, and the rest is left out."
     for pattern, what in SYNTAX:
-        found = ((name, match[0]) for name, text in texts.items() for match in pattern.finditer(text))
+        found = (
+            (name, text[match.start() : match.end()])
+            for name, text in texts.items()
+            for match in pattern.finditer(text.translate(WIDE))
+        )
         if first := next(found, None):
             name, words = first
             yield f"{name} has {_start_of(words)}, which is read as plain words and {what}."

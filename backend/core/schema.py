@@ -301,8 +301,8 @@ class SkyReelsOptions(BaseModel):
 
 
 class LoraUse(BaseModel):
-    """A LoRA in models/loras, by its file's name without the suffix. `strength` is a number, or one for each window, of
-    which the last one stays.
+    """A LoRA in models/loras, by its file's name without the suffix, after its subfolders ("styles/grain"). `strength`
+    is a number, or one for each window, of which the last one stays.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

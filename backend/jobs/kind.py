@@ -9,7 +9,7 @@ from typing import Any, Generic
 from backend.core.calibration import Calibration
 from backend.core.config import Settings
 from backend.core.errors import InvalidRequest, NotFound, Words, mention
-from backend.core.inputs import Input, MediaKind
+from backend.core.inputs import INPUTS, Input, MediaKind
 from backend.core.plan import Machine, Stage
 from backend.engine import Engine, Reporter
 from backend.jobs.job import A, Job, P, R
@@ -41,9 +41,11 @@ class Services:
             reason: Words = [mention(row.name), f": {missing.message}"]
             raise InvalidRequest(reason, hint=missing.hint, field=row.name) from None
         if upload.kind != row.kind.value:
+            other = next(other for other in INPUTS.values() if other.kind.value == upload.kind)
+            way_out = f" takes {row.kind.noun}: send {row.kind.formats} there, or give this file as "
             raise InvalidRequest(
                 f"{upload.filename} is {MediaKind(upload.kind).noun};",
-                hint=[mention(row.name), f" takes {row.kind.noun}."],
+                hint=[mention(row.name), way_out, mention(other.name), "."],
                 field=row.name,
             )
         return upload

@@ -28,7 +28,7 @@ from backend.core.registry import (
 )
 from backend.core.schema import FLOW_SHIFT
 from backend.core.units import GIB, MIB
-from backend.library.foreign import foreign_models, is_lfs_pointer, is_side_file
+from backend.library.foreign import PAGE_START, foreign_models, is_side_file, stand_in
 
 log = logging.getLogger(__name__)
 
@@ -395,8 +395,10 @@ def _require_file(file: Path) -> None:
         raise Damaged(f"{name} is a link to a file that is gone; download it again") from None
     if not stat.S_ISREG(mode):
         raise Damaged(f"{name} is no file; remove it, and download it again")
-    if is_lfs_pointer(file):
-        raise Damaged(f"{name} is a git-lfs pointer, not the file itself; run `git lfs pull` in the folder")
+    with file.open("rb") as stream:
+        what = stand_in(stream.read(PAGE_START))
+    if what:
+        raise Damaged(f"{name} {what}")
 
 
 def _load(file: Path) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 
 from backend.core.registry import MODELS
 from backend.core.units import MIB
+from backend.library.lora_keys import ROLES
 
 SIDE_FILES = {
     "thumbs.db",
@@ -60,8 +61,11 @@ PARTS_OF_DIFFUSERS = {"transformer", "transformer_2", "text_encoder", "image_enc
 DEEPEST = 12  # folders below models/ that are looked into
 MOST_LOOKED_AT = 2000  # a folder that was linked in by mistake may have millions
 CONFIG_LIMIT = MIB
-START = 2**16  # bytes of a file that are read to tell its kind
-LORA_MARKS = (b"lora_A.", b"lora_B.", b"lora_down.", b"lora_up.", b"lokr_w", b"hada_w")
+PAGE_START = 2**10  # bytes in which a page or a pointer says what it is
+HEADER_START = 2**20  # bytes of a safetensors header, whose metadata may be long
+_ROLE_NAMES = "|".join(name.replace("_", "[._]") for name in ROLES if name not in ("alpha", "w_norm", "b_norm"))
+LORA_KEY = re.compile(rf'[._](?:lora[._][AB](?:[._][^":]*)?|(?:{_ROLE_NAMES})(?:[._](?:weight|bias))?)"'.encode())
+PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)?<(?:!doctype html|html|head|body)[\s>]", re.I | re.S)
 
 
 def is_side_file(name: str) -> bool:
@@ -73,10 +77,15 @@ def is_side_file(name: str) -> bool:
     return name.startswith((".", "~$")) or name.endswith("~") or name.lower() in SIDE_FILES
 
 
-def is_lfs_pointer(file: Path) -> bool:
-    """Whether the regular file `file` only stands for one that git-lfs would fetch."""
-    with file.open("rb") as stream:
-        return stream.read(len(LFS_POINTER)) == LFS_POINTER
+def stand_in(start: bytes) -> str:
+    """What a file that begins like this is in the place of the one that it is named as, and the way out: a pointer that
+    git-lfs would replace, or a page that a site sent instead of a download. Empty for all others.
+    """
+    if start.startswith(LFS_POINTER):
+        return "is a git-lfs pointer, not the file itself; run `git lfs pull` in the folder that was cloned"
+    if PAGE.match(start):
+        return "is a web page, not the file itself; download it again, signed in where the site asks for that"
+    return ""
 
 
 def foreign_models(folder: Path, known: Collection[Path]) -> dict[Path, str]:
@@ -92,7 +101,7 @@ def foreign_models(folder: Path, known: Collection[Path]) -> dict[Path, str]:
         if not pending:
             break
         path, depth = pending.popleft()
-        if path in known:
+        if path in known and path.exists():  # `loras` may be a link that leads nowhere
             continue
         reason = _folder_kind(path, depth) if path.is_dir() else _other_kind(path, depth)
         if reason:
@@ -135,9 +144,8 @@ def _file_kind(file: Path) -> str:
         return "it is an archive; unpack it into a folder of its own here"
     if suffix not in WEIGHT_SUFFIXES:
         return ""
-    start = _start(file)
-    if start.startswith(LFS_POINTER):
-        return "it is a git-lfs pointer, not the file itself; run `git lfs pull` where it was cloned"
+    if what := stand_in(_start(file, PAGE_START)):
+        return f"it {what}"
     if suffix == GGUF:
         return f"it is a GGUF file, quantised weights of a transformer alone; {_instead(file)}"
     if suffix in PICKLES:
@@ -197,8 +205,11 @@ def _weights_below(folder: Path) -> list[Path]:
 
 
 def _is_lora(file: Path) -> bool:
-    start = _start(file)
-    return file.suffix.lower() in SAFETENSORS and any(mark in start for mark in LORA_MARKS)
+    """Whether its header has a name that only tensors of a LoRA have."""
+    if file.suffix.lower() not in SAFETENSORS:
+        return False
+    length = int.from_bytes(_start(file, 8), "little")
+    return LORA_KEY.search(_start(file, 8 + min(length, HEADER_START))) is not None
 
 
 def _listed(files: list[Path], folder: Path) -> str:
@@ -234,7 +245,7 @@ def _config(folder: Path) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _start(file: Path, count: int = START) -> bytes:
+def _start(file: Path, count: int) -> bytes:
     """The first bytes of a regular file; none of one that cannot be read."""
     try:
         if not stat.S_ISREG(file.stat().st_mode):

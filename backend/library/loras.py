@@ -1,11 +1,13 @@
-"""LoRAs: safetensors files in models/loras, inspected by their headers alone, without torch.
+"""LoRAs: safetensors files in models/loras and its subfolders, inspected by their headers alone, without torch.
 
 A LoRA changes some layers of a transformer. Training programs name the layers in different styles; `lora_keys.py`
 converts all to the names of diffusers' Wan transformer, which SkyReels V2 shares. A file does not say reliably which
 model it was trained for, but the shapes of its tensors exclude the others.
 
-A LoRA is called as its file without the suffix, and any name is taken that a file can have. Names are equal if Unicode
-says that they look the same (NFC), because macOS stores "\u00e9" as two characters and keyboards type one.
+A LoRA is called as its file without the suffix, after the names of the subfolders that it lies in ("styles/grain"), and
+any name is taken that a file can have. A name is compared with those of the files that are there, and never made into a
+path. Names are equal if Unicode says that they look the same (NFC), because macOS stores "\u00e9" as two characters and
+keyboards type one.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import os
 import re
 import shutil
 import unicodedata
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +34,7 @@ from backend.core.text import is_blank
 from backend.durable import move, replace_file
 from backend.library.adapter_metadata import AdapterMetadata, read_adapter_metadata
 from backend.library.checkpoints import Damaged, read_header
+from backend.library.foreign import PAGE_START, is_side_file, stand_in
 from backend.library.layer_shapes import PATCH, layer_shape, wrong_shape
 from backend.library.lora_keys import (
     BLOCK,
@@ -51,8 +55,15 @@ log = logging.getLogger(__name__)
 FOLDER = "loras"  # in models/
 TENSORS_MOST = 10_000  # the largest real ones have about 3,000
 SUFFIX = ".safetensors"
+DEEPEST = 8  # subfolders below one another that are looked into
+MOST_FILES = 10_000  # a folder that was linked in by mistake may have millions
+NAME_LENGTH = 255  # characters of a name with its folders, as LoraUse takes it
 NAME_BYTES = 255  # of a file's name, with its suffix
 UNNAMEABLE = re.compile("[/\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # paths, line ends, undecodable bytes
+# The types of numbers in safetensors that are read, and their bytes. Whole numbers are only taken as an alpha.
+DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+DTYPES |= dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 1)
+WHOLE_DTYPES = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1}
 SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
 PART = re.compile(r"\.[0-9a-f]{16}\.(part|safetensors)")  # of a file on its way; .safetensors in version 0.1
 APPLE_DOUBLE = b"\x00\x05\x16\x07"  # how macOS begins the ._ files that it writes beside others
@@ -163,16 +174,36 @@ def _is_name(name: str) -> bool:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files of a folder of LoRAs, sorted, without those that a system keeps there and those on their way; none of a
-    folder that cannot be read.
+    """The files of a folder of LoRAs and of its subfolders, each sorted, without those that a system keeps there and
+    those on their way; none of a folder that cannot be read. A subfolder may be a link; one folder is read once.
     """
-    try:
-        return sorted(file for file in folder.iterdir() if not _is_ignored(file))
-    except OSError:
-        return []
+    files: list[Path] = []
+    pending, seen = deque([(folder, 0)]), set()
+    while pending and len(files) < MOST_FILES:
+        here, depth = pending.popleft()
+        try:
+            if (place := here.resolve()) in seen:
+                continue
+            seen.add(place)
+            entries = sorted(path for path in here.iterdir() if not _is_ignored(path))
+        except OSError:
+            continue
+        for path in entries:
+            if not path.is_dir():
+                files.append(path)
+            elif depth < DEEPEST:
+                pending.append((path, depth + 1))
+    return files
+
+
+def _name_below(folder: Path, file: Path) -> str:
+    """The name of the LoRA in `file`, which lies in `folder` or below."""
+    return name_in(file.relative_to(folder).as_posix())
 
 
 def _is_ignored(file: Path) -> bool:
+    if file.is_dir():
+        return is_side_file(file.name)
     if not file.name.startswith("."):
         return file.name.lower() in SYSTEM_FILES
     if PART.fullmatch(file.name) or not file.name.lower().endswith(SUFFIX):
@@ -189,19 +220,23 @@ def _first_bytes(file: Path, count: int) -> bytes:
 def find_file(folder: Path, name: str) -> Path | None:
     """The file of the LoRA of that name in `folder`: of the very same name, else of one that looks the same."""
     files = [file for file in _files(folder) if file.name.lower().endswith(SUFFIX) and file.is_file()]
-    exact = (file for file in files if name_in(file.name) == name)
-    return next(exact, None) or next((file for file in files if is_same_name(name_in(file.name), name)), None)
+    exact = (file for file in files if _name_below(folder, file) == name)
+    return next(exact, None) or next((file for file in files if is_same_name(_name_below(folder, file), name)), None)
 
 
 def find_loras(models: Iterable[Path]) -> tuple[list[Lora], dict[str, str]]:
-    """The LoRAs in the `loras` folder of each of `models`, and by file name the reason why others are refused."""
+    """The LoRAs in the `loras` folder of each of `models`, and by file, with its subfolders, the reason why others are
+    refused.
+    """
     found: dict[str, Lora] = {}
     refused: dict[str, str] = {}
-    for folder in models:
-        for file in _files(folder / FOLDER):
-            shown = file.name.encode(errors="replace").decode()  # without bytes that are no text
+    for folder in (models_folder / FOLDER for models_folder in models):
+        for file in _files(folder):
+            path = file.relative_to(folder).as_posix()
+            shown = path.encode(errors="replace").decode()  # without bytes that are no text
             try:
-                lora = inspect(file)
+                _require_suffix(file)
+                lora = inspect(file, _name_below(folder, file))
             except Unusable as error:
                 refused[shown] = str(error)
             except OSError as error:
@@ -219,9 +254,8 @@ def inspect(file: Path, name: str | None = None) -> Lora:
     """
     stat = file.stat()
     if name is None:
+        _require_suffix(file)
         name = name_in(file.name)
-        if name == file.name:
-            raise Unusable("it is no safetensors file, and others can run code when they are read")
     try:
         return _inspected(file, name, stat.st_size, stat.st_mtime_ns)
     except Damaged as error:
@@ -230,14 +264,25 @@ def inspect(file: Path, name: str | None = None) -> Lora:
         raise Unusable(f"it is damaged ({type(error).__name__})") from None
 
 
+def _require_suffix(file: Path) -> None:
+    if name_in(file.name) == file.name:
+        raise Unusable("it is no safetensors file, and others can run code when they are read")
+
+
 @functools.lru_cache(maxsize=256)
 def _inspected(file: Path, name: str, size: int, changed: int) -> Lora:
     """`inspect`, cached until size or time of change differ."""
     del size, changed
     if not file.is_file():
         raise Unusable("it is no file")
-    if not _is_name(name):
+    if not all(_is_name(part) for part in name.split("/")):
         raise Unusable("its name has line ends, slashes or bytes that are no text; rename it")
+    if len(name) > NAME_LENGTH:
+        raise Unusable(
+            f"its name with its folders has {len(name)} characters, and {NAME_LENGTH} are the most; rename it"
+        )
+    if what := stand_in(_first_bytes(file, PAGE_START)):
+        raise Unusable(f"it {what}")
     if _first_bytes(file, 2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         raise Unusable("it is a pickle with another name, which can run code when it is read")
     header = read_header(file)
@@ -245,6 +290,8 @@ def _inspected(file: Path, name: str, size: int, changed: int) -> Lora:
     if len(header) > TENSORS_MOST:
         raise Unusable(f"it has {len(header)} tensors, and a LoRA has {TENSORS_MOST} at the most")
     keys = read_keys(header)
+    for tensor in keys.tensors:
+        _check_numbers(tensor, header)
     layers = by_layer(keys.tensors)
     changes = _changes(layers)
     blocks = [int(match[2]) + 1 for layer in changes if (match := BLOCK.fullmatch(layer)) and match[1] == "blocks"]
@@ -267,6 +314,21 @@ def _inspected(file: Path, name: str, size: int, changed: int) -> Lora:
         notes=keys.notes,
         adapter=read_adapter_metadata(metadata),
     )
+
+
+def _check_numbers(tensor: Tensor, header: Mapping[str, Any]) -> None:
+    """Raise Unusable for a tensor, or its scale, of a dtype that cannot be read here, or without all of its numbers."""
+    for key in filter(None, (tensor.key, tensor.scale)):
+        dtype, (start, end) = str(header[key]["dtype"]), header[key]["data_offsets"]
+        is_whole = dtype in WHOLE_DTYPES
+        if is_whole and tensor.role != "alpha":
+            raise Unusable(
+                f"it has whole numbers ({dtype}, {key[:80]}), whose scale is not known here; use one in BF16"
+            )
+        if not is_whole and dtype not in DTYPES:
+            raise Unusable(f"it has numbers of the type {dtype[:20]} ({key[:80]}), unknown here; use one in BF16")
+        if end - start != math.prod(header[key]["shape"]) * (DTYPES | WHOLE_DTYPES)[dtype]:
+            raise Unusable(f"it is damaged: {key[:80]} has {end - start} bytes")
 
 
 def _style(keys: Iterable[str]) -> str:
@@ -358,8 +420,14 @@ class LoraLibrary:
             )
         if find_file(self._folder, name):
             raise Conflict(f"A LoRA {name!r} is here already;", hint="remove it first, or give this one another name.")
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         return LoraWriter(target, self._reserve)
+
+    def _make_folder(self) -> None:
+        if self._folder.is_symlink() and not self._folder.exists():
+            what = f"models/{FOLDER} is a link to {self._folder.readlink()}, which is not there;"
+            raise Conflict(what, hint="mount or restore that, or remove the link.")
+        self._folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, file: Path) -> Lora:
         """Copy a file of this machine into the library. Raises InvalidRequest, Conflict, NotEnoughSpace."""
@@ -379,13 +447,14 @@ class LoraLibrary:
         if for_good:
             file.unlink()
             return
-        self._trash.mkdir(parents=True, exist_ok=True)
-        move(file, self._trash / file.name)
+        target = self._trash / file.relative_to(self._folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        move(file, target)
         os.utime(self._trash)
 
     def trashed(self) -> list[str]:
         """The names of the LoRAs in the trash."""
-        return [name_in(file.name) for file in _files(self._trash) if file.name.lower().endswith(SUFFIX)]
+        return [_name_below(self._trash, file) for file in _files(self._trash) if file.name.lower().endswith(SUFFIX)]
 
     def restore(self, name: str) -> None:
         """Move it back from the trash. Raises NotFound or Conflict."""
@@ -394,7 +463,10 @@ class LoraLibrary:
             raise NotFound(f"No LoRA {name[:80]!r} is in the trash;", hint="it stays there for a week.")
         if find_file(self._folder, name):
             raise Conflict(f"A LoRA {name!r} is here already;", hint="remove it first.")
-        move(file, self._folder / file.name)
+        target = self._folder / file.relative_to(self._trash)
+        self._make_folder()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        move(file, target)
 
 
 class LoraWriter:

@@ -24,6 +24,7 @@ Curve = Callable[[Any], Any]
 BT709, BT2020, P3 = 1, 9, 12  # primaries
 GAMMA22, GAMMA28, LINEAR, SRGB, PQ, HLG = 4, 5, 8, 13, 16, 18  # transfer characteristics
 VIDEO = (1, 6, 14, 15)  # the camera curve of BT.601, BT.709 and BT.2020, which BT.1886 displays
+YCGCO = 8  # matrix coefficients
 HDR_NAMES = {PQ: "PQ", HLG: "HLG"}
 PRIMARIES_NAMES = {BT2020: "BT.2020", P3: "P3"}
 
@@ -163,6 +164,19 @@ def coded_space(transfer: int, primaries: int) -> ColourSpace | None:
         return None
     chromaticities = CHROMATICITIES.get(primaries, CHROMATICITIES[BT709])
     return ColourSpace(TO_LIGHT[transfer], chromaticities, transfer if transfer in HDR_NAMES else 0)
+
+
+def rounded_to_8(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """16 bits as 8, rounded."""
+    return ((values - (values >> 8) + 128) >> 8).astype(np.uint8)  # without leaving 16 bits
+
+
+def rgb_of_ycgco(planes: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """R'G'B' of Y, Cg and Co at full range, all of shape (height, width, 3): H.273, equations 56 to 59."""
+    y, cg, co = np.moveaxis(planes.astype(np.int32), -1, 0)
+    cg, co = cg - 2**15, co - 2**15
+    rgb: NDArray[np.int32] = np.stack([y - cg + co, y + cg, y - cg - co], axis=-1)
+    return rgb.clip(0, 2**16 - 1).astype(np.uint16)
 
 
 def for_video(rgb: Signal, space: ColourSpace) -> Picture:

@@ -1,16 +1,18 @@
 """What MP4, MOV, Matroska and transport streams say of their video that ffmpeg does not pass on.
 
 Sources: ISO/IEC 14496-12 (boxes; `colr` is 12.1.5), the QuickTime File Format (`colr` of type `nclc`), RFC 8794 (EBML),
-RFC 9559 (Matroska; Colour is 5.1.4.1.28.16), ISO/IEC 13818-1 (transport streams). Read are headers alone,
-and of each level at most `MOST_PARTS` parts.
+RFC 9559 (Matroska; Colour is 5.1.4.1.28.16, Duration 5.1.2.10), ISO/IEC 13818-1 (transport streams). Read are headers
+alone, and of each level at most `MOST_PARTS` parts.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import mmap
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +26,12 @@ MOST_PARTS = 10_000
 PACKET_BYTES = (188, 192, 204)  # of a transport stream: alone, with the time of M2TS, with the error correction of DVB
 ENCRYPTED_ENTRIES = (b"encv", b"drmi", b"drmv")
 VISUAL_ENTRY_BYTES = 78  # of a visual sample entry before its boxes
-EBML, SEGMENT, TRACKS, TRACK, KIND, VIDEO, COLOUR = 0x1A45DFA3, 0x18538067, 0x1654AE6B, 0xAE, 0x83, 0xE0, 0x55B0
+EBML, SEGMENT, INFO, TIME_SCALE, DURATION = 0x1A45DFA3, 0x18538067, 0x1549A966, 0x2AD7B1, 0x4489
+TRACKS, TRACK, KIND, VIDEO, COLOUR = 0x1654AE6B, 0xAE, 0x83, 0xE0, 0x55B0
 MATRIX, TRANSFER, PRIMARIES = 0x55B1, 0x55BA, 0x55BB
 VIDEO_KIND = 1
+USUAL_SCALE_NS = 1_000_000  # of Matroska's times
+UNKNOWN = sys.maxsize  # where an element of unknown size ends
 
 
 def stated_colour(path: str, track: int) -> Colour:
@@ -44,6 +49,30 @@ def has_encrypted_track(path: str) -> bool:
         return any(entry[0] in ENCRYPTED_ENTRIES for entries in _video_entries(data) for entry in entries)
 
 
+def box_names(path: str) -> tuple[list[bytes], bool]:
+    """The names of the outermost boxes of an MP4, MOV or AVIF, and whether the file ends before the last one does."""
+    names: list[bytes] = []
+    at = 0
+    with _mapped(path) as data:
+        while at + 8 <= len(data) and len(names) < MOST_PARTS:
+            size, name = struct.unpack(">I4s", data[at : at + 8])
+            names.append(name)
+            if size == 1:
+                size = int.from_bytes(data[at + 8 : at + 16], "big")
+            if 0 < size < 8:
+                break
+            at += size or len(data) - at
+        return names, at > len(data)
+
+
+def brands(path: str) -> set[bytes]:
+    """The brands of a file by its `ftyp` box (ISO/IEC 14496-12, 4.3); none of a file that does not begin with one."""
+    with Path(path).open("rb") as file:
+        size, name = int.from_bytes(file.read(4), "big"), file.read(4)
+        listed = file.read(min(size - 8, MOST_PARTS)) if name == b"ftyp" and size > 8 else b""
+    return {listed[at : at + 4] for at in range(0, len(listed), 4) if at != 4}  # the second is a version
+
+
 def has_scrambled_packets(path: str, pid: int) -> bool:
     """Whether a packet `pid` at the beginning of a transport stream is scrambled (ISO/IEC 13818-1, 2.4.3.2)."""
     with _mapped(path) as data:
@@ -54,6 +83,25 @@ def has_scrambled_packets(path: str, pid: int) -> bool:
                 packets = itertools.islice(headers, MOST_PARTS)
                 return any((header[1] & 31) << 8 | header[2] == pid and header[3] & 0xC0 for header in packets)
     return False
+
+
+def matroska_end(path: str) -> tuple[bool, float]:
+    """Of a Matroska or WebM file: whether it is shorter than its Segment says, and the duration in seconds that it
+    states, 0 if none. A live recording says neither.
+    """
+    with _mapped(path) as data:
+        segment = next((part for part in _elements(data, 0, UNKNOWN) if part[0] == SEGMENT), None)
+        if segment is None:
+            return False, 0.0
+        _, start, stop = segment
+        is_cut = len(data) < stop < UNKNOWN
+        info = next((part for part in _elements(data, start, len(data)) if part[0] == INFO), (0, 0, 0))
+        found = next((data[at:end] for _, at, end in _inside(data, [info], DURATION)), b"")
+        if len(found) not in (4, 8):
+            return is_cut, 0.0
+        (ticks,) = struct.unpack(">f" if len(found) == 4 else ">d", found)
+        seconds = ticks * _number(data, info, TIME_SCALE, USUAL_SCALE_NS) / 1e9
+        return is_cut, seconds if math.isfinite(seconds) else 0.0
 
 
 @contextmanager

@@ -25,6 +25,12 @@ def deinterlaced(fps: float) -> str:
     )
 
 
+def ends_early(stated_s: float, there_s: float) -> str:
+    return (
+        f"It states a length of {stated_s:.4g} seconds, and its video ends after {there_s:.4g}; the end may be missing."
+    )
+
+
 def one_of_tracks(count: int, width: int, height: int) -> str:
     return f"It has {count} video tracks; the one of {width}x{height} pixels is used."
 

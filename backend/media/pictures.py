@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.media import notes
-from backend.media.colour import BT709, HDR_NAMES, SRGB, VIDEO, ColourSpace, coded_space, for_picture
-from backend.media.containers import UNSPECIFIED
+from backend.media.colour import BT709, HDR_NAMES, SRGB, VIDEO, ColourSpace, coded_space, for_picture, rounded_to_8
+from backend.media.containers import UNSPECIFIED, box_names, brands
 from backend.media.jpeg import read_scans
 from backend.media.png import SIGNATURE, decoded_share, deep_pixels, read_png
 from backend.media.refusal import Refused, check_shape
@@ -30,7 +30,10 @@ CODED_COLOURS = b"colrnclx"  # of an AVIF: ISO/IEC 14496-12, 12.1.5
 NOISE = bytes(random.Random(0).randrange(0xFF) for _ in range(4096))  # 0xFF would begin a marker
 
 APNG_DISPOSE_OP_BACKGROUND = 1
-BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC, PLANAR = 258, 259, 262, 284  # tags of TIFF
+WIDTH, LENGTH, BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262  # tags of TIFF
+SAMPLES_PER_PIXEL, PLANAR, SAMPLE_FORMAT = 277, 284, 339
+TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are of files beyond 4 GiB
+AVIF_BRANDS = {b"avif", b"avis"}
 WHITE_IS_ZERO = 0
 
 # EXIF orientation -> the transposition that puts the picture upright, by the names of Pillow's Transpose
@@ -55,10 +58,16 @@ def open_picture(path: str) -> Image | None:
         begins = file.read(len(SIGNATURE))
     png = read_png(Path(path).read_bytes()) if begins == SIGNATURE else None
     image = _opened(io.BytesIO(png.data) if png else path)
-    if image is not None:
-        check_shape(*image.size, PIXELS)
-        if png:
-            image.info["png"] = png
+    if image is None:
+        if begins.startswith(TIFF_BEGINNINGS):
+            raise _unread_tiff(path)
+        if brands(path) & AVIF_BRANDS:
+            how = "cut off" if box_names(path)[1] else "damaged, or of a kind that the studio does not read"
+            raise Refused(f"is an AVIF picture that is {how}", "send the whole file, or save it as PNG.")
+        return None
+    check_shape(*image.size, PIXELS)
+    if png:
+        image.info["png"] = png
     return image
 
 
@@ -68,8 +77,38 @@ def _opened(source: str | io.BytesIO) -> Image | None:
     PIL.Image.MAX_IMAGE_PIXELS = None  # `check_shape` is stricter, and refuses instead of warning
     try:
         return PIL.Image.open(source, formats=FORMATS)
-    except PIL.UnidentifiedImageError:
+    except (PIL.UnidentifiedImageError, KeyError):  # KeyError: a TIFF of an unknown compression
         return None
+
+
+def _unread_tiff(path: str) -> Refused:
+    """Why Pillow opens no TIFF of this kind, by its tags (TIFF 6.0)."""
+    from PIL.TiffImagePlugin import COMPRESSION_INFO, ImageFileDirectory_v2
+
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(8)
+            tags = ImageFileDirectory_v2(head + (file.read(8) if head[2:4] in (b"+\0", b"\0+") else b""))
+            file.seek(tags.next)
+            tags.load(file)
+            bits, compression = tags.get(BITS_PER_SAMPLE, (1,)), tags.get(COMPRESSION, 1)
+            channels, form = tags.get(SAMPLES_PER_PIXEL, 1), tags.get(SAMPLE_FORMAT, (1,))
+            has_size = WIDTH in tags and LENGTH in tags
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
+        has_size = False
+    if not has_size:
+        return Refused("is a TIFF that is damaged or cut off", "send the whole file, or save it as PNG.")
+    if compression not in COMPRESSION_INFO:
+        return Refused(
+            f"is a TIFF with compression {compression}, which the studio does not read",
+            "save it without compression, or as PNG.",
+        )
+    kind = {2: " with a sign", 3: " of floating point"}.get(max(form), "")
+    count = "1 channel" if channels == 1 else f"{channels} channels"
+    return Refused(
+        f"is a TIFF with {count} of {max(bits)} bits{kind}, which the studio does not read",
+        "save it with 8 bits a channel, or as PNG.",
+    )
 
 
 def is_moving(image: Image) -> bool:
@@ -258,10 +297,10 @@ def _deep_layers(
     import PIL.Image
 
     channels = pixels.shape[2]
-    alpha = PIL.Image.fromarray(_eight_bits(pixels[..., -1])) if channels in (2, 4) else None
+    alpha = PIL.Image.fromarray(rounded_to_8(pixels[..., -1])) if channels in (2, 4) else None
     colours = pixels[..., :3] if channels > 2 else pixels[..., 0]
     if not space:
-        return _by_profile(PIL.Image.fromarray(_eight_bits(colours)), profile), alpha
+        return _by_profile(PIL.Image.fromarray(rounded_to_8(colours)), profile), alpha
     rgb = colours if channels > 2 else np.broadcast_to(pixels[..., :1], (*colours.shape, 3))
     return PIL.Image.fromarray(for_picture(rgb, space)), alpha
 
@@ -313,10 +352,6 @@ def _colours_of_bitstream(path: str) -> tuple[int, int]:
         codec = container.streams.video[0].codec_context
         return int(codec.color_primaries), int(codec.color_trc)
     return UNSPECIFIED, UNSPECIFIED
-
-
-def _eight_bits(values: Any) -> Any:
-    return ((values - (values >> 8) + 128) >> 8).astype(np.uint8)  # rounded, without leaving 16 bits
 
 
 def _by_profile(image: Image, profile: bytes | None) -> Image:

@@ -16,8 +16,27 @@ from typing import Any
 import numpy as np
 
 from backend.media import notes
-from backend.media.colour import BT2020, HDR_NAMES, PRIMARIES_NAMES, ColourSpace, coded_space, for_video
-from backend.media.containers import UNSPECIFIED, Colour, has_encrypted_track, has_scrambled_packets, stated_colour
+from backend.media.colour import (
+    BT709,
+    BT2020,
+    HDR_NAMES,
+    PRIMARIES_NAMES,
+    YCGCO,
+    ColourSpace,
+    coded_space,
+    for_video,
+    rgb_of_ycgco,
+    rounded_to_8,
+)
+from backend.media.containers import (
+    UNSPECIFIED,
+    Colour,
+    box_names,
+    has_encrypted_track,
+    has_scrambled_packets,
+    matroska_end,
+    stated_colour,
+)
 from backend.media.fitting import Picture
 from backend.media.refusal import LEAST_SIDE, SECONDS, Refused, check_shape
 from backend.media.timing import even_times, is_even, moving_rate, spread
@@ -27,6 +46,7 @@ CODECS = (
     *("h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "mpeg4", "mjpeg", "prores"),
     *("mpeg1video", "mpeg2video", "ffv1", "dnxhd", "dvvideo", "qtrle", "png"),
 )
+MP4_BEGINNING = 4  # boxes of which one is known
 NEVER_INTERLACED = ("vp8", "vp9", "av1", "libdav1d", "hevc", "qtrle", "png")
 WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # the decoders that read the alpha of WebM
 PROGRESSIVE = 1  # AVFieldOrder
@@ -34,6 +54,18 @@ HD_LINES = 1088  # 1080, coded in blocks of 16
 MOST_DELAY = 16  # frames that a decoder of H.264 may hold back to put them in order
 SAMPLES = 15  # places of a video where two frames are asked whether they are interlaced
 MATRIX_TOLERANCE = 0.01
+DERIVED = 12  # matrix coefficients of H.273, table 4, and by primaries the code of the same matrix (clause 8.3)
+DERIVED_FROM = {BT709: 1, 6: 7, 7: 7, BT2020: 9}
+UNCONVERTED = {
+    11: "Y'D'zD'x (SMPTE ST 2085)",
+    DERIVED: "derived from its primaries",
+    13: "derived from its primaries with constant luminance",
+    14: "ICtCp",
+    15: "IPT-C2",
+    16: "YCgCo-Re",
+    17: "YCgCo-Ro",
+}
+APART_S = 1.0  # how far the tracks of a file may be from one another where it is cut off
 PIXELS = 3840 * 2160 * 2
 FRAMES = 20_000
 COMMENT_LENGTH = 4 * 2**20
@@ -41,6 +73,7 @@ THREADS = min(4, os.cpu_count() or 1)
 
 STILL_BRANDS = ("heic", "heix", "heim", "heis", "mif1", "msf1", "avif", "avis")
 MATROSKA_KEY = "enc_key_id"  # where ffmpeg puts the key's name of an encrypted Matroska or WebM track
+NEITHER = "is neither a picture nor a video that the studio reads, or damaged"
 WAY_OUT = "use JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF, MP4, MOV, MKV, WebM, AVI, MPEG or DV."
 
 # (a, b, c, d) of a display matrix, without its scale -> how to turn: (swap the axes, flip vertically, horizontally)
@@ -76,10 +109,12 @@ class VideoReader:
                 self._examine(container)
             if self.interlaced:
                 self._show_fields()
+        except Refused as error:
+            raise without_index(path) or error from None
         except (av.error.InvalidDataError, av.error.ArgumentError) as error:
             if has_encrypted_track(path):
                 raise encrypted() from error
-            raise Refused("is neither a picture nor a video that the studio reads, or damaged", WAY_OUT) from error
+            raise without_index(path) or Refused(NEITHER, WAY_OUT) from error
 
     def _opened(self) -> Any:
         import av
@@ -132,26 +167,32 @@ class VideoReader:
     def _read_index(self, container: Any, stream: Any) -> None:
         """Count the frames by reading every packet without decoding any; headers may be wrong."""
         entries: list[tuple[int | None, bool]] = []
+        self.key_packets: list[int] = []  # by their numbers among all packets, those before an edit included
+        packets = 0
         is_avi = container.format.name == "avi"
-        last, lasts = None, 0
+        last, lasts = None, 0  # when the last frame begins, and for how long it stands
         broadcast = container.format.name in ("mpegts", "mpeg")  # where reception is disturbed and nothing says an end
         for packet in container.demux(stream):
             if packet.is_corrupt and not broadcast:
                 raise Refused(f"is cut off after {len(entries)} frames", "send the whole file.")
             if packet.has_sidedata("encryption_info"):
                 raise encrypted()
+            if packet.size:
+                if packet.is_keyframe:
+                    self.key_packets.append(packets)
+                packets += 1
             if is_frame(packet):
                 # AVI keeps no times, but the number of a chunk, empty ones counted, is that of a frame in its order.
                 stamp = packet.dts if is_avi else packet.pts
                 entries.append((stamp, packet.is_keyframe))
-                if stamp is not None and (last is None or stamp > last):
-                    last, lasts = stamp, packet.duration or 0
+                begins = packet.dts if packet.pts is None else packet.pts
+                if begins is not None and (last is None or begins > last):
+                    last, lasts = begins, packet.duration or 0
             if len(entries) > FRAMES:
                 raise Refused(f"has more than {FRAMES:,} frames", "cut it shorter.")
         if not entries:
             raise Refused("has no frames in it", "send the whole file.")
         self.count = self.frames = len(entries)
-        self.key_packets = [number for number, (_, key) in enumerate(entries) if key]
         stamps = sorted(stamp for stamp, _ in entries if stamp is not None)
         moments = spread(stamps) if len(stamps) == len(entries) else []
         tells_frames = moments == stamps and not is_avi  # otherwise they are told by counting them
@@ -164,9 +205,33 @@ class VideoReader:
         span = float(Fraction(moments[-1] - moments[0]) * stream.time_base) if moments else 0.0
         self.fps = self._rate(stream, span, tolerance)
         self._place_in_time(times, lasts * unit_s, tolerance)
+        self._check_end(container, ((last or 0) + lasts) * unit_s)
         length = max(self.times[-1], self.frames / self.fps)
         if length > self.longest_s:
             raise Refused(f"is {length:,.0f} seconds long", f"cut it to {self.longest_s:g} seconds.")
+
+    def _check_end(self, container: Any, end_s: float) -> None:
+        """Raise Refused for a Matroska or WebM that lacks frames at its end; where only its header says so, set
+        `stated_s`, the length in seconds that it states. `end_s` is when the last frame that is there ends.
+        """
+        self.end_s, self.stated_s = end_s, 0.0
+        if "matroska" not in container.format.name:
+            return
+        is_cut, stated_s = matroska_end(self.path)
+        missing_s = stated_s - end_s if stated_s or not is_cut else math.inf
+        if missing_s <= (1.5 / self.fps if is_cut else APART_S):
+            return
+        if self._last_packet_s() > end_s + APART_S:  # the sound goes on after the video
+            return
+        if is_cut:
+            raise Refused(f"is cut off after {self.count} frames", "send the whole file.")
+        self.stated_s = stated_s
+
+    def _last_packet_s(self) -> float:
+        """When the last packet of any track begins."""
+        with self._opened() as container:
+            stamped = ((packet, packet.dts if packet.pts is None else packet.pts) for packet in container.demux())
+            return max((float(at * packet.time_base) for packet, at in stamped if at is not None), default=0.0)
 
     def _rate(self, stream: Any, span: float, tolerance: float) -> float:
         """Frames per second by the header, or by the time stamps where these differ by more than `tolerance` frames."""
@@ -260,7 +325,10 @@ class VideoReader:
         return self.may_be_interlaced and any(frame.interlaced_frame for frame in self._sampled())
 
     def _sampled(self) -> Iterator[Any]:
-        """At most 2 * SAMPLES frames, from key frames all over the video on, without decoding what is between them."""
+        """At most 2 * SAMPLES frames, from key frames all over the video on, without decoding what is between them.
+
+        Where an edit begins between two key frames, the frames before it are decoded and not shown.
+        """
         import av
 
         starts = set(self.key_packets[:: -(-len(self.key_packets) // SAMPLES) or 1]) or {0}
@@ -270,12 +338,12 @@ class VideoReader:
             decoder = self._decoder(stream)
             decoder.thread_type = "SLICE"  # threads that decode frames ahead would decode more than are asked for
             wanted = fed = 0
-            for number, packet in enumerate(packet for packet in container.demux(stream) if is_frame(packet)):
+            for number, packet in enumerate(packet for packet in container.demux(stream) if packet.size):
                 if number in starts:
                     decoder.flush_buffers()
                     wanted, fed = most, most + MOST_DELAY
                 if wanted > 0 and fed > 0:
-                    fed -= 1
+                    fed -= not packet.is_discard
                     with suppress(av.error.InvalidDataError):
                         for frame in decoder.decode(packet):
                             wanted -= 1
@@ -330,31 +398,59 @@ class VideoReader:
         space, alpha = colour_space(frame, self.stated), has_alpha(frame)
         turn = turn_of(frame)
         aspect = self.codec_aspect if turn is None else self.aspect
-        depth = ("64le" if alpha else "48le") if space else ("" if alpha else "24")
-        pixels = self._reformatted(frame, aspect, ("rgba" if alpha else "rgb") + depth)
+        if colour_of(frame, self.stated)[2] == YCGCO and not frame.format.is_rgb:
+            planes = self._reformatted(frame, aspect, f"yuv{'a' if alpha else ''}444p16le")
+            pixels = np.dstack([rgb_of_ycgco(planes[..., :3]), planes[..., 3:]])
+            pixels = pixels if space else rounded_to_8(pixels)
+        else:
+            depth = ("64le" if alpha else "48le") if space else ("" if alpha else "24")
+            pixels = self._reformatted(frame, aspect, ("rgba" if alpha else "rgb") + depth)
         rgb = for_video(pixels[..., :3], space) if space else pixels[..., :3]
         if alpha:
             rgb = on_white(rgb, pixels[..., 3] >> 8 if space else pixels[..., 3])
         return turned(rgb, turn)
 
     def _reformatted(self, frame: Any, aspect: float, pixels: str) -> Any:
-        from av.video.reformatter import ColorRange, Colorspace, Interpolation
+        """The pixels of a frame in another format, at full range: (height, width, channels). The matrix is that of the
+        frame, so a format that is no RGB keeps its channels as they are.
+        """
+        from av.video.reformatter import ColorRange, Interpolation
 
-        # Untagged video is BT.601 below 720 lines and BT.709 from there on: what players assume.
-        guessed = Colorspace.ITU709 if frame.height >= 720 or frame.width >= 1280 else Colorspace.ITU601
-        _, transfer, matrix = colour_of(frame, self.stated)
-        if transfer in HDR_NAMES:
-            guessed = Colorspace.BT2020
-        tagged = {1: Colorspace.ITU709, 5: Colorspace.ITU601, 6: Colorspace.ITU601, 9: Colorspace.BT2020}
+        matrix = self._matrix(frame)
         return self._reformatter.reformat(
             frame,
             width=max(LEAST_SIDE, round(frame.width * aspect)),
             format=pixels,
-            src_colorspace=tagged.get(matrix, guessed),
+            src_colorspace=matrix,
+            dst_colorspace=None if pixels.startswith("rgb") else matrix,
             dst_color_range=ColorRange.JPEG,
             interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
             threads=THREADS,
         ).to_ndarray()
+
+    def _matrix(self, frame: Any) -> int:
+        """The matrix of a frame as swscale numbers it. Raises Refused for one that it does not convert."""
+        from av.video.reformatter import Colorspace
+
+        # Untagged video is BT.601 below 720 lines and BT.709 from there on: what players assume.
+        guessed = Colorspace.ITU709 if frame.height >= 720 or frame.width >= 1280 else Colorspace.ITU601
+        primaries, transfer, matrix = colour_of(frame, self.stated)
+        if transfer in HDR_NAMES:
+            guessed = Colorspace.BT2020
+        if matrix == DERIVED:
+            matrix = DERIVED_FROM.get(primaries, matrix)
+        if matrix in UNCONVERTED and not frame.format.is_rgb:
+            raise Refused(f"has the colour matrix {UNCONVERTED[matrix]}", "convert it to BT.709.")
+        tagged = {
+            1: Colorspace.ITU709,
+            4: Colorspace.FCC,
+            5: Colorspace.ITU601,
+            6: Colorspace.ITU601,
+            7: Colorspace.SMPTE240M,
+            9: Colorspace.BT2020,
+            10: Colorspace.BT2020,  # with constant luminance, which swscale and browsers read like the other
+        }
+        return tagged.get(matrix, guessed)
 
     @cached_property
     def _first(self) -> Any:
@@ -375,6 +471,8 @@ class VideoReader:
         """What is done to the video, in sentences, by its headers and its first frame."""
         frame = self._first
         remarks = [notes.one_of_tracks(self.tracks, *self.track_size)] if self.tracks > 1 else []
+        if self.stated_s:
+            remarks.append(notes.ends_early(self.stated_s, self.end_s))
         if self.varies:
             remarks.append(notes.varying_rate(self.fps))
         if self.interlaced:
@@ -392,6 +490,21 @@ class VideoReader:
 
 def encrypted() -> Refused:
     return Refused("is encrypted", "send a copy without copy protection.")
+
+
+def without_index(path: str) -> Refused | None:
+    """Why an MP4 or MOV cannot be read that lacks its index (`moov`), or the end of it; None for other files."""
+    names, is_cut = box_names(path)
+    if not {b"ftyp", b"moov", b"mdat", b"moof"} & {*names[:MP4_BEGINNING]} or b"meta" in names:
+        return None
+    if b"moov" in names:
+        return Refused("is cut off", "send the whole file.") if is_cut and names[-1] == b"moov" else None
+    if b"moof" in names:
+        return Refused("is a part of a stream, without its beginning (moov)", "join it to its initialisation segment.")
+    return Refused(
+        "lacks the index that stands at its end (moov): the recording was not finished, or the file is cut off",
+        "send the whole file; what a camera left unfinished, it mends itself, or a tool such as untrunc does.",
+    )
 
 
 def is_frame(packet: Any) -> bool:

@@ -32,6 +32,11 @@ def extension(source_fps: float, **fields) -> tuple[str, ...]:
     return notes(Source(960, 540, 100, source_fps), **wish | fields)
 
 
+def wide(text: str) -> str:
+    """`text` with the signs and digits of keyboards of East Asia."""
+    return "".join(chr(ord(sign) + 0xFEE0) if "!" <= sign <= "~" else sign for sign in text)
+
+
 def test_a_plain_request_has_no_notes():
     assert notes() == notes(negative_prompt="blur", guidance_scale=6) == notes(negative_prompt=" ") == ()
     assert notes(guidance_scale=1) == ()
@@ -83,6 +88,14 @@ def test_another_rate_than_that_of_the_source_is_said(source_fps, fps, how):
         ("<lora:film noir v2:0.8>", "adds no LoRA"),
         ("<LoRA:x>", "adds no LoRA"),
         ("<lyco:x:1>", "adds no LoRA"),
+        ("<hypernet:x:1>", "adds no hypernetwork"),
+        (wide("<lora:x:1>"), "adds no LoRA"),
+        ("(boat:1,3)", "gives no weight"),
+        (wide("(红:1.3)"), "gives no weight"),
+        (wide("(ボート:1.3)"), "gives no weight"),
+        ("((boat:1,25))", "gives no weight"),
+        (wide("{a|b}"), "makes no choice"),
+        ("[cat:dog:0,5]", "changes nothing on the way"),
         ("(x:1.3)", "gives no weight"),
         ("(red boat, sea:1)", "gives no weight"),
         ("(scene 2:1.5)", "gives no weight"),
@@ -121,6 +134,12 @@ def test_commands_of_other_programs_are_read_as_words(words, what):
         assert note.startswith(f"{name} has {words}, which is read as plain words and {what}")
 
 
+@pytest.mark.parametrize("prompt", ["a boat AND a bird", "a boat\nAND a bird :1.2", "a boat at dawn, AND a bird"])
+def test_and_in_capitals_blends_nothing(prompt):
+    [note] = notes(prompt=prompt)
+    assert note.startswith("The prompt has AND, which is read as plain words and begins no new part: the model reads")
+
+
 def test_each_kind_of_command_is_said_once():
     found = notes(prompt="<lora:a:1> <lora:b:1> (x:1.2) (y:1.3)")
     assert [note.split(",")[0] for note in found] == ["The prompt has <lora:a:1>", "The prompt has (x:1.2)"]
@@ -147,6 +166,9 @@ def test_each_kind_of_command_is_said_once():
         "a neon sign reading COFFEE BREAK, the word BREAK, PRISON BREAK",
         "IN CASE OF FIRE BREAK GLASS",
         'waves break; a "BREAK" button',
+        "SALT AND PEPPER on a sign that says BED AND BREAKFAST",
+        "a logic AND gate, the word AND on a wall, a boat and a bird",
+        wide("(红色)的船,[注:船],10:30"),
         "snake_case and a__b, ____ and __",
         "a boat --red and old-- drifts -- slowly",
         "",

@@ -68,6 +68,14 @@ def write(folder: Path, files: dict[str, bytes]) -> None:
         ),
         ({"x.safetensors": LFS_POINTER}, "x.safetensors", ["git-lfs pointer", "`git lfs pull`"]),
         ({"x.gguf": LFS_POINTER}, "x.gguf", ["git-lfs pointer", "`git lfs pull`"]),
+        ({"x.safetensors": b"<!DOCTYPE html>\n<html>"}, "x.safetensors", ["a web page", "download it again"]),
+        ({"x.gguf": b"<html>"}, "x.gguf", ["a web page"]),
+        ({"x.safetensors": safetensors("blocks.0.self_attn.q.diff")}, "x.safetensors", ["a LoRA", "models/loras/"]),
+        ({"x.safetensors": safetensors("a.lora.down.weight")}, "x.safetensors", ["a LoRA"]),
+        ({"x.safetensors": safetensors("a.lora_A.my-style.weight")}, "x.safetensors", ["a LoRA"]),
+        ({"x.safetensors": safetensors("a.dora_scale", "a" * 100_000)}, "x.safetensors", ["a LoRA"]),
+        ({"x.safetensors": safetensors("a" * 100_000, "b.lokr_w2")}, "x.safetensors", ["a LoRA"]),
+        ({"x.safetensors": safetensors("act.alpha", "diff.weight")}, "x.safetensors", ["single safetensors file"]),
         ({"x.safetensors": safetensors("a.lora_A.weight")}, "x.safetensors", ["a LoRA", "models/loras/"]),
         ({"x.safetensors": safetensors("lora_unet_a.lora_down.weight")}, "x.safetensors", ["a LoRA"]),
         (
@@ -169,13 +177,15 @@ def test_a_folder_of_the_hubs_cache_without_a_model_is_named(tmp_path, place, re
     assert list(rejected) == [tmp_path / place]
 
 
-@pytest.mark.parametrize("name", ["SkyReels", "Wan2.1-T2V", "Skywork/SkyReels", "wan.safetensors"])
+@pytest.mark.parametrize("name", ["SkyReels", "mine", "Wan2.1-T2V", "Skywork/SkyReels", "wan.safetensors", "loras"])
 def test_a_link_that_leads_nowhere_is_named_with_its_target(tmp_path, name):
     link = tmp_path / name
     link.parent.mkdir(exist_ok=True)
     link.symlink_to("/media/disk/gone")
     reason = "it is a link to /media/disk/gone, which is not there; mount or restore that, or remove the link"
     assert look_for_checkpoints([tmp_path]) == ([], {link: reason})
+    check = doctor.check_models(Settings(data=tmp_path, shared_models=tmp_path))
+    assert (check.detail, check.way_out) == (f"{name} cannot be used", reason)
 
 
 @pytest.mark.parametrize(

@@ -120,12 +120,49 @@ def many(file: Path) -> Path:
     return raw(file, {f"a{number}": entry for number in range(120_000)})
 
 
+def retyped(file: Path, dtype: str) -> Path:
+    """A LoRA whose first tensor says that its numbers are of another type."""
+    data = write_lora(file).read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    next(entry for key, entry in header.items() if key != "__metadata__")["dtype"] = dtype
+    return raw(file, header, data[8 + length :])
+
+
 Q = "transformer.blocks.0.attn1.to_q"
 REFUSED = {
     "a pickle": (as_pickle, "it is a pickle with another name"),
     "an old pickle": (lambda f: f.write_bytes(pickle.dumps({"a": 1}, 4)), "it is a pickle with another name"),
     "nothing": (lambda f: f.write_bytes(b""), "cut short or damaged"),
-    "a page": (lambda f: f.write_bytes(b"<!doctype html>" * 20), "it is cut short or damaged"),
+    "a page": (lambda f: f.write_bytes(b"<!doctype html>" * 20), "it is a web page, .* download it again, signed in"),
+    "another page": (lambda f: f.write_bytes(b"\xef\xbb\xbf\n<!-- a -->\n<HTML lang=en><body>"), "it is a web page"),
+    "a git-lfs pointer": (
+        lambda f: f.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"),
+        "it is a git-lfs pointer, not the file itself; run `git lfs pull`",
+    ),
+    "whole numbers": (
+        lambda f: save_file({key: (value * 10).to(torch.int8) for key, value in tensors("original").items()}, f),
+        r"it has whole numbers \(I8, .*whose scale is not known here",
+    ),
+    "a type of numbers that nobody knows": (
+        lambda f: retyped(f, "X9"),
+        "it has numbers of the type X9 .*unknown here",
+    ),
+    "numbers of half a byte": (lambda f: retyped(f, "F4"), "it has numbers of the type F4"),
+    "complex numbers": (lambda f: retyped(f, "C64"), "it has numbers of the type C64"),
+    "a tensor without all of its numbers": (lambda f: retyped(f, "F64"), "it is damaged: .* has 384 bytes"),
+    "an expression that may take forever": (
+        lambda f: save_file(
+            tensors("diffusers"),
+            f,
+            {
+                "lora_adapter_metadata": json.dumps(
+                    {"transformer.lora_alpha": 4, "transformer.alpha_pattern": {"(a+)+": 8}}
+                )
+            },
+        ),
+        "an expression that is not read here",
+    ),
     "cut": (lambda f: f.write_bytes(write_lora(f).read_bytes()[:-1]), "cut short or damaged"),
     "no JSON": (lambda f: raw(f, b"{nothing}"), "no list of tensors"),
     "a list": (lambda f: raw(f, [1]), "no list of tensors"),
@@ -208,7 +245,7 @@ def test_other_files_are_refused_without_being_read(tmp_path, library):
         (folder / name).write_bytes(b"x")
     (folder / "._a.safetensors").write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X")  # AppleDouble
     (folder / ".0123456789abcdef.safetensors").write_bytes(b"x")  # on its way to version 0.1
-    (folder / "d.safetensors").mkdir()
+    os.mkfifo(folder / "d.safetensors")
     (folder / "e\n.safetensors").write_bytes(b"x")
     Path(os.fsdecode(os.fsencode(folder) + b"/f\xff.safetensors")).write_bytes(b"x")
     found, refused = library.all()
@@ -326,6 +363,51 @@ def test_one_comes_goes_and_comes_back(tmp_path, library):
     library.remove("film grain", for_good=True)
     with pytest.raises(NotFound, match="in the trash"):
         library.restore("film grain")
+
+
+def test_one_in_a_subfolder_is_used_by_its_way(tmp_path, library):
+    loras = tmp_path / "models/loras"
+    file = write_lora(loras / "wan/high noise/x.v1.safetensors")
+    write_lora(loras / "x.v1.safetensors")
+    elsewhere = write_lora(tmp_path / "elsewhere/deep/y.safetensors").parents[1]
+    (loras / "linked").symlink_to(elsewhere)
+    (loras / "wan/around").symlink_to(loras)
+    write_lora(loras / ".cache/z.safetensors")
+    (loras / "wan/notes.txt").write_text("x")
+    names = ["x.v1", "linked/deep/y", "wan/high noise/x.v1"]
+    found, refused = library.all()
+    assert ([lora.name for lora in found], list(refused)) == (names, ["wan/notes.txt"])
+    name = names[2]
+    assert (library.get(name).file, library.get(name).expert) == (file, 0)
+    assert library.get("x.v1").file.parent == loras
+    assert parse_request({"prompt": "x", "loras": [{"name": name}]}).loras[0].name == name
+    assert lora_use(f"{name}:0.8") == {"name": name, "strength": [0.8]}
+    library.remove(name)
+    assert (library.trashed(), library.get("x.v1").file.exists()) == ([name], True)
+    with pytest.raises(NotFound):
+        library.get(name)
+    library.restore(name)
+    assert (library.get(name).file, library.trashed()) == (file, [])
+    for wrong in ("wan/../x.v1", "/x.v1", "./x.v1", "wan", "wan/", "high noise/x.v1", "wan//high noise/x.v1"):
+        with pytest.raises(NotFound):
+            library.get(wrong)
+        with pytest.raises(NotFound):
+            library.remove(wrong)
+
+
+def test_a_name_that_no_request_can_hold_is_said(tmp_path, library):
+    write_lora(tmp_path / "models/loras" / ("x" * 200) / f"{'y' * 100}.safetensors")
+    found, refused = library.all()
+    [reason] = refused.values()
+    assert (found, "its name with its folders has 301 characters" in reason) == ([], True)
+
+
+def test_a_folder_that_is_a_link_to_nowhere_is_said(tmp_path, library):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/loras").symlink_to(tmp_path / "gone")
+    assert library.all() == ([], {})
+    with pytest.raises(Conflict, match=r"models/loras is a link to .*gone, which is not there; mount or restore that"):
+        library.receive("x.safetensors")
 
 
 def test_another_file_of_the_same_name_has_another_hash(tmp_path, library):

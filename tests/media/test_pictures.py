@@ -50,7 +50,9 @@ def test_formats_of_scanners_and_pages(save, corners: Picture, name: str, option
     assert np.abs(read(path).astype(int) - corners).max() <= 6
 
 
-def tiff(pixels: np.ndarray, photometric: int, bits: int, sample_format: int = 1, planar: int = 1) -> bytes:
+def tiff(
+    pixels: np.ndarray, photometric: int, bits: int, sample_format: int = 1, planar: int = 1, compression: int = 1
+) -> bytes:
     """A TIFF without compression; `pixels` are (height, width) or (channels, height, width) in separate planes."""
     height, width = pixels.shape[-2:]
     count = pixels.shape[0] if pixels.ndim == 3 else 1
@@ -59,7 +61,12 @@ def tiff(pixels: np.ndarray, photometric: int, bits: int, sample_format: int = 1
     at, size = 8 + len(data), len(data) // count
     lists = data + ends + struct.pack(f"<{2 * count}I", *[8 + size * i for i in range(count)], *[size] * count)
     many = at + len(ends)
-    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, count, bits if count == 1 else at), (259, 3, 1, 1)]
+    tags = [
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, count, {1: bits, 2: bits * 0x10001}.get(count, at)),
+        (259, 3, 1, compression),
+    ]
     tags += [(262, 3, 1, photometric), (273, 4, count, 8 if count == 1 else many), (277, 3, 1, count)]
     tags += [(278, 4, 1, height), (279, 4, count, size if count == 1 else many + 4 * count), (284, 3, 1, planar)]
     tags += [(339, 3, 1, sample_format)]
@@ -91,6 +98,45 @@ def test_a_tiff_of_sixteen_bits_in_separate_planes_is_refused(tmp_path: Path):
     path = tmp_path / "a.tif"
     path.write_bytes(tiff(np.ones((3, 32, 32), "<u2"), 2, 16, planar=2))
     with pytest.raises(UploadRefused, match="16 bits a channel in separate planes"):
+        probe(path)
+
+
+UNREAD = {  # what TIFF 6.0 allows and Pillow does not open
+    "grey and alpha of 16 bits": (tiff(np.ones((2, 32, 32), "<u2"), 1, 16), "with 2 channels of 16 bits, which"),
+    "RGB of floating point": (tiff(np.ones((3, 32, 32), "<f4"), 2, 32, 3), "3 channels of 32 bits of floating point"),
+    "RGB of 32 bits": (tiff(np.ones((3, 32, 32), "<u4"), 2, 32), "3 channels of 32 bits, which"),
+    "RGB with a sign": (tiff(np.ones((3, 32, 32), "<i2"), 2, 16, 2), "3 channels of 16 bits with a sign"),
+    "grey of 64 bits": (tiff(np.ones((32, 32), "<f8"), 1, 64, 3), "1 channel of 64 bits of floating point"),
+    "JPEG 2000 inside": (tiff(np.ones((32, 32), "u1"), 1, 8, compression=34712), "compression 34712, which"),
+    "no tags": (b"II*\0\x08\0\0\0", "damaged or cut off; send the whole file"),
+    "no beginning": (b"MM\0*", "damaged or cut off; send the whole file"),
+}
+
+
+@pytest.mark.parametrize("what", UNREAD)
+def test_a_tiff_that_is_not_read_says_what_it_holds(tmp_path: Path, what: str):
+    data, reason = UNREAD[what]
+    path = tmp_path / "a.tif"
+    path.write_bytes(data)
+    with pytest.raises(UploadRefused, match=rf"a\.tif is a TIFF .*{reason}"):
+        probe(path)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6])
+@pytest.mark.parametrize("frames", [1, 3])
+def test_an_avif_that_is_cut_off_says_so(save, photo: Picture, share: float, frames: int):
+    path = save(
+        "a.avif", photo, **({"save_all": True, "append_images": [Image.fromarray(photo)] * 2} if frames > 1 else {})
+    )
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(UploadRefused, match=r"a\.avif is (an AVIF picture that is cut off; send the whole|damaged)"):
+        probe(path)
+
+
+def test_an_avif_of_a_kind_that_is_not_read_is_not_called_cut_off(save, photo: Picture):
+    path = save("a.avif", photo)
+    path.write_bytes(path.read_bytes().replace(b"pict", b"none"))
+    with pytest.raises(UploadRefused, match=r"a\.avif is an AVIF picture that is damaged, or of a kind that"):
         probe(path)
 
 

@@ -136,19 +136,6 @@ def test_a_video_that_is_cut_off(make_video):
         probe(path)
 
 
-def test_a_recording_that_stopped_has_the_frames_that_are_there(make_video):
-    path = make_video("stopped.mkv", 200)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size * 8 // 10])
-    assert 50 < probe(path).frames < 200
-
-
-def test_a_video_without_its_index(make_video):
-    path = make_video("cut.mp4", 200)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
-    with pytest.raises(UploadRefused, match="damaged"):
-        probe(path)
-
-
 def test_a_video_of_too_many_pixels(make_video):
     path = make_video("wall.mp4", [np.zeros((4096, 4096, 3), np.uint8)], options={"preset": "ultrafast"})
     with pytest.raises(UploadRefused, match=r"4096x4096 pixels, more than 16\.6 megapixels"):

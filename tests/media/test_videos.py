@@ -390,6 +390,197 @@ def test_one_interlaced_frame(make_video, numbers_of):
     assert numbers_of(read_frames(path, fps=50, **SIZE)) == [0, 0]
 
 
+@pytest.mark.parametrize(("start", "length"), [("0.3", "9"), ("0.5", "9"), ("0.5", "0.2")])
+@pytest.mark.parametrize("name", ["trimmed.mp4", "trimmed.mov"])
+def test_interlaced_video_that_is_trimmed_between_key_frames(tmp_path: Path, make_video, name: str, start, length):
+    """An edit list hides the frames before it, the only key frame among them; they are needed to decode the others."""
+    options = {"flags": "+ildct+ilme", "g": "250", "crf": "1"}
+    whole = make_video("a.mp4", list(moving_bar(24, "top")), rate=25, options=options, first_field="top")
+    path = tmp_path / name
+    ffmpeg("-ss", start, "-i", str(whole), "-t", length, "-c", "copy", str(path))
+    info = probe(path)
+    assert (info.fps, "is deinterlaced" in " ".join(info.notes)) == (50.0, True)
+    combs = np.abs(np.diff(frames_of(path)[:, 2:-2].astype(int), axis=1)).max(axis=(1, 2, 3))
+    assert combs[:-2].max() <= 4, combs  # the last frame may lack the one that it was coded after
+
+
+def test_a_progressive_part_of_a_trimmed_video_stays_as_it_is(tmp_path: Path, make_video):
+    whole = make_video("a.mp4", 24, rate=25, options={"g": "250"})
+    ffmpeg("-ss", "0.5", "-i", str(whole), "-c", "copy", str(tmp_path / "b.mp4"))
+    assert (probe(tmp_path / "b.mp4").fps, probe(tmp_path / "b.mp4").notes) == (25.0, ())
+
+
+# --- files that lack their end ---
+
+
+def with_sound(path: Path, video_s: int, sound_s: int) -> Path:
+    """A film of noise at 24 frames a second, with a tone of another length."""
+    noise = ["-f", "lavfi", "-i", f"testsrc2=s=96x64:r=24:d={video_s},noise=alls=30:allf=t"]
+    tone = ["-f", "lavfi", "-i", f"sine=d={sound_s}", "-c:a", "libopus"]
+    codec = "libvpx" if path.suffix == ".webm" else "libx264"
+    ffmpeg(*noise, *tone, "-c:v", codec, "-g", "24", "-cluster_time_limit", "500", str(path))
+    return path
+
+
+def cut(path: Path, share: float) -> Path:
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.webm"])
+@pytest.mark.parametrize("share", [0.4, 0.9])
+def test_a_matroska_that_is_cut_off_is_refused(tmp_path: Path, make_video, name: str, share: float):
+    codec = {"a.mkv": "libx264", "a.webm": "libvpx"}[name]
+    path = make_video(name, 72, codec=codec, options={"g": "24"})
+    assert (probe(path).frames, probe(path).notes) == (72, ())
+    with pytest.raises(UploadRefused, match=r"is cut off after \d+ frames; send the whole file"):
+        probe(cut(path, share))
+
+
+@pytest.mark.parametrize("name", ["b.mkv", "b.webm"])
+def test_a_matroska_with_sound_that_is_cut_off_is_refused(tmp_path: Path, name: str):
+    with pytest.raises(UploadRefused, match=r"is cut off after \d+ frames; send the whole file"):
+        probe(cut(with_sound(tmp_path / name, 3, 3), 0.6))
+
+
+def test_a_matroska_whose_sound_alone_is_cut_off_is_taken(tmp_path: Path):
+    path = with_sound(tmp_path / "a.mkv", 1, 30)
+    assert probe(path).frames == 24
+    info = probe(cut(path, 0.95))
+    assert (info.frames, info.notes) == (24, ())
+
+
+def test_a_matroska_that_lacks_its_index_alone_is_taken(tmp_path: Path, make_video):
+    path = make_video("a.mkv", 24)
+    path.write_bytes(path.read_bytes()[:-20])
+    assert (probe(path).frames, probe(path).notes) == (24, ())
+
+
+@pytest.mark.parametrize("share", [1.0, 0.6])
+@pytest.mark.parametrize(("name", "codec"), [("live.webm", "libvpx"), ("live.mkv", "libx264")])
+def test_a_live_recording_says_no_length_and_is_taken(tmp_path: Path, make_video, name: str, codec: str, share: float):
+    """As MediaRecorder of browsers and a recording that stopped: Segment of unknown size, no Duration."""
+    whole = make_video("a.mkv", 72, codec=codec, options={"g": "24"})
+    live = tmp_path / name
+    ffmpeg("-i", str(whole), "-c", "copy", "-live", "1", str(live))
+    info = probe(cut(live, share))
+    assert info.frames > 72 * share - 30
+    assert "length" not in " ".join(info.notes)
+
+
+def test_a_length_that_the_header_alone_states_is_said(tmp_path: Path, make_video):
+    """As scripts of pages write it into what MediaRecorder made: a Duration, and a Segment of unknown size."""
+    path = make_video("a.webm", 72, codec="libvpx", options={"g": "24"})
+    data = bytearray(path.read_bytes())
+    at = data.index(bytes.fromhex("18538067")) + 4
+    data[at : at + 8] = b"\x01" + b"\xff" * 7
+    path.write_bytes(data)
+    assert (probe(path).frames, probe(path).notes) == (72, ())
+    info = probe(cut(path, 0.4))
+    assert info.frames < 40
+    [note] = info.notes
+    assert note.startswith("It states a length of 3 seconds, and its video ends after 0.9")
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
+def test_a_recording_that_was_not_finished_says_what_it_lacks(make_video, name: str):
+    path = make_video(name, 72)
+    with pytest.raises(UploadRefused, match=r"lacks the index .*\(moov\): the recording was not finished.*untrunc"):
+        probe(cut(path, 0.6))
+
+
+def test_an_index_that_is_cut_off_says_so(make_video):
+    path = make_video("a.mp4", 72, file_options={"movflags": "faststart"})
+    path.write_bytes(path.read_bytes()[: path.read_bytes().index(b"trak") + 20])
+    with pytest.raises(UploadRefused, match=r"is cut off; send the whole file"):
+        probe(path)
+
+
+def test_a_part_of_a_stream_says_what_it_lacks(make_video):
+    path = make_video("a.mp4", 72, file_options={"movflags": "frag_keyframe+empty_moov"})
+    data = path.read_bytes()
+    path.write_bytes(data[data.index(b"moof") - 4 :])
+    with pytest.raises(UploadRefused, match=r"is a part of a stream, without its beginning"):
+        probe(path)
+
+
+# --- matrices ---
+
+
+def coded(rgb: np.ndarray, matrix: int) -> np.ndarray:
+    """R'G'B' of 0 to 1 as Y'CbCr of 8 bits in limited range, by ITU-T H.273, 8.3: equations 38 to 43 and 56 to 59."""
+    r, g, b = np.moveaxis(rgb, -1, 0)
+    if matrix == 8:
+        y, cb, cr = (r + 2 * g + b) / 4, (2 * g - r - b) / 4, (r - b) / 2
+    else:
+        kr, kb = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}[
+            matrix
+        ]
+        y = kr * r + (1 - kr - kb) * g + kb * b
+        cb, cr = (b - y) / (2 * (1 - kb)), (r - y) / (2 * (1 - kr))
+    planes = np.stack([16 + 219 * y, 128 + 224 * cb, 128 + 224 * cr])
+    return np.clip(np.round(planes), 0, 255).astype(np.uint8)
+
+
+def with_matrix(path: Path, planes: np.ndarray, matrix: int, primaries: int = 2) -> Path:
+    """A lossless H.264 of planes (3, height, width) whose bitstream states the matrix."""
+    height, width = planes.shape[1:]
+    raw = path.with_suffix(".raw")
+    raw.write_bytes(planes.tobytes() * 2)
+    shape = ["-f", "rawvideo", "-pix_fmt", "yuv444p", "-s", f"{width}x{height}", "-r", "25", "-i", str(raw)]
+    stated = f"h264_metadata=matrix_coefficients={matrix}:colour_primaries={primaries}"
+    ffmpeg(*shape, "-c:v", "libx264", "-qp", "0", "-bsf:v", stated, str(path))
+    return path
+
+
+@pytest.fixture
+def ramps() -> np.ndarray:
+    y, x = np.mgrid[0:64, 0:96]
+    return np.stack([x / 95, y / 63, 1 - x / 95], -1)
+
+
+@pytest.mark.parametrize(
+    ("code", "primaries", "like"),
+    [
+        (1, 2, 1),
+        (4, 2, 4),
+        (5, 2, 6),
+        (6, 2, 6),
+        (7, 2, 7),
+        (8, 2, 8),
+        (9, 2, 9),
+        (10, 2, 9),
+        (12, 1, 1),
+        (12, 9, 9),
+        (12, 6, 7),
+    ],
+)
+def test_every_matrix_is_converted_by_its_own_numbers(tmp_path: Path, ramps, code: int, primaries: int, like: int):
+    path = with_matrix(tmp_path / "a.mp4", coded(ramps, like), code, primaries)
+    shown = frames_of(path)[0].astype(int)
+    assert np.abs(shown - 255 * ramps).max() <= 4
+    assert np.abs(shown - 255 * ramps).mean() <= 1
+
+
+def test_ycgco_of_full_range_and_ten_bits(tmp_path: Path, ramps):
+    r, g, b = np.moveaxis(ramps, -1, 0)
+    values = np.stack([(r + 2 * g + b) / 4, (2 * g - r - b) / 4 + 0.5, (r - b) / 2 + 0.5])
+    raw = tmp_path / "a.raw"
+    raw.write_bytes(np.clip(np.round(values * 1023), 0, 1023).astype("<u2").tobytes() * 2)
+    shape = ["-f", "rawvideo", "-pix_fmt", "yuv444p10le", "-s", "96x64", "-r", "25", "-i", str(raw)]
+    stated = "h264_metadata=matrix_coefficients=8:video_full_range_flag=1"
+    ffmpeg(*shape, "-c:v", "libx264", "-qp", "0", "-bsf:v", stated, str(tmp_path / "a.mp4"))
+    assert np.abs(frames_of(tmp_path / "a.mp4")[0] - 255 * ramps).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("code", "name"), [(11, "Y'D'zD'x"), (12, "derived"), (13, "constant luminance"), (14, "ICtCp")]
+)
+def test_a_matrix_that_is_not_converted_is_refused_with_its_name(tmp_path: Path, ramps, code: int, name: str):
+    with pytest.raises(UploadRefused, match=rf"has the colour matrix .*{name}.*; convert it to BT\.709"):
+        probe(with_matrix(tmp_path / "a.mp4", coded(ramps, 1), code))
+
+
 # --- transparency ---
 
 

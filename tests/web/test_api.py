@@ -369,7 +369,10 @@ def test_a_picture_is_no_video(client):
     image = client.post("/api/v1/uploads?filename=cat.png", content=png()).json()["id"]
     answer = client.post("/api/v1/jobs", json=SMALL | {"mode": "video_extension", "video": image})
     assert answer.status_code == 422
-    assert answer.json()["error"]["field"] == "video"
+    error = answer.json()["error"]
+    assert error["field"] == "video"
+    way_out = "video takes a video: send an MP4, MOV, AVI or MKV there, or give this file as image."
+    assert error["message"] == f"cat.png is a picture; {way_out}"
 
 
 def test_acting_on_jobs(client, generator):
@@ -546,6 +549,22 @@ def test_a_lora_of_any_name_has_its_address(client, generator, tmp_path, name):
     assert f"The LoRA {name} does not fit: Test pattern" in answer.json()["error"]["message"]
     decomposed = quote(unicodedata.normalize("NFD", name), safe="")  # as macOS writes it
     assert client.delete(f"/api/v1/loras/{decomposed}", params={"for_good": True}).status_code == 200
+
+
+@pytest.mark.parametrize("encoded", [True, False])
+def test_a_lora_in_a_subfolder_has_its_address(client, generator, encoded):
+    name, folder = "styles/film noir/grain", generator.settings.models / "loras"
+    write_lora(folder / f"{name}.safetensors")
+    assert [lora["name"] for lora in client.get("/api/v1/loras").json()["loras"]] == [name]
+    body = {"prompt": "x", "model": "synthetic", "loras": [{"name": name}]}
+    answer = client.post("/api/v1/plan", json=body)
+    assert f"The LoRA {name} does not fit: Test pattern" in answer.json()["error"]["message"]
+    path = f"/api/v1/loras/{quote(name, safe='' if encoded else '/')}"
+    assert client.delete(path).json() == {"removed": name}
+    assert client.post(f"{path}/restore").json() == {"restored": name}
+    assert client.delete(path, params={"for_good": True}).status_code == 200
+    for wrong in ("..%2F..%2Fsecret", "styles%2F..%2F..%2Fsecret", "%2Fetc%2Fpasswd", ""):
+        assert client.delete(f"/api/v1/loras/{wrong}").status_code in (404, 405)
 
 
 def test_what_is_left_out_of_a_lora_is_in_its_notes(client, tmp_path):

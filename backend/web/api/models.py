@@ -65,14 +65,16 @@ async def add_lora(request: Request, generator: Generator, filename: str = "") -
     return lora.as_dict() | {"id": lora.name, "kind": "lora"}
 
 
-@api.delete("/loras/{name}", tags=["models"])
+@api.delete("/loras/{name:path}", tags=["models"])
 def remove_lora(name: str, generator: Generator, for_good: bool = False) -> dict[str, str]:
-    """Move a LoRA to the trash, where it stays for a week; with `for_good` it is gone at once."""
+    """Move a LoRA, named with its subfolders, to the trash, where it stays for a week; with `for_good` it is gone at
+    once.
+    """
     generator.remove_lora(name, for_good=for_good)
     return {"removed": name}
 
 
-@api.post("/loras/{name}/restore", tags=["models"])
+@api.post("/loras/{name:path}/restore", tags=["models"])
 def restore_lora(name: str, generator: Generator) -> dict[str, str]:
     """Bring a LoRA back from the trash."""
     generator.loras.restore(name)
