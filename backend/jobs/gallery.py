@@ -126,8 +126,11 @@ class Gallery:
         if cursor is not None:
             where += f" AND ({key}, id) {'<' if direction == 'DESC' else '>'} (?, ?)"
             values += _read_cursor(cursor)
-        sql = f"SELECT {CARD}, {key} AS sort_key FROM jobs WHERE {where} ORDER BY {key} {direction}, id {direction}"
-        rows = self._store.select(f"{sql} LIMIT ?", *values, limit + 1)
+        # Sorted first, and only then are the documents of those on the page read.
+        found = f"SELECT id AS found, {key} AS sort_key FROM jobs WHERE {where}"
+        found += f" ORDER BY sort_key {direction}, id {direction} LIMIT ?"
+        sql = f"SELECT {CARD}, sort_key FROM ({found}) JOIN jobs ON jobs.id = found"
+        rows = self._store.select(f"{sql} ORDER BY sort_key {direction}, id {direction}", *values, limit + 1)
         more = len(rows) > limit
         rows = rows[:limit]
         next_cursor = f"{rows[-1]['sort_key']!r}~{rows[-1]['id']}" if more else None
