@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
+import os
 import shutil
 import threading
 from dataclasses import replace
@@ -15,9 +17,11 @@ import pytest
 
 from backend.core.derive import Variations
 from backend.core.errors import Conflict, InvalidRequest, NotFound, QueueFull
+from backend.core.plan import Stage
 from backend.core.registry import SYNTHETIC
 from backend.engine import STATE
 from backend.jobs.job import JobState
+from backend.jobs.kinds import render
 from backend.jobs.store import Filter
 from backend.media.outputs import METADATA, TRASH
 from backend.media.writer import read_recipe
@@ -79,6 +83,7 @@ def test_a_draft_is_delivered_and_marked_as_one(generator, settings, make):
 def test_a_draft_of_several_windows_shows_the_first_and_says_so(settings, make):
     draft = make(draft_steps=3, **LONG)
     assert (draft.artifact.frames, len(frames(settings, draft))) == (25, 25)
+    assert (draft.progress.windows, draft.progress.steps) == (1, 3)
     assert (draft.plan.num_frames, draft.plan.total_frames, len(draft.plan.windows)) == (60, 25, 3)
     assert "The draft shows 25 of the 60 new frames: those that are in the first window." in draft.plan.notes
     assert make(draft_steps=3).plan.notes == ()
@@ -235,7 +240,8 @@ def test_a_promoted_draft_keeps_the_model_that_made_it(generator, make, monkeypa
     assert draft.request.model == "auto"
     better = replace(SYNTHETIC, id="better", title="Better", denoises=True)
     monkeypatch.setattr(type(generator.catalog), "models", lambda catalog: [better, SYNTHETIC])
-    assert generator.submission.promote(draft.id).plan.model == "synthetic"
+    plan = generator.submission.promote(draft.id).plan
+    assert (plan.model, plan.forecast.guess[Stage.LOADING]) == ("synthetic", 0.0)
 
 
 # --- its state on the disk ---
@@ -285,6 +291,19 @@ def test_a_state_that_is_lost_while_its_job_waits_costs_the_steps_alone(generato
     assert video.artifact.runtime == {}
     assert harm is spoil or "is gone; all steps are made again" in caplog.text
     assert generator.store.calibration("synthetic").renders == 2, "its time says nothing about its guess"
+
+
+def test_a_draft_that_could_not_be_published_is_whole_after_a_retry(generator, settings, a_request, monkeypatch):
+    def refused(*_, **__):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(render, "publish", refused)
+        failed = generator.wait(generator.submit(a_request(draft_steps=3)).id, timeout=100)
+    assert failed.state is S.FAILED
+    draft = finished(generator, generator.retry(failed.id))
+    files = {path.name for path in (settings.outputs / draft.id).iterdir()}
+    assert files == {"video.mp4", "thumbnail.jpg", METADATA, STATE}
 
 
 def test_the_state_goes_to_the_trash_with_the_draft_and_from_there_for_good(generator, settings, make):
