@@ -11,6 +11,8 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
+# Another file system, and one that has no second names, or no more of them.
+NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES})
 PART, MOVED = ".part", ".moved"  # a copy beside its target that may lack something, and what a whole copy was made of
 
 
@@ -147,6 +149,19 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Give a file a second name, `target`, which nothing has; a copy where that cannot be. It is whole and synced."""
+    part = target.with_name(f"{target.name}{PART}")
+    _remove(part)
+    try:
+        os.link(source, part)
+    except OSError as error:
+        if error.errno not in NO_LINK:
+            raise
+        shutil.copyfile(source, part)
+    replace_file(part, target)
 
 
 def replace_file(part: Path, target: Path) -> None:

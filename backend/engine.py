@@ -12,6 +12,8 @@ from backend.core.schema import GenerationRequest
 from backend.library.loras import Lora
 from backend.media.fitting import Frames, Picture
 
+STATE = "state.safetensors"  # in `work`: the saved state, from which the next attempt goes on
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -65,8 +67,8 @@ class Engine(Protocol):
     """Both engines: `SkyReelsEngine` and `SyntheticEngine`."""
 
     def render(self, task: Task, report: Reporter) -> Iterator[Frames]:
-        """Yield uint8 RGB chunks of `render_width` x `render_height`: from `first_frame` on all `render_frames`, of
-        which the prefix is a part.
+        """Yield uint8 RGB chunks of `render_width` x `render_height`: from `first_frame` on all `decoded_frames`, of
+        which the prefix is a part. A draft also leaves the state after its last step in `work`, as STATE.
 
         The same task gives the same bytes on the same machine, wherever it begins. Raises JobCancelled through
         `report`, RenderFailed and its children where the render cannot go on; then holds no memory that the next

@@ -7,10 +7,13 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from backend.core.config import Settings
 from backend.core.errors import FolderTaken
+
+if TYPE_CHECKING:
+    from backend.jobs.job import Job
 
 START_S = 5.0  # a studio serves about two seconds after it has locked the folder
 
@@ -26,7 +29,9 @@ class Studio(Protocol):
     def jobs(self, states: list[str], limit: int) -> list[dict[str, Any]]: ...
     def act(self, job_id: str, action: str) -> dict[str, Any]: ...
     def derive(self, job_id: str, how: str, changes: Mapping[str, Any]) -> dict[str, Any]: ...
-    def vary(self, job_id: str, count: int | None, field: str | None, values: list[Any]) -> dict[str, Any]: ...
+    def vary(self, job_id: str, wanted: Mapping[str, Any]) -> dict[str, Any]: ...
+    def variations(self, request: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]: ...
+    def promote(self, job_id: str) -> dict[str, Any]: ...
     def models(self, all: bool = False) -> list[dict[str, Any]]: ...
     def download(self, model_id: str) -> dict[str, Any]: ...
     def downloads(self) -> list[dict[str, Any]]: ...
@@ -93,8 +98,23 @@ class LocalStudio:
         self._generator.start()
         return dict(job.as_dict())
 
-    def vary(self, job_id: str, count: int | None, field: str | None, values: list[Any]) -> dict[str, Any]:
-        batch, jobs = self._generator.submission.vary(job_id, count, field, values)
+    def vary(self, job_id: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        from backend.core.derive import Variations
+
+        return self._started(*self._generator.submission.vary(job_id, Variations(**wanted)))
+
+    def variations(self, request: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+        from backend.core.derive import Variations
+        from backend.core.schema import parse_request
+
+        return self._started(*self._generator.submission.variations(parse_request(request), Variations(**wanted)))
+
+    def promote(self, job_id: str) -> dict[str, Any]:
+        job = self._generator.submission.promote(job_id)
+        self._generator.start()
+        return job.as_dict()
+
+    def _started(self, batch: str, jobs: list[Job]) -> dict[str, Any]:
         self._generator.start()
         return {"batch": batch, "jobs": [job.as_dict() for job in jobs]}
 

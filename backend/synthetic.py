@@ -21,7 +21,8 @@ import numpy as np
 
 from backend.core.plan import Stage
 from backend.core.windows import pixel_frames
-from backend.engine import Report, Reporter, Task
+from backend.durable import replace_file
+from backend.engine import STATE, Report, Reporter, Task
 from backend.media.fitting import Frames, Picture
 
 CHUNK_FRAMES = 8
@@ -47,7 +48,8 @@ class SyntheticEngine:
     prompt and the number of the frame are written into the picture.
 
     The same task gives the same bytes. Prompt and seed change the picture; `num_inference_steps` only divides the work
-    that progress counts; negative prompt, `guidance_scale` and `flow_shift` have no effect: nothing is denoised.
+    that progress counts; negative prompt, `guidance_scale` and `flow_shift` have no effect: nothing is denoised. The
+    frames of a draft say that it is one; its state only says how many steps are done.
     """
 
     def __init__(self, faults: Faults | None = None) -> None:
@@ -68,20 +70,26 @@ class SyntheticEngine:
 
     def render(self, task: Task, report: Reporter) -> Iterator[Frames]:
         """See `Engine.render`. A step is reported when it begins; the frames that fall due in it are drawn then. Later
-        attempts begin with the step in which `first_frame` falls due.
+        attempts begin with the step in which `first_frame` falls due, the rest of a draft with the step after its last.
         """
         plan = task.plan
         draw = _drawing(task)
-        frames = plan.render_frames + self.faults.extra_frames
+        frames = plan.decoded_frames + self.faults.extra_frames
         new = frames - plan.prefix_frames
-        steps = len(plan.windows) * plan.num_inference_steps
+        steps = plan.draft_steps or len(plan.windows) * plan.num_inference_steps
         waiting: list[Picture] = []
         previews = _Previews()
         drawn = task.first_frame
-        for step in range(max(0, drawn - plan.prefix_frames) * steps // new, steps):
+        if plan.draft_steps is not None:
+            _write_state(task)
+        done = _read_state(task) if plan.done_steps else 0
+        if done:
+            report(Report(Stage.LOADING, 1.0, runtime={"resumed": f"window 1, step {done + 1}"}))
+        for step in range(max(done, max(0, drawn - plan.prefix_frames) * steps // new), steps):
             self._suffer(step + 1)
             window, of_window = divmod(step, plan.num_inference_steps)
-            report(Report(Stage.DENOISING, step / steps, window + 1, of_window + 1, previews.poll()))
+            fraction = (step - done) / (steps - done)
+            report(Report(Stage.DENOISING, fraction, window + 1, of_window + 1, previews.poll()))
             if of_window == 0:
                 previews.clear()
             due = plan.prefix_frames + new * (step + 1) // steps
@@ -92,7 +100,7 @@ class SyntheticEngine:
                 if len(waiting) == CHUNK_FRAMES or drawn == frames:
                     yield np.stack(waiting)
                     waiting.clear()
-        report(Report(Stage.DENOISING, 1.0, len(plan.windows), plan.num_inference_steps, previews.poll()))
+        report(Report(Stage.DENOISING, 1.0, len(plan.window_steps), plan.window_steps[-1], previews.poll()))
 
     def _suffer(self, step: int) -> None:
         if step == self._hold_step:
@@ -104,6 +112,27 @@ class SyntheticEngine:
             raise self.faults.raise_at[step]
         if self.faults.seconds_per_step:
             time.sleep(self.faults.seconds_per_step)
+
+
+def _write_state(task: Task) -> None:
+    """Leave the state of a draft, as `Engine.render` says."""
+    from safetensors.numpy import save_file
+
+    if task.work is not None:
+        part = task.work / f"{STATE}.part"
+        save_file({"steps": np.array([task.plan.draft_steps])}, part)
+        replace_file(part, task.work / STATE)
+
+
+def _read_state(task: Task) -> int:
+    """How many steps were done by the draft that this render goes on from; 0 if it left no state that can be read."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return int(load_file(task.work / STATE)["steps"][0]) if task.work else 0
+    except (OSError, SafetensorError, LookupError):
+        return 0
 
 
 class _Previews:
@@ -154,7 +183,8 @@ def _drawing(task: Task) -> Callable[[int], Picture]:
         else:
             picture = _move(held, inputs.end_image, (n - first) / (last - first), plan.num_frames / plan.fps)
         number = f"Frame {n - plan.prefix_frames + 1}/{plan.num_frames}"
-        return _written(picture, [prompt, f"{number}. Placeholder, no AI"])
+        draft = f"Draft, {plan.draft_steps} of {plan.num_inference_steps} steps. " if plan.draft_steps else ""
+        return _written(picture, [prompt, f"{number}. {draft}Placeholder, no AI"])
 
     return draw
 

@@ -17,10 +17,13 @@ from typer.testing import CliRunner
 from backend import __version__
 from backend.cli import flags, follow, terminal
 from backend.cli import main as cli
-from backend.core.errors import FolderTaken, NoAnswer, StudioBusy, StudioError
+from backend.core.errors import FolderTaken, NoAnswer, RenderFailed, StudioBusy, StudioError
+from backend.core.plan import Stage
 from backend.core.prompts import expand
 from backend.core.schema import SETTINGS
+from backend.engine import Report
 from backend.media.probe import probe
+from backend.synthetic import SyntheticEngine
 from backend.system.supervisor import AGAIN, FIRST, RESTART, SUPERVISED
 from backend.web.client import RemoteStudio
 from tests.library.hub import Hub
@@ -216,6 +219,25 @@ def test_ctrl_c_cancels_the_job_and_exits_130(run, monkeypatch):
     code, out, _ = run("generate", "--prompt", "x", *SMALL, "--json")
     assert code == 130
     assert json.loads(out.splitlines()[-1])["state"] == "cancelled"
+
+
+def test_ctrl_c_cancels_all_that_is_left_of_a_batch(run, monkeypatch):
+    show, shown = follow.show, []
+
+    def interrupted_once(studio, job):
+        shown.append(job)
+        if len(shown) == 1:
+            raise KeyboardInterrupt
+        return show(studio, job)
+
+    def endless(engine, task, report):
+        while True:
+            report(Report(Stage.DENOISING, 0.0))
+
+    monkeypatch.setattr(follow, "show", interrupted_once)
+    monkeypatch.setattr(SyntheticEngine, "render", endless)
+    code, out, _ = run("generate", "--prompt", "x", *SMALL, "--variations", "3", "--json")
+    assert (code, [job["state"] for job in json.loads(out.splitlines()[-1])["jobs"]]) == (130, 3 * ["cancelled"])
 
 
 def test_plan_prints_what_it_will_be(run):
@@ -655,3 +677,57 @@ def test_jobs_are_made_from_a_job(run):
     assert f"in place of {edited['id']}; it starts when the studio runs: ./launch.sh" in out
     code, _, err = run("jobs", "again", job["id"], "--fps", "99")
     assert (code, err.startswith("--fps=99 is above")) == (2, True)
+
+
+def test_drafts_are_made_as_a_batch_and_the_chosen_ones_promoted(run, tmp_path):
+    code, out, err = run(
+        *("generate", "--prompt", "a red boat", *SMALL, "--variations", "3", "--draft", "4"),
+        *("--out", tmp_path / "boat.mp4", "--json"),
+    )
+    assert code == 0, err
+    found = json.loads(out.splitlines()[-1])
+    drafts = found["jobs"]
+    assert {(job["batch"], job["state"]) for job in drafts} == {(found["batch"], "succeeded")}
+    assert [job["request"]["seed"] for job in drafts] == [1, 2, 3]
+    assert {job["artifact"]["draft_steps"] for job in drafts} == {4}
+    assert sorted(path.name for path in tmp_path.glob("boat*")) == ["boat-1.mp4", "boat-2.mp4", "boat-3.mp4"]
+    chosen = [drafts[2]["id"], drafts[0]["id"]]
+    code, out, _ = run("jobs", "promote", *chosen)
+    lines = out.splitlines()
+    assert (code, [line.split(", finishes ")[1].split(";")[0] for line in lines]) == (0, chosen)
+    assert all(line.endswith("it starts when the studio runs: ./launch.sh") for line in lines)
+    code, out, _ = run("jobs", "promote", *chosen, "--json")
+    jobs = json.loads(out)["jobs"]
+    assert [job["id"] for job in jobs] == [line.split()[0] for line in lines]
+    assert [job["parent"] for job in jobs] == chosen
+    code, _, err = run("jobs", "promote", jobs[0]["id"])
+    assert (code, "is no draft; name one that was made with" in err) == (2, True)
+
+
+def test_a_batch_sweeps_a_setting_and_says_where_its_videos_are(run, tmp_path):
+    code, out, err = run(
+        *("generate", "--prompt", "a red boat", *SMALL, "--sweep", "steps=10,11", "--out", tmp_path / "boat.mp4")
+    )
+    assert code == 0, err
+    assert [line.split(": ")[0] for line in out.splitlines()] == [str(tmp_path / f"boat-{n}.mp4") for n in (1, 2)]
+    code, _, err = run("generate", "--prompt", "a red boat", *SMALL, "--sweep", "mood=calm")
+    assert (code, "--sweep='mood' is not a setting; use one of " in err) == (2, True)
+    code, _, err = run("generate", "--prompt", "a red boat", *SMALL, "--sweep", "prompt=[a,b")
+    assert (code, "this is no JSON list; use a,b,c or a list of JSON" in err) == (2, True)
+    code, _, err = run("generate", "--prompt", "a red boat", *SMALL, "--variations", "13")
+    assert (code, "13 variations; ask for 1 to 12" in err) == (2, True)
+    code, _, err = run("generate", "--prompt", "a red boat", *SMALL, "--draft", "10")
+    assert (code, "--draft=10 is not below the 10 steps of the finished video; use 1 to 9" in err) == (2, True)
+
+
+def test_a_batch_of_which_one_fails_exits_as_a_failure(run, monkeypatch):
+    render = SyntheticEngine.render
+
+    def fail_at_seed_2(engine, task, report):
+        if task.request.seed == 2:
+            raise RenderFailed("The engine gave up;", hint="retry.")
+        return render(engine, task, report)
+
+    monkeypatch.setattr(SyntheticEngine, "render", fail_at_seed_2)
+    code, out, _ = run("generate", "--prompt", "a red boat", *SMALL, "--variations", "2", "--json")
+    assert (code, [job["state"] for job in json.loads(out.splitlines()[-1])["jobs"]]) == (1, ["succeeded", "failed"])

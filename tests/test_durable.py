@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backend import durable
-from backend.durable import discard, finish_moves, move, move_folder
+from backend.durable import discard, finish_moves, link_file, move, move_folder
 
 
 class Killed(BaseException):
@@ -197,3 +197,54 @@ def test_what_is_discarded_is_gone_whatever_kills_it(here, monkeypatch):
     assert not (here / "a").exists()
     finish_moves([(here / "x", here)])
     assert list(here.iterdir()) == []
+
+
+def test_a_file_gets_a_second_name_that_outlives_the_first(here):
+    source, target = here / "a", here / "b"
+    source.write_text("x")
+    link_file(source, target)
+    assert source.stat().st_ino == target.stat().st_ino
+    source.unlink()
+    assert (target.read_text(), [path.name for path in here.iterdir()]) == ("x", ["b"])
+
+
+def test_where_there_are_no_second_names_a_file_is_copied(here, there, monkeypatch):
+    (here / "a").write_text("x")
+    link_file(here / "a", there / "a")
+    assert (there / "a").read_text() == "x"
+    for number in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP):
+
+        def refusing(source, target, number=number):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "link", refusing)
+        (here / "b").unlink(missing_ok=True)
+        link_file(here / "a", here / "b")
+        assert (here / "b").read_text() == "x"
+    assert sorted(path.name for path in here.iterdir()) == ["a", "b"]
+
+
+def test_a_second_name_is_whole_or_not_there(here, monkeypatch):
+    """A process that dies at any moment leaves nothing under the name, and what it left hinders no later one."""
+    (here / "a").write_text("x")
+
+    def killed(part, target):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "replace_file", killed)
+        with pytest.raises(Killed):
+            link_file(here / "a", here / "b")
+    assert not (here / "b").exists()
+    link_file(here / "a", here / "b")
+    assert sorted(path.name for path in here.iterdir()) == ["a", "b"]
+
+
+def test_a_disk_that_takes_no_second_name_for_another_reason_says_so(here, monkeypatch):
+    def full(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (here / "a").write_text("x")
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(OSError, match="No space"):
+        link_file(here / "a", here / "b")

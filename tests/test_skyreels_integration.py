@@ -207,6 +207,7 @@ def test_without_a_compiler_a_film_is_made_as_it_is(engine, task, monkeypatch):
     ("setting", "seconds", "placement", "expected"),
     [
         (None, 100.0, Placement.RESIDENT, "a benchmark"),
+        (None, (10.0, 100.0), Placement.RESIDENT, "a benchmark"),  # a short draft of a long video
         (None, 100.0, Placement.MODEL_OFFLOAD, "a benchmark"),
         (None, 100.0, Placement.GROUP_OFFLOAD, "no"),
         (None, 10.0, Placement.RESIDENT, "no"),
@@ -229,7 +230,9 @@ def test_on_a_gpu_a_benchmark_decides_for_long_renders(task, monkeypatch, settin
     monkeypatch.setattr("backend.diffusion.compiled.first_block", lambda *_: calls)
     monkeypatch.setattr("backend.diffusion.compiled.is_faster", lambda file, parts, *two: tried.append(two) or True)
     monkeypatch.setattr("backend.diffusion.compiled.can_compile", lambda fast: fast == calls[1])
-    plan = replace(job.plan, forecast=replace(job.plan.forecast, guess={Stage.DENOISING: seconds}))
+    own_s, whole_s = seconds if isinstance(seconds, tuple) else (seconds, None)
+    forecast = replace(job.plan.forecast, guess={Stage.DENOISING: own_s}, whole_guess_s=whole_s)
+    plan = replace(job.plan, forecast=forecast)
     assert should_compile(setting, plan, sampler, None) is (expected != "no")
     assert tried == ([calls] if expected == "a benchmark" else [])
 

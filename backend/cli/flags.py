@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import re
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -19,7 +20,7 @@ from backend.core.schema import SETTINGS, Setting, parse_request
 from backend.studios import Studio
 
 FLAGS = {name: f"--{name.replace('_', '-')}" for name in SETTINGS}
-FLAGS |= {"num_inference_steps": "--steps", "loras": "--lora"}
+FLAGS |= {"num_inference_steps": "--steps", "draft_steps": "--draft", "loras": "--lora"}
 DOTTED = {SETTINGS[name].field: flag for name, flag in FLAGS.items()}
 SYNTAX = {  # what only the command line has to say
     "mode": "Follows from the files if left out.",
@@ -88,6 +89,37 @@ def lora_use(words: str) -> dict[str, Any]:
     if not STRENGTHS.fullmatch(f":{strengths}") or ":" not in words:
         return {"name": words}
     return {"name": name, "strength": [float(number) for number in strengths.split(",")]}
+
+
+SWEEP = 'Vary a setting instead of the seed; a JSON list is fine: prompt=["a, b","c"].'
+VARYING = DOTTED | {"field": "--sweep", "values": "--sweep"}
+
+
+def sweep_of(words: str) -> dict[str, Any]:
+    """The setting that a sweep varies and its values. Raises InvalidRequest for a list of JSON that is none.
+
+    >>> sweep_of("steps=10,20"), sweep_of('prompt=["a, b"]')["values"]
+    ({'field': 'num_inference_steps', 'values': [10, 20]}, ['a, b'])
+    """
+    name, _, values = words.partition("=")
+    settings = {flag.removeprefix("--"): setting for setting, flag in FLAGS.items()}
+    found = _value(values) if values.startswith("[") else [_value(word) for word in values.split(",") if word]
+    if not isinstance(found, list):
+        field = mention("values", words)
+        raise InvalidRequest([field, ": this is no JSON list;"], hint="use a,b,c or a list of JSON.", field="values")
+    return {"field": settings.get(name, name.replace("-", "_")), "values": found}
+
+
+def _value(word: str) -> Any:
+    """A value as JSON has it.
+
+    >>> _value("6.5"), _value("turbo")
+    (6.5, 'turbo')
+    """
+    try:
+        return json.loads(word)
+    except ValueError:
+        return word
 
 
 def send_files(studio: Studio, params: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ import typer
 
 from backend.cli.terminal import CANCELLED, DONE, FAILED, complain, err, fail, say
 from backend.core.config import Settings
-from backend.core.errors import NoAnswer, StudioError
+from backend.core.errors import Conflict, NoAnswer, StudioError
 from backend.studios import Studio
 from backend.system.supervisor import LONGEST_WAIT_S
 
@@ -28,10 +28,12 @@ def check_queue_runs(studio: Studio) -> None:
         fail("The queue is paused, so the job would wait; resume it first: queue resume.", FAILED)
 
 
-def finish(studio: Studio, job: dict[str, Any], out_file: Path | None) -> dict[str, Any]:
+def finish(
+    studio: Studio, job: dict[str, Any], out_file: Path | None, also_cancel: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
     """The job when it has ended, its result copied to `out_file`."""
     try:
-        job = follow(studio, job)
+        job = follow(studio, job, also_cancel)
     except NoAnswer as gone:
         way_out = f"start it again, and job {job['id']} goes on; `jobs cancel {job['id']}` ends it."
         raise NoAnswer(gone.message, hint=way_out) from gone
@@ -40,12 +42,32 @@ def finish(studio: Studio, job: dict[str, Any], out_file: Path | None) -> dict[s
     return job
 
 
+def finish_batch(studio: Studio, jobs: list[dict[str, Any]], out_file: Path | None) -> list[dict[str, Any]]:
+    """The jobs of a batch when all have ended, their results copied to numbered files. Ctrl-C cancels all that have not
+    ended.
+    """
+    numbers = range(1, len(jobs) + 1)
+    return [finish(studio, jobs[n - 1], numbered(out_file, n), also_cancel=jobs[n:]) for n in numbers]
+
+
+def numbered(file: Path | None, number: int) -> Path | None:
+    """
+    >>> numbered(Path("boats/red.mp4"), 2)
+    PosixPath('boats/red-2.mp4')
+    """
+    return file and file.with_stem(f"{file.stem}-{number}")
+
+
 def exit_with(job: dict[str, Any], out_file: Path | None, as_json: bool) -> None:
     if as_json:
         print(json.dumps(job))
     else:
         report_end(job, out_file)
-    raise typer.Exit({"succeeded": DONE, "cancelled": CANCELLED}.get(job["state"], FAILED))
+    raise typer.Exit(exit_code(job))
+
+
+def exit_code(job: dict[str, Any]) -> int:
+    return {"succeeded": DONE, "cancelled": CANCELLED}.get(job["state"], FAILED)
 
 
 def can_write(file: Path) -> bool:
@@ -84,13 +106,23 @@ def patiently(ask: Callable[[], T], away: Callable[[], None] = lambda: None) -> 
         time.sleep(0.5)
 
 
-def follow(studio: Studio, job: dict[str, Any]) -> dict[str, Any]:
-    """The job when it has ended, shown until then; Ctrl-C cancels it."""
+def follow(studio: Studio, job: dict[str, Any], also_cancel: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """The job when it has ended, shown until then; Ctrl-C cancels it, and before it those that would come next."""
     try:
         return show(studio, job)
     except KeyboardInterrupt:
-        studio.act(job["id"], "cancel")
+        for one in (*also_cancel, job):
+            cancel(studio, one["id"])
         return wait_for_end(studio, job)
+
+
+def cancel(studio: Studio, job_id: str) -> None:
+    """End a job, unless it has ended already."""
+    try:
+        studio.act(job_id, "cancel")
+    except StudioError as refusal:
+        if refusal.status != Conflict.status:
+            raise
 
 
 def show(studio: Studio, job: dict[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from backend.cli.flags import DOTTED, FLAGS, request_flags, send_named_files
-from backend.cli.terminal import BAD_REQUEST, cell, fail, open_studio, out, say
+from backend.cli.flags import DOTTED, SWEEP, VARYING, request_flags, send_named_files, sweep_of
+from backend.cli.terminal import BAD_REQUEST, cell, fail, open_studio, out, remark, say
 from backend.core.inputs import INPUTS, mode_for
+from backend.core.schema import SETTINGS
 from backend.jobs.job import JobState
 from backend.studios import Studio
 
@@ -96,23 +97,14 @@ for _how, _words in {
 def jobs_vary(
     job_id: str,
     count: Annotated[int | None, typer.Option(help="How many further seeds, each the next one; 4 by default.")] = None,
-    sweep: Annotated[
-        str | None,
-        typer.Option(metavar="SETTING=a,b,c", help='Vary a setting instead; a JSON list is fine: prompt=["a, b","c"].'),
-    ] = None,
+    sweep: Annotated[str | None, typer.Option(metavar="SETTING=a,b,c", help=SWEEP)] = None,
+    draft: Annotated[int | None, typer.Option(help=f"Make drafts. {SETTINGS['draft_steps'].help_with_bounds}")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the batch and its jobs as JSON.")] = False,
 ) -> None:
     """Queue variations of a job as one batch."""
-    name, _, words = (sweep or "").partition("=")
-    flags = {flag.removeprefix("--"): setting for setting, flag in FLAGS.items()}
-    setting = flags.get(name, name.replace("-", "_")) or None
-    values = _value(words) if words.startswith("[") else [_value(word) for word in words.split(",") if word]
-    if not isinstance(values, list):
-        fail(f"--sweep {sweep}: this is no JSON list; use a,b,c or a list of JSON.", BAD_REQUEST)
-    if count is None and setting is None:
-        count = 4
-    with open_studio(DOTTED | {"field": "--sweep", "values": "--sweep", "count": "--count"}) as studio:
-        found = studio.vary(job_id, count, setting, values)
+    with open_studio(VARYING | {"count": "--count"}) as studio:
+        wanted = {"count": 4 if count is None and sweep is None else count, "draft_steps": draft}
+        found = studio.vary(job_id, wanted | (sweep_of(sweep) if sweep is not None else {}))
         later = waits(studio)
     if as_json:
         print(json.dumps(found))
@@ -120,13 +112,19 @@ def jobs_vary(
     say(f"batch {found['batch']}: {', '.join(job['id'] for job in found['jobs'])}{later}")
 
 
-def _value(word: str) -> Any:
-    """A value as JSON has it.
-
-    >>> _value("6.5"), _value("turbo")
-    (6.5, 'turbo')
-    """
-    try:
-        return json.loads(word)
-    except ValueError:
-        return word
+@jobs_app.command("promote")
+def jobs_promote(
+    job_ids: Annotated[list[str], typer.Argument(metavar="JOB...", help="Drafts that are done.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the jobs as JSON.")] = False,
+) -> None:
+    """Finish drafts, in this order, each from its saved state: no step is made twice."""
+    with open_studio(DOTTED) as studio:
+        jobs = [studio.promote(job_id) for job_id in job_ids]
+        later = waits(studio)
+    if as_json:
+        print(json.dumps({"jobs": jobs}))
+        return
+    for job in jobs:
+        say(f"{job['id']} {job['state']}, finishes {job['parent']}{later if job['state'] == 'queued' else ''}")
+        for note in job["plan"]["notes"]:
+            remark(note)

@@ -15,12 +15,33 @@ import typer
 from rich.table import Table
 
 from backend import __version__
-from backend.cli.flags import DOTTED, FLAGS, request_flags, send_file, send_files
-from backend.cli.follow import can_write, check_queue_runs, exit_with, finish
+from backend.cli.flags import DOTTED, FLAGS, SWEEP, VARYING, request_flags, send_file, send_files, sweep_of
+from backend.cli.follow import (
+    can_write,
+    check_queue_runs,
+    exit_code,
+    exit_with,
+    finish,
+    finish_batch,
+    numbered,
+    report_end,
+)
 from backend.cli.jobs import jobs_app
 from backend.cli.loras import loras_app
 from backend.cli.models import models_app
-from backend.cli.terminal import BAD_REQUEST, DONE, FAILED, cell, explained, fail, open_studio, out, remark, say
+from backend.cli.terminal import (
+    BAD_REQUEST,
+    CANCELLED,
+    DONE,
+    FAILED,
+    cell,
+    explained,
+    fail,
+    open_studio,
+    out,
+    remark,
+    say,
+)
 from backend.core.config import Settings, variable_of
 from backend.core.errors import FolderTaken, StudioError
 from backend.core.ids import is_id
@@ -125,12 +146,18 @@ def held_by_a_command(error: StudioError) -> bool:
 @request_flags
 def generate(
     params: dict[str, Any],
+    variations: Annotated[
+        int | None, typer.Option(help="A batch of so many seeds, the first one given; --out is numbered.")
+    ] = None,
+    sweep: Annotated[str | None, typer.Option(metavar="SETTING=a,b,c", help=SWEEP)] = None,
     out_file: Annotated[Path | None, typer.Option("--out", help="Copy the video here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the job as JSON when it is done.")] = False,
 ) -> None:
-    """Render one video: by the running studio if there is one, else by this process."""
+    """Render one video, or variations of it: by the running studio if there is one, else by this process."""
     if out_file is not None and not can_write(out_file):
         fail(f"--out {out_file} cannot be written; name a file in a folder of yours.", BAD_REQUEST)
+    if variations is not None or sweep is not None:
+        generate_batch(params, variations, sweep, out_file, as_json)
     with open_studio(DOTTED) as studio:
         check_queue_runs(studio)
         job = studio.submit(send_files(studio, params))
@@ -138,6 +165,26 @@ def generate(
             remark(note)
         job = finish(studio, job, out_file)
     exit_with(job, out_file, as_json)
+
+
+def generate_batch(
+    params: dict[str, Any], count: int | None, sweep: str | None, out_file: Path | None, as_json: bool
+) -> None:
+    """Render a batch and exit: with what one of its jobs would exit with, failures before cancellations."""
+    with open_studio(VARYING | {"count": "--variations"}) as studio:
+        check_queue_runs(studio)
+        wanted = {"count": count} | (sweep_of(sweep) if sweep is not None else {})
+        found = studio.variations(send_files(studio, params), wanted)
+        for note in found["jobs"][0]["plan"]["notes"]:
+            remark(note)
+        jobs = finish_batch(studio, found["jobs"], out_file)
+    if as_json:
+        print(json.dumps(found | {"jobs": jobs}))
+    else:
+        for number, job in enumerate(jobs, start=1):
+            report_end(job, numbered(out_file, number))
+    codes = {exit_code(job) for job in jobs}
+    raise typer.Exit(next((code for code in (FAILED, CANCELLED) if code in codes), DONE))
 
 
 @app.command()
@@ -186,8 +233,8 @@ def plan(
         "model": found["model_title"],
         "size": delivered if drawn == delivered else f"{drawn} {change} to {delivered}",
         "frames": f"{found['total_frames']} at {found['fps']} fps, {found['total_frames'] / found['fps']:.1f} s",
-        "new frames": f"{found['num_frames']} kept of {found['render_frames']} made",
-        "windows": str(len(found["windows"])),
+        "new frames": f"{found['total_frames'] - found['source_frames']} kept of {found['decoded_frames']} made",
+        "windows": str(len(found["window_steps"])),
         "steps": f"{steps_in_words(found['window_steps'])}, {found['forwards']} model calls",
         "about": f"{seconds}, peak {found['forecast']['peak_gib']:.1f} GiB",
         "on disk": f"about {found['forecast']['disk_bytes'] / 1e6:.1f} MB",

@@ -1,4 +1,4 @@
-"""Requests made from earlier ones: again, edit, extend, vary. Pages, REST and command line share these functions.
+"""Requests made from earlier ones: again, edit, extend, vary, promote. All clients share these functions.
 
 Whoever submits such a request names the job that it was made from as its parent.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backend.core.errors import InvalidRequest, mention
+from pydantic import BaseModel, ConfigDict, Field
+
+from backend.core.errors import InvalidRequest, Words, mention
 from backend.core.schema import SEED, SETTINGS, GenerationRequest, Mode, parse_request
 
 VARIATIONS_MOST = 12
@@ -44,27 +46,61 @@ def extend(request: GenerationRequest, video: str, changes: Mapping[str, Any] = 
     return again(request, continued | dict(changes) | {"skyreels": options})
 
 
-def vary(
-    request: GenerationRequest, count: int | None = None, setting: str | None = None, values: Sequence[Any] = ()
-) -> list[GenerationRequest]:
-    """`count` requests (1 by default) with the seeds after that of `request`; or one for each of `values` of a setting,
-    named as in SETTINGS, with the same seed. Raises InvalidRequest.
+def promote(draft: GenerationRequest) -> GenerationRequest:
+    """The request that finishes a draft: it differs in nothing but that it is none."""
+    return draft.model_copy(update={"draft_steps": None})
+
+
+class Variations(BaseModel):
+    """What varies: the seed, `count` times, or with one and the same seed a setting or the prompt."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    count: int | None = Field(None, strict=True, description="how many seeds, each the next one; 1 by default")
+    field: str | None = Field(None, max_length=100, description="a setting that is varied instead of the seed")
+    values: tuple[Any, ...] = Field((), description="a value of that setting for each variation")
+    prompts: tuple[str, ...] = Field((), description="a prompt for each variation, instead of seeds or a setting")
+    draft_steps: int | None = Field(None, strict=True, description="makes drafts of so many steps")
+
+
+def vary(request: GenerationRequest, wanted: Variations, *, first: int = 1) -> list[GenerationRequest]:
+    """The variations of `request`, in their order. Seeds count from its own, `first` is 0, or from the next one.
+
+    Raises InvalidRequest.
     """
-    if setting is None:
-        if values:
-            raise InvalidRequest("values need a setting;", hint=["name it in ", mention("field"), "."], field="values")
-        count = 1 if count is None else count
+    if wanted.draft_steps is not None:
+        request = edit(request, {"draft_steps": wanted.draft_steps})
+    name, values, field = _swept(wanted)
+    if name is None:
+        count = 1 if wanted.count is None else wanted.count
         _check_count(count, "count")
         seeds = int(SEED.most) + 1
-        return [edit(request, {"seed": (request.seed + number) % seeds}) for number in range(1, count + 1)]
-    name = setting.removeprefix("skyreels.")
+        return [edit(request, {"seed": (request.seed + first + number) % seeds}) for number in range(count)]
+    if wanted.count is not None:
+        hint: Words = ["leave out ", mention("count"), " or ", mention(field), "."]
+        raise InvalidRequest(
+            "counts seeds, and another setting is to vary;", hint=hint, field="count", value=wanted.count
+        )
+    _check_count(len(values), field)
+    return [edit(request, {"skyreels": {name: v}} if SETTINGS[name].is_skyreels else {name: v}) for v in values]
+
+
+def _swept(wanted: Variations) -> tuple[str | None, Sequence[Any], str]:
+    """The setting that varies, its values, and the field that gives them; no setting where the seed varies."""
+    if wanted.prompts:
+        if wanted.field is not None or wanted.values:
+            reason: Words = [mention("prompts"), " and ", mention("values"), " are both given;"]
+            raise InvalidRequest(reason, hint="send one of them.", field="prompts")
+        return "prompt", wanted.prompts, "prompts"
+    if wanted.field is None:
+        if wanted.values:
+            raise InvalidRequest("values need a setting;", hint=["name it in ", mention("field"), "."], field="values")
+        return None, (), "count"
+    name = wanted.field.removeprefix("skyreels.")
     if name not in SETTINGS:
         hint = f"use one of {', '.join(SETTINGS)}."
-        raise InvalidRequest("is not a setting;", hint=hint, field="field", value=setting[:40])
-    if count is not None:
-        raise InvalidRequest("counts seeds, and values are given;", hint="leave one of them out.", field="count")
-    _check_count(len(values), "values")
-    return [edit(request, {"skyreels": {name: v}} if SETTINGS[name].is_skyreels else {name: v}) for v in values]
+        raise InvalidRequest("is not a setting;", hint=hint, field="field", value=wanted.field[:40])
+    return name, wanted.values, "values"
 
 
 def _check_count(count: int, field: str) -> None:

@@ -14,6 +14,7 @@ from backend.core.schema import (
     GenerationRequest,
 )
 from backend.core.units import GIB
+from backend.core.windows import pixel_frames
 
 SUSTAINED_FLOPS = (
     ("H200", 600e12),
@@ -30,6 +31,7 @@ LIBRARIES_GIB = 0.8  # of main memory, before a model is loaded: torch, diffuser
 READ_GIB_PER_S = 1.0  # weights from a fast disk
 ENCODE_S_PER_PIXEL = 4e-8  # x264, medium, two cores
 BYTES_PER_PIXEL = 0.08  # of a finished H.264 video with detail, crf 18
+STATE_BYTES_PER_PIXEL = 2.0  # of a draft's state: at most 8 times 16 channels of float32 for 8x8 pixels of 4 frames
 
 
 def forward_flops(shape: Transformer | None, tokens: int) -> float:
@@ -59,6 +61,12 @@ def forecast_of(guess: dict[Stage, float], calibration: Calibration, peak_gib: f
     return Forecast(seconds, round(peak_gib, 2), disk_bytes, guess, low_s, high_s)
 
 
+def state_bytes(sampling: Sampling) -> int:
+    """The most bytes of the state that a draft keeps, that of its window."""
+    frames = pixel_frames(sampling.windows[0].stop)
+    return int(STATE_BYTES_PER_PIXEL * sampling.render_width * sampling.render_height * frames)
+
+
 def guess_seconds(
     sampling: Sampling, spec: ModelSpec, machine: Machine, delivered: Strip, finishing_s: float
 ) -> dict[Stage, float]:
@@ -72,7 +80,7 @@ def guess_seconds(
 
 def _drawing_seconds(sampling: Sampling) -> dict[Stage, float]:
     """Seconds a stage of frames that are drawn, not denoised."""
-    pixels = sampling.render_width * sampling.render_height * sampling.render_frames
+    pixels = sampling.render_width * sampling.render_height * sampling.decoded_frames
     return {Stage.LOADING: 0.0, Stage.DENOISING: 0.2 + 2e-8 * pixels, Stage.DECODING: 0.0}
 
 
@@ -104,8 +112,9 @@ def _window_tokens(sampling: Sampling, spec: ModelSpec) -> list[int]:
 def _model_seconds(sampling: Sampling, spec: ModelSpec, machine: Machine) -> dict[Stage, float]:
     """Seconds a stage of a diffusion model: weights to read, operations to do."""
     flops = device_flops(machine)
-    evaluations = zip(sampling.num_evaluations, _window_tokens(sampling, spec), strict=True)
-    decode = spec.decode_flops * sampling.render_width * sampling.render_height * sampling.render_frames
+    # A draft has evaluations in the first window only.
+    evaluations = zip(sampling.num_evaluations, _window_tokens(sampling, spec), strict=False)
+    decode = spec.decode_flops * sampling.render_width * sampling.render_height * sampling.decoded_frames
     return {
         Stage.LOADING: 2 + spec.memory_gib / READ_GIB_PER_S,
         Stage.DENOISING: sum(n * forward_flops(spec.transformer, count) for n, count in evaluations) / flops,

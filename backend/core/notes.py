@@ -90,6 +90,7 @@ def notes_of(
         *_orientation(request, plan),
         *_rate(plan, source),
         *_seed(request),
+        *draft_notes(plan),
     )
 
 
@@ -140,6 +141,13 @@ def _rate(plan: Plan, source: Source | None) -> Iterator[str]:
 def _seed(request: GenerationRequest) -> Iterator[str]:
     if request.seed == RANDOM_SEED:
         yield f"Seed {RANDOM_SEED} means random: a seed is drawn when the video is queued, and stored with it."
+
+
+def draft_notes(plan: Plan) -> Iterator[str]:
+    """The notes about a draft alone."""
+    if plan.new_frames < plan.num_frames:
+        why = "are begun by then" if plan.ar_step else "are in the first window"
+        yield f"The draft shows {plan.new_frames} of the {plan.num_frames} new frames: those that {why}."
 
 
 def _start_of(words: str) -> str:

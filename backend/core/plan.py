@@ -64,7 +64,8 @@ class Forecast:
     """The estimated cost of a render: seconds of each stage, peak memory of the device, bytes of the finished file.
 
     `guess` is the seconds before calibration by earlier renders with this model. While few of them are known, the whole
-    render takes `low_s` to `high_s` seconds.
+    render takes `low_s` to `high_s` seconds. `whole_guess_s` is the guess for denoising the whole video, of a draft and
+    of what promotes it.
     """
 
     seconds: dict[Stage, float]
@@ -73,6 +74,7 @@ class Forecast:
     guess: dict[Stage, float] = field(default_factory=dict)
     low_s: float | None = None
     high_s: float | None = None
+    whole_guess_s: float | None = None
 
     @property
     def total_s(self) -> float:
@@ -93,6 +95,9 @@ class Sampling:
     repeat the end of the source. Blocks of `causal_block_size` latent frames lag `ar_step` steps behind one another (0
     is all at once), and with `causal_attention` attend only to themselves and earlier blocks. `batch_guidance` computes
     both predictions of classifier-free guidance in one call.
+
+    A draft stops after `draft_steps` of the first window; what promotes it makes the rest, without the first
+    `done_steps`. All else is the same for draft, rest and whole, so that one continues the other.
     """
 
     render_width: int
@@ -115,11 +120,24 @@ class Sampling:
     first_picture: bool = False  # the request gives the first frame
     fp8: bool = False  # the linear layers of the transformer are stored in float8
     guidance_scale_2: float | None = None  # of the model's second expert; None: that of the first
+    draft_steps: int | None = None
+    done_steps: int = 0
 
     @property
     def window_steps(self) -> tuple[int, ...]:
-        """Denoising steps of each window; more than `num_inference_steps` with asynchronous diffusion forcing."""
+        """The number of the last denoising step of each window; more than `num_inference_steps` with asynchronous
+        diffusion forcing.
+        """
+        if self.draft_steps is not None:
+            return (self.draft_steps,)
         return tuple(len(schedule.timestep_indices) for schedule in self.schedules)
+
+    @property
+    def decoded_frames(self) -> int:
+        """How many of the frames are decoded: all `render_frames`, or those that have started where a draft stops."""
+        if self.draft_steps is None:
+            return self.render_frames
+        return pixel_frames(self.schedules[0].num_started[self.draft_steps - 1])
 
     @property
     def schedules(self) -> tuple[Schedule, ...]:
@@ -140,22 +158,30 @@ class Sampling:
     @property
     def num_evaluations(self) -> tuple[int, ...]:
         """Evaluations of the transformer in each window (NFE); classifier-free guidance takes two for a step."""
-        return tuple(sum(step.num_evaluations for step in self.plan_steps(schedule)) for schedule in self.schedules)
+        return tuple(sum(step.num_evaluations for step in steps) for steps in self.step_plans)
 
     @property
     def num_evaluated_steps(self) -> int:
         """Steps of all windows that evaluate the transformer; the preset skips the others."""
-        return sum(step.num_evaluations > 0 for schedule in self.schedules for step in self.plan_steps(schedule))
+        return sum(step.num_evaluations > 0 for steps in self.step_plans for step in steps)
+
+    @property
+    def step_plans(self) -> tuple[tuple[StepPlan, ...], ...]:
+        """What each step computes, in each window; without steps that a draft has done or that it leaves out."""
+        first, *later = (self.plan_steps(schedule) for schedule in self.schedules)
+        if self.draft_steps is not None:
+            return (first[: self.draft_steps],)
+        return (first[self.done_steps :], *later)
 
     def plan_steps(self, schedule: Schedule) -> tuple[StepPlan, ...]:
-        """What each step of a window computes."""
+        """What each step of a whole window computes."""
         return plan_steps(schedule, self.num_inference_steps, self.preset, self.guidance_scale > 1)
 
     @property
     def forwards(self) -> int:
         """Calls of the transformer in all windows: one for each evaluation, or for both of a guided step."""
         batch = 2 if self.batch_guidance else 1
-        steps = itertools.chain.from_iterable(self.plan_steps(schedule) for schedule in self.schedules)
+        steps = itertools.chain.from_iterable(self.step_plans)
         return sum(math.ceil(step.num_evaluations / batch) for step in steps)
 
 
@@ -163,8 +189,8 @@ class Sampling:
 class Plan(Sampling):
     """A request made legal: how the model samples, the finishing steps, what is delivered and what it will cost.
 
-    Of the rendered frames the prefix and the last ones are trimmed, so that `num_frames` new ones remain. They are
-    delivered at `width` x `height`, after `source_frames` frames of the source.
+    Of the rendered frames the prefix and the last ones are trimmed, so that `num_frames` new ones remain; a draft shows
+    the first of these. They are delivered at `width` x `height`, after `source_frames` frames of the source.
     """
 
     model: str
@@ -186,7 +212,7 @@ class Plan(Sampling):
     @property
     def rendered(self) -> Strip:
         """The new frames as the model renders them, before the finishing steps."""
-        return Strip(self.render_width, self.render_height, self.fps, self.num_frames)
+        return Strip(self.render_width, self.render_height, self.fps, self.new_frames)
 
     @property
     def delivered(self) -> Strip:
@@ -194,9 +220,14 @@ class Plan(Sampling):
         return Strip(self.width, self.height, self.fps, self.total_frames)
 
     @property
+    def new_frames(self) -> int:
+        """The new frames that are delivered: `num_frames`, or those of a draft."""
+        return min(self.num_frames, self.decoded_frames - self.prefix_frames)
+
+    @property
     def total_frames(self) -> int:
         """Frames in the finished file."""
-        return self.source_frames + self.num_frames
+        return self.source_frames + self.new_frames
 
     @property
     def total_s(self) -> float:
@@ -205,8 +236,11 @@ class Plan(Sampling):
     @property
     def segments(self) -> tuple[tuple[int, int], ...]:
         """Half-open ranges of the rendered frames that are kept; each becomes final at one step. A segment is a window,
-        or some blocks of one with asynchronous diffusion forcing, and is written as one file.
+        or some blocks of one with asynchronous diffusion forcing, and is written as one file. A draft is one segment.
         """
+        first, last = self.prefix_frames, self.prefix_frames + self.new_frames
+        if self.draft_steps is not None:
+            return ((first, last),)
         ends = [0]
         for window in self.windows:
             block = self.causal_block_size if self.ar_step else window.stop - window.start
@@ -214,7 +248,6 @@ class Plan(Sampling):
                 if end - ends[-1] >= SEGMENT_LATENTS or ends[-1] < end == window.stop:
                     ends.append(end)
         edges = [0, *(pixel_frames(end) for end in ends[1:])]
-        first, last = self.prefix_frames, self.prefix_frames + self.num_frames
         ranges = ((max(a, first), min(b, last)) for a, b in itertools.pairwise(edges))
         return tuple((a, b) for a, b in ranges if a < b)
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from types import MappingProxyType
 from typing import Any
 
 from backend.core.calibration import NOT_CALIBRATED, Calibration
 from backend.core.delivery import Strip, finishing_gib, finishing_seconds, plan_fitting
 from backend.core.errors import InvalidRequest, Mention, mention
-from backend.core.forecast import forecast_of, guess_seconds, place_models, uses_fp8
-from backend.core.plan import Machine, Plan, PlannedLora, Sampling, Source
+from backend.core.forecast import forecast_of, guess_seconds, place_models, state_bytes, uses_fp8
+from backend.core.plan import Forecast, Machine, Plan, PlannedLora, Sampling, Source, Stage
 from backend.core.registry import ModelSpec
 from backend.core.schema import (
     DEFAULT_FPS,
@@ -58,9 +58,8 @@ def make_plan(
     placed = place_models(sampling, spec, machine)
     on_gpu = spec.denoises and machine.has_gpu
     delivered = Strip(width, height, fps, source_frames + num_frames)
-    guess = guess_seconds(sampling, spec, machine, delivered, finishing_seconds(rendered, steps))
     peak_gib = placed.peak_gib + finishing_gib(rendered, steps, on_gpu) + sum(loras.values()) / GIB
-    return Plan(
+    whole = Plan(
         **_fields_of(sampling),
         model=spec.id,
         model_title=spec.title,
@@ -70,13 +69,57 @@ def make_plan(
         enlarged=enlarged,
         num_frames=num_frames,
         source_frames=source_frames,
-        forecast=forecast_of(guess, calibration, peak_gib, delivered),
+        forecast=Forecast({}, round(peak_gib, 2), 0),
         on_gpu=on_gpu,
         placement=placed.placement,
         half_decode=placed.half_decode,
         loras=tuple(PlannedLora(name) for name in loras),
         finishing_steps=steps,
     )
+    if request.draft_steps is None:
+        return with_forecast(whole, spec, machine, calibration)
+    _check_draft(request.draft_steps, whole.num_inference_steps)
+    guess = guess_seconds(whole, spec, machine, delivered, 0.0)
+    draft = replace(
+        whole,
+        draft_steps=request.draft_steps,
+        forecast=replace(whole.forecast, whole_guess_s=guess[Stage.DENOISING]),
+    )
+    return with_forecast(draft, spec, machine, calibration)
+
+
+def plan_promotion(
+    draft: Plan, done_steps: int, spec: ModelSpec, machine: Machine, calibration: Calibration = NOT_CALIBRATED
+) -> Plan:
+    """The plan of the whole video of `draft`, of which the first `done_steps` are done: all, or none where the saved
+    state is gone.
+
+    Only the forecast is new. The model, its settings and whatever else shapes the video stay as they were, or the state
+    would be that of another render.
+    """
+    rest = replace(draft, draft_steps=None, done_steps=done_steps, notes=())
+    return with_forecast(rest, spec, machine, calibration)
+
+
+def with_forecast(plan: Plan, spec: ModelSpec, machine: Machine, calibration: Calibration) -> Plan:
+    """`plan` with the forecast of what it computes, which takes as much memory as was forecast before."""
+    finishing_s = finishing_seconds(plan.rendered, plan.finishing_steps)
+    guess = guess_seconds(plan, spec, machine, plan.delivered, finishing_s)
+    found = forecast_of(guess, calibration, plan.forecast.peak_gib, plan.delivered)
+    kept_bytes = 0 if plan.draft_steps is None else state_bytes(plan)
+    forecast = replace(found, disk_bytes=found.disk_bytes + kept_bytes, whole_guess_s=plan.forecast.whole_guess_s)
+    return replace(plan, forecast=forecast)
+
+
+def _check_draft(draft_steps: int, num_inference_steps: int) -> None:
+    """Raise InvalidRequest for a draft that would leave nothing to do."""
+    if draft_steps >= num_inference_steps:
+        raise InvalidRequest(
+            f"is not below the {num_inference_steps} steps of the finished video;",
+            hint=f"use 1 to {num_inference_steps - 1}, or leave it out.",
+            field="draft_steps",
+            value=draft_steps,
+        )
 
 
 def _num_frames(request: GenerationRequest, fps: int) -> int:

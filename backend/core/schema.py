@@ -49,6 +49,7 @@ class Bounds(NamedTuple):
 
 FPS = Bounds(8, 30)
 STEPS = Bounds(10, 50)
+DRAFT_STEPS = Bounds(1, 49)  # a draft stops before the last step
 GUIDANCE_SCALE = Bounds(1.0, 20.0)
 NUM_FRAMES = Bounds(16, 1457)  # 1457 frames are a minute at 24 fps, the longest video of the original's examples
 PAGE_FRAMES = Bounds(16, 128)  # what the Create page's slider offers, without a story
@@ -379,6 +380,13 @@ class GenerationRequest(BaseModel):
         description="Denoising steps: more is finer and slower. A LoRA made for few steps allows as few as 4.",
         json_schema_extra={USUAL_MINIMUM: STEPS.least},
     )
+    draft_steps: int | None = between(
+        DRAFT_STEPS,
+        None,
+        title="Draft steps",
+        description="Stops after so many of the steps and shows what the video will be; promoting the draft makes the"
+        " rest of them.",
+    )
     guidance_scale: float | None = between(
         GUIDANCE_SCALE,
         None,
@@ -409,7 +417,7 @@ class GenerationRequest(BaseModel):
     )
 
     _numbers = field_validator(
-        "num_frames", "seconds", "fps", "num_inference_steps", "guidance_scale", "seed", mode="before"
+        *("num_frames", "seconds", "fps", "num_inference_steps", "draft_steps", "guidance_scale", "seed"), mode="before"
     )(_number)
 
     @field_validator("prompt", "negative_prompt")

@@ -98,7 +98,9 @@ def should_compile(setting: bool | None, plan: Plan, sampler: Sampler, file: Pat
     Without a `setting` a benchmark, cached in `file`, decides for long renders on a GPU.
     """
     components = sampler.components
-    long = components.device.type == "cuda" and plan.forecast.guess[Stage.DENOISING] >= COMPILE_FROM_S
+    # Of the whole video, for the rest of a draft must go on with the blocks that the draft was made with.
+    guess_s = plan.forecast.whole_guess_s or plan.forecast.guess[Stage.DENOISING]
+    long = components.device.type == "cuda" and guess_s >= COMPILE_FROM_S
     if components.placement is Placement.GROUP_OFFLOAD or not (long if setting is None else setting):
         return False
     with components.on_device(sampler.expert):

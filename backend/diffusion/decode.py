@@ -81,7 +81,7 @@ class StreamingDecoder:
     def fraction(self) -> float:
         """The fraction of all latent frames that is decoded."""
         done = self._start + max(self._num_decoded, self.sampler.num_context_frames)
-        return done / latent_frames(self.sampler.plan.render_frames)
+        return done / latent_frames(self.sampler.plan.decoded_frames)
 
     @property
     def _start(self) -> int:
@@ -92,7 +92,7 @@ class StreamingDecoder:
     def _final(self) -> torch.Tensor:
         sampler = self.sampler
         if self._past is None:
-            return sampler.latents[:, :, : sampler.num_final]
+            return sampler.final
         window = sampler.latents[:, :, sampler.num_context_frames : sampler.num_final]
         return torch.cat([self._past, window.cpu()], dim=2)
 

@@ -100,7 +100,7 @@ class Renderer:
             patches.apply_loras(loras, lambda: decoder.sampler.window)
             if original and should_compile(self._compile_blocks, plan, decoder.sampler, self._autotune_cache):
                 patches.compile_blocks()
-            progress(Report(Stage.LOADING, 1.0, runtime=patches.runtime()))
+            progress(Report(Stage.LOADING, 1.0, runtime=patches.runtime() | _resumed(decoder.sampler)))
             saves = _Saves(decoder, task.work, self._save_every_s, progress)
             yield from _Loop(decoder, previews, saves, progress).frames()
 
@@ -138,6 +138,13 @@ class Renderer:
         except SnapshotRefused as error:
             log.warning("the saved state is not used: %s", error)
         return fresh()
+
+
+def _resumed(sampler: Sampler) -> dict[str, str]:
+    """Where the render goes on, for its recipe; empty if it begins at its first step."""
+    if not sampler.window and not sampler.step_index:
+        return {}
+    return {"resumed": f"window {sampler.window + 1}, step {sampler.step_index + 1}"}
 
 
 class _Progress:
@@ -206,11 +213,15 @@ class _Loop:
         self._progress = progress
 
     def frames(self) -> Iterator[Frames]:
-        """Yield frames as chunks. The state is saved between windows, and when the render is cancelled."""
+        """Yield frames as chunks. The state is saved between windows, at the end of a draft, and when the render is
+        cancelled.
+        """
         decoder, sampler = self._decoder, self._decoder.sampler
         try:
             while True:
                 self._denoise()
+                if sampler.draft_done:
+                    self._saves.save()  # before the preview, which a killed draft makes again
                 yield from self._decode()
                 if sampler.finished:
                     return

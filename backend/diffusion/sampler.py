@@ -53,7 +53,8 @@ class Prediction(NamedTuple):
 
 class Sampler:
     """A render as a state machine: `step` until the window is done, `open_window` for the next one, until `finished`.
-    `state` between two steps can be restored by another sampler in another process, which ends with the same bits.
+    `state` between two steps can be restored by another sampler in another process, which ends with the same bits. A
+    draft is finished earlier, in its first window; its state is that of the whole render there.
 
     `window` and `step_index` count from 0 and are those of the next `step`. `latents` are those of the window: float32,
     normalised, of shape (1, channels, latent frames, height, width). The first `num_context_frames` of them are given,
@@ -88,14 +89,20 @@ class Sampler:
         return self.step_index == len(self._schedule.timestep_indices)
 
     @property
+    def draft_done(self) -> bool:
+        """Whether this is a draft, and its steps are done."""
+        return self.step_index == self.plan.draft_steps
+
+    @property
     def finished(self) -> bool:
-        return self.window_done and self.window == len(self.plan.windows) - 1
+        return self.draft_done or (self.window_done and self.window == len(self.plan.windows) - 1)
 
     @property
     def fraction(self) -> float:
-        """The fraction of all denoising steps that is done."""
-        steps = self.plan.window_steps
-        return (sum(steps[: self.window]) + self.step_index) / sum(steps)
+        """The fraction of the denoising steps of this render that is done; those of its draft do not count."""
+        steps, before = self.plan.window_steps, self.plan.done_steps
+        done = sum(steps[: self.window]) + self.step_index
+        return max(0, done - before) / (sum(steps) - before)
 
     @property
     def expert(self) -> Any:
@@ -104,8 +111,20 @@ class Sampler:
 
     @property
     def num_final(self) -> int:
-        """How many leading latent frames of the window no later step will change."""
-        return self._schedule.num_final[self.step_index]
+        """How many leading latent frames of the window no later step will change. All that have started are final once
+        a draft is done, none before.
+        """
+        if self.plan.draft_steps is None:
+            return self._schedule.num_final[self.step_index]
+        return self._schedule.num_started[self.step_index - 1] if self.draft_done else 0
+
+    @property
+    def final(self) -> torch.Tensor:
+        """The final latent frames of the window, those of a draft as it predicts them. Of the shape of `latents`, but
+        with `num_final` frames.
+        """
+        latents = self.latents if self.plan.draft_steps is None else self.predict_clean()
+        return latents[:, :, : self.num_final]
 
     def predict_clean(self) -> torch.Tensor:
         """The predicted clean latents (x0) of the frames that have started, the others are left out. Of the shape of
@@ -121,7 +140,7 @@ class Sampler:
     @functools.cached_property
     def fingerprint(self) -> str:
         """A hash of all that decides the pixels: plan, request and model. The forecast changes from run to run."""
-        request = self.request.model_dump(mode="json", exclude_defaults=True)
+        request = self.request.model_dump(mode="json", exclude_defaults=True, exclude={"draft_steps"})
         text = json.dumps([_plan_of_v1(self.plan), request], sort_keys=True)
         digest = hashlib.blake2b(text.encode(), digest_size=16)
         for transformer in self.components.transformers:
@@ -374,6 +393,7 @@ def _plan_of_v1(plan: Plan) -> dict[str, Any]:
     fields = dataclasses.asdict(plan) | {"forecast": None}
     fields["eight_bits"] = fields.pop("fp8")
     del fields["finishing_steps"], fields["notes"]  # neither changes latents
+    del fields["draft_steps"], fields["done_steps"]  # a draft and the rest of it share their state
     fields["placement"] = PLACEMENTS_OF_V1.get(plan.placement, plan.placement)
     return fields
 

@@ -13,8 +13,7 @@ from safetensors.torch import save_file
 from backend.core.errors import SnapshotRefused
 from backend.diffusion.sampler import State
 from backend.durable import replace_file
-
-NAME = "state.safetensors"
+from backend.engine import STATE as NAME
 
 # Version 0.1 named the header's field "facts" and these keys of it differently, and tensors as in `_from_v1`.
 KEYS_OF_V1 = {"known": "num_context_frames", "answers": "predictions", "identity": "fingerprint"}

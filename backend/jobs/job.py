@@ -91,7 +91,7 @@ class JobError:
 class Artifact:
     """A finished video. `video` and `thumbnail` are paths in the data folder; `render_s` is the seconds of work on it
     in all attempts, without pauses, and `stage_s` those of each stage. `runtime` says on what the last attempt ran:
-    device, precision, kernels.
+    device, precision, kernels; and where it went on, if it did. `draft_steps` is how many steps a draft made.
     """
 
     video: str
@@ -106,6 +106,7 @@ class Artifact:
     render_s: float
     stage_s: dict[Stage, float] = field(default_factory=dict)
     runtime: dict[str, str] = field(default_factory=dict)
+    draft_steps: int | None = None
 
     @property
     def file(self) -> str:
@@ -125,6 +126,7 @@ class Artifact:
             bytes=size,
             model=plan.model,
             engine=plan.engine,
+            draft_steps=plan.draft_steps,
             **{"render_s": 0.0} | more,
         )
 
@@ -225,6 +227,7 @@ def plan_as_dict(plan: JobPlan) -> dict[str, Any]:
     if isinstance(plan, Plan):
         shown |= {
             "total_frames": plan.total_frames,
+            "decoded_frames": plan.decoded_frames,
             "window_steps": list(plan.window_steps),
             "forwards": plan.forwards,
         }

@@ -105,7 +105,7 @@ class RunningJob:
         return Progress(
             stage=at.stage,
             window=at.window,
-            windows=len(plan.windows),
+            windows=len(plan.window_steps),
             step=at.step,
             steps=plan.window_steps[max(at.window, 1) - 1] if plan.window_steps else 0,
             fraction=round(done, 4),

@@ -13,7 +13,7 @@ import sqlite3
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,6 +50,7 @@ QUARANTINE_AT = 3 * CRASH
 # How far a job is that waits again: as far as it was, if that was saved, but nothing of the next attempt is saved yet.
 SAVED_PROGRESS = "CASE WHEN json_extract(progress, '$.saved_at') IS NULL THEN NULL"
 SAVED_PROGRESS += " ELSE json_remove(progress, '$.saved_at') END"
+IN_ONE_GO = "json_extract(plan, '$.draft_steps') IS NULL AND ifnull(json_extract(plan, '$.done_steps'), 0) = 0"
 SEARCH_WORDS = 50  # SQLite refuses conditions without end
 
 
@@ -297,27 +298,53 @@ class Store:
                 row = self._one("SELECT * FROM jobs WHERE key = ?", key)
                 if row:
                     return _same_request(job_of(row), request, key)
-            waiting = self._one("SELECT count(*) AS n FROM jobs WHERE state = 'queued'")["n"]
-            if waiting >= limit:
-                raise QueueFull(
-                    f"{waiting} jobs are waiting, which is the limit;", hint="try again when some are done."
-                )
-            last = self._one("SELECT (SELECT max(position) FROM jobs) AS position, (SELECT max(id) FROM jobs) AS id")
-            columns = {
-                "id": new_id(after=last["id"] or ""),
-                "kind": request.kind,
-                "parent": parent,
-                "batch": batch,
-                "state": JobState.QUEUED.value,
-                "position": (last["position"] or 0) + 1,
-                "created_at": time.time(),
-                "key": key or None,
-                **documents(request, plan),
-            }
-            sql = f"INSERT INTO jobs ({', '.join(columns)}) VALUES ({_marks(columns)}) RETURNING *"
-            row = self._one(sql, *columns.values())
-            self.version += 1
-            return job_of(row)
+            (job,) = self._add([(request, plan)], limit, key=key or None, parent=parent, batch=batch)
+            return job
+
+    def add_batch(
+        self,
+        planned: Sequence[tuple[JobRequest, JobPlan]],
+        batch: str,
+        *,
+        parent: str | None = None,
+        limit: int = 1000,
+    ) -> list[Job]:
+        """Queue a batch of requests with their plans, in their order: all of them, or none. Raises QueueFull."""
+        with self._lock:
+            return self._add(planned, limit, parent=parent, batch=batch)
+
+    def _add(self, planned: Sequence[tuple[JobRequest, JobPlan]], limit: int, **common: str | None) -> list[Job]:
+        waiting = self._one("SELECT count(*) AS n FROM jobs WHERE state = 'queued'")["n"]
+        if waiting + len(planned) > limit:
+            more = "" if len(planned) == 1 else f" of {limit}, and there are {len(planned)} more"
+            raise QueueFull(
+                f"{waiting} jobs are waiting, which is the limit{more};", hint="try again when some are done."
+            )
+
+        def write() -> list[sqlite3.Row]:
+            with transaction(self._db):
+                return [self._insert(request, plan, common) for request, plan in planned]
+
+        rows = self._do(write)
+        self.version += 1
+        return [job_of(row) for row in rows]
+
+    def _insert(self, request: JobRequest, plan: JobPlan, common: Mapping[str, str | None]) -> sqlite3.Row:
+        """The row of a new job, last in line."""
+        sql = "SELECT (SELECT max(position) FROM jobs) AS position, (SELECT max(id) FROM jobs) AS id"
+        last = self._db.execute(sql).fetchone()
+        columns = {
+            "id": new_id(after=last["id"] or ""),
+            "kind": request.kind,
+            "state": JobState.QUEUED.value,
+            "position": (last["position"] or 0) + 1,
+            "created_at": time.time(),
+            **common,
+            **documents(request, plan),
+        }
+        sql = f"INSERT INTO jobs ({', '.join(columns)}) VALUES ({_marks(columns)}) RETURNING *"
+        row: sqlite3.Row = self._db.execute(sql, tuple(columns.values())).fetchone()
+        return row
 
     # --- the worker's side; `attempt` fences a worker that lost its job ---
 
@@ -534,10 +561,14 @@ class Store:
         return {row["id"] for row in rows}.union(*(re.findall(UPLOAD_ID, row["request"]) for row in unreadable))
 
     def calibration(self, model: str) -> Calibration:
-        """What the last renders of `model` took, beside what was guessed for them."""
+        """What the last renders of `model` took, beside what was guessed for them: of drafts and of what promotes them,
+        for their own steps. One that was to go on from a draft and did not took more than was guessed, and is left out.
+        """
         rows = self._all(
             "SELECT json_extract(plan, '$.forecast.guess') AS guess, json_extract(artifact, '$.stage_s') AS taken"
-            " FROM jobs WHERE model = ? AND kind = 'render' AND state = 'succeeded' ORDER BY finished_at DESC LIMIT ?",
+            " FROM jobs WHERE model = ? AND kind = 'render' AND state = 'succeeded'"
+            " AND (ifnull(json_extract(plan, '$.done_steps'), 0) = 0"
+            " OR json_extract(artifact, '$.runtime.resumed') IS NOT NULL) ORDER BY finished_at DESC LIMIT ?",
             *(model, RENDERS_MOST),
         )
         read = functools.partial(from_json, dict[Stage, float])
@@ -554,7 +585,7 @@ class Store:
     def _median_s(self, model: str) -> float | None:
         rows = self._all(
             "SELECT json_extract(artifact, '$.render_s') AS s FROM jobs WHERE model = ? AND state = 'succeeded'"
-            " AND kind = 'render' ORDER BY finished_at DESC LIMIT 50",
+            f" AND kind = 'render' AND {IN_ONE_GO} ORDER BY finished_at DESC LIMIT 50",
             model,
         )
         return statistics.median(row["s"] for row in rows) if rows else None

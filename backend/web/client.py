@@ -87,9 +87,14 @@ class RemoteStudio:
     def derive(self, job_id: str, how: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         return self._call("POST", f"{_of_job(job_id)}/{how}", json=dict(changes))
 
-    def vary(self, job_id: str, count: int | None, field: str | None, values: list[Any]) -> dict[str, Any]:
-        body = {"count": count, "field": field, "values": values}
-        return self._call("POST", f"{_of_job(job_id)}/vary", json=body)
+    def vary(self, job_id: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        return self._call("POST", f"{_of_job(job_id)}/vary", json=dict(wanted))
+
+    def variations(self, request: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+        return self._call("POST", "/variations", json={**wanted, "request": dict(request)})
+
+    def promote(self, job_id: str) -> dict[str, Any]:
+        return self.act(job_id, "promote")
 
     def models(self, all: bool = False) -> list[dict[str, Any]]:
         return list(self._call("GET", "/models", params={"all": all})["models"])

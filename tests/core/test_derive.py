@@ -1,6 +1,6 @@
 import pytest
 
-from backend.core.derive import VARIATIONS_MOST, again, edit, extend, vary
+from backend.core.derive import VARIATIONS_MOST, Variations, again, edit, extend, promote, vary
 from backend.core.errors import InvalidRequest
 from backend.core.schema import SEED, Mode, SkyReelsOptions, parse_request
 
@@ -87,27 +87,48 @@ def test_extend_with_options_takes_no_storyboard_but_one_that_is_given(request_)
 
 
 def test_vary_counts_seeds_or_goes_through_values(request_):
-    assert [one.seed for one in vary(request_)] == [8]
-    assert [one.seed for one in vary(request_, 3)] == [8, 9, 10]
+    assert [one.seed for one in vary(request_, Variations())] == [8]
+    assert [one.seed for one in vary(request_, Variations(count=3))] == [8, 9, 10]
+    assert [one.seed for one in vary(request_, Variations(count=3), first=0)] == [7, 8, 9]
     last = request_.model_copy(update={"seed": int(SEED.most)})
-    assert [one.seed for one in vary(last, 2)] == [0, 1]
-    swept = vary(request_, None, "guidance_scale", [3, 6.5])
+    assert [one.seed for one in vary(last, Variations(count=2))] == [0, 1]
+    swept = vary(request_, Variations(field="guidance_scale", values=(3, 6.5)))
     assert [(one.guidance_scale, one.seed) for one in swept] == [(3, 7), (6.5, 7)]
     for name in ("flow_shift", "skyreels.flow_shift"):
-        assert [one.skyreels.flow_shift for one in vary(request_, None, name, [5.0, 9.0])] == [5.0, 9.0]
+        found = vary(request_, Variations(field=name, values=(5.0, 9.0)))
+        assert [one.skyreels.flow_shift for one in found] == [5.0, 9.0]
+    prompts = vary(request_, Variations(prompts=("a ship", "a raft")))
+    assert [(one.prompt, one.seed) for one in prompts] == [("a ship", 7), ("a raft", 7)]
+
+
+def test_variations_can_be_drafts(request_):
+    for wanted in ({"count": 2}, {"field": "fps", "values": (8, 9)}, {"prompts": ("a ship",)}):
+        assert {one.draft_steps for one in vary(request_, Variations(**wanted, draft_steps=5))} == {5}
+    draft = edit(request_, {"draft_steps": 5})
+    assert {one.draft_steps for one in vary(draft, Variations(count=2))} == {5}
+    swept = vary(draft, Variations(field="draft_steps", values=(3, 9)))
+    assert [one.draft_steps for one in swept] == [3, 9]
+
+
+def test_a_promoted_draft_differs_in_nothing_else(request_):
+    assert promote(edit(request_, {"draft_steps": 5})) == request_
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        (0, None, ()),
-        (VARIATIONS_MOST + 1, None, ()),
-        (None, None, (1, 2)),
-        (None, "mood", (1,)),
-        (None, "seed", ()),
-        (2, "seed", (1,)),
+        {"count": 0},
+        {"count": VARIATIONS_MOST + 1},
+        {"values": (1, 2)},
+        {"field": "mood", "values": (1,)},
+        {"field": "seed"},
+        {"count": 2, "field": "seed", "values": (1,)},
+        {"count": 2, "prompts": ("a ship",)},
+        {"field": "seed", "values": (1,), "prompts": ("a ship",)},
+        {"prompts": ("a ship",) * (VARIATIONS_MOST + 1)},
+        {"draft_steps": 0},
     ],
 )
 def test_variations_have_bounds(request_, wrong):
     with pytest.raises(InvalidRequest):
-        vary(request_, *wrong)
+        vary(request_, Variations(**wrong))

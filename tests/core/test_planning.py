@@ -12,7 +12,7 @@ from backend.core.errors import InvalidRequest
 from backend.core.forecast import BYTES_PER_PIXEL, ENCODE_S_PER_PIXEL, forward_flops
 from backend.core.model_choice import choose_model, suitability
 from backend.core.plan import Machine, Source, Stage, fraction_done
-from backend.core.planning import frames_at, make_plan
+from backend.core.planning import frames_at, make_plan, plan_promotion
 from backend.core.registry import LARGE, MODELS, SMALL, SYNTHETIC, TINY
 from backend.core.schedule import make_schedule
 from backend.core.schema import parse_request
@@ -515,6 +515,71 @@ def test_segments_of_an_extension_begin_after_the_prefix():
     plan = make_plan(request, DF_SMALL, H100, Source(960, 544, 50, 24.0))
     assert plan.prefix_frames == 17
     assert plan.segments == ((17, 97), (97, 117))
+
+
+@pytest.mark.parametrize(
+    ("wish", "shown"),
+    [
+        ({"num_frames": 64}, 64),
+        ({"num_frames": 200}, 97),
+        ({"num_frames": 97, "skyreels": {"ar_step": 5}}, 37),  # in 8 steps two blocks of 5 latent frames begin
+        ({"num_frames": 97, "skyreels": {"ar_step": 5, "causal_block_size": 1}}, 5),
+        ({"num_frames": 97, "skyreels": {"ar_step": 10}}, 17),
+    ],
+)
+def test_a_draft_shows_the_frames_of_the_first_window_that_have_begun(wish, shown):
+    draft, whole = (make_plan(ask(**wish | part), DF_SMALL, H100) for part in ({"draft_steps": 8}, {}))
+    assert (draft.new_frames, draft.total_frames, draft.rendered.frames) == (shown, shown, shown)
+    assert draft.segments == ((0, shown),)
+    assert draft.window_steps == (8,)
+    assert replace(draft, draft_steps=None, forecast=whole.forecast) == whole
+
+
+@pytest.mark.parametrize("preset", ["exact", "balanced", "turbo"])
+def test_draft_and_rest_take_the_steps_of_the_whole(preset):
+    """Those that the preset extrapolates count as steps."""
+    wish = {"num_frames": 200, "preset": preset, "num_inference_steps": 30}
+    whole = make_plan(ask(**wish), DF_SMALL, H100)
+    draft = make_plan(ask(**wish, draft_steps=20), DF_SMALL, H100)
+    rest = plan_promotion(draft, 20, DF_SMALL, H100)
+    assert len(draft.step_plans[0]) == 20
+    assert draft.step_plans[0] + rest.step_plans[0] == whole.step_plans[0]
+    assert rest.step_plans[1:] == whole.step_plans[1:]
+    assert draft.forwards + rest.forwards == whole.forwards
+    seconds = [plan.forecast.seconds[Stage.DENOISING] for plan in (draft, rest, whole)]
+    assert seconds[0] + seconds[1] == pytest.approx(seconds[2])
+    assert draft.forecast.whole_guess_s == rest.forecast.whole_guess_s == whole.forecast.guess[Stage.DENOISING]
+    assert draft.forecast.seconds[Stage.DECODING] < rest.forecast.seconds[Stage.DECODING]
+    assert rest.forecast.seconds[Stage.DECODING] == whole.forecast.seconds[Stage.DECODING]
+    assert replace(rest, done_steps=0, forecast=whole.forecast) == whole
+
+
+def test_a_draft_counts_the_disk_that_its_state_takes():
+    """Latents, two predictions of the solver and its last sample, 16 channels of float32 for 8x8 pixels of 4 frames;
+    where steps are extrapolated also two predictions of the transformer, each with and without guidance.
+    """
+    plan = make_plan(ask(num_frames=97, draft_steps=8), DF_SMALL, H100)
+    latents = 4 * 16 * 25 * (960 // 8) * (544 // 8)
+    video = int(plan.delivered.pixels * BYTES_PER_PIXEL) + 100_000
+    assert 8 * latents * 0.95 <= plan.forecast.disk_bytes - video <= 8 * latents * 1.05
+
+
+def test_what_a_promotion_is_made_of_is_what_the_draft_was_made_of():
+    """Another machine, or a model whose row has changed, changes nothing but the forecast."""
+    draft = make_plan(ask(draft_steps=8, preset="turbo"), DF_SMALL, H100)
+    other = replace(DF_SMALL, num_inference_steps=50, guidance_scale=1.0, flow_shift=3.0)
+    rest = plan_promotion(draft, 8, other, CPU)
+    assert replace(rest, done_steps=0, draft_steps=8, forecast=draft.forecast) == draft
+    assert rest.forecast.peak_gib == draft.forecast.peak_gib
+
+
+@pytest.mark.parametrize(("model", "steps"), [(DF_SMALL, 30), (SYNTHETIC, 20)])
+def test_a_draft_has_fewer_steps_than_its_model_makes(model, steps):
+    assert make_plan(ask(draft_steps=steps - 1), model, H100).draft_steps == steps - 1
+    with pytest.raises(
+        InvalidRequest, match=f"is not below the {steps} steps of the finished video; use 1 to {steps - 1}"
+    ):
+        make_plan(ask(draft_steps=steps), model, H100)
 
 
 def test_a_plan_knows_whether_it_counts_on_a_gpu():

@@ -65,6 +65,7 @@ def wishes(draw: st.DrawFn) -> dict[str, Any]:
     wish |= {
         "fps": draw(maybe(st.integers(8, 30))),
         "num_inference_steps": draw(maybe(st.integers(10, 50))),
+        "draft_steps": draw(maybe(st.integers(1, 9))),
         "guidance_scale": draw(maybe(st.just(1.0) | st.floats(1, 20))),
         "preset": draw(st.sampled_from(["exact", "exact", "balanced", "turbo"])),
     }
@@ -115,9 +116,16 @@ def check(plan: Plan, wish: dict[str, Any]) -> None:
         assert plan.num_frames == int(wish["num_frames"])
     if "seconds" in wish:
         assert plan.num_frames == round(float(wish["seconds"]) * plan.fps)
+    check_delivery(plan.rendered, plan.finishing_steps, replace(plan.delivered, frames=plan.new_frames))
+    if plan.draft_steps is not None:
+        assert plan.window_steps == (plan.draft_steps,) == (wish["draft_steps"],)
+        assert 0 < plan.new_frames <= min(plan.num_frames, plan.decoded_frames - plan.prefix_frames)
+        assert plan.decoded_frames <= 4 * plan.windows[0].stop - 3
+        assert plan.segments == ((plan.prefix_frames, plan.prefix_frames + plan.new_frames),)
+        assert 0 < plan.forwards <= 2 * plan.draft_steps
+        plan = replace(plan, draft_steps=None)
     assert plan.prefix_frames + plan.num_frames <= plan.render_frames
     assert plan.total_frames == plan.source_frames + plan.num_frames
-    check_delivery(plan.rendered, plan.finishing_steps, replace(plan.delivered, frames=plan.num_frames))
     overlap, block = latent_frames(plan.overlap_history), plan.causal_block_size
     assert plan.windows[0].start == 0
     assert plan.windows[-1].stop == latent_frames(plan.render_frames)

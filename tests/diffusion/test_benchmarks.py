@@ -13,7 +13,7 @@ import torch
 
 from backend.core.config import ROOT
 from backend.diffusion.transformer import Transformer
-from benchmarks import errors, gpu, page, videos
+from benchmarks import errors, gpu, page, promote, videos
 from benchmarks import record as recording
 from benchmarks import rows as benchmark_rows
 
@@ -305,3 +305,14 @@ def test_earlier_files_are_still_read(tmp_path):
     assert "missing" not in json.loads((tmp_path / "gpu.json").read_text())
     assert '"tflops": 790.0' in page.page(tmp_path)
     assert "Still missing" not in page.page(tmp_path)
+
+
+def test_draft_and_promotion_are_measured_beside_the_video_in_one_go(monkeypatch):
+    monkeypatch.setattr(promote, "REQUEST", promote.REQUEST | {"model": "synthetic"})
+    found = promote.measure(1, promote.SHORT)
+    assert set(found["presets"]) == {"exact", "balanced"}
+    for one in found["presets"].values():
+        [parts] = one["rounds"]
+        assert 0 < parts["preview"] < parts["draft"]
+        assert one["ratio"]["with_preview"] > one["ratio"]["without_preview"] > 0
+    assert "17 frames of 160x96, a draft of 3 of 10 steps" in page.promote(found)

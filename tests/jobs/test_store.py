@@ -9,7 +9,7 @@ import pytest
 from backend.core.errors import Conflict, NotFound, QueueFull
 from backend.core.inputs import INPUTS, Input, MediaKind, Mode
 from backend.core.plan import Machine, Progress, Stage
-from backend.core.planning import make_plan
+from backend.core.planning import make_plan, plan_promotion
 from backend.core.registry import SYNTHETIC
 from backend.core.schema import parse_request
 from backend.jobs.database import StoreDamaged
@@ -411,6 +411,46 @@ def test_calibration_is_the_median_of_what_was_measured(store):
     assert store.calibration("synthetic").renders == 3
     store._run("UPDATE jobs SET plan = json_remove(plan, '$.forecast.guess')")
     assert store.calibration("synthetic").renders == 0  # a plan without a guess says nothing
+
+
+def test_a_batch_is_queued_in_its_order_or_not_at_all(store, monkeypatch):
+    requests = [parse_request({"prompt": prompt}) for prompt in ("a boat", "a ship", "a raft")]
+    planned = [(request, make_plan(request, SYNTHETIC, CPU)) for request in requests]
+    with pytest.raises(QueueFull, match="0 jobs are waiting, which is the limit of 2, and there are 3 more"):
+        store.add_batch(planned, "b", limit=2)
+    insert, calls = store._insert, iter([False, False, True])
+
+    def fail_at_the_third(*row):
+        if next(calls):
+            raise ValueError("no third")
+        return insert(*row)
+
+    monkeypatch.setattr(store, "_insert", fail_at_the_third)
+    with pytest.raises(ValueError, match="no third"):
+        store.add_batch(planned, "b")
+    assert store.count() == 0
+    monkeypatch.undo()
+    version = store.version
+    jobs = store.add_batch(planned, "b", parent="p", limit=3)
+    assert store.version > version
+    assert [(job.request, job.batch, job.parent) for job in jobs] == [(request, "b", "p") for request in requests]
+    assert sorted(job.id for job in jobs) == [job.id for job in jobs]
+    assert [store.claim().id for _ in jobs] == [job.id for job in jobs]
+
+
+def test_drafts_and_their_rest_are_learned_from_by_their_own_steps(store):
+    """One that was to go on from a draft and did not is left out: it took more than was guessed for it."""
+    request = parse_request({"prompt": "a boat", "draft_steps": 5})
+    draft = make_plan(request, SYNTHETIC, CPU)
+    rest = plan_promotion(draft, 5, SYNTHETIC, CPU)
+    for plan, factor, runtime in ((draft, 2.0, {}), (rest, 2.0, {"resumed": "window 1, step 6"}), (rest, 50.0, {})):
+        store.add(request, plan)
+        taken = {stage: factor * seconds for stage, seconds in plan.forecast.guess.items()}
+        made = replace(artifact(), stage_s=taken, runtime=runtime)
+        store.finish(store.claim(), JobState.SUCCEEDED, artifact=made)
+    found = store.calibration("synthetic")
+    assert found.renders == 2
+    assert found.seconds({Stage.DENOISING: 1.0}) == {Stage.DENOISING: pytest.approx(2.0)}
 
 
 def test_tallies_count_what_ended(store):

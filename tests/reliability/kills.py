@@ -2,8 +2,8 @@
 
 Each life is a fork of one warm process: it opens the data folder, submits, renders, and is killed with SIGKILL 30 to
 150 milliseconds later, or as long as `--longest-ms` says. What it was answered it writes down, synced, after each
-answer. Every third life is left alone until the queue is empty, since the third death of a job sets it aside. In the
-end everything is compared.
+answer. Every third life is left alone until the queue is empty, since the third death of a job sets it aside. Every
+second job is a draft, which a later life promotes. In the end everything is compared.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from backend.core.config import Settings
 from backend.core.schema import parse_request
 from backend.engine import Engine
 from backend.jobs.job import JobState
+from backend.jobs.store import Filter
 from backend.media.outputs import METADATA, THUMBNAIL, VIDEO
 from backend.synthetic import SyntheticEngine
 from backend.video_generator import VideoGenerator
@@ -41,6 +42,7 @@ DENOISED = {
     "num_inference_steps": 10,
     "skyreels": {"base_num_frames": 17, "overlap_history": 5},
 }
+DRAFT_STEPS = 4
 SEEDS = 3  # of the films that are made; each is made once more without being killed
 
 
@@ -56,21 +58,34 @@ def settings_of(data: Path) -> Settings:
     return Settings(data=data, shared_models=data / "none", disk_reserve_bytes=0, save_every_s=0.0)
 
 
-def request(engine: str, seed: int) -> Any:
+def request(engine: str, seed: int, draft: bool = False) -> Any:
     wish = PLACEHOLDER if engine == "synthetic" else DENOISED
-    return parse_request({"prompt": f"a boat number {seed}", "seed": seed} | wish)
+    part = {"draft_steps": DRAFT_STEPS} if draft else {}
+    return parse_request({"prompt": f"a boat number {seed}", "seed": seed} | wish | part)
+
+
+def is_draft(number: int) -> bool:
+    return number % 2 == 1
+
+
+def promote_drafts(generator: VideoGenerator) -> None:
+    """Finish the drafts that are done; those that were promoted already stay as they are."""
+    for job in generator.jobs(Filter(states=(JobState.SUCCEEDED,)), limit=10_000):
+        if job.plan.draft_steps is not None:
+            generator.submission.promote(job.id)
 
 
 def live(data: Path, engine: str, acks: Path, until_empty: bool) -> None:
     """One life. With an idempotency key a number is submitted by every life until one of them has the answer."""
     generator = VideoGenerator(settings_of(data), engines(engine))
+    promote_drafts(generator)
     generator.start()
     answered = acks.read_text().splitlines() if acks.exists() else []
     with acks.open("a") as file:
         number = len(answered)
         while not until_empty:
             if len(generator.store.queue()) < QUEUE[engine]:
-                job = generator.submit(request(engine, number % SEEDS), key=f"key-{number}")
+                job = generator.submit(request(engine, number % SEEDS, is_draft(number)), key=f"key-{number}")
                 file.write(f"{number} {job.id}\n")
                 file.flush()
                 os.fsync(file.fileno())
@@ -79,6 +94,8 @@ def live(data: Path, engine: str, acks: Path, until_empty: bool) -> None:
                 time.sleep(0.005)
     while generator.store.queue():
         time.sleep(0.02)
+        if not generator.store.queue():
+            promote_drafts(generator)
     generator.stop()
 
 
@@ -126,8 +143,13 @@ def report(data: Path, engine: str, acks: Path) -> dict[str, Any]:
             if by_key.setdefault(number, job_id) != job_id:
                 doubled.append(number)
             jobs[job_id] = int(number)
-        for job_id, number in jobs.items():
+        for acknowledged, number in jobs.items():
+            job_id = acknowledged
             try:
+                if is_draft(number):
+                    films.add(job_id)
+                    [rest] = generator.jobs(Filter(parent=job_id))
+                    job_id = rest.id
                 job = generator.job(job_id)
             except Exception as error:
                 lost.append(f"{job_id}: {error}")

@@ -559,7 +559,7 @@ def test_an_error_calls_settings_as_the_page_does(generator, fields, message):
 
 def test_every_field_of_the_form_is_a_setting_of_a_request():
     assert set(form.DEFAULTS | form.SKYREELS) - set(SETTINGS) == {"lora_windows"}
-    assert set(SETTINGS) - set(form.DEFAULTS | form.SKYREELS) == {*INPUTS, "seconds"}
+    assert set(SETTINGS) - set(form.DEFAULTS | form.SKYREELS) == {*INPUTS, "seconds", "draft_steps"}
 
 
 def test_a_widget_has_the_label_and_the_help_of_its_setting(forcing):

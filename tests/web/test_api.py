@@ -771,3 +771,69 @@ def test_bodies_of_0_1_without_a_kind_are_renders(client, generator):
     job = submit(client)
     assert (job["kind"], job["parent"]) == ("render", None)
     assert "kind" not in job["request"]
+
+
+def test_variations_of_a_new_request_come_as_a_batch(client, generator):
+    generator.pause_queue(True)
+    body = {"request": SMALL, "count": 3, "draft_steps": 4}
+    answer = client.post("/api/v1/variations", json=body)
+    assert answer.status_code == 202, answer.text
+    found = answer.json()
+    assert [job["request"]["seed"] for job in found["jobs"]] == [1, 2, 3]
+    assert {(job["batch"], job["request"]["draft_steps"]) for job in found["jobs"]} == {(found["batch"], 4)}
+    assert {(job["plan"]["draft_steps"], tuple(job["plan"]["window_steps"])) for job in found["jobs"]} == {(4, (4,))}
+    listed = client.get("/api/v1/jobs", params={"batch": found["batch"]}).json()["jobs"]
+    assert [job["id"] for job in listed] == [job["id"] for job in reversed(found["jobs"])]
+    swept = client.post("/api/v1/variations", json={"request": SMALL, "field": "fps", "values": [8, 12]}).json()
+    assert [(job["request"]["fps"], job["request"]["seed"]) for job in swept["jobs"]] == [(8, 1), (12, 1)]
+    prompts = client.post("/api/v1/variations", json={"request": SMALL, "prompts": ["a ship", "a raft"]}).json()
+    assert [job["title"] for job in prompts["jobs"]] == ["a ship", "a raft"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "said"),
+    [
+        ({"request": SMALL, "count": 99}, "count", "ask for 1 to 12"),
+        ({"request": SMALL, "count": "3"}, "count", "count"),
+        ({"request": SMALL, "field": "model", "values": ["synthetic", "nobody"]}, "model", "nobody"),
+        ({"request": SMALL | {"fps": 99}, "count": 2}, "fps", "fps=99 is above the most that is possible; use 8 to 30"),
+        ({"request": SMALL | {"fpz": 9}, "count": 2}, "fpz", "did you mean fps?"),
+        ({"request": {"num_frames": 24}, "count": 2}, "prompt", "prompt is missing"),
+        ({"request": SMALL, "count": 2, "draft_steps": 10}, "draft_steps", "is not below the 10 steps"),
+        ({"request": SMALL, "draft_steps": 0}, "draft_steps", "use 1 to 49"),
+        (
+            {"request": SMALL, "prompts": ["a", "b"], "count": 2},
+            "count",
+            "another setting is to vary; leave out count or prompts",
+        ),
+        ({"count": 2}, "request", "request is missing; send it"),
+        ({"request": SMALL, "size": 2}, "size", "is not a field of a request"),
+    ],
+)
+def test_variations_that_cannot_be_made_queue_nothing(client, generator, body, field, said):
+    answer = client.post("/api/v1/variations", json=body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["field"]) == (422, field)
+    assert said in error["message"]
+    assert generator.count() == 0
+
+
+def test_a_draft_is_planned_rendered_and_promoted(client, generator):
+    draft = finished(client, generator, draft_steps=3)
+    assert (draft["artifact"]["draft_steps"], draft["artifact"]["frames"]) == (3, 16)
+    path = f"/api/v1/jobs/{draft['id']}/promote"
+    generator.pause_queue(True)
+    planned = client.get(path)
+    assert (planned.status_code, planned.json()["done_steps"]) == (200, 3)
+    assert generator.queue() == []
+    answer = client.post(path)
+    assert answer.status_code == 202, answer.text
+    job = answer.json()
+    assert (job["parent"], job["request"]) == (draft["id"], draft["request"] | {"draft_steps": None})
+    assert client.post(path).json()["id"] == job["id"]
+    refused = client.post(f"/api/v1/jobs/{job['id']}/promote")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "conflict")
+    assert "is no draft; name one that was made with draft_steps" in refused.json()["error"]["message"]
+    assert client.post(f"/api/v1/jobs/{'0' * 20}/promote").status_code == 404
+    varied = client.post(f"/api/v1/jobs/{job['id']}/vary", json={"count": 2, "draft_steps": 3}).json()
+    assert [(one["request"]["seed"], one["plan"]["draft_steps"]) for one in varied["jobs"]] == [(2, 3), (3, 3)]

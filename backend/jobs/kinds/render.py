@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
+from backend.core import planning
 from backend.core.config import Settings
 from backend.core.errors import (
     Conflict,
@@ -34,15 +35,15 @@ from backend.core.errors import (
 )
 from backend.core.inputs import INPUTS
 from backend.core.model_choice import choose_model
-from backend.core.notes import notes_of
+from backend.core.notes import draft_notes, notes_of
 from backend.core.plan import Plan, PlannedLora, Stage
-from backend.core.planning import make_plan
 from backend.core.registry import ModelSpec
 from backend.core.schema import Fit, GenerationRequest, orientation_of
 from backend.engine import Engine, Inputs, Report, Reporter, Task
 from backend.finishing import apply_steps
 from backend.finishing.fit import fit_frames
 from backend.jobs.disk_space import is_of_the_disk
+from backend.jobs.drafts import find_state, keep_state, take_over
 from backend.jobs.job import Artifact, Job, RenderJob, as_json, from_dict
 from backend.jobs.kind import Kind, Services
 from backend.jobs.recipe import make_recipe, metadata_recipe
@@ -72,6 +73,7 @@ NAMES_OF_0_1 = {
     "preview.mp4": PARTIAL_VIDEO,
     "live.webp": PREVIEW,
 }
+STATE_IS_GONE = "The state of the draft is gone, or of another version of the studio: all steps are made again."
 PREVIEW_S = 3.0  # a preview plays as long, however many frames it has
 
 
@@ -85,12 +87,27 @@ def plan_render(request: GenerationRequest, services: Services) -> Plan:
         lora.require(spec, services.catalog.models())
     sizes = {lora.name: lora.bytes for lora in loras}
     shaped = _with_shape(request, uploads)
-    plan = make_plan(shaped, spec, services.free_machine(), source, services.calibration(spec.id), sizes)
+    plan = planning.make_plan(shaped, spec, services.free_machine(), source, services.calibration(spec.id), sizes)
     folder = None
     with contextlib.suppress(StudioError):  # removed meanwhile: the render will say so
         folder = services.catalog.folder_of(spec.id, spec.title)
     notes = notes_of(request, plan, spec, source, lambda text: cut_of(folder, text))
     return replace(plan, notes=(*notes, *filter(None, (lora.note_on_experts(spec) for lora in loras))))
+
+
+def plan_promotion(draft: RenderJob, services: Services) -> Plan:
+    """The plan of what finishes `draft`. Raises Conflict where its model is gone."""
+    spec = next((spec for spec in services.catalog.models() if spec.id == draft.plan.model), None)
+    if spec is None:
+        raise Conflict(
+            f"{draft.plan.model_title}, which made the draft {draft.id}, is no longer in models/;",
+            hint="put it back, or make another draft.",
+        )
+    found = find_state(draft.id, services.settings)
+    done_steps = 0 if found is None else draft.plan.window_steps[0]
+    plan = planning.plan_promotion(draft.plan, done_steps, spec, services.free_machine(), services.calibration(spec.id))
+    notes = (note for note in draft.plan.notes if note not in draft_notes(draft.plan))
+    return replace(plan, notes=(*notes, *(() if found else (STATE_IS_GONE,))))
 
 
 def complete(request: GenerationRequest, services: Services) -> GenerationRequest:
@@ -202,6 +219,8 @@ def render_job(
         return finished
     plan, recipe = job.plan, make_recipe(job)
     work = _open_work(settings.temp / job.id, recipe["versions"])
+    if plan.done_steps:
+        take_over(job, work, settings)
     try:
         with _stopwatch(work / TIMINGS, report) as (timed, taken):
             timed(Report(Stage.LOADING, 0.0))
@@ -369,7 +388,7 @@ class _Cut:
                 chunk = next(self._rendered, None)
                 if chunk is None:
                     raise RenderFailed(
-                        f"{plan.model_title} made {self._at} frames of {plan.render_frames};",
+                        f"{plan.model_title} made {self._at} frames of {plan.decoded_frames};",
                         hint="retry, or choose another model.",
                     )
                 self._rest = chunk
@@ -387,7 +406,7 @@ class _Cut:
 
 def _watch_for_poster(plan: Plan, chunks: Iterator[Frames], start: int, path: Path) -> Iterator[Frames]:
     """Write the poster's frame as it passes: the one a third into what is new."""
-    wanted = plan.prefix_frames + plan.num_frames // 3 - start
+    wanted = plan.prefix_frames + plan.new_frames // 3 - start
     for chunk in chunks:
         if 0 <= wanted < len(chunk):
             write_poster(path, chunk[wanted])
@@ -478,6 +497,8 @@ def _publish(
     if not (work / THUMBNAIL).is_file():
         _write_poster_of(plan, result / VIDEO, work / THUMBNAIL)
     shutil.copy(work / THUMBNAIL, result / THUMBNAIL)
+    if plan.draft_steps is not None:
+        keep_state(work, result)
     stage_s = {stage: round(seconds, 3) for stage, seconds in taken().items()}
     made = {"render_s": round(sum(stage_s.values()), 3), "stage_s": stage_s, "runtime": _read_runtime(work / RUNTIME)}
     artifact = Artifact.of(job.id, plan, (result / VIDEO).stat().st_size, **made)
@@ -490,7 +511,7 @@ def _publish(
 
 def _write_poster_of(plan: Plan, video: Path, path: Path) -> None:
     """The poster from the finished video, where the one that was written on the way is lost."""
-    wanted = plan.source_frames + plan.num_frames // 3
+    wanted = plan.source_frames + plan.new_frames // 3
     size = {"fps": plan.fps, "width": plan.width, "height": plan.height}
     with contextlib.closing(read_frames(video, **size, fit=Fit.CROP, start=wanted)) as frames:
         write_poster(path, next(frames)[0])

@@ -94,6 +94,8 @@ def _explained(errors: Sequence[Any]) -> InvalidRequest:
         return unknown_kind(str(first["ctx"]["tag"]))
     if len(first["loc"]) > 1 and (kind := KINDS.get(str(first["loc"][1]))):
         return explain([{**first, "loc": ("body", *first["loc"][2:])}], kind.request)
+    if first["loc"][1:2] == ("request",) and len(first["loc"]) > 2:  # that variations are made of
+        return explain([{**first, "loc": ("body", *first["loc"][2:])}])
     return explain(errors)
 
 

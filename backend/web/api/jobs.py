@@ -16,8 +16,9 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Discriminator, Field, 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from backend.core.derive import Variations
 from backend.core.errors import InvalidRequest, StudioError
-from backend.core.schema import Mode
+from backend.core.schema import GenerationRequest, Mode
 from backend.jobs.job import ENDED, Job, JobRequest, JobState, plan_as_dict
 from backend.jobs.kinds import KINDS, kind_of
 from backend.jobs.store import Filter
@@ -40,11 +41,13 @@ def submit(
     request: JobBody,
     generator: Generator,
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+    parent: Annotated[str | None, Query(max_length=100, description="the id of the job that it was made from")] = None,
 ) -> dict[str, Any]:
     """Queue a job of any kind, a render by default; it is on the disk when this answers. The same Idempotency-Key gives
     the same job.
     """
-    return generator.submit(request, idempotency_key).as_dict()
+    parent = generator.job(parent).id if parent else None
+    return generator.submit(request, idempotency_key, parent=parent).as_dict()
 
 
 @api.post("/jobs/{job_id}/again", status_code=202, tags=["jobs"])
@@ -63,16 +66,6 @@ def submit_extension(job_id: str, generator: Generator, changes: Changes = None)
 def submit_edited(job_id: str, generator: Generator, changes: Changes = None) -> dict[str, Any]:
     """Queue the request of a render with the changes of the body, seed included; a job that still waits is replaced."""
     return generator.submission.edit(job_id, changes or {}).as_dict()
-
-
-class Variations(BaseModel):
-    """`count` further seeds, or one variation for each of `values` of one field."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    count: int | None = Field(None, strict=True, description="how many further seeds, each the next one; 1 by default")
-    field: str | None = Field(None, max_length=100, description="a setting that is varied instead of the seed")
-    values: list[Any] = Field([], description="a value of that setting for each variation")
 
 
 class Move(BaseModel):
@@ -100,10 +93,37 @@ def move_job(job_id: str, move: Move, generator: Generator) -> dict[str, Any]:
 
 
 @api.post("/jobs/{job_id}/vary", status_code=202, tags=["jobs"])
-def submit_variations(job_id: str, wanted: Variations, generator: Generator) -> dict[str, Any]:
-    """Queue variations of a render as one batch."""
-    batch, jobs = generator.submission.vary(job_id, wanted.count, wanted.field, wanted.values)
+def submit_variations_of(job_id: str, wanted: Variations, generator: Generator) -> dict[str, Any]:
+    """Queue variations of a render as one batch, with the seeds after its own."""
+    return _as_batch(*generator.submission.vary(job_id, wanted))
+
+
+class NewVariations(Variations):
+    """A request and what of it varies; the first seed is its own."""
+
+    request: GenerationRequest
+
+
+@api.post("/variations", status_code=202, tags=["jobs"])
+def submit_variations(wanted: NewVariations, generator: Generator) -> dict[str, Any]:
+    """Queue variations of a new request as one batch: all of them or, where one cannot be, none."""
+    return _as_batch(*generator.submission.variations(wanted.request, wanted))
+
+
+def _as_batch(batch: str, jobs: list[Job]) -> dict[str, Any]:
     return {"batch": batch, "jobs": [job.as_dict() for job in jobs]}
+
+
+@api.post("/jobs/{job_id}/promote", status_code=202, tags=["jobs"])
+def promote(job_id: str, generator: Generator) -> dict[str, Any]:
+    """Finish a draft from its saved state: the job that does so, which is made once unless it failed."""
+    return generator.submission.promote(job_id).as_dict()
+
+
+@api.get("/jobs/{job_id}/promote", tags=["plan"])
+def plan_promotion(job_id: str, generator: Generator) -> dict[str, Any]:
+    """What promoting a draft would take. Queues nothing."""
+    return plan_as_dict(generator.submission.plan_promotion(job_id))
 
 
 class JobQuery(BaseModel):
