@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("backend", "ui", "training", "benchmarks")
 FILES = [
-    *(file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py"))),
+    *(file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py")) if "node_modules" not in file.parts),
     *(ROOT / name for name in ("app.py", "setup.py", "test_system.py")),
 ]
 

@@ -101,8 +101,7 @@ def extend(job: Job) -> None:
     except StudioError as error:
         st.error(escape_markdown(str(error)), icon=":material/error:")
         return
-    form.restore(request, job.plan, seed=None)
-    st.session_state["extended"] = {"video": request.video, "parent": job.id}
+    form.restore(request, job.plan, seed=None, parent=job.id)
     st.switch_page(CREATE)
 
 

@@ -59,7 +59,7 @@ def installed() -> None:
                 row(spec)
             with buttons.container(horizontal=True, horizontal_alignment="right"):
                 if st.button("Use", icon=":material/movie:", key=f"use_{spec.id}", type="tertiary"):
-                    st.session_state["form_to_restore"] = {"model": spec.id}
+                    form.change(model=spec.id)
                     st.switch_page(CREATE)
                 folder = folders.get(spec.id)
                 if folder is not None and folder.parent == own and not studio().downloads.came_with_the_studio(folder):
@@ -213,7 +213,6 @@ def remove_lora(name: str) -> None:
     st.toast("In the trash for a week", icon=":material/delete:")
 
 
-form.prepare()
 header("Models", "Installed models, and what you can download for this machine.")
 downloading()
 installed()

@@ -16,6 +16,11 @@ STYLE = f"""<style>
 .studio-chips {{ display: flex; flex-wrap: wrap; gap: 0.5rem; justify-content: flex-end; }}
 .studio-chips span {{ color: #fff; background: rgba(30, 20, 60, 0.32); border: 1px solid rgba(255, 255, 255, 0.45);
   border-radius: 999px; padding: 0.2rem 0.75rem; font-size: 0.85rem; white-space: nowrap; }}
+/* The row of pages: 52 px, with a line of the gradient as its lower edge; its right end is the component `frame`. */
+[data-testid="stHeader"] {{ height: 52px; min-height: 52px; background: light-dark(#fbfbfe, #0e1020);
+  border-bottom: 3px solid; border-image: {GRADIENT} 1; }}
+.st-key-frame {{ position: fixed; top: 8px; right: 3.2rem; width: auto; z-index: 999991; }}
+[data-testid="stToolbar"] {{ z-index: 1; }}
 .stMainBlockContainer {{ max-width: 86rem; padding-top: 4.2rem; padding-bottom: 3rem; }}
 .studio-stage {{ min-height: 12rem; border: 1px dashed rgba(128, 132, 170, 0.5); border-radius: 0.9rem;
   display: flex; flex-direction: column; align-items: center; justify-content: center; text-align: center;
@@ -65,6 +70,27 @@ video {{ border-radius: 0.9rem; background: #12142a; }}
   .stMainBlockContainer {{ padding-left: 1rem; padding-right: 1rem; }}
   .studio-chips {{ justify-content: flex-start; }}
 }}
+</style>"""
+
+
+# Create: the stage takes what the composer, a panel at the right edge with its own scroll, leaves. Below 1100 px the
+# composer stands under the stage.
+CREATE_STYLE = """<style>
+.stMainBlockContainer:has(.st-key-create) { max-width: none; padding: 3rem 0.75rem 0; }
+.stMain:has(.st-key-create) { scrollbar-gutter: auto; }
+.st-key-stage { width: calc(100% - 338px); min-height: calc(100vh - 64px); }
+.st-key-composer { position: fixed; right: 0; top: 52px; bottom: 0; width: 336px; gap: 0;
+  border-left: 1px solid light-dark(#e2e4f2, #282c48); }
+.st-key-composer > div, .st-key-composer [data-testid="stBidiComponentRegular"],
+.st-key-composer [data-testid="stBidiComponentRegular"] > * { height: 100%; }
+@media (max-width: 1100px) {
+  .st-key-stage { width: 100%; min-height: 60vh; }
+  .st-key-composer { position: static; width: 100%; border: 0; }
+}
+@media (max-width: 640px) {
+  .stMainBlockContainer:has(.st-key-create) { padding: 3.25rem 0.75rem 0; }
+  .st-key-stage { margin: 0 -0.75rem; width: calc(100% + 1.5rem); max-width: none; }
+}
 </style>"""
 
 

@@ -11,7 +11,7 @@ from tests.studio import BROWSER_TIMEOUT_MS, LiveStudio
 
 def wait_for_page(tab) -> None:
     """Until all of a page is there: its header comes first, and shortcuts are heeded once their button is there."""
-    tab.wait_for_selector(".st-key-band")
+    tab.wait_for_selector(".st-key-frame")
     tab.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
 
 
@@ -27,6 +27,7 @@ def open_tab(browser, live):
     """Open a page of the studio in a fresh session; at the end, nothing must have been asked of another host."""
     outside: list[str] = []
     contexts = []
+    live.api.put("/draft", json={"form": None})  # what a test typed is not for the next one
 
     def open_tab(path: str = "", *, width: int = 1440, height: int = 960, theme: str = "light"):
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)

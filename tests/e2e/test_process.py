@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import ExitStack
 
+import httpx
 import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -224,8 +225,8 @@ def test_the_command_line_hands_its_job_to_the_running_studio(live):
     assert live.api.get(f"/jobs/{job['id']}").json()["state"] == "succeeded"
 
 
-def test_streamlit_run_app_alone_shows_the_pages(tmp_path, browser):
-    """`streamlit run app.py`: the pages without the REST API; videos come through Streamlit's own media store."""
+def test_streamlit_run_app_serves_the_pages_and_the_api(tmp_path, browser):
+    """`streamlit run app.py`: the pages and the REST API, as `./launch.sh` serves them."""
     import os
     import urllib.request
 
@@ -247,13 +248,14 @@ def test_streamlit_run_app_alone_shows_the_pages(tmp_path, browser):
         tab = browser.new_page()
         tab.set_default_timeout(BROWSER_TIMEOUT_MS)
         tab.goto(f"http://localhost:{port}")
-        tab.get_by_role("radio", name="A red fishing boat drifts").click()
-        tab.get_by_text("64 frames (65 rendered)").wait_for()
-        tab.get_by_role("button", name="Generate").click()
-        video = tab.locator("video")
+        tab.get_by_role("button", name="A red fishing boat drifts").click()
+        tab.get_by_text("64 frames in one pass").wait_for()
+        tab.get_by_role("button", name=re.compile("^Generate")).click()
+        video = tab.locator('.stage video[src*="video.mp4"]')
         video.wait_for()
         tab.wait_for_function("v => v.readyState >= 2 && !v.error", arg=video.element_handle())
-        assert "/media/" in video.get_attribute("src")
+        [job] = httpx.get(f"http://localhost:{port}/api/v1/jobs").json()["jobs"]
+        assert job["id"] in video.get_attribute("src")
         tab.close()
     finally:
         process.terminate()

@@ -54,7 +54,7 @@ def test_a_session_on_the_pages_asks_nobody_else(tmp_path, browser, watched):
         wish = {"prompt": "a boat", "resolution": "128x96", "num_frames": 16, "num_inference_steps": 10}
         assert studio.wait_for(studio.api.post("/jobs", json=wish).json()["id"])["state"] == "succeeded"
         tab.goto(studio.url)
-        tab.locator("video").first.wait_for()
+        tab.locator('.stage video[src*="video.mp4"]').wait_for()
         own = (studio.url, studio.url.replace("http", "ws"), "data:", "blob:")
         assert [url for url in seen if not url.startswith(own)] == []
         tab.close()

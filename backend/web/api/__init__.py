@@ -13,6 +13,7 @@ from backend.web.api import (  # noqa: F401 - they add their routes to api and m
     gallery,
     jobs,
     models,
+    scripts,
     system,
     uploads,
     videos,
