@@ -14,8 +14,9 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from backend.core.config import Settings
 from backend.core.plan import Stage
@@ -31,25 +32,40 @@ SHORT = {"num_frames": 17, "num_inference_steps": 10, "draft_steps": 3}
 PRESETS = ("exact", "balanced")
 
 
+class Made(NamedTuple):
+    """A finished job, the seconds until it was published, and until it was submitted."""
+
+    job: Job
+    seconds: float
+    submit_s: float
+
+    @property
+    def after_last_step_s(self) -> float:
+        """What it takes to decode, encode and publish the video."""
+        assert self.job.artifact
+        stage_s: dict[Stage, float] = self.job.artifact.stage_s
+        return self.seconds - self.submit_s - stage_s[Stage.LOADING] - stage_s[Stage.DENOISING]
+
+
 class Studio:
     """A studio that makes videos and takes the time."""
 
     def __init__(self, data: Path) -> None:
         self.generator = VideoGenerator(Settings(data=data, disk_reserve_bytes=0))
 
-    def make(self, **fields: Any) -> tuple[Job, float]:
-        """A finished job, and its seconds."""
-        began = time.perf_counter()
-        return self._ended(self.generator.submit(parse_request(REQUEST | fields)), began)
+    def make(self, **fields: Any) -> Made:
+        return self._timed(lambda: self.generator.submit(parse_request(REQUEST | fields)))
 
-    def promote(self, draft: Job) -> tuple[Job, float]:
-        began = time.perf_counter()
-        return self._ended(self.generator.submission.promote(draft.id), began)
+    def promote(self, draft: Job) -> Made:
+        return self._timed(lambda: self.generator.submission.promote(draft.id))
 
-    def _ended(self, job: Job, began: float) -> tuple[Job, float]:
+    def _timed(self, submit: Callable[[], Job]) -> Made:
+        began = time.perf_counter()
+        job = submit()
+        submitted = time.perf_counter()
         ended = self.generator.wait(job.id)
         assert ended.artifact is not None, ended.error
-        return ended, time.perf_counter() - began
+        return Made(ended, time.perf_counter() - began, submitted - began)
 
     def packets(self, job: Job) -> list[bytes]:
         """The encoded frames of a video."""
@@ -63,15 +79,14 @@ def measure_round(studio: Studio, number: int, draft_steps: int, **fields: Any) 
     """The seconds of each part. Which way comes first changes from round to round."""
     fields |= {"seed": number}
     whole = studio.make(**fields) if number % 2 else None
-    draft, draft_s = studio.make(**fields, draft_steps=draft_steps)
-    rest, rest_s = studio.promote(draft)
+    draft = studio.make(**fields, draft_steps=draft_steps)
+    rest = studio.promote(draft.job)
     whole = whole or studio.make(**fields)
-    assert draft.artifact
-    assert rest.artifact
-    assert "resumed" in rest.artifact.runtime
-    assert studio.packets(rest) == studio.packets(whole[0])
-    preview_s = sum(draft.artifact.stage_s.get(stage, 0.0) for stage in (Stage.DECODING, Stage.SAVING))
-    return {"whole": whole[1], "draft": draft_s, "preview": preview_s, "rest": rest_s}
+    assert rest.job.artifact
+    assert "resumed" in rest.job.artifact.runtime
+    assert studio.packets(rest.job) == studio.packets(whole.job)
+    seconds = {"whole": whole.seconds, "draft": draft.seconds, "rest": rest.seconds}
+    return seconds | {"preview": draft.after_last_step_s}
 
 
 def summary(rounds: list[dict[str, float]]) -> dict[str, Any]:
