@@ -1,37 +1,18 @@
-"""The pages and the theme. `./launch.sh` serves this with the REST API; `streamlit run app.py` alone works too."""
+"""The pages: a Streamlit script. `./launch.sh` and `streamlit run app.py` serve it together with the REST API."""
 
 from __future__ import annotations
 
-import streamlit as st
+if __name__ == "__main__":  # Streamlit runs this file as a script whenever a page is drawn
+    from ui.frame import draw_page
 
-from backend.core.config import ROOT
-from backend.core.errors import StudioError
-from ui.studio import studio, tab_title
-from ui.theme import STYLE
-from ui.words import escape_markdown
+    draw_page()
+else:  # `streamlit run app.py` finds an ASGI application in it, imports it as a module and serves that
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
 
-title = tab_title()
-st.set_page_config(
-    page_title=f"{title} · Studio" if title else "AI Video Generation Studio",
-    page_icon=str(ROOT / "ui" / "assets" / "icon.png"),
-    layout="wide",
-)
-st.html(STYLE)
-pages = [
-    st.Page("ui/create.py", title="Create", icon=":material/movie:", default=True),
-    st.Page("ui/queue.py", title="Queue", icon=":material/list:"),
-    st.Page("ui/gallery.py", title="Gallery", icon=":material/grid_view:"),
-    st.Page("ui/models.py", title="Models", icon=":material/deployed_code:"),
-    st.Page("ui/system.py", title="System", icon=":material/monitor_heart:"),
-]
-page = st.navigation(pages, position="top")
-try:
-    studio()
-except StudioError as error:
-    st.error(str(error), icon=":material/block:")
-    st.stop()
-if notice := studio().startup_notice:
-    warning, button = st.columns([8, 1], vertical_alignment="center")
-    warning.warning(escape_markdown(notice), icon=":material/healing:")
-    button.button("Got it", key="notice_seen", on_click=studio().dismiss_notice)
-page.run()
+    from backend.core.config import Settings
+    from backend.web.server import create_app
+
+    studio = create_app(Settings.from_env())
+    app = Starlette(routes=[Mount("/", studio)])
+    app.router.lifespan_context = lambda _: studio.router.lifespan_context(studio)

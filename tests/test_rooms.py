@@ -110,11 +110,10 @@ def test_benchmarks_import_no_script_of_training_and_few_helpers_of_tests(file, 
         assert top != "tests" or helper, f"{name} imports {imported}"
 
 
-@pytest.mark.parametrize(("file", "name"), sources("ui", "app"))
+@pytest.mark.parametrize(("file", "name"), sources("ui"))
 def test_pages_import_neither_other_clients_nor_what_renders(file, name):
     for imported in ours(file):
-        serving = imported == "backend.web"  # which only says whether the server runs
-        assert serving or room_of(imported) not in OTHER_CLIENTS | RENDERING, f"{name} imports {imported}"
+        assert room_of(imported) not in OTHER_CLIENTS | RENDERING, f"{name} imports {imported}"
 
 
 @pytest.mark.parametrize(("file", "name"), sources("ui", "app", "backend/web", "backend/studios", "backend/cli"))

@@ -10,9 +10,7 @@ from collections.abc import Callable
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from backend import web
 from backend.core.errors import StudioError
-from backend.core.schema import Fit
 from backend.jobs.job import Job, JobState
 from backend.jobs.kinds.render import PREVIEW_S
 from backend.jobs.store import Filter
@@ -35,11 +33,9 @@ def studio() -> VideoGenerator:
 
 
 def media_url(job: Job, name: str = "video.mp4") -> str:
-    """The address of a job's video or `thumbnail.jpg`: our range-serving route, or the file itself under
-    `streamlit run app.py` alone. Raises NotFound if it is gone.
-    """
-    file = studio().results.file(job.id, name)
-    return f"/app/static/media/{job.id}/{name}" if web.serving else str(file)
+    """The address of a job's video or `thumbnail.jpg`. Raises NotFound if it is gone."""
+    studio().results.file(job.id, name)
+    return f"/app/static/media/{job.id}/{name}"
 
 
 def preview_picture_url(job: Job) -> str | None:
@@ -49,7 +45,7 @@ def preview_picture_url(job: Job) -> str | None:
         version = int(file.stat().st_mtime / PREVIEW_S)
     except (StudioError, FileNotFoundError):
         return None
-    return f"/app/static/media/{job.id}/{file.name}?v={version}" if web.serving else str(file)
+    return f"/app/static/media/{job.id}/{file.name}?v={version}"
 
 
 def partial_video() -> tuple[Job | None, int]:
@@ -64,15 +60,13 @@ def partial_video() -> tuple[Job | None, int]:
 
 def partial_video_url(job: Job, ready: int) -> str:
     """The address of a job's partial video of `ready` frames. Raises NotFound if it is gone."""
-    file = studio().results.partial_video(job.id)
-    return f"/app/static/media/{job.id}/partial.mp4?v={ready}" if web.serving else str(file)
+    studio().results.partial_video(job.id)
+    return f"/app/static/media/{job.id}/partial.mp4?v={ready}"
 
 
 def preview_url(upload: Upload, width: int, height: int, fit: str) -> str:
     """A picture of an upload as the model will see it."""
-    if web.serving:
-        return f"/app/static/uploads/{upload.id}/preview.jpg?width={width}&height={height}&fit={fit}"
-    return str(studio().uploads.preview(upload.id, width, height, Fit(fit)))
+    return f"/app/static/uploads/{upload.id}/preview.jpg?width={width}&height={height}&fit={fit}"
 
 
 def attempt(act: Callable[[], object]) -> bool:

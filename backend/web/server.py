@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from backend import __version__, web
+from backend import __version__
 from backend.core.config import ROOT, Settings
 from backend.video_generator import shared_generator, stop_shared_generator
 from backend.web.api import install
@@ -51,12 +51,10 @@ def create_app(settings: Settings, hosts: Iterable[str] = LOOPBACK_HOSTS, token:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.generator = await asyncio.to_thread(shared_generator, settings)
         app.state.upload_slots = asyncio.Semaphore(settings.upload_slots)
-        web.serving = True
         try:
             async with pages_lifespan(app):
                 yield
         finally:
-            web.serving = False
             with suppress(OSError):
                 settings.address.unlink()
             await asyncio.to_thread(stop_shared_generator)

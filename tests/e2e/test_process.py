@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import httpx
 import numpy as np
 import pytest
 
@@ -203,8 +204,8 @@ def test_the_command_line_hands_its_job_to_the_running_studio(live):
     assert live.api.get(f"/jobs/{job['id']}").json()["state"] == "succeeded"
 
 
-def test_streamlit_run_app_alone_shows_the_pages(tmp_path, browser):
-    """`streamlit run app.py`: the pages without the REST API; videos come through Streamlit's own media store."""
+def test_streamlit_run_app_serves_the_pages_and_the_api(tmp_path, browser):
+    """`streamlit run app.py`: the pages and the REST API, as `./launch.sh` serves them."""
     import os
     import urllib.request
 
@@ -232,7 +233,8 @@ def test_streamlit_run_app_alone_shows_the_pages(tmp_path, browser):
         video = tab.locator("video")
         video.wait_for()
         tab.wait_for_function("v => v.readyState >= 2 && !v.error", arg=video.element_handle())
-        assert "/media/" in video.get_attribute("src")
+        [job] = httpx.get(f"http://localhost:{port}/api/v1/jobs").json()["jobs"]
+        assert job["id"] in video.get_attribute("src")
         tab.close()
     finally:
         process.terminate()

@@ -1,6 +1,7 @@
 """Every page on every kind of history, in Streamlit's own test runner: no browser, no server."""
 
 import dataclasses
+import json
 import os
 import re
 import time
@@ -34,12 +35,6 @@ from ui.studio import partial_video
 
 PAGES = ["ui/create.py", "ui/queue.py", "ui/gallery.py", "ui/models.py", "ui/system.py"]
 DF, T2V = "skyreels-v2-df-1.3b-540p", "skyreels-v2-t2v-14b-540p"
-
-
-@pytest.fixture(autouse=True)
-def no_server(monkeypatch):
-    """These tests run the pages alone; a server of other tests may be running in this process."""
-    monkeypatch.setattr("backend.web.serving", False)
 
 
 @pytest.fixture
@@ -135,9 +130,8 @@ def test_generate_queues_the_form_and_keeps_it(app, generator):
 
 
 @pytest.fixture
-def running(generator, engine, a_request, settings, monkeypatch):
-    """A job of 48 frames at 24 fps, held in its middle, whose progress the test sets, with a server for its files."""
-    monkeypatch.setattr("backend.web.serving", True)
+def running(generator, engine, a_request, settings):
+    """A job of 48 frames at 24 fps, held in its middle, whose progress the test sets."""
     engine.hold_at(step=5)
     job = generator.submit(a_request(prompt="a running job", num_frames=48))
     assert engine.reached.wait(timeout=60)
@@ -320,8 +314,11 @@ def test_a_job_that_ended_while_it_was_edited_is_the_parent_of_the_edit(app, his
 
 def test_the_input_that_a_mode_needs_comes_first(app):
     app.segmented_control(key="form_mode").set_value("video_extension").run()
-    labels = [field.label for field in app.get("file_uploader")]
-    assert [label.split(" (")[0] for label in labels] == ["Video to extend", "Last frame"]
+    zones = [
+        zone.proto.mixed.json if zone.proto.WhichOneof("data") == "mixed" else zone.proto.json
+        for zone in app.get("bidi_component")
+    ]
+    assert [json.loads(data)["label"].split(" (")[0] for data in zones] == ["Video to extend", "Last frame"]
 
 
 def test_an_edit_can_be_left(app, history, generator):

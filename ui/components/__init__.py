@@ -1,1 +1,31 @@
-"""Pieces that Streamlit does not have, in plain HTML and JavaScript."""
+"""Pieces that Streamlit does not have: plain JavaScript modules in js/, which read the REST API themselves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+HERE = Path(__file__).parent / "js"
+MODULES = sorted(file for file in HERE.glob("*.js") if file.name.count(".") == 1)  # without configuration
+VERSION = hashlib.blake2b(b"".join(module.read_bytes() for module in MODULES), digest_size=8).hexdigest()
+# Streamlit runs inline scripts only; this one fetches the module, whose imports are relative to its address.
+LOADER = """
+const module = import(new URL("app/static/components/{version}/{name}.js", document.baseURI).href);
+export default function (component) {{
+  let gone = false, end;
+  module.then(({{ default: show }}) => {{ if (!gone) end = show(component); }});
+  return () => {{ gone = true; end?.(); }};
+}}
+"""
+
+
+def component(name: str) -> Callable[..., Any]:
+    """The component of js/`name`.js, with the styles of base.css and `name`.css: a function that mounts it, given `key`
+    and `data`. Its default export gets the component of Streamlit, again after each change of `data`.
+    """
+    css = "\n".join((HERE / f"{file}.css").read_text() for file in ("base", name) if (HERE / f"{file}.css").exists())
+    return st.components.v2.component(f"studio_{name}", css=css, js=LOADER.format(version=VERSION, name=name))

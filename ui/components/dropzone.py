@@ -6,11 +6,6 @@ from pathlib import Path
 
 import streamlit as st
 
-from backend import web
-from backend.core.errors import StudioError
-from ui.studio import studio
-from ui.words import escape_markdown
-
 HERE = Path(__file__).parent
 HTML = """<label class="zone"><span class="label"></span><span class="hint"></span>
 <input type="file"><span class="bar"><i></i></span></label>"""
@@ -42,34 +37,8 @@ ROUTES = {"lora": "api/v1/loras"}
 
 def dropzone(label: str, kind: str, key: str) -> str | None:
     """The id of what was just sent here, else None. `kind` is "image", "video" or "lora"; other files are refused."""
-    if not web.serving:
-        return _through_the_page(label, kind, key)
     accept = ",".join(f".{ending}" for ending in ACCEPT[kind])
     data = {"label": label, "hint": HINTS[kind], "accept": accept, "kind": kind, "other": OTHER[kind]}
     data["route"] = ROUTES.get(kind, "api/v1/uploads")
     result = _zone(key=key, data=data, on_done_change=lambda: None)
     return result.done["id"] if result.done else None
-
-
-def _through_the_page(label: str, kind: str, key: str) -> str | None:
-    """Under `streamlit run app.py` alone there is no upload route; the file comes through Streamlit's uploader."""
-    file = st.file_uploader(label, type=ACCEPT[kind], key=f"{key}_file")
-    if file is None or st.session_state.get(f"{key}_seen") == file.file_id:
-        return None
-    st.session_state[f"{key}_seen"] = file.file_id
-    try:
-        if kind == "lora":
-            with studio().loras.receive(file.name) as lora:
-                lora.write(file.read())
-                return lora.accept().name
-        with studio().uploads.receive(file.name) as incoming:
-            while chunk := file.read(2**20):
-                incoming.write(chunk)
-            upload = incoming.accept()
-    except StudioError as error:
-        st.error(escape_markdown(str(error)), icon=":material/error:")
-        return None
-    if upload.kind != kind:
-        st.error(f"{escape_markdown(upload.filename)} {OTHER[kind]}", icon=":material/error:")
-        return None
-    return upload.id

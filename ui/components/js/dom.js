@@ -1,0 +1,111 @@
+/**
+ * Elements from data: `h` describes an element, `patch` makes the children of a node what is described and keeps the
+ * elements that are still described, with their focus, their text cursor and their playing video.
+ */
+
+/** @typedef {string | number | VNode | null | undefined | false | readonly any[]} Child children, nested at will */
+/** @typedef {{tag: string, key: string | undefined, props: Record<string, any>, children: Child[]}} VNode */
+
+const SVG = "http://www.w3.org/2000/svg";
+const SVG_TAGS = new Set(["svg", "path", "circle", "rect", "line", "g", "polyline"]);
+/** Set as properties: as attributes they would be initial values only. */
+const PROPERTIES = new Set(["value", "checked", "muted", "indeterminate", "selected", "loop"]);
+
+/** @type {WeakMap<Node, VNode>} what an element was last made from */
+const shown = new WeakMap();
+
+/**
+ * An element of `tag` with attributes, `on...` handlers and children. `key` names it among its siblings; `ref` is called
+ * with the element when it is made. Props that are null, undefined or false are left out.
+ * @param {string} tag @param {Record<string, any> | null} [props] @param {...Child} children @returns {VNode}
+ */
+export function h(tag, props, ...children) {
+  const { key, ...rest } = props ?? {};
+  return { tag, key: key === undefined ? undefined : String(key), props: rest, children };
+}
+
+/** A symbol of the font that Streamlit brings; `label` is read aloud, without one the symbol is decoration.
+ * @param {string} name @param {string} [label] @returns {VNode} */
+export function icon(name, label) {
+  const spoken = label ? { role: "img", "aria-label": label } : { "aria-hidden": "true" };
+  return h("span", { class: "icon", ...spoken }, name);
+}
+
+/** Make the children of `parent` what is described. @param {Node} parent @param {Child[]} children */
+export function patch(parent, children) {
+  const wanted = /** @type {(string | VNode)[]} */ (flatten(children));
+  const keyed = new Map();
+  /** @type {Node[]} */
+  const unkeyed = [];
+  for (const node of parent.childNodes) {
+    const key = shown.get(node)?.key;
+    if (key === undefined) unkeyed.push(node);
+    else keyed.set(key, node);
+  }
+  const nodes = wanted.map((child) => {
+    const found = typeof child === "object" && child.key !== undefined ? keyed.get(child.key) : next(unkeyed, child);
+    return update(found && fits(found, child) ? found : make(child), child);
+  });
+  const kept = new Set(nodes);
+  for (const node of [...parent.childNodes]) if (!kept.has(node)) parent.removeChild(node);
+  nodes.forEach((node, index) => {
+    const present = parent.childNodes[index] ?? null;
+    if (present !== node) parent.insertBefore(node, present);
+  });
+}
+
+/** @param {Child[]} children @returns {(string | VNode)[]} */
+function flatten(children) {
+  return /** @type {any[]} */ (children.flat(Infinity))
+    .filter((child) => child !== null && child !== undefined && child !== false)
+    .map((child) => (typeof child === "number" ? String(child) : child));
+}
+
+/** The next of `nodes` that can show `child`; those before it are left out. @param {Node[]} nodes @param {string | VNode} child */
+function next(nodes, child) {
+  const index = nodes.findIndex((node) => fits(node, child));
+  return index < 0 ? undefined : nodes.splice(0, index + 1)[index];
+}
+
+/** @param {Node} node @param {string | VNode} child */
+function fits(node, child) {
+  if (typeof child === "string") return node.nodeType === Node.TEXT_NODE;
+  const before = shown.get(node);
+  return before !== undefined && before.tag === child.tag && before.key === child.key;
+}
+
+/** @param {string | VNode} child @returns {Node} */
+function make(child) {
+  if (typeof child === "string") return document.createTextNode(child);
+  const element = SVG_TAGS.has(child.tag) ? document.createElementNS(SVG, child.tag) : document.createElement(child.tag);
+  child.props.ref?.(element);
+  return element;
+}
+
+/** @param {Node} node @param {string | VNode} child */
+function update(node, child) {
+  if (typeof child === "string") {
+    if (node.nodeValue !== child) node.nodeValue = child;
+    return node;
+  }
+  const element = /** @type {HTMLElement} */ (node);
+  const before = shown.get(node)?.props ?? {};
+  shown.set(node, child);
+  for (const name of Object.keys(before)) if (!(name in child.props)) setProp(element, name, undefined);
+  patch(element, child.children); // before the props: a select's value needs its options
+  for (const [name, value] of Object.entries(child.props)) {
+    if (value !== before[name] || PROPERTIES.has(name)) setProp(element, name, value);
+  }
+  return node;
+}
+
+/** @param {HTMLElement} element @param {string} name @param {any} value */
+function setProp(element, name, value) {
+  if (name === "ref") return;
+  if (name.startsWith("on")) /** @type {any} */ (element)[name] = value ?? null;
+  else if (PROPERTIES.has(name)) {
+    const there = /** @type {any} */ (element);
+    if (there[name] !== value) there[name] = value ?? (name === "value" ? "" : false);
+  } else if (value === null || value === undefined || value === false) element.removeAttribute(name);
+  else element.setAttribute(name, value === true ? "" : String(value));
+}
