@@ -7,6 +7,9 @@ if __name__ == "__main__":  # Streamlit runs this file as a script whenever a pa
 
     draw_page()
 else:  # `streamlit run app.py` finds an ASGI application in it, imports it as a module and serves that
+    from collections.abc import AsyncIterator
+    from contextlib import asynccontextmanager
+
     from starlette.applications import Starlette
     from starlette.routing import Mount
 
@@ -14,5 +17,10 @@ else:  # `streamlit run app.py` finds an ASGI application in it, imports it as a
     from backend.web.server import create_app
 
     studio = create_app(Settings.from_env())
-    app = Starlette(routes=[Mount("/", studio)])
-    app.router.lifespan_context = lambda _: studio.router.lifespan_context(studio)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with studio.router.lifespan_context(studio):
+            yield
+
+    app = Starlette(routes=[Mount("/", studio)], lifespan=lifespan)
