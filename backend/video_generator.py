@@ -23,7 +23,9 @@ from backend.core.registry import ModelSpec
 from backend.core.schema import GenerationRequest, parse_request
 from backend.engine import Engine
 from backend.jobs.disk_space import DiskSpace, ReserveFile
+from backend.jobs.feed import Feed
 from backend.jobs.folder_lock import lock_data_folder
+from backend.jobs.forms import Forms
 from backend.jobs.history import copy_history, open_history
 from backend.jobs.job import ACTIVE, Job, JobRequest, JobState
 from backend.jobs.kind import Services
@@ -53,8 +55,7 @@ class VideoGenerator:
     def __init__(
         self, settings: Settings, engines: Mapping[str, Engine] | None = None, on_machine: Machine | None = None
     ) -> None:
-        self.settings = settings
-        self._machine = on_machine or machine()
+        self.settings, self._machine = settings, on_machine or machine()
         self.engines = engines or {
             "synthetic": SyntheticEngine(),
             "skyreels": SkyReelsEngine(settings.save_every_s, settings.cache, settings.compile_blocks),
@@ -70,7 +71,9 @@ class VideoGenerator:
         self.monitor = Monitor(settings.data)
         self.downloads = Downloads(settings)
         self.loras = LoraLibrary(settings.model_folders, settings.models_trash, settings.disk_reserve_bytes)
-        self.tidying = Tidying(settings, self.store, self.uploads, self.downloads, reserve)
+        self.forms = Forms(settings)
+        self.feed = Feed(settings, self.store, self.forms.draft)
+        self.tidying = Tidying(settings, self.store, self.forms, self.uploads, self.downloads, reserve)
         self.catalog = Catalog(settings)
         self._services = Services(
             settings=settings,
@@ -166,12 +169,7 @@ class VideoGenerator:
         return render.model_for(request, self._services)
 
     def expand(self, prompt: str, model: str = "auto", *, variation: int = 0, by_rules: bool = False) -> Expansion:
-        """`prompt` made longer for `model`: by a language model in models/ if one is there, else, or if the model knows
-        the painted world only, by rules. Queues nothing; another `variation` may say it another way.
-
-        Raises InvalidRequest for a prompt that is empty or too long or a model that is not here, ModelUnavailable if
-        the language model gives nothing.
-        """
+        """`prompt` made longer for `model`, as `expand_prompt` does. Raises InvalidRequest for what no render takes."""
         spec = self.model_for(parse_request({"prompt": prompt, "model": model}))
         folders = () if by_rules else self.settings.model_folders
         return expand_prompt(prompt, spec, folders, variation)

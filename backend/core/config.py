@@ -239,6 +239,16 @@ class Settings(BaseSettings):
         return self.outputs / ".spare"
 
     @property
+    def draft(self) -> Path:
+        """The form of the pages as it was left."""
+        return self.outputs / "draft.json"
+
+    @property
+    def presets(self) -> Path:
+        """Presets of settings that a user saved."""
+        return self.outputs / "presets.json"
+
+    @property
     def lock(self) -> Path:
         return self.outputs / "studio.lock"
 

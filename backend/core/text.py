@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from backend.core.errors import InvalidRequest
+
 STEERING = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # control characters: line ends, and the escapes that colour, move and name things
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # the direction of what follows
     "\u2028\u2029\ufeff\ufff9-\ufffb"  # further line ends, marks of order and of notes
     "\ud800-\udfff]"  # halves of characters, as undecodable file names have them: no stream can write them
 )
+NAME_LENGTH = 80  # characters of the name of a preset or a collection
 INVISIBLE_LETTERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # fillers, which count as letters or symbols
 
 
@@ -39,3 +42,17 @@ def counted(count: int, noun: str) -> str:
     ('1 video', '0 videos')
     """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def check_name(name: str, field: str) -> str:
+    """A name that a user gave, in NFC and without spaces around it. Raises InvalidRequest, about `field`, for one that
+    is empty, longer than NAME_LENGTH, or has characters that are not printed; "." and ".." are steps of an address.
+
+    >>> check_name(" Caf\u0065\u0301 ", "name")
+    'Café'
+    """
+    found = unicodedata.normalize("NFC", name).strip()
+    if not 1 <= len(found) <= NAME_LENGTH or not found.isprintable() or {".", ".."} & {*found.split("/")}:
+        hint = f"use 1 to {NAME_LENGTH} printable characters, other than . and .. alone."
+        raise InvalidRequest("is no name;", hint=hint, field=field, value=escape_control(name[:NAME_LENGTH]))
+    return found

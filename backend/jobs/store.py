@@ -85,7 +85,8 @@ ALL = Filter()
 
 
 class Store:
-    """The jobs table and a few settings. Thread-safe; `version` grows with every change, so pollers can skip work.
+    """The jobs table and a few settings. Thread-safe; `version` grows with every change, so pollers can skip work;
+    `videos_version` grows with every change of the list of videos, over restarts too.
 
     Its files belong to it alone while it is open, and what a call has written stands in them under their names: where
     somebody removes them meanwhile, they are written anew. On a full disk `make_room` is called once to free some.
@@ -104,6 +105,7 @@ class Store:
         before_migration: BeforeMigration = lambda database, version: None,
     ) -> None:
         self.version = 0
+        self.videos_version = time.time_ns() // 1_000_000
         self._path = path
         self._make_room = make_room
         self._lock = threading.RLock()
@@ -268,6 +270,7 @@ class Store:
         with self._lock:
             added = self._do(write)
             self.version += added
+            self.videos_version += added
             return added
 
     # --- in ---
@@ -349,6 +352,7 @@ class Store:
             to_json(error) if error else None,
             to_json(artifact) if artifact else None,
             *(job.id, job.attempts),
+            of_videos=True,
         )
 
     def requeue(self, job: Job, why: JobError | None = None) -> bool:
@@ -440,7 +444,7 @@ class Store:
 
     def set_favourite(self, job_id: str, favourite: bool) -> Job:
         self.get(job_id)
-        self._change("UPDATE jobs SET favourite = ? WHERE id = ?", int(favourite), job_id)
+        self._change("UPDATE jobs SET favourite = ? WHERE id = ?", int(favourite), job_id, of_videos=True)
         return self.get(job_id)
 
     def set_trashed(self, job_id: str, trashed: bool) -> Job:
@@ -449,8 +453,8 @@ class Store:
             job = self.get(job_id)
             if job.state in ACTIVE:
                 raise Conflict(f"Job {job_id} is {job.state.value};", hint="cancel it first.")
-            self._run("UPDATE jobs SET trashed_at = ? WHERE id = ?", time.time() if trashed else None, job_id)
-            self.version += 1
+            sql = "UPDATE jobs SET trashed_at = ? WHERE id = ?"
+            self._change(sql, time.time() if trashed else None, job_id, of_videos=True)
             return self.get(job_id)
 
     def purge(self, before: float) -> list[str]:
@@ -460,6 +464,7 @@ class Store:
                 "DELETE FROM jobs WHERE trashed_at < ? AND state NOT IN ('running', 'queued') RETURNING id", before
             )
             self.version += bool(rows)
+            self.videos_version += bool(rows)
             return [row["id"] for row in rows]
 
     # --- out ---
@@ -484,6 +489,20 @@ class Store:
             " ORDER BY CASE state WHEN 'running' THEN 0 WHEN 'paused' THEN 1 ELSE 2 END, position"
         )
         return [(row["id"], row["state"]) for row in rows]
+
+    def rows(self, job_ids: Sequence[str]) -> dict[str, sqlite3.Row]:
+        """The rows of those of `job_ids` that are here; equal rows are of jobs that have not changed."""
+        found = self._all("SELECT * FROM jobs WHERE id IN (SELECT value FROM json_each(?))", json.dumps(job_ids))
+        return {row["id"]: row for row in found}
+
+    def last_ended(self, limit: int) -> list[str]:
+        """Ids of the jobs that ended last, the last one first, without those in the trash."""
+        rows = self._all(
+            "SELECT id FROM jobs WHERE finished_at IS NOT NULL AND trashed_at IS NULL"
+            " AND state NOT IN ('running', 'paused', 'queued') ORDER BY finished_at DESC LIMIT ?",
+            limit,
+        )
+        return [row["id"] for row in rows]
 
     def count(self, wanted: Filter = ALL) -> int:
         where, values = _where(wanted)
@@ -551,10 +570,11 @@ class Store:
     def _run(self, sql: str, *values: Any) -> sqlite3.Cursor:
         return self._do(lambda: self._db.execute(sql, values))
 
-    def _change(self, sql: str, *values: Any) -> bool:
+    def _change(self, sql: str, *values: Any, of_videos: bool = False) -> bool:
         with self._lock:
             changed: bool = self._do(lambda: self._db.execute(sql, values)).rowcount > 0
             self.version += changed
+            self.videos_version += changed and of_videos
             return changed
 
     def _one(self, sql: str, *values: Any) -> Any:

@@ -13,6 +13,7 @@ from pathlib import Path
 from backend.core.config import Settings
 from backend.core.errors import NotFound, StudioError
 from backend.jobs.disk_space import ReserveFile
+from backend.jobs.forms import Forms
 from backend.jobs.history import copies_in, copy_history, restore_unreadable
 from backend.jobs.job import ACTIVE, RETRIABLE, JobState
 from backend.jobs.kinds import KINDS
@@ -34,10 +35,16 @@ class Tidying:
     """Of one data folder. Ages are measured by a clock that nobody sets while the studio runs."""
 
     def __init__(
-        self, settings: Settings, store: Store, uploads: Uploads, downloads: Downloads, reserve: ReserveFile
+        self,
+        settings: Settings,
+        store: Store,
+        forms: Forms,
+        uploads: Uploads,
+        downloads: Downloads,
+        reserve: ReserveFile,
     ) -> None:
         self._settings, self._store, self._uploads, self._reserve = settings, store, uploads, reserve
-        self._downloads = downloads
+        self._forms, self._downloads = forms, downloads
         self._began = (time.time(), time.monotonic())
         self._doubt_s = DOUBT_S if _long_away(settings.copies, time.time()) else 0
         self._done: float | None = None
@@ -52,7 +59,9 @@ class Tidying:
         return wall + time.monotonic() - monotonic
 
     def tidy(self) -> None:
-        """Remove uploads that no job needs and what lay in the trash for a week; never an output. Copy the history."""
+        """Remove uploads that no job needs, nor the draft of the form, and what lay in the trash for a week; never an
+        output. Copy the history.
+        """
         self._done = time.monotonic()
         settings, now = self._settings, self.now()
         try:
@@ -68,7 +77,8 @@ class Tidying:
                 purge_trash(settings.outputs, settings.trash_keep_s, now)
                 self._downloads.purge_trash(settings.trash_keep_s, now)
                 self._clear_temp(now)
-                self._uploads.sweep(self._store.uploads_in_use(), settings.upload_keep_s, now)
+                needed = self._store.uploads_in_use() | self._forms.draft.uploads()
+                self._uploads.sweep(needed, settings.upload_keep_s, now)
         except (OSError, sqlite3.Error, StudioError):
             log.exception("tidying failed; it is tried again later")
 

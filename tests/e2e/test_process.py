@@ -2,18 +2,23 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import httpx
 import numpy as np
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from tests.pace import within
 from tests.studio import BROWSER_TIMEOUT_MS, ROOT, LiveStudio
 from tests.tiny_checkpoints import build_checkpoint
 
+SERVICE_RESTART = 1012  # of the registry of WebSocket close codes
 LONG = {"prompt": "a long video of the sea", "resolution": "1280x720", "num_frames": 600}
 SMALL = {"prompt": "a boat", "resolution": "128x96", "num_frames": 16, "num_inference_steps": 10}
 
@@ -164,6 +169,22 @@ def test_ctrl_c_ends_it_cleanly_with_a_job_and_an_event_stream_open(data):
     again = LiveStudio(data)
     assert again.api.get(f"/jobs/{job_id}").json()["state"] in ("queued", "running")
     assert again.stop() == 0
+
+
+def test_open_pages_are_told_that_it_ends_and_do_not_hold_it_up(data):
+    studio = LiveStudio(data)
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(connect(f"ws://localhost:{studio.port}/api/v1/live")) for _ in range(5)]
+        assert all(json.loads(socket.recv())["order"] == [] for socket in sockets)
+        studio.process.send_signal(signal.SIGTERM)
+        for socket in sockets:
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv()
+            assert closed.value.rcvd.code == SERVICE_RESTART
+    assert studio.process.wait(timeout=60) == 128 + signal.SIGTERM
+    log = studio.log.read_text()
+    assert "graceful shutdown exceeded" not in log  # as uvicorn says of connections that it had to give up
+    assert "Traceback" not in log
 
 
 def test_a_taken_port_and_a_taken_folder_are_one_sentence_each(live, tmp_path):

@@ -89,7 +89,7 @@ def test_with_it_everything_does(client, headers):
 
 
 @pytest.mark.parametrize("headers", [{}, {"cookie": f"{COOKIE}=wrong"}])
-@pytest.mark.parametrize("path", ["/_stcore/stream", f"/_stcore/stream?token={TOKEN}"])
+@pytest.mark.parametrize("path", ["/_stcore/stream", f"/_stcore/stream?token={TOKEN}", "/api/v1/live"])
 def test_a_web_socket_needs_the_cookie(client, headers, path):
     with pytest.raises(WebSocketDisconnect), client.websocket_connect(f"ws://studio.local{path}", headers=headers):
         pass

@@ -7,7 +7,16 @@ import re
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from backend.web.api import jobs, models, scripts, system, uploads, videos  # noqa: F401 - they add their routes to api and media
+from backend.web.api import (  # noqa: F401 - they add their routes to api and media
+    feed,
+    forms,
+    jobs,
+    models,
+    scripts,
+    system,
+    uploads,
+    videos,
+)
 from backend.web.api.common import api, install_error_handlers, media
 from backend.web.guard import route_path
 
