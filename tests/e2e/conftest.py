@@ -11,7 +11,7 @@ from tests.studio import BROWSER_TIMEOUT_MS, LiveStudio
 
 def wait_for_page(tab) -> None:
     """Until all of a page is there: its header comes first, and shortcuts are heeded once their button is there."""
-    tab.wait_for_selector(".st-key-band")
+    tab.wait_for_selector(".st-key-band, .st-key-queue")
     tab.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
 
 

@@ -23,9 +23,10 @@ export default function (component) {{
 """
 
 
-def component(name: str) -> Callable[..., Any]:
-    """The component of js/`name`.js, with the styles of base.css and `name`.css: a function that mounts it, given `key`
-    and `data`. Its default export gets the component of Streamlit, again after each change of `data`.
+def component(name: str, *styles: str) -> Callable[..., Any]:
+    """The component of js/`name`.js, with base.css, the further `styles` and `name`.css: a function that mounts it.
+
+    It takes `key` and `data`. The module's default export gets Streamlit's component, and again when `data` changes.
     """
-    css = "\n".join((HERE / f"{file}.css").read_text() for file in ("base", name) if (HERE / f"{file}.css").exists())
+    css = "\n".join((HERE / f"{file}.css").read_text() for file in ("base", *styles, name))
     return st.components.v2.component(f"studio_{name}", css=css, js=LOADER.format(version=VERSION, name=name))

@@ -5,6 +5,6 @@ export default [
   js.configs.recommended,
   {
     languageOptions: { ecmaVersion: 2022, sourceType: "module", globals: globals.browser },
-    rules: { eqeqeq: "error", "no-var": "error", "prefer-const": "error", "no-unused-vars": "error", "no-eval": "error" },
+    rules: { eqeqeq: "error", "no-var": "error", "prefer-const": "error", "no-unused-vars": ["error", { argsIgnorePattern: "^_", varsIgnorePattern: "^_" }], "no-eval": "error" },
   },
 ];

@@ -28,8 +28,8 @@ export function about(forecast) {
 export function range(low, high) {
   const [from, to] = [estimate(low), estimate(high)];
   if (from === to) return `about ${to}`;
-  const [value, unit] = from.split(" ");
-  return to.endsWith(` ${unit}`) && from.split(" ").length === 2 ? `${value} to ${to}` : `${from} to ${to}`;
+  const [[value, unit, ...more], [, other, ...others]] = [from.split(" "), to.split(" ")];
+  return unit === other && !more.length && !others.length ? `${value} to ${to}` : `${from} to ${to}`;
 }
 
 /** The time of day. @param {number} at seconds since the epoch */
