@@ -26,6 +26,7 @@ from backend.jobs.disk_space import DiskSpace, ReserveFile
 from backend.jobs.feed import Feed
 from backend.jobs.folder_lock import lock_data_folder
 from backend.jobs.forms import Forms
+from backend.jobs.gallery import Gallery
 from backend.jobs.history import copy_history, open_history
 from backend.jobs.job import ACTIVE, Job, JobRequest, JobState
 from backend.jobs.kind import Services
@@ -85,6 +86,7 @@ class VideoGenerator:
             calibration=self.store.calibration,
             find_job=self.store.get,
         )
+        self.gallery = Gallery(self.store)
         self.results = Results(settings, self.store)
         self._disk = DiskSpace(settings)
         self._worker = Worker(self._services, self.store, self._disk, self.tidying, self._folder_lock)
@@ -208,9 +210,9 @@ class VideoGenerator:
         self._worker.announce()
         return job
 
-    def move(self, job_id: str, places: int | None) -> Job:
-        """Move a waiting job by `places` (negative: earlier); None: to the front."""
-        return self.store.move(job_id, places)
+    def move(self, job_id: str, places: int | None, before: str | None = None) -> Job:
+        """Move a waiting job by `places` (negative: earlier; None: to the front), or in front of the job `before`."""
+        return self.store.move(job_id, places, before)
 
     def pause_queue(self, paused: bool) -> None:
         """Claim nothing more (a running job goes on), or go on claiming; remembered over restarts."""

@@ -17,6 +17,15 @@ class Mode(str, Enum):
     VIDEO_EXTENSION = "video_extension"
 
 
+def mode_title(mode: str) -> str:
+    """What a video without a prompt is called.
+
+    >>> mode_title("video_extension")
+    'Video extension'
+    """
+    return mode.replace("_", " ").capitalize()
+
+
 class MediaKind(str, Enum):
     """What a file holds, as the studio found by decoding it."""
 

@@ -28,7 +28,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from backend.core.errors import InvalidRequest, Mention, Words, mention
-from backend.core.inputs import INPUTS, required_inputs
+from backend.core.inputs import INPUTS, mode_title, required_inputs
 from backend.core.inputs import Mode as Mode
 from backend.core.text import is_blank
 
@@ -507,7 +507,7 @@ class GenerationRequest(BaseModel):
     @property
     def title(self) -> str:
         """What its job is called in lists: the prompt, or the mode where there is none."""
-        return self.prompt or self.mode.value.replace("_", " ").capitalize()
+        return self.prompt or mode_title(self.mode.value)
 
     def prompt_of(self, window: int) -> str:
         """What window number `window`, from 0, shows. Windows beyond the storyboard keep its last prompt."""

@@ -173,6 +173,10 @@ class Job(Generic[R, P, A]):
     trashed_at: float | None = None
     cancel_requested_at: float | None = None
     favourite: bool = False
+    rating: int | None = None  # 1 to 5
+    note: str | None = None
+    approved: bool = False  # kept from being deleted
+    collections: tuple[str, ...] = ()  # names
     progress: Progress | None = None
     error: JobError | None = None
     artifact: A | None = None
@@ -201,6 +205,10 @@ class Job(Generic[R, P, A]):
             "error": dataclasses.asdict(self.error) if self.error else None,
             "artifact": as_json(self.artifact) if self.artifact else None,
             "favourite": self.favourite,
+            "rating": self.rating,
+            "note": self.note,
+            "approved": self.approved,
+            "collections": list(self.collections),
             "trashed_at": self.trashed_at,
             "created_at": self.created_at,
             "started_at": self.started_at,

@@ -42,6 +42,10 @@ SCHEMA = (
     attempts INTEGER NOT NULL DEFAULT 0,
     crash_count INTEGER NOT NULL DEFAULT 0,
     favourite INTEGER NOT NULL DEFAULT 0,
+    rating INTEGER,
+    note TEXT,
+    approved INTEGER NOT NULL DEFAULT 0,
+    collections TEXT NOT NULL DEFAULT '[]',
     key TEXT UNIQUE,
     prompt TEXT,
     mode TEXT,
@@ -56,6 +60,9 @@ SCHEMA = (
     "CREATE INDEX jobs_by_model ON jobs (model, state, finished_at)",
     "CREATE INDEX jobs_by_parent ON jobs (parent)",
     "CREATE INDEX jobs_by_batch ON jobs (batch)",
+    "CREATE INDEX jobs_by_end ON jobs (finished_at)",
+    "CREATE INDEX jobs_as_videos ON jobs (kind, state, trashed_at, finished_at, id)",
+    "CREATE INDEX jobs_by_prompt ON jobs (kind, trashed_at, prompt, id)",
     "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
 )
 
@@ -122,6 +129,8 @@ MIGRATIONS = (
         plan=_plan_0_2,
         artifact=lambda artifact: _rename(artifact, ran="runtime"),
     ),
+    # 0.2 -> 0.3: jobs have marks (rating, note, approved, collections), which are new columns.
+    Migration(3),
 )
 FIRST_VERSION = MIGRATIONS[0].version - 1
 SCHEMA_VERSION = MIGRATIONS[-1].version

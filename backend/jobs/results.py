@@ -45,8 +45,10 @@ class Results:
 
     def delete(self, job_id: str) -> Job:
         """Move a job that has ended to the trash, with its result; `restore` brings both back for a week. What an
-        unfinished job could have gone on from is gone at once. Raises Conflict, StudioError.
+        unfinished job could have gone on from is gone at once. Raises Conflict, for an approved video too, StudioError.
         """
+        if self._store.get(job_id).approved:
+            raise Conflict(f"The video {job_id} is approved;", hint="take the approval away first, then delete it.")
         job = self._store.set_trashed(job_id, True)
         try:
             move_to_trash(self._settings.outputs, job_id)

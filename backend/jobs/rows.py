@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -95,12 +96,22 @@ def _readable_job(row: sqlite3.Row, state: JobState) -> Job:
 
 PLAIN_COLUMNS = (
     *("id", "kind", "parent", "batch", "created_at", "position", "attempts", "crash_count"),
-    *("started_at", "finished_at", "trashed_at", "cancel_requested_at"),
+    *("started_at", "finished_at", "trashed_at", "cancel_requested_at", "rating", "note"),
 )
 
 
 def _plain_columns(row: sqlite3.Row) -> dict[str, Any]:
-    return {name: row[name] for name in PLAIN_COLUMNS} | {"favourite": bool(row["favourite"])}
+    marks = {"favourite": bool(row["favourite"]), "approved": bool(row["approved"])}
+    return {name: row[name] for name in PLAIN_COLUMNS} | marks | {"collections": names_in(row["collections"])}
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """The names in a stored list of them, as of the collections that a job is in; none where it cannot be read."""
+    try:
+        names = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return ()
+    return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list) else ()
 
 
 def _error_of(row: sqlite3.Row) -> JobError:

@@ -254,6 +254,9 @@ class Store:
             "state": job.state.value,
             "crash_count": job.crash_count,
             "favourite": int(job.favourite),
+            **{name: getattr(job, name) for name in ("rating", "note")},
+            "approved": int(job.approved),
+            "collections": json.dumps(job.collections),
             **documents(job.request, job.plan),
             "error": to_json(job.error) if job.error else None,
             "artifact": to_json(job.artifact) if job.artifact else None,
@@ -420,26 +423,29 @@ class Store:
             self.version += 1
             return self.get(job_id)
 
-    def move(self, job_id: str, places: int | None) -> Job:
-        """Move a waiting job by `places` (negative: earlier); None: to the front. Others keep their order."""
+    def move(self, job_id: str, places: int | None, before: str | None = None) -> Job:
+        """Move a waiting job by `places` (negative: earlier; None: to the front), or in front of the one that waits as
+        `before`. Others keep their order. The waiting jobs share out the positions that they have among themselves, so
+        that no number of moves uses them up. Raises Conflict for a job that does not wait.
+        """
         with self._lock:
-            if self.get(job_id).state is not JobState.QUEUED:
-                raise Conflict(f"Job {job_id} is not waiting;", hint="only waiting jobs can be moved.")
-            order = [row["id"] for row in self._all("SELECT id FROM jobs WHERE state = 'queued' ORDER BY position")]
+            for named in (job_id, before):
+                if named is not None and self.get(named).state is not JobState.QUEUED:
+                    raise Conflict(f"Job {named} is not waiting;", hint="only waiting jobs can be moved.")
+            rows = self._all("SELECT id, position FROM jobs WHERE state = 'queued' ORDER BY position, id")
+            order = [row["id"] for row in rows]
             at = order.index(job_id)
-            order.insert(0 if places is None else max(0, at + places), order.pop(at))
-            positions = [
-                r["position"] for r in self._all("SELECT position FROM jobs WHERE state = 'queued' ORDER BY 1")
-            ]
-            places_of = list(zip(positions, order, strict=True))
-
-            def write() -> None:
-                with self._db:
-                    self._db.execute("BEGIN")
-                    self._db.executemany("UPDATE jobs SET position = ? WHERE id = ?", places_of)
-
-            self._do(write)
-            self.version += 1
+            del order[at]
+            if before is None:
+                order.insert(0 if places is None else max(0, at + places), job_id)
+            elif before != job_id:
+                order.insert(order.index(before), job_id)
+            else:
+                order.insert(at, job_id)
+            self.change_many(
+                "UPDATE jobs SET position = ? WHERE id = ?",
+                [(row["position"], moved) for row, moved in zip(rows, order, strict=True) if row["id"] != moved],
+            )
             return self.get(job_id)
 
     def set_favourite(self, job_id: str, favourite: bool) -> Job:
@@ -477,7 +483,7 @@ class Store:
 
     def find(self, wanted: Filter = ALL, *, limit: int = 50, offset: int = 0) -> list[Job]:
         """Jobs that match, the newest first."""
-        where, values = _where(wanted)
+        where, values = where_of(wanted)
         order = "finished_at DESC" if wanted.last_ended_first else "id DESC"
         rows = self._all(f"SELECT * FROM jobs WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?", *values, limit, offset)
         return [job_of(row) for row in rows]
@@ -505,7 +511,7 @@ class Store:
         return [row["id"] for row in rows]
 
     def count(self, wanted: Filter = ALL) -> int:
-        where, values = _where(wanted)
+        where, values = where_of(wanted)
         return int(self._one(f"SELECT count(*) AS n FROM jobs WHERE {where}", *values)["n"])
 
     def counts(self) -> dict[JobState, int]:
@@ -555,6 +561,13 @@ class Store:
 
     # --- settings ---
 
+    def setting(self, name: str) -> str | None:
+        row = self._one("SELECT value FROM settings WHERE name = ?", name)
+        return None if row is None else str(row["value"])
+
+    def set_setting(self, name: str, value: str, *, of_videos: bool = False) -> None:
+        self._change("INSERT OR REPLACE INTO settings VALUES (?, ?)", name, value, of_videos=of_videos)
+
     @property
     def queue_paused(self) -> bool:
         return self._one("SELECT value FROM settings WHERE name = 'queue_paused'") is not None
@@ -566,6 +579,23 @@ class Store:
             self._change("DELETE FROM settings WHERE name = 'queue_paused'")
 
     # --- SQL ---
+
+    def select(self, sql: str, *values: Any) -> list[Any]:
+        """Rows, as `sqlite3.Row`."""
+        return self._all(sql, *values)
+
+    def change_many(self, sql: str, values: Sequence[tuple[Any, ...]], *, of_videos: bool = False) -> None:
+        """One statement for each of `values`: all of them or none."""
+
+        def write() -> None:
+            with transaction(self._db):
+                self._db.executemany(sql, values)
+
+        with self._lock:
+            if values:
+                self._do(write)
+                self.version += 1
+                self.videos_version += of_videos
 
     def _run(self, sql: str, *values: Any) -> sqlite3.Cursor:
         return self._do(lambda: self._db.execute(sql, values))
@@ -600,7 +630,8 @@ class Store:
             return found
 
 
-def _where(wanted: Filter) -> tuple[str, list[Any]]:
+def where_of(wanted: Filter) -> tuple[str, list[Any]]:
+    """The condition of a query of the jobs table that narrows it to `wanted`, and its values."""
     clauses = ["trashed_at IS NOT NULL" if wanted.trashed else "trashed_at IS NULL"]
     values: list[Any] = []
 

@@ -300,6 +300,14 @@ def test_a_waiting_job_of_version_0_1_keeps_its_placement(older, placement, toda
     store.close()
 
 
+def test_jobs_of_version_0_1_keep_their_favourites_and_get_no_other_marks(older):
+    store = Store(older)
+    jobs = store.find(limit=100)
+    assert sum(job.favourite for job in jobs) == 1
+    assert {(job.rating, job.note, job.approved, job.collections) for job in jobs} == {(None, None, False, ())}
+    store.close()
+
+
 @pytest.mark.parametrize("damaged", ["{", "[]", "null", '{"width": 1, "placement": []}', "[" * 100_000])
 def test_a_damaged_row_of_version_0_1_is_kept_and_all_others_are_migrated(older, damaged):
     database = sqlite3.connect(older, isolation_level=None)

@@ -1,4 +1,5 @@
 import json
+import random
 import threading
 import time
 from dataclasses import replace
@@ -301,6 +302,41 @@ def test_moving_in_the_queue(store):
     store.claim()
     with pytest.raises(Conflict, match="not waiting"):
         store.move(a, 1)
+
+
+def test_moving_in_front_of_another_job(store):
+    a, b, c, d = (add(store).id for _ in range(4))
+
+    def order():
+        return [job_id for job_id, _ in store.queue()]
+
+    store.move(d, 0, before=b)
+    assert order() == [a, d, b, c]
+    store.move(a, 0, before=c)
+    assert order() == [d, b, a, c]
+    store.move(b, 0, before=b)
+    assert order() == [d, b, a, c]
+    store.move(d, 10**9)
+    assert order() == [b, a, c, d]
+    store.move_to_state(a, JobState.PAUSED)
+    with pytest.raises(Conflict, match=f"Job {a} is not waiting"):
+        store.move(d, 0, before=a)
+    with pytest.raises(NotFound):
+        store.move(d, 0, before="nope")
+
+
+def test_thousands_of_moves_keep_positions_apart_and_among_those_there_were(store):
+    store._db.execute("PRAGMA synchronous = OFF")
+    expected = [add(store).id for _ in range(12)]
+    positions = sorted(row["position"] for row in store.select("SELECT position FROM jobs"))
+    chance = random.Random(0)
+    for _ in range(3000):
+        moved, before = chance.sample(expected, 2)
+        store.move(moved, 0, before=before)
+        expected.remove(moved)
+        expected.insert(expected.index(before), moved)
+    assert [job_id for job_id, _ in store.queue()] == expected
+    assert sorted(row["position"] for row in store.select("SELECT position FROM jobs")) == positions
 
 
 def test_search_finds_words_in_any_order_and_takes_signs_as_they_are(store):

@@ -137,6 +137,12 @@ def test_a_web_socket_finds_its_route(prefix):
         assert socket.receive_text() == "/studio/_stcore/stream"
 
 
+@EITHER
+def test_open_pages_are_told_what_changes(proxied, prefix):
+    with proxied.websocket_connect(f"ws://localhost{prefix}/api/v1/live", headers={"origin": HERE}) as socket:
+        assert socket.receive_json()["order"] == []
+
+
 async def seen(scope, receive, send):
     body = json.dumps({name: scope[name] for name in ("path", "root_path")} | {"route": route_path(scope)}).encode()
     await send({"type": "http.response.start", "status": 200, "headers": []})

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from backend.web.api import (  # noqa: F401 - they add their routes to api and media
     feed,
     forms,
+    gallery,
     jobs,
     models,
     scripts,

@@ -8,22 +8,24 @@ import functools
 import json
 import operator
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import Body, Header, Query
 from fastapi.responses import StreamingResponse
-from pydantic import AliasChoices, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AliasChoices, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from backend.core.errors import InvalidRequest, StudioError
 from backend.core.schema import Mode
 from backend.jobs.job import ENDED, Job, JobRequest, JobState, plan_as_dict
 from backend.jobs.kinds import KINDS, kind_of
 from backend.jobs.store import Filter
+from backend.video_generator import VideoGenerator
 from backend.web.api.common import NO_CACHE, Generator, api
 
 EVENT_EVERY_S = 0.5
-
+LAST = 10**9  # places later: to the end of the queue
 
 if TYPE_CHECKING:
     JobBody = JobRequest
@@ -71,6 +73,30 @@ class Variations(BaseModel):
     count: int | None = Field(None, strict=True, description="how many further seeds, each the next one; 1 by default")
     field: str | None = Field(None, max_length=100, description="a setting that is varied instead of the seed")
     values: list[Any] = Field([], description="a value of that setting for each variation")
+
+
+class Move(BaseModel):
+    """Where a waiting job goes: one of the three."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    before: str | None = Field(None, max_length=100, description="in front of that waiting job; null: to the end")
+    places: int | None = Field(None, strict=True, ge=-(10**6), le=10**6, description="so many later; negative: earlier")
+    to: Literal["front"] | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Move:
+        named = self.model_fields_set
+        if len(named) != 1 or (named != {"before"} and self.places is None and self.to is None):
+            raise InvalidRequest("The body names no place;", hint='send one of before, places and to="front".')
+        return self
+
+
+@api.post("/jobs/{job_id}/move", tags=["queue"])
+def move_job(job_id: str, move: Move, generator: Generator) -> dict[str, Any]:
+    """Move a waiting job in the queue; the others keep their order."""
+    places = None if move.to else LAST if move.places is None else move.places
+    return generator.move(job_id, places, move.before).as_dict()
 
 
 @api.post("/jobs/{job_id}/vary", status_code=202, tags=["jobs"])
@@ -121,10 +147,26 @@ def delete_job(job_id: str, generator: Generator) -> dict[str, Any]:
     return generator.delete(job_id).as_dict()
 
 
-@api.post("/jobs/{job_id}/{action}", tags=["jobs"])
-def act_on_job(job_id: str, action: str, generator: Generator) -> dict[str, Any]:
-    """`cancel`, `pause`, `resume`, `retry`, `restore` from the trash, `favourite` and `unfavourite`."""
-    actions: dict[str, Callable[[str], Job]] = {
+class Marks(BaseModel):
+    """What a user says of a job; what is left out stays as it is."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    favourite: bool = False
+    rating: int | None = Field(None, ge=1, le=5)
+    note: str | None = Field(None, max_length=2000)
+    approved: bool = Field(False, description="kept from being deleted")
+    collections: list[str] = Field([], max_length=1000, description="names of those that it is in, in place of others")
+
+
+@api.patch("/jobs/{job_id}", tags=["jobs"])
+def mark_job(job_id: str, marks: Marks, generator: Generator) -> dict[str, Any]:
+    """Set the marks that the body has; collections that are not there are made."""
+    return generator.gallery.mark(job_id, marks.model_dump(exclude_unset=True)).as_dict()
+
+
+def _actions(generator: VideoGenerator) -> dict[str, Callable[[str], Job]]:
+    return {
         "cancel": generator.cancel,
         "pause": generator.pause,
         "resume": generator.resume,
@@ -133,6 +175,41 @@ def act_on_job(job_id: str, action: str, generator: Generator) -> dict[str, Any]
         "favourite": lambda job_id: generator.set_favourite(job_id, True),
         "unfavourite": lambda job_id: generator.set_favourite(job_id, False),
     }
+
+
+class Bulk(BaseModel):
+    """One action on many jobs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ids: list[Annotated[str, Field(max_length=100)]] = Field(min_length=1, max_length=500)
+    action: Literal[
+        "delete", "cancel", "pause", "resume", "retry", "restore", "favourite", "unfavourite", "approve", "unapprove"
+    ]
+
+
+@api.post("/jobs/bulk", tags=["jobs"])
+def act_on_jobs(bulk: Bulk, generator: Generator) -> dict[str, Any]:
+    """Do the same to many jobs; one that refuses does not stop the others."""
+    actions = _actions(generator) | {
+        "delete": generator.delete,
+        "approve": lambda job_id: generator.gallery.mark(job_id, {"approved": True}),
+        "unapprove": lambda job_id: generator.gallery.mark(job_id, {"approved": False}),
+    }
+    done, refused = [], []
+    for job_id in dict.fromkeys(bulk.ids):
+        try:
+            actions[bulk.action](job_id)
+            done.append(job_id)
+        except StudioError as error:
+            refused.append({"id": job_id, "message": str(error)})
+    return {"done": done, "refused": refused}
+
+
+@api.post("/jobs/{job_id}/{action}", tags=["jobs"])
+def act_on_job(job_id: str, action: str, generator: Generator) -> dict[str, Any]:
+    """`cancel`, `pause`, `resume`, `retry`, `restore` from the trash, `favourite` and `unfavourite`."""
+    actions = _actions(generator)
     if action not in actions:
         raise HTTPException(404)
     return actions[action](job_id).as_dict()
@@ -185,6 +262,16 @@ def expand_prompt(wording: Wording, generator: Generator) -> dict[str, Any]:
     """The prompt made longer: by a language model in models/ if one is there, else by rules. To be read before use."""
     found = generator.expand(wording.prompt, wording.model, variation=wording.variation, by_rules=wording.by_rules)
     return dataclasses.asdict(found)
+
+
+@api.get("/prompts", tags=["plan"])
+def list_prompts(
+    generator: Generator,
+    search: Annotated[str, Query(max_length=1000)] = "",
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> dict[str, list[str]]:
+    """The prompts of renders, each once, the one used last first, without those in the trash."""
+    return {"prompts": generator.gallery.prompts(search, limit)}
 
 
 @api.post("/queue/{action}", tags=["queue"])

@@ -7,7 +7,7 @@ import mimetypes
 from typing import Annotated, Any
 
 from fastapi import Query, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from backend.core.errors import StudioError
@@ -15,6 +15,7 @@ from backend.core.schema import Fit
 from backend.jobs.job import Job
 from backend.jobs.submission import file_stem
 from backend.media.outputs import PARTIAL_VIDEO, PREVIEW
+from backend.media.zip_stream import Member, stream_zip, zip_size
 from backend.video_generator import VideoGenerator
 from backend.web.api.common import NO_CACHE, Generator, RangeFileResponse, api, media
 
@@ -43,6 +44,21 @@ def job_video(job_id: str, generator: Generator, download: bool = False) -> File
         return answer
     job = generator.job(job_id)
     return _file(generator, job_id, "video.mp4", filename=f"{file_stem(job.title, job.id)}-{job.request.seed}.mp4")
+
+
+@api.get("/jobs.zip", tags=["videos"], response_class=StreamingResponse)
+def zip_of_videos(
+    generator: Generator, ids: Annotated[list[str], Query(alias="id", min_length=1, max_length=500)]
+) -> StreamingResponse:
+    """The MP4s of finished videos as one ZIP, uncompressed, named by number and prompt."""
+    ids = list(dict.fromkeys(ids))
+    digits = len(str(len(ids)))
+    members = []
+    for number, job_id in enumerate(ids, 1):
+        stem = file_stem(generator.job(job_id).title, job_id)
+        members.append(Member.of(f"{number:0{digits}}-{stem}.mp4", generator.results.file(job_id, "video.mp4")))
+    headers = {"Content-Length": str(zip_size(members)), "Content-Disposition": 'attachment; filename="videos.zip"'}
+    return StreamingResponse(stream_zip(members), media_type="application/zip", headers=headers)
 
 
 @api.head("/jobs/{job_id}/file", include_in_schema=False)
