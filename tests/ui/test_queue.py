@@ -429,6 +429,16 @@ def test_each_job_says_why_it_waits_and_paused_ones_hold_up_no_other(open_queue)
     expect(row(studio, "held")).to_contain_text("Starts")
 
 
+def test_a_job_that_is_paused_in_its_middle_says_what_waits_for_it(open_queue):
+    held = running() | {"state": "paused"}
+    studio = open_queue([held, job(1, "next")])
+    card = studio.tab.get_by_role("article", name="Paused: a balloon")
+    expect(row(studio, "next")).to_contain_text("Waits for the paused job")
+    expect(studio.tab.get_by_text("All done about")).to_have_count(0)
+    card.get_by_role("button", name="Resume").click()
+    assert asked(studio) == ("POST", "/jobs/j5/resume", None)
+
+
 def test_nobody_knows_when_all_is_done_while_a_job_waits_for_something(open_queue):
     error = {"code": "not_enough_space", "message": "Waits for 3 GB of disk.", "hint": "", "log": []}
     studio = open_queue([job(0, "first", error=error), job(1, "second")])

@@ -154,7 +154,7 @@ class Queue {
   starts() {
     /** @type {Starts} */
     const starts = new Map();
-    if (live.paused) return starts;
+    if (live.paused || this.top?.state === "paused") return starts;
     let at = Date.now() / 1000;
     for (const job of this.active) {
       if (job.state === "paused") continue;
@@ -538,6 +538,7 @@ class Queue {
     }
     if (job.error) return chip("caution", "hourglass_top", job.error.message);
     if (live.paused) return chip("", "pause", "Queue paused");
+    if (this.top?.state === "paused") return chip("caution", "pause", "Waits for the paused job");
     const start = starts.get(job.id);
     if (start === undefined) return chip("", "schedule", "Waits for the jobs before it");
     return chip("", "schedule", start * 1000 - Date.now() < 5000 ? "Starts next" : `Starts about ${clock(start)}`);
