@@ -114,6 +114,19 @@ def test_a_paused_running_job_can_be_cancelled(generator, engine, a_request):
     assert generator.wait(job.id, timeout=60).state is S.CANCELLED
 
 
+def test_a_paused_running_job_makes_room_for_those_that_wait(generator, engine, a_request):
+    engine.hold_at(step=3)
+    held = generator.submit(a_request(prompt="held"))
+    assert engine.reached.wait(timeout=60)
+    generator.pause(held.id)
+    engine.release()
+    other = generator.wait(generator.submit(a_request(prompt="other")).id, timeout=60)
+    assert (other.state, generator.job(held.id).state) == (JobState.SUCCEEDED, JobState.PAUSED)
+    generator.resume(held.id)
+    done = generator.wait(held.id, timeout=60)
+    assert (done.state, done.attempts) == (JobState.SUCCEEDED, 2)
+
+
 def test_only_a_paused_job_resumes_and_only_an_ended_one_is_retried(generator, a_request):
     generator.pause_queue(True)
     job = generator.submit(a_request())

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import streamlit as st
 
 from backend.core.errors import StudioError
-from backend.jobs.job import Job, JobState
+from backend.jobs.job import Job
 from ui import form
 from ui.export import export_button, exports_of
-from ui.studio import attempt, media_url, on_click, preview_picture_url, studio
-from ui.theme import empty_stage, preview_text
-from ui.words import age, ago, duration, escape_markdown, shortened, size
+from ui.studio import attempt, media_url, on_click, studio
+from ui.theme import empty_stage
+from ui.words import age, duration, escape_markdown, shortened, size
 
 CREATE = "ui/create.py"
 
@@ -105,43 +104,6 @@ def extend(job: Job) -> None:
     st.switch_page(CREATE)
 
 
-def progress_card(job: Job) -> None:
-    """A running or paused job: preview, stage, window, step, percent, time elapsed and left, with pause and cancel."""
-    with st.container(border=True, key=f"job_{job.id}"):
-        if job.started_at is None or job.state is JobState.QUEUED:
-            progress_rows(job)
-            return
-        picture, rows = st.columns([1, 2], vertical_alignment="center")
-        with picture, st.container(key=f"live_{job.id}", gap=None):
-            preview_picture(job)
-        with rows:
-            progress_rows(job)
-
-
-def preview_picture(job: Job) -> None:
-    """The preview of the running job, in a box of fixed shape; a line of text for people who want no motion."""
-    url = preview_picture_url(job)
-    if url is None:
-        st.html(preview_text("Preview starts in a few seconds"))
-        return
-    st.image(url, width="stretch", alt=f"Preview: {job.title}")
-    st.html(preview_text("The preview is off because your system is set to reduced motion"))
-
-
-def progress_rows(job: Job) -> None:
-    cancelling = studio().is_cancelling(job.id)
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.markdown(escape_markdown(progress_words(job)), width="content")
-        with st.container(horizontal=True, width="content"):
-            if job.state is JobState.PAUSED:
-                action("Resume", ":material/play_arrow:", job, studio().resume)
-            elif job.state is JobState.RUNNING:
-                action("Pause", ":material/pause:", job, studio().pause, disabled=cancelling)
-            action("Cancel", ":material/close:", job, studio().cancel, disabled=cancelling)
-    st.progress(job.progress.fraction if job.progress else 0.0)
-    st.caption(time_words(job))
-
-
 def action(label: str, icon: str, job: Job, act: Callable[[str], object], *, disabled: bool = False) -> None:
     """A button without a frame that calls `act(job.id)`; a refusal is a toast."""
     st.button(
@@ -153,36 +115,3 @@ def action(label: str, icon: str, job: Job, act: Callable[[str], object], *, dis
         args=(lambda: act(job.id),),
         disabled=disabled,
     )
-
-
-def progress_words(job: Job) -> str:
-    progress = job.progress
-    if studio().is_cancelling(job.id):
-        return "Cancelling"
-    if job.state is JobState.QUEUED:
-        return f"Waiting · {shortened(job.title, 60)}"
-    held = "Paused · " if job.state is JobState.PAUSED else ""
-    if progress is None:
-        return "Paused" if held else "Starting"
-    parts = [progress.stage.value.capitalize()]
-    if progress.step:
-        window = f"window {max(progress.window, 1)} of {progress.windows}"
-        parts += [window, f"step {progress.step} of {progress.steps}"]
-    return held + " · ".join([*parts, f"{progress.fraction:.0%}"])
-
-
-def time_words(job: Job) -> str:
-    title = escape_markdown(shortened(job.title, 70))
-    if job.state is JobState.PAUSED:
-        return f"{title} · progress is kept" if job.started_at else title
-    if job.state is JobState.QUEUED:
-        return escape_markdown(job.error.message) if job.error else ""  # what it waits for
-    if job.started_at is None:
-        return title
-    parts = [f"{duration(time.time() - job.started_at)} elapsed"]
-    if job.progress and job.progress.eta_s is not None and job.state is JobState.RUNNING:
-        why = f" ({escape_markdown(job.progress.eta_reason)})" if job.progress.eta_reason else ""
-        parts.append(f"about {duration(job.progress.eta_s)} left{why}")
-    if job.progress and job.progress.saved_at is not None:
-        parts.append(f"checkpoint {ago(job.progress.saved_at)}")
-    return " · ".join([*parts, title])

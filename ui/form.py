@@ -29,8 +29,3 @@ def restore(request: GenerationRequest, plan: Plan, *, seed: int | None, **more:
     if form.get("skyreels", {}).get("storyboard"):
         form |= {"story": True, "prompt": "\n".join([request.prompt, *request.skyreels.storyboard])}
     studio().forms.draft.put({name: value for name, value in form.items() if value is not None})
-
-
-def edit(job_id: str, request: GenerationRequest, plan: Plan) -> None:
-    """Fill the form with a waiting job's request; the next Generate replaces that job, which is paused until then."""
-    restore(request, plan, seed=request.seed, replaces=job_id)

@@ -1,8 +1,7 @@
-"""What all pages share: the generator, addresses of files, the header, how often to poll, the tab's title."""
+"""What all pages share: the generator, addresses of files, the header, how often to poll."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -12,11 +11,9 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from backend.core.errors import StudioError
 from backend.jobs.job import Job, JobState
-from backend.jobs.kinds.render import PREVIEW_S
 from backend.jobs.store import Filter
-from backend.media.uploads import Upload
 from backend.video_generator import VideoGenerator, shared_generator
-from ui.theme import band
+from ui.theme import title_row
 from ui.words import escape_markdown
 
 BUSY_POLL_S = 1.0
@@ -36,37 +33,6 @@ def media_url(job: Job, name: str = "video.mp4") -> str:
     """The address of a job's video or `thumbnail.jpg`. Raises NotFound if it is gone."""
     studio().results.file(job.id, name)
     return f"/app/static/media/{job.id}/{name}"
-
-
-def preview_picture_url(job: Job) -> str | None:
-    """The address of a running job's preview; a new one for each preview, None before the first."""
-    try:
-        file = studio().results.preview(job.id)
-        version = int(file.stat().st_mtime / PREVIEW_S)
-    except (StudioError, FileNotFoundError):
-        return None
-    return f"/app/static/media/{job.id}/{file.name}?v={version}"
-
-
-def partial_video() -> tuple[Job | None, int]:
-    """The running job and how many frames its partial video has; (None, 0) before there are any."""
-    for job in studio().active(limit=1):
-        ready = job.progress.frames_ready if job.progress else 0
-        with contextlib.suppress(StudioError):
-            if ready and studio().results.partial_video(job.id):
-                return job, ready
-    return None, 0
-
-
-def partial_video_url(job: Job, ready: int) -> str:
-    """The address of a job's partial video of `ready` frames. Raises NotFound if it is gone."""
-    studio().results.partial_video(job.id)
-    return f"/app/static/media/{job.id}/partial.mp4?v={ready}"
-
-
-def preview_url(upload: Upload, width: int, height: int, fit: str) -> str:
-    """A picture of an upload as the model will see it."""
-    return f"/app/static/uploads/{upload.id}/preview.jpg?width={width}&height={height}&fit={fit}"
 
 
 def attempt(act: Callable[[], object]) -> bool:
@@ -92,14 +58,10 @@ def redraw() -> None:
         st.rerun()
 
 
-def header(title: str, sentence: str, model: str | None = None) -> None:
-    """The band on top of a page: its name, one sentence, and chips for model, device and queue."""
+def header(title: str, sentence: str) -> None:
+    """The line that a page begins with: its name and one sentence."""
     st.session_state["dialog_open"] = False  # a run of the whole page closes dialogs
-    waiting = len(studio().queue())
-    queue = f"{waiting} in the queue" if waiting else "Queue is empty"
-    chips = [model] if model else []
-    with st.container(key="band"):
-        st.html(band(title, sentence, [*chips, studio().machine.device, queue]))
+    st.html(title_row(title, sentence))
 
 
 def poll_s() -> float:
@@ -124,26 +86,9 @@ def latest_videos(count: int) -> list[Job]:
     return studio().jobs(Filter(states=(JobState.SUCCEEDED,), kind="render", last_ended_first=True), limit=count)
 
 
-def jobs_ahead() -> int:
-    """How many jobs would run before one that is submitted now; paused ones do not count."""
-    return sum(state in ("running", "queued") for _, state in studio().queue())
-
-
 def queue_version() -> tuple[object, ...]:
     """Changes when a job is added, changes its state or ends, and with the interval of polls, but not with progress.
     Pages that show videos redraw then.
     """
     latest = latest_videos(1)
     return (*studio().queue(), latest[0].id if latest else None, poll_s())
-
-
-def tab_title() -> str:
-    """The first part of the tab's title: "Video ready" once after a video was finished while the tab is open."""
-    try:
-        videos = latest_videos(1)
-    except StudioError:  # the page itself shows the error
-        return ""
-    newest = videos[0].id if videos else ""
-    seen = st.session_state.setdefault("newest_video", newest)
-    st.session_state["newest_video"] = newest
-    return "Video ready" if newest and newest != seen else ""

@@ -1,21 +1,15 @@
-"""Styles that Streamlit's theme has no setting for: the header band, cards, a scrolling row of examples."""
+"""Styles that Streamlit's theme has no setting for: the row of pages, titles, cards, the panels of Create."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
 
 GRADIENT = "linear-gradient(100deg, #667eea 0%, #764ba2 62%, #c779d0 100%)"
 
 STYLE = f"""<style>
-.st-key-band {{ background: {GRADIENT}; border-radius: 0.9rem; padding: 1rem 1.4rem; }}
-.st-key-band h1 {{ color: #fff; font-size: 1.5rem; font-weight: 700; margin: 0; padding: 0; line-height: 1.3; }}
-.st-key-band p {{ color: #fff; margin: 0.1rem 0 0; }}
-.studio-band {{ display: flex; flex-wrap: wrap; gap: 0.6rem 1.2rem; align-items: center;
-  justify-content: space-between; }}
-.studio-chips {{ display: flex; flex-wrap: wrap; gap: 0.5rem; justify-content: flex-end; }}
-.studio-chips span {{ color: #fff; background: rgba(30, 20, 60, 0.32); border: 1px solid rgba(255, 255, 255, 0.45);
-  border-radius: 999px; padding: 0.2rem 0.75rem; font-size: 0.85rem; white-space: nowrap; }}
+.studio-title {{ display: flex; flex-wrap: wrap; gap: 0.1rem 0.7rem; align-items: baseline; }}
+.studio-title h1 {{ font-size: 1.375rem; font-weight: 700; margin: 0; padding: 0; line-height: 1.3; }}
+.studio-title p {{ margin: 0; opacity: 0.78; }}
 /* The row of pages: 52 px, with a line of the gradient as its lower edge; its right end is the component `frame`. */
 [data-testid="stHeader"] {{ height: 52px; min-height: 52px; background: light-dark(#fbfbfe, #0e1020);
   border-bottom: 3px solid; border-image: {GRADIENT} 1; }}
@@ -25,7 +19,6 @@ STYLE = f"""<style>
 .studio-stage {{ min-height: 12rem; border: 1px dashed rgba(128, 132, 170, 0.5); border-radius: 0.9rem;
   display: flex; flex-direction: column; align-items: center; justify-content: center; text-align: center;
   padding: 1rem; }}
-.st-key-stage_empty .studio-stage {{ aspect-ratio: 16 / 9; }}
 .studio-stage b {{ font-size: 1.1rem; }}
 .studio-stage span {{ opacity: 0.75; max-width: 30rem; }}
 button[kind="primary"] {{ background: light-dark(#5468d8, #8b9cff); color: light-dark(#fff, #0e1020); }}
@@ -38,7 +31,6 @@ button[kind="primary"] {{ background: light-dark(#5468d8, #8b9cff); color: light
 button[kind="primary"] kbd {{ color: inherit; opacity: 1; }}
 video {{ border-radius: 0.9rem; background: #12142a; }}
 [role="dialog"] video {{ max-height: 62vh; }}
-[class*="st-key-stage_"] video {{ max-height: 66vh; }}
 .studio-download {{ display: inline-flex; align-items: center; gap: 0.5rem; min-height: 2.5rem; font-size: 0.875rem;
   border: 1px solid color-mix(in srgb, currentColor 14%, transparent); border-radius: 999px; padding: 0.25rem 0.75rem;
   color: inherit !important; text-decoration: none !important; }}
@@ -52,23 +44,9 @@ video {{ border-radius: 0.9rem; background: #12142a; }}
   width: 100%; background: #12142a; }}
 [class*="st-key-poster_"] button {{ min-height: 0; padding: 0.1rem 0; text-align: left; }}
 [class*="st-key-poster_"] [data-testid="stCaptionContainer"] {{ margin-top: -0.6rem; }}
-.st-key-examples [role="radiogroup"], .st-key-examples [data-testid="stButtonGroup"] > div {{ flex-wrap: nowrap;
-  overflow-x: auto; scrollbar-width: thin; }}
-.st-key-examples button {{ white-space: nowrap; flex: none; }}
-[class*="st-key-live_"] img, .studio-preview {{ aspect-ratio: 16 / 9; width: 100%; border-radius: 0.7rem; }}
-[class*="st-key-live_"] img {{ object-fit: contain; background: #12142a; }}
-[class*="st-key-live_"]:has(img) .studio-preview {{ display: none; }}
-[class*="st-key-live_"] {{ max-width: 24rem; }}
-.studio-preview {{ display: flex; align-items: center; justify-content: center; text-align: center; padding: 0.5rem;
-  border: 1px dashed rgba(128, 132, 170, 0.5); font-size: 0.875rem; }}
 @media (prefers-reduced-motion: reduce) {{
   * {{ animation: none !important; transition: none !important; }}
-  [class*="st-key-live_"] img {{ display: none; }}
-  [class*="st-key-live_"]:has(img) .studio-preview {{ display: flex; }}
-}}
-@media (max-width: 640px) {{
   .stMainBlockContainer {{ padding-left: 1rem; padding-right: 1rem; }}
-  .studio-chips {{ justify-content: flex-start; }}
 }}
 </style>"""
 
@@ -94,18 +72,9 @@ CREATE_STYLE = """<style>
 </style>"""
 
 
-def band(title: str, sentence: str, chips: Sequence[str]) -> str:
-    """The header band as HTML; all texts are escaped."""
-    spans = "".join(f"<span>{html.escape(chip)}</span>" for chip in chips)
-    return (
-        f'<div class="studio-band"><div><h1>{html.escape(title)}</h1><p>{html.escape(sentence)}</p></div>'
-        f'<div class="studio-chips">{spans}</div></div>'
-    )
-
-
-def preview_text(words: str) -> str:
-    """Text in the place of a preview."""
-    return f'<div class="studio-preview">{html.escape(words)}</div>'
+def title_row(title: str, sentence: str) -> str:
+    """The name of a page and one sentence, as HTML; both are escaped."""
+    return f'<div class="studio-title"><h1>{html.escape(title)}</h1><p>{html.escape(sentence)}</p></div>'
 
 
 def empty_stage(title: str, sentence: str) -> str:

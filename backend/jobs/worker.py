@@ -131,7 +131,9 @@ class Worker:
             return job
 
     def pause(self, job_id: str) -> Job:
-        """Hold a job: a waiting one is passed over, a running one stands still at its next report. Raises Conflict."""
+        """Hold a job: a waiting one is passed over, a running one stands still at its next report, or makes room where
+        another one waits. Raises Conflict.
+        """
         with self.changed:
             self._check_not_cancelled(job_id)
             job = self._store.move_to_state(job_id, JobState.PAUSED)
@@ -308,13 +310,21 @@ class Worker:
         return report
 
     def _wait_while_paused(self, running: RunningJob) -> None:
+        """Stand still while it is paused. Raises JobCancelled where another job waits: the row stays PAUSED, and once
+        resumed it goes on from its saved state in another attempt.
+        """
         if not running.paused:
             return
         running.suspend()
         with self.changed:
             while running.paused and not running.cancelled and not running.stopping:
+                if self._another_waits():
+                    raise JobCancelled(running.job.id)
                 self.changed.wait()
         running.resume()
+
+    def _another_waits(self) -> bool:
+        return not self._store.queue_paused and any(state == "queued" for _, state in self._store.queue())
 
     # --- the thread that watches: a job that reports nothing cannot be interrupted, only left with the process ---
 

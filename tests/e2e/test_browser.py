@@ -89,6 +89,10 @@ def test_create_then_queue_then_gallery(live, open_tab):
     expect(gallery.get_by_label("Seed", exact=True)).to_have_value(str(job["request"]["seed"]))
 
 
+def waiting_rows(tab):
+    return tab.get_by_role("list", name="Waiting jobs").locator("> li")
+
+
 def test_the_queue_is_paused_reordered_and_emptied(live, open_tab):
     live.api.post("/queue/pause")
     first, second = (
@@ -96,28 +100,36 @@ def test_the_queue_is_paused_reordered_and_emptied(live, open_tab):
         for word in ("one", "two")
     )
     tab = open_tab("queue")
-    expect(tab.get_by_text("Paused. The current job will finish")).to_be_visible()
-    rows = tab.locator('[class*="st-key-job_"]')
+    expect(tab.get_by_text("The queue is paused.")).to_be_visible()
+    rows = waiting_rows(tab)
     expect(rows.nth(0)).to_contain_text("video one")
-    press(tab.locator(f".st-key-job_{second}").get_by_role("button", name="Up"))
+    rows.nth(1).focus()
+    tab.keyboard.press("Alt+ArrowUp")
+    expect(tab.get_by_text("Moved “video two” to place 1 of 2.")).to_be_visible()
     expect(rows.nth(0)).to_contain_text("video two")
-    press(tab.locator(f".st-key-job_{first}").get_by_role("button", name="Remove"))
-    expect(tab.get_by_text("Cancelled today")).to_be_visible()
-    press(tab.get_by_role("button", name="Resume the queue"))
+    rows.filter(has_text="video one").focus()
+    tab.keyboard.press("Delete")
+    cancelled = tab.get_by_role("region", name="Cancelled today")
+    expect(cancelled).to_contain_text("video one")
+    press(tab.get_by_role("button", name="Resume queue"))
     assert live.wait_for(second)["state"] == "succeeded"
     assert live.api.get(f"/jobs/{first}").json()["state"] == "cancelled"
-    retry = tab.locator(f".st-key-job_{first}").get_by_role("button", name="Retry")
-    press(retry)
-    expect(retry).to_be_hidden()  # the click has reached the studio; before that the job is still the cancelled one
+    press(cancelled.get_by_role("button", name="Retry video one"))
+    expect(cancelled).to_have_count(
+        0
+    )  # the click has reached the studio; before that the job is still the cancelled one
     assert live.wait_for(first)["state"] == "succeeded"
+    expect(tab.get_by_role("region", name="Finished today")).to_contain_text("video one")
+    expect(tab.get_by_text("The queue is empty")).to_be_visible()
 
 
 def test_a_running_job_is_paused_resumed_and_cancelled(live, open_tab):
     request = {"prompt": "a long video of the sea", "resolution": "1280x720", "num_frames": 400}
     job_id = live.api.post("/jobs", json=request).json()["id"]
     tab = open_tab("queue")
-    card = tab.locator(f".st-key-job_{job_id}")
+    card = tab.get_by_role("article", name="a long video of the sea")
     expect(card).to_contain_text(re.compile(r"step \d+ of \d+"))
+    expect(card.get_by_role("img", name="Preview of a long video of the sea")).to_be_visible()
     press(card.get_by_role("button", name="Pause"))
     expect(card).to_contain_text("Paused")
     assert live.api.get(f"/jobs/{job_id}").json()["state"] == "paused"
@@ -125,7 +137,7 @@ def test_a_running_job_is_paused_resumed_and_cancelled(live, open_tab):
     expect(card.get_by_role("button", name="Pause")).to_be_visible()
     press(card.get_by_role("button", name="Cancel"))
     assert live.wait_for(job_id, timeout_s=100)["state"] == "cancelled"
-    expect(tab.get_by_text("Cancelled today")).to_be_visible()
+    expect(tab.get_by_role("region", name="Cancelled today")).to_contain_text("a long video of the sea")
 
 
 def test_the_gallery_searches_stars_deletes_and_undoes(live, open_tab):

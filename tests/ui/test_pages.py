@@ -1,24 +1,19 @@
 """Every page on every kind of history, in Streamlit's own test runner: no browser, no server."""
 
 import dataclasses
-import os
 import re
-import time
 
-import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from backend import video_generator
 from backend.core.config import ROOT
-from backend.core.errors import InvalidRequest, NotEnoughSpace, RenderFailed
-from backend.core.plan import Progress, Stage
+from backend.core.errors import InvalidRequest, RenderFailed
 from backend.core.registry import SYNTHETIC
 from backend.core.schema import parse_request
 from backend.jobs.job import JobError, JobState
 from backend.jobs.store import Filter
 from backend.library.downloads import Download, DownloadState
-from backend.media.writer import write_preview
 from ui import cards, form, words
 from ui.export import export_row
 
@@ -38,10 +33,6 @@ def shown(app) -> str:
     """All the words on the page."""
     kinds = ("markdown", "caption", "header", "error", "html", "metric", "button")
     return "\n".join(f"{getattr(element, 'label', '')} {element.value}" for kind in kinds for element in app.get(kind))
-
-
-def plan_text(app) -> str:
-    return next(element.value for element in app.markdown if "**Plan**" in element.value)
 
 
 def visit(app, page: str):
@@ -65,11 +56,10 @@ def history(generator, faults, a_request):
     return {"done": done, "starred": starred, "failed": failed, "cancelled": cancelled, "waiting": waiting}
 
 
-@pytest.mark.parametrize("page", PAGES[1:])
+@pytest.mark.parametrize("page", PAGES[2:])
 def test_an_empty_studio_offers_the_first_step(app, page):
     visit(app, page)
     offers = {
-        "ui/queue.py": "The queue is empty",
         "ui/gallery.py": "No videos yet",
         "ui/models.py": "Available",
         "ui/system.py": "No job has ended yet",
@@ -77,105 +67,17 @@ def test_an_empty_studio_offers_the_first_step(app, page):
     assert offers[page] in shown(app)
 
 
-@pytest.mark.parametrize("page", PAGES[1:])
+@pytest.mark.parametrize("page", PAGES[2:])
 def test_every_page_shows_every_kind_of_job(app, history, page):
     visit(app, page)
     text = shown(app)
     expected = {
-        "ui/queue.py": [
-            "a waiting video",
-            "a failed video",
-            "The pencil broke; sharpen it",
-            "a cancelled video",
-            "Retry",
-        ],
         "ui/gallery.py": ["a finished video", "a starred video"],
-        "ui/models.py": [SYNTHETIC.title, "1 in the queue"],
+        "ui/models.py": [SYNTHETIC.title],
         "ui/system.py": ["Done 2", "Failed 1", "Success rate 67%"],
     }
     for words_ in expected[page]:
         assert words.escape_markdown(words_) in text or words_ in text, words_
-
-
-@pytest.fixture
-def running(generator, engine, a_request, settings):
-    """A job of 48 frames at 24 fps, held in its middle, whose progress the test sets."""
-    engine.hold_at(step=5)
-    job = generator.submit(a_request(prompt="a running job", num_frames=48))
-    assert engine.reached.wait(timeout=60)
-    job = generator.job(job.id)
-
-    def progress(**changes):
-        at = Progress(Stage.DENOISING, 1, 1, 5, 10, 0.4, 61.0)
-        generator.store.set_progress(job, dataclasses.replace(at, **changes))
-
-    progress()
-    work = settings.temp / job.id
-    (work / "preview.webp").unlink(missing_ok=True)  # the engine has written its first preview already
-    return job, progress, work
-
-
-def pictures(app) -> list[tuple[str, str]]:
-    """Address and alternative text of the pictures on the page."""
-    return [(img.url, img.alt) for element in app.get("image") for img in element.proto.imgs]
-
-
-def videos(app) -> list[str]:
-    return [element.proto.url for element in app.get("video")]
-
-
-def test_the_preview_of_a_running_job_is_in_its_card(app, running):
-    job, progress, work = running
-    text = shown(visit(app, "ui/queue.py"))
-    assert "Preview starts in a few seconds" in text
-    assert not re.search(r"checkpoint \d", text)
-    write_preview(work / "preview.webp", np.zeros((3, 72, 128, 3), np.uint8), fps=8)
-    progress(saved_at=time.time() - 12)
-    text = shown(app.run())
-    assert "Preview starts in a few seconds" not in text
-    assert re.search(r"checkpoint 1\d s ago", text)
-    [(first, alternative)] = pictures(app)
-    assert re.fullmatch(rf"/app/static/media/{job.id}/preview\.webp\?v=\d+", first)
-    assert alternative == "Preview: a running job"
-    os.utime(work / "preview.webp", (time.time() + 60, time.time() + 60))
-    [(later, _)] = pictures(app.run())
-    assert later != first
-
-
-def test_a_waiting_job_has_no_preview(app, generator, a_request):
-    generator.pause_queue(True)
-    generator.pause(generator.submit(a_request(prompt="held before it starts")).id)
-    text = shown(visit(app, "ui/queue.py"))
-    assert "Paused" in text
-    assert "Preview" not in text
-
-
-def test_the_time_left_has_the_reason_why_it_grows(app, running):
-    _, progress, _ = running
-    progress(eta_s=90.0)
-    assert "about 1 min 30 s left ·" in shown(visit(app, "ui/queue.py"))
-    progress(eta_s=300.0, eta_reason="the machine is busy: steps take 3.0 times as long as before")
-    assert "about 5 min left (the machine is busy\\: steps take 3\\.0 times" in shown(app.run())
-
-
-def widget(app, field):
-    """The widget of a form's field, of whatever kind."""
-    kinds = ("text_area", "number_input", "selectbox", "toggle", "segmented_control")
-    [found] = [element for kind in kinds for element in app.get(kind) if element.key == f"form_{field}"]
-    return found
-
-
-FROM_THE_PAGE = {
-    "storyboard": "noon\n\n dusk ",
-    "base_num_frames": 49,
-    "overlap_history": 17,
-    "addnoise_condition": 20,
-    "flow_shift": 6.0,
-    "ar_step": 3,
-    "causal_block_size": 1,
-    "causal_attention": True,
-    "batch_guidance": True,
-}
 
 
 def test_a_video_whose_folder_was_deleted_is_shown_as_missing(app, history, settings):
@@ -191,17 +93,6 @@ def test_the_gallery_filters(app, history):
     assert "1 video" in shown(app)
     assert "a finished video" not in shown(app)
     assert app.selectbox(key="model").options == ["All models", SYNTHETIC.title]
-
-
-def test_a_button_that_is_refused_says_why(app, history, generator, monkeypatch):
-    def full(*_):
-        raise NotEnoughSpace("The disk is full;", hint="empty the trash.")
-
-    monkeypatch.setattr(generator.store, "set_queue_paused", full)
-    visit(app, "ui/queue.py")
-    app.button(key="queue_switch").click().run()
-    assert not app.exception
-    assert "The disk is full; empty the trash" in app.toast[0].value
 
 
 @pytest.mark.parametrize(
@@ -246,28 +137,6 @@ def test_the_startup_notice_is_on_every_page_until_it_is_dismissed(app, generato
     app.button(key="notice_seen").click().run()
     assert generator.startup_notice is None
     assert not app.warning
-
-
-def test_a_job_that_was_set_aside_shows_the_end_of_its_log(app, generator, a_request):
-    generator.pause_queue(True)
-    job = generator.submit(a_request())
-    for _ in range(3):
-        generator.store._run("UPDATE jobs SET state = 'running' WHERE id = ?", job.id)
-        generator.store.recover(lambda job_id: ("INFO attempt 3", "ERROR out of *luck*"))
-    visit(app, "ui/queue.py")
-    assert "Quarantined" in shown(app)
-    assert [code.value for code in app.code] == ["INFO attempt 3\nERROR out of *luck*"]
-
-
-def test_a_job_that_waits_for_disk_space_says_so(app, generator, a_request, monkeypatch):
-    generator.pause_queue(True)
-    job = generator.submit(a_request())
-    generator.store._run("UPDATE jobs SET state = 'running', attempts = 1 WHERE id = ?", job.id)
-    generator.store.requeue(generator.job(job.id), JobError("not_enough_space", "Waits for room on the disk;"))
-    monkeypatch.setattr(generator._disk, "has_space", lambda: False)
-    generator.pause_queue(False)
-    assert "Waits for room on the disk;" in shown(visit(app, "ui/queue.py"))
-    assert "All done at" not in shown(app)  # nobody knows when there will be space
 
 
 def test_the_models_page_shows_what_is_installed_what_fits_and_downloads(app, generator, monkeypatch):
@@ -358,16 +227,3 @@ def test_a_video_again_and_extended_name_it_as_their_parent(app, generator, a_re
     form = generator.forms.draft.get()["form"]
     assert (form["mode"], form["parent"], form.get("seed")) == ("video_extension", video.id, None)
     assert generator.uploads.get(form["video"]).kind == "video"
-
-
-def test_a_job_that_cannot_be_read_is_shown_with_its_reason_and_without_retry(app, generator, a_request):
-    generator.pause_queue(True)
-    job = generator.submit(a_request(prompt="a boat of another version"))
-    generator.store._run("UPDATE jobs SET request = json_set(request, '$.mood', 'calm') WHERE id = ?", job.id)
-    generator.store.mark_unreadable()
-    text = shown(visit(app, "ui/queue.py"))
-    assert not app.exception
-    assert "a boat of another version" in text
-    assert "This version cannot read the job" in text
-    assert not any(button.key == f"Retry_{job.id}" for button in app.button)
-    assert any(button.key == f"Remove_{job.id}" for button in app.button)

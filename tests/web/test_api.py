@@ -405,6 +405,15 @@ def test_the_list_goes_on(client, generator):
     assert client.get("/api/v1/jobs?limit=0").status_code == 422
 
 
+def test_the_list_has_what_ended_since_a_time(client, generator):
+    client.post("/api/v1/queue/pause")
+    ids = [client.post(f"/api/v1/jobs/{submit(client)['id']}/cancel").json()["id"] for _ in range(2)]
+    submit(client)
+    ended = [client.get(f"/api/v1/jobs/{job_id}").json()["finished_at"] for job_id in ids]
+    found = [client.get(f"/api/v1/jobs?ended_since={at}").json()["jobs"] for at in (*ended, ended[1] + 1)]
+    assert [[job["id"] for job in jobs] for jobs in found] == [ids[::-1], ids[1:], []]
+
+
 def test_events_tell_the_job_until_it_ends(client):
     job = submit(client)
     with client.stream("GET", f"/api/v1/jobs/{job['id']}/events") as answer:

@@ -138,6 +138,7 @@ class JobQuery(BaseModel):
     model: str | None = None
     favourite: bool = False
     trashed: bool = False
+    ended_since: float | None = Field(None, description="seconds since the epoch")
     before: str | None = None
     limit: int = Field(50, ge=1, le=500)
 

@@ -13,6 +13,8 @@ const PROPERTIES = new Set(["value", "checked", "muted", "indeterminate", "selec
 
 /** @type {WeakMap<Node, VNode>} what an element was last made from */
 const shown = new WeakMap();
+/** @type {WeakMap<EventTarget, Record<string, EventListener | null>>} */
+const listeners = new WeakMap();
 
 /**
  * An element of `tag` with attributes, `on...` handlers and children. `key` names it among its siblings; `ref` is called
@@ -50,8 +52,16 @@ export function patch(parent, children) {
   for (const node of [...parent.childNodes]) if (!kept.has(node)) parent.removeChild(node);
   nodes.forEach((node, index) => {
     const present = parent.childNodes[index] ?? null;
-    if (present !== node) parent.insertBefore(node, present);
+    if (present !== node) place(parent, node, present);
   });
+}
+
+/** Put a node before another of `parent`; an element in it that has the focus keeps it.
+ * @param {Node} parent @param {Node} node @param {Node | null} before */
+function place(parent, node, before) {
+  const focused = /** @type {ShadowRoot} */ (node.getRootNode()).activeElement;
+  parent.insertBefore(node, before);
+  if (focused && node.contains(focused)) /** @type {HTMLElement} */ (focused).focus({ preventScroll: true });
 }
 
 /** @param {Child[]} children @returns {(string | VNode)[]} */
@@ -99,10 +109,22 @@ function update(node, child) {
   return node;
 }
 
+/** For events that elements have no property for, as focusin. @param {EventTarget} element @param {string} name
+ * @param {EventListener | null} handler */
+function listen(element, name, handler) {
+  const heard = listeners.get(element) ?? {};
+  element.removeEventListener(name, heard[name]);
+  element.addEventListener(name, handler);
+  listeners.set(element, { ...heard, [name]: handler });
+}
+
 /** @param {HTMLElement} element @param {string} name @param {any} value */
 function setProp(element, name, value) {
   if (name === "ref") return;
-  if (name.startsWith("on")) /** @type {any} */ (element)[name] = value ?? null;
+  if (name.startsWith("on")) {
+    if (name in element) /** @type {any} */ (element)[name] = value ?? null;
+    else listen(element, name.slice(2), value ?? null);
+  }
   else if (PROPERTIES.has(name)) {
     const there = /** @type {any} */ (element);
     if (there[name] !== value) there[name] = value ?? (name === "value" ? "" : false);

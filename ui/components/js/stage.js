@@ -499,13 +499,13 @@ class Stage {
     const { job: shown } = this.subject();
     const seconds = job.artifact ? job.artifact.frames / job.artifact.fps : 0;
     const draft = Boolean(job.request.draft_steps);
-    const name = `${this.takeName(job)}, ${duration(seconds)}: ${job.title}`;
     return h(
       "button",
-      { key: job.id, class: `take ${job.id === shown?.id ? "on" : ""}`, "aria-label": name, title: job.title, "aria-pressed": String(job.id === shown?.id), onclick: () => this.watch(job) },
+      { key: job.id, class: `take ${job.id === shown?.id ? "on" : ""}`, title: job.title, "aria-pressed": String(job.id === shown?.id), onclick: () => this.watch(job) },
       h("img", { src: this.thumbnail(job), alt: "", loading: "lazy" }),
       h("span", { class: "glass number" }, this.takeNumber(job)),
       h("span", { class: "glass length" }, draft ? "Draft" : duration(seconds)),
+      h("span", { class: "spoken" }, job.title),
       job.favourite && h("span", { class: "glass heart" }, icon("heart_check")),
     );
   }
@@ -520,10 +520,9 @@ class Stage {
         this.render();
       } else this.component.setTriggerValue("queue", {});
     };
-    const label = rendering ? `Watch the render: ${job.title}` : `Number ${index + 1} in the queue: ${job.title}`;
     return h(
       "button",
-      { key: job.id, class: "take waiting", "aria-label": label, title: job.title, onclick: open },
+      { key: job.id, class: "take waiting", title: job.title, onclick: open },
       h("span", { class: "prompt" }, job.title),
       h("span", { class: "glass number" }, rendering ? icon("play_arrow") : index + 1),
       h("span", { class: "glass length" }, icon(job.state === "paused" ? "pause" : "schedule"), words),
