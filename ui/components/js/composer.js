@@ -679,7 +679,7 @@ class Composer {
           h("button", { class: "button round", "aria-label": "More variations", disabled: variations >= MOST_VARIATIONS, onclick: step(1) }, icon("add")),
         ),
       ),
-      (variations > 1 || drafts) && this.model.denoises !== undefined &&
+      (variations > 1 || drafts) &&
         h(
           "label",
           { key: "drafts", class: "whole row check" },
