@@ -209,12 +209,13 @@ def test_installing_stops_at_the_first_browser_that_starts(
 # --- .ci/run ---
 
 
-@pytest.mark.parametrize("failing", [None, "ruff", "mypy"])
+@pytest.mark.parametrize("failing", [None, "ruff", "mypy", "npm"])
 def test_ci_runs_everything_and_stops_at_the_first_failure(tmp_path: Path, failing: str | None) -> None:
     (tmp_path / ".ci").mkdir()
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
-    for tool in (tmp_path / "python3", tmp_path / ".venv" / "bin" / "ruff", tmp_path / ".venv" / "bin" / "mypy"):
+    tools = (tmp_path / "python3", tmp_path / "npm", *(tmp_path / ".venv" / "bin" / name for name in ("ruff", "mypy")))
+    for tool in tools:
         a_browser(tool, int(tool.name == failing))
     environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run([str(tmp_path / ".ci" / "run")], env=environ, capture_output=True, text=True)
@@ -225,7 +226,17 @@ def test_ci_runs_everything_and_stops_at_the_first_failure(tmp_path: Path, faili
         "ruff format --check .",
         "mypy",
         "mypy setup.py test_system.py",
+        "npm --prefix ui/components/js run check",
         "python3 test_system.py --suite",
     ]
-    assert steps == {None: everything, "ruff": everything[:2], "mypy": everything[:4]}[failing]
-    assert done.returncode == (failing is not None)
+    without_packages = "the components of the pages are not checked: no npm here, or its packages cannot be fetched"
+    assert (
+        steps
+        == {
+            None: everything,
+            "ruff": everything[:2],
+            "mypy": everything[:4],
+            "npm": [*everything[:5], without_packages, everything[6]],
+        }[failing]
+    )
+    assert done.returncode == (failing in ("ruff", "mypy"))

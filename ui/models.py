@@ -14,9 +14,8 @@ from backend.core.units import GIB
 from backend.library.downloads import Download, DownloadState
 from backend.library.loras import Lora
 from ui import form
-from ui.cards import CREATE
 from ui.components.dropzone import dropzone
-from ui.studio import header, on_click, studio
+from ui.studio import CREATE, header, on_click, studio
 from ui.words import duration, escape_markdown, size
 
 MODES = {

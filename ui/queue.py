@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui.cards import CREATE
 from ui.components import component
-from ui.studio import studio
+from ui.studio import CREATE, studio
 
 GALLERY = "ui/gallery.py"
 # As wide as the window, with small margins.
@@ -15,7 +14,7 @@ STYLE = """<style>
 @media (max-width: 640px) { .stMainBlockContainer:has(.st-key-queue) { padding: 4rem 0.75rem 3rem; } }
 </style>"""
 
-queue = component("queue", "board")
+queue = component("queue", "board", "menu", "notice")
 
 st.html(STYLE)
 machine = studio().machine

@@ -1,4 +1,4 @@
-"""Styles that Streamlit's theme has no setting for: the row of pages, titles, cards, the panels of Create."""
+"""Styles that Streamlit's theme has no setting for: the row of pages, titles, the panels of Create."""
 
 from __future__ import annotations
 
@@ -16,11 +16,6 @@ STYLE = f"""<style>
 .st-key-frame {{ position: fixed; top: 8px; right: 3.2rem; width: auto; z-index: 999991; }}
 [data-testid="stToolbar"] {{ z-index: 1; }}
 .stMainBlockContainer {{ max-width: 86rem; padding-top: 4.2rem; padding-bottom: 3rem; }}
-.studio-stage {{ min-height: 12rem; border: 1px dashed rgba(128, 132, 170, 0.5); border-radius: 0.9rem;
-  display: flex; flex-direction: column; align-items: center; justify-content: center; text-align: center;
-  padding: 1rem; }}
-.studio-stage b {{ font-size: 1.1rem; }}
-.studio-stage span {{ opacity: 0.75; max-width: 30rem; }}
 button[kind="primary"] {{ background: light-dark(#5468d8, #8b9cff); color: light-dark(#fff, #0e1020); }}
 [role="radio"][aria-checked="true"] p {{ color: light-dark(#4355c0, #b3beff); }}
 [data-testid="stMetricDelta"] p {{ color: light-dark(#4355c0, #b3beff); }}
@@ -29,21 +24,6 @@ button[kind="primary"] {{ background: light-dark(#5468d8, #8b9cff); color: light
 [data-testid="stCaptionContainer"] {{ color: color-mix(in srgb, currentColor 72%, transparent); opacity: 1; }}
 [data-testid="stCaptionContainer"] p {{ color: inherit; opacity: 1; }}
 button[kind="primary"] kbd {{ color: inherit; opacity: 1; }}
-video {{ border-radius: 0.9rem; background: #12142a; }}
-[role="dialog"] video {{ max-height: 62vh; }}
-.studio-download {{ display: inline-flex; align-items: center; gap: 0.5rem; min-height: 2.5rem; font-size: 0.875rem;
-  border: 1px solid color-mix(in srgb, currentColor 14%, transparent); border-radius: 999px; padding: 0.25rem 0.75rem;
-  color: inherit !important; text-decoration: none !important; }}
-.studio-download::before {{ content: "download" / ""; font: 1rem "Material Symbols Rounded"; }}
-.studio-download:hover, .studio-download:focus {{ border-color: #667eea; }}
-[class*="st-key-poster_"] {{ position: relative; }}
-[class*="st-key-poster_"] [data-testid="stElementContainer"]:has(.stButton) {{ position: static; }}
-[class*="st-key-poster_"] .stButton button::after {{ content: ""; position: absolute; inset: 0; }}
-[class*="st-key-poster_"] [data-testid="stElementToolbar"] {{ display: none; }}
-[class*="st-key-poster_"] img {{ border-radius: 0.7rem; aspect-ratio: 16 / 9; object-fit: contain;
-  width: 100%; background: #12142a; }}
-[class*="st-key-poster_"] button {{ min-height: 0; padding: 0.1rem 0; text-align: left; }}
-[class*="st-key-poster_"] [data-testid="stCaptionContainer"] {{ margin-top: -0.6rem; }}
 @media (prefers-reduced-motion: reduce) {{
   * {{ animation: none !important; transition: none !important; }}
   .stMainBlockContainer {{ padding-left: 1rem; padding-right: 1rem; }}
@@ -75,8 +55,3 @@ CREATE_STYLE = """<style>
 def title_row(title: str, sentence: str) -> str:
     """The name of a page and one sentence, as HTML; both are escaped."""
     return f'<div class="studio-title"><h1>{html.escape(title)}</h1><p>{html.escape(sentence)}</p></div>'
-
-
-def empty_stage(title: str, sentence: str) -> str:
-    """A title and a sentence in the place of a video."""
-    return f'<div class="studio-stage"><b>{html.escape(title)}</b><span>{html.escape(sentence)}</span></div>'

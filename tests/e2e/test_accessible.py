@@ -32,13 +32,19 @@ def tab(request, browser, live):
     context.close()
 
 
-@pytest.mark.parametrize("page", ["", "queue", "gallery", "models", "system"])
+@pytest.mark.parametrize(
+    "page",
+    ["", "queue", "gallery", "gallery?view=trash", "gallery?video={}", "gallery?compare={},{}", "models", "system"],
+)
 def test_axe_finds_nothing(tab, live, page):
+    page = page.format(*(card["id"] for card in live.api.get("/videos").json()["videos"]))
     tab.goto(f"{live.url}/{page}")
     wait_for_page(tab)
     if not page:
         expect(prompt_of(tab)).to_be_visible()
         tab.locator(".stage .area video").wait_for()
+    elif page.startswith("gallery"):
+        tab.locator(".tile img, .empty, .panel .recipe, .panel table").first.wait_for(state="attached")
     tab.evaluate(AXE.read_text())
     found = tab.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
     problems = {

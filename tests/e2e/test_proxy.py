@@ -107,10 +107,11 @@ def test_a_person_makes_watches_and_saves_a_video(browser, behind, proxy, tmp_pa
         assert plays(stage_video(tab, job["id"]))
         assert behind.wait_for(job["id"])["state"] == "succeeded"
         tab.goto(f"{proxy.url}/gallery")
-        tab.get_by_role("img", name="snow begins").first.click(force=True)
-        assert plays(tab.get_by_role("dialog").locator("video"))
+        tab.get_by_role("gridcell", name="snow begins").first.click()
+        viewer = tab.get_by_role("dialog", name="snow begins")
+        assert plays(viewer.locator("video"))
         with tab.expect_download() as download:
-            press(tab.get_by_role("dialog").get_by_text("Download"))
+            press(viewer.get_by_role("link", name="Download"))
         assert download.value.path().read_bytes() == behind.api.get(f"/jobs/{job['id']}/video").content
         tab.reload()
         wait_for_page(tab)

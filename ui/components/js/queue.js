@@ -53,10 +53,12 @@ class Queue {
     this.cancelling = new Set();
     this.seen = "";
     this.asking = false;
+    this.gone = false; // the page was left; an answer may still be on its way
     const ends = [subscribe(() => this.follow()), onForm(changed)];
     const undo = (/** @type {KeyboardEvent} */ event) => this.key(event);
     root.addEventListener("keydown", undo);
     this.end = () => {
+      this.gone = true;
       for (const end of ends) end();
       this.menu.close(false);
       root.removeEventListener("keydown", undo);
@@ -291,6 +293,7 @@ class Queue {
   // --- what is shown ---
 
   render() {
+    if (this.gone) return;
     const { top } = this;
     this.rows = this.rowsOf(top);
     const starts = this.starts();

@@ -88,10 +88,38 @@ export interface Job {
   error: JobError | null;
   artifact: Artifact | null;
   favourite: boolean;
+  rating: number | null;
+  note: string | null;
+  approved: boolean;
+  collections: string[];
   trashed_at: number | null;
   created_at: number;
   started_at: number | null;
   finished_at: number | null;
+}
+
+/** A finished video as `GET /videos` lists it. */
+export interface VideoCard {
+  id: string;
+  title: string;
+  width: number;
+  height: number;
+  seconds: number;
+  fps: number;
+  frames: number;
+  favourite: boolean;
+  draft: number | null;
+  model: string;
+  model_title: string;
+  mode: string;
+  parent: string | null;
+  batch: string | null;
+  finished_at: number;
+  bytes: number;
+  seed: number;
+  collections: string[];
+  rating: number | null;
+  approved: boolean;
 }
 
 /** What Streamlit hands to a component, see st.components.v2. */
