@@ -17,7 +17,7 @@ from backend.core.schema import parse_request
 from backend.jobs.job import Artifact, Job, JobState
 from backend.jobs.store import Store
 from tests.e2e.test_browser import plays, press
-from tests.studio import LiveStudio
+from tests.studio import BROWSER_TIMEOUT_MS, LiveStudio
 
 pytestmark = pytest.mark.browser
 
@@ -304,5 +304,6 @@ def test_of_many_videos_only_those_in_view_are_in_the_document(crowded, browser)
         "top => [...document.querySelectorAll('*')].some(e => Math.abs((e.shadowRoot?.querySelector('.shelf')"
         "?.scrollTop ?? -1000) - top) < 2)",
         arg=scrolled,
+        timeout=BROWSER_TIMEOUT_MS,
     )
     tab.close()

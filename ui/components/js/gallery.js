@@ -102,6 +102,7 @@ class Gallery {
     this.error = "";
     this.list = ""; // what names the list that is shown
     this.asked = 0;
+    this.restored = false;
     /** @type {Record<string, number>} */
     this.counts = {};
     /** @type {Collection[]} */
@@ -190,7 +191,6 @@ class Gallery {
   async load(other) {
     const asked = ++this.asked;
     if (other && this.list) this.shelf.selectNone();
-    const first = !this.list;
     this.list = this.place.key;
     const isOld = () => asked !== this.asked || this.gone;
     const { sort } = this.place.query();
@@ -230,11 +230,12 @@ class Gallery {
       this.error = error instanceof Error ? error.message : String(error);
     }
     this.render();
-    if (first) this.restoreScroll();
+    if (!this.restored) this.restoreScroll(); // after the first list that came whole: an earlier one may be out of date
     this.viewer.render();
   }
 
   restoreScroll() {
+    this.restored = true;
     const [list, top] = JSON.parse(sessionStorage.getItem(SCROLLED) ?? "[]");
     if (list !== this.list || !top) return;
     requestAnimationFrame(() => {

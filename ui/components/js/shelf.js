@@ -49,6 +49,7 @@ export class Shelf {
     /** @type {HTMLElement | null} */
     this.element = null;
     this.width = 0;
+    this.pending = 0; // pixels that are still to be scrolled to
     this.scrolled = 0; // pixels, also once it is out of the document
     this.drawn = "";
     /** @type {import("./rows.js").Row[]} */
@@ -64,6 +65,7 @@ export class Shelf {
       this.arrange();
       this.parts.changed();
       if (kept) this.scrollTo(kept.id, kept.offset);
+      if (this.pending) this.restore(this.pending);
     });
   }
 
@@ -127,7 +129,10 @@ export class Shelf {
 
   /** @param {number} top */
   restore(top) {
-    if (this.element) this.element.scrollTop = top;
+    this.pending = top;
+    if (!this.element) return;
+    this.element.scrollTop = top;
+    if (Math.abs(this.element.scrollTop - top) < 2) this.pending = 0; // else the rows have no width yet
   }
 
   /** The first card in view, and how far its row is from the upper edge. */
