@@ -4,6 +4,7 @@ import io
 import os
 import zipfile
 
+import psutil
 import pytest
 
 from backend.media import zip_stream
@@ -18,6 +19,11 @@ def members(tmp_path):
         path.write_bytes(os.urandom(size))
         found.append(Member.of(f"{number}-a-red-boat.mp4", path))
     return found
+
+
+def opened(members):
+    """Those of the members' files that this process has open."""
+    return {file.path for file in psutil.Process().open_files()} & {str(member.path) for member in members}
 
 
 def whole(members):
@@ -70,7 +76,9 @@ def test_a_file_that_has_gone_ends_the_stream(members):
 def test_a_stream_that_nobody_wants_any_more_closes_its_file(members):
     stream = zip_stream.stream_zip(members)
     next(stream)
+    assert opened(members) != set()
     stream.close()
+    assert opened(members) == set()
 
 
 @pytest.mark.parametrize("seconds", [0, 10**9, 5 * 10**9])
