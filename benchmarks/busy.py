@@ -2,9 +2,10 @@
 
     python -m benchmarks.busy
 
-In one process: quiet, in turns with and without `backend/diffusion/busy.py`; then beside BESIDE endless loops, with it,
-and once without it. The fair share is that of as many threads as torch has among all that compute. Claims: beside
-others at most 1.5 times as long as the fair share gives, alone at most 1.03 times as long as without.
+In one process: quiet, in turns with and without `backend/diffusion/busy.py`, which comes first changes every round;
+then beside BESIDE endless loops, with it, and once without it. The fair share is that of as many threads as torch has
+among all that compute. Claims: beside others at most 1.5 times as long as the fair share gives, alone at most 1.03
+times as long as without, as the median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from operator import truediv
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -33,7 +35,7 @@ from backend.system.monitoring import usable_cores
 from backend.video_generator import VideoGenerator
 from benchmarks.record import record
 
-ROUNDS = 5
+ROUNDS = 16
 BUSY_ROUNDS = 3
 BESIDE = 4
 REQUEST = {"prompt": "A red boat drifts left on a calm sea at sunset", "model": TINY.id, "seed": 7, "num_frames": 25}
@@ -66,9 +68,9 @@ def main() -> None:
             return round(time.perf_counter() - began, 3)
 
         seconds("with")  # warms up
-        for _ in range(ROUNDS):
-            for way, taken in quiet.items():
-                taken.append(seconds(way))
+        for number in range(ROUNDS):
+            for way in sorted(ways, reverse=number % 2 == 1):
+                quiet[way].append(seconds(way))
         with busy_programs(BESIDE):
             busy = {"with": [seconds("with") for _ in range(BUSY_ROUNDS)], "without": [seconds("without")]}
         generator.stop()
@@ -83,7 +85,7 @@ def main() -> None:
         "busy_s": statistics.median(busy["with"]),
         "busy_without_s": statistics.median(busy["without"]),
         "ratio": {
-            "alone_to_without": round(alone / statistics.median(quiet["without"]), 3),
+            "alone_to_without": round(statistics.median(map(truediv, quiet["with"], quiet["without"])), 3),
             "to_fair_share": round(statistics.median(busy["with"]) / fair_s, 2),
         },
         "seconds": {"quiet": quiet, "busy": busy},
