@@ -19,7 +19,8 @@ import setup
 from backend.utils import print_any_text, python_of, works
 
 ROOT = Path(__file__).resolve().parent
-PYTEST = ("-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")  # tests/conftest.py orders them
+# Three processes on two cores: half of the tests wait most of their time. tests/conftest.py orders the files.
+PYTEST = ("-m", "pytest", "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
 SYSTEM_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 

@@ -22,8 +22,8 @@ from tests.studio import BROWSER_TIMEOUT_MS, CHROMIUM_FLAGS, chromium
 # A test that wants the weights which came with the studio says so; the others get placeholder videos, which is quick.
 os.environ["STUDIO_MODELS"] = str(Path(__file__).parent / "no-models")
 
-# Before torch is loaded, here and in every studio that a test starts: two test processes share the cores, and a thread
-# that spins while it waits takes them from the other.
+# Before torch is loaded, here and in every studio that a test starts: test processes share the cores, and a thread that
+# spins while it waits takes them from the others.
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 HERE = "http://localhost"
@@ -43,18 +43,24 @@ SMALL = {
 
 # The files that take long, the longest first. They are begun first, so that no process waits for another's at the end.
 LONG_FILES = (
-    *("test_tiny", "e2e/test_browser", "diffusion/test_benchmarks", "e2e/test_process"),
-    *("diffusion/test_resume", "reliability/test_kills", "reliability/test_switches"),
-    *("reliability/test_launch", "diffusion/test_compiled", "test_skyreels_integration", "e2e/test_proxy"),
-    *("e2e/test_machines", "test_videos", "reliability/test_slow_clients", "library/test_downloads"),
-    *("reliability/test_full_disk", "reliability/test_mutants", "reliability/test_soak"),
-    *("diffusion/test_sampler", "reliability/test_life", "compat/test_data_0_1"),
+    *("test_tiny", "e2e/test_create", "diffusion/test_benchmarks", "e2e/test_process", "test_skyreels_integration"),
+    *("diffusion/test_resume", "media/test_videos", "diffusion/test_sampler", "e2e/test_gallery", "e2e/test_browser"),
+    *("diffusion/test_compiled", "library/test_downloads", "reliability/test_launch", "reliability/test_kills"),
+    *("jobs/test_drafts", "media/test_pictures", "e2e/test_machines", "web/test_api", "jobs/test_kind_render"),
+    *("diffusion/test_wan", "e2e/test_proxy", "test_videos", "reliability/test_switches", "reliability/test_full_disk"),
+    *("e2e/test_accessible", "compat/test_data_0_1", "reliability/test_mutants", "reliability/test_soak"),
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first. Last those that measure time: while one of their tests runs, all other processes wait, and
+    before that they end what they are at.
+    """
     places = {Path(__file__).parent / f"{name}.py": place for place, name in enumerate(LONG_FILES)}
-    items.sort(key=lambda item: places.get(item.path, len(places)))
+    alone = dict.fromkeys({item.path for item in items}, True)
+    for item in items:
+        alone[item.path] &= item.get_closest_marker("alone") is not None
+    items.sort(key=lambda item: (alone[item.path], places.get(item.path, len(places))))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
