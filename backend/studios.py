@@ -83,8 +83,8 @@ class LocalStudio:
         return self._generator.job(job_id).as_dict()
 
     def jobs(self, states: list[str], limit: int) -> list[dict[str, Any]]:
+        from backend.jobs.filters import Filter
         from backend.jobs.job import JobState
-        from backend.jobs.store import Filter
 
         wanted = Filter(states=tuple(JobState(state) for state in states))
         return [job.as_dict() for job in self._generator.jobs(wanted, limit=limit)]

@@ -24,15 +24,17 @@ from backend.core.schema import GenerationRequest, parse_request
 from backend.engine import Engine
 from backend.jobs.disk_space import DiskSpace, ReserveFile
 from backend.jobs.feed import Feed
+from backend.jobs.filters import ALL, Filter
 from backend.jobs.folder_lock import lock_data_folder
 from backend.jobs.forms import Forms
 from backend.jobs.gallery import Gallery
 from backend.jobs.history import copy_history, open_history
-from backend.jobs.job import ACTIVE, Job, JobRequest, JobState
+from backend.jobs.job import Job, JobRequest, JobState
 from backend.jobs.kind import Services
 from backend.jobs.kinds import render
+from backend.jobs.model_stats import ModelStats, calibration, model_stats
 from backend.jobs.results import Results
-from backend.jobs.store import ALL, CRASH, KILLED_WITH_STUDIO, Filter, ModelStats
+from backend.jobs.store import CRASH, KILLED_WITH_STUDIO
 from backend.jobs.submission import Submission
 from backend.jobs.tidying import Tidying
 from backend.jobs.worker import Worker
@@ -83,7 +85,7 @@ class VideoGenerator:
             catalog=self.catalog,
             engines=self.engines,
             free_machine=lambda: self.free_machine,
-            calibration=self.store.calibration,
+            calibration=lambda model: calibration(self.store, model),
             find_job=self.store.get,
         )
         self.gallery = Gallery(self.store)
@@ -203,12 +205,7 @@ class VideoGenerator:
 
     def retry(self, job_id: str) -> Job:
         """Queue a failed, cancelled or quarantined job again, last in line. Raises Conflict."""
-        job = self.job(job_id)
-        if job.state in ACTIVE:
-            raise Conflict(f"Job {job_id} is {job.state.value};", hint="only a job that has ended can be retried.")
-        job = self.store.move_to_state(job_id, JobState.QUEUED)
-        self._worker.announce()
-        return job
+        return self.submission.retry(job_id)
 
     def move(self, job_id: str, places: int | None, before: str | None = None) -> Job:
         """Move a waiting job by `places` (negative: earlier; None: to the front), or in front of the job `before`."""
@@ -263,7 +260,7 @@ class VideoGenerator:
         return [self.job(job_id) for job_id, _ in self.store.queue()[:limit]]
 
     def model_stats(self) -> list[ModelStats]:
-        return self.store.model_stats()
+        return model_stats(self.store)
 
     def dismiss_notice(self) -> None:
         """Somebody has read what was wrong with the history."""

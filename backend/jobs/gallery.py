@@ -14,9 +14,10 @@ from backend.core.ids import is_id
 from backend.core.inputs import mode_title
 from backend.core.registry import MODELS
 from backend.core.text import check_name
+from backend.jobs.filters import Filter, where_of
 from backend.jobs.job import Job, JobState
 from backend.jobs.rows import names_in
-from backend.jobs.store import Filter, Store, where_of
+from backend.jobs.store import Store
 
 Sort = Literal["newest", "oldest", "longest", "rating", "largest"]
 Shape = Literal["landscape", "portrait", "square"]

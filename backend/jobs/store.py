@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import logging
 import os
 import re
 import shutil
 import sqlite3
-import statistics
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from backend.core.calibration import RENDERS_MOST, Calibration, Timing, calibrate
 from backend.core.errors import Conflict, NotEnoughSpace, NotFound, QueueFull, StudioError, no_such_job
 from backend.core.ids import is_id, new_id
 from backend.core.inputs import INPUTS
-from backend.core.plan import Progress, Stage
+from backend.core.plan import Progress
 from backend.core.schema import UPLOAD_ID
 from backend.durable import replace_file
 from backend.jobs.database import MAKE_ROOM, BeforeMigration, connect, explained, is_full
+from backend.jobs.filters import ALL, Filter, marks, where_of
 from backend.jobs.job import (
     ACTIVE,
     RETRIABLE,
@@ -35,7 +32,6 @@ from backend.jobs.job import (
     JobPlan,
     JobRequest,
     JobState,
-    from_json,
     to_json,
 )
 from backend.jobs.migrations import transaction
@@ -50,39 +46,6 @@ QUARANTINE_AT = 3 * CRASH
 # How far a job is that waits again: as far as it was, if that was saved, but nothing of the next attempt is saved yet.
 SAVED_PROGRESS = "CASE WHEN json_extract(progress, '$.saved_at') IS NULL THEN NULL"
 SAVED_PROGRESS += " ELSE json_remove(progress, '$.saved_at') END"
-IN_ONE_GO = "json_extract(plan, '$.draft_steps') IS NULL AND ifnull(json_extract(plan, '$.done_steps'), 0) = 0"
-SEARCH_WORDS = 50  # SQLite refuses conditions without end
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which jobs to list; what is left out does not narrow. `before` is the id after which a list goes on."""
-
-    states: Sequence[JobState] = ()
-    kind: str | None = None
-    parent: str | None = None
-    batch: str | None = None
-    search: str = ""
-    mode: str | None = None
-    model: str | None = None
-    favourite: bool = False
-    trashed: bool = False
-    before: str | None = None
-    ended_since: float | None = None
-    last_ended_first: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ModelStats:
-    """The jobs of one model in numbers: how many succeeded and failed, and the median seconds of a render."""
-
-    model: str
-    succeeded: int
-    failed: int
-    median_s: float | None
-
-
-ALL = Filter()
 
 
 class Store:
@@ -266,7 +229,7 @@ class Store:
         def write() -> bool:
             with transaction(self._db):
                 self._db.execute("DELETE FROM jobs WHERE id = ? AND state = 'unreadable'", (job.id,))
-                sql = f"INSERT OR IGNORE INTO jobs ({', '.join(columns)}) SELECT {_marks(columns)} WHERE NOT EXISTS"
+                sql = f"INSERT OR IGNORE INTO jobs ({', '.join(columns)}) SELECT {marks(columns)} WHERE NOT EXISTS"
                 sql += " (SELECT 1 FROM jobs WHERE created_at = ? AND request = ? AND state <> 'unreadable')"
                 values = (*columns.values(), job.created_at, columns["request"])
                 return self._db.execute(sql, values).rowcount > 0
@@ -342,7 +305,7 @@ class Store:
             **common,
             **documents(request, plan),
         }
-        sql = f"INSERT INTO jobs ({', '.join(columns)}) VALUES ({_marks(columns)}) RETURNING *"
+        sql = f"INSERT INTO jobs ({', '.join(columns)}) VALUES ({marks(columns)}) RETURNING *"
         row: sqlite3.Row = self._db.execute(sql, tuple(columns.values())).fetchone()
         return row
 
@@ -560,36 +523,6 @@ class Store:
         unreadable = self._all("SELECT request FROM jobs WHERE state = 'unreadable'")
         return {row["id"] for row in rows}.union(*(re.findall(UPLOAD_ID, row["request"]) for row in unreadable))
 
-    def calibration(self, model: str) -> Calibration:
-        """What the last renders of `model` took, beside what was guessed for them: of drafts and of what promotes them,
-        for their own steps. One that was to go on from a draft and did not took more than was guessed, and is left out.
-        """
-        rows = self._all(
-            "SELECT json_extract(plan, '$.forecast.guess') AS guess, json_extract(artifact, '$.stage_s') AS taken"
-            " FROM jobs WHERE model = ? AND kind = 'render' AND state = 'succeeded'"
-            " AND (ifnull(json_extract(plan, '$.done_steps'), 0) = 0"
-            " OR json_extract(artifact, '$.runtime.resumed') IS NOT NULL) ORDER BY finished_at DESC LIMIT ?",
-            *(model, RENDERS_MOST),
-        )
-        read = functools.partial(from_json, dict[Stage, float])
-        return calibrate([Timing(read(row["guess"] or "{}"), read(row["taken"] or "{}")) for row in rows])
-
-    def model_stats(self) -> list[ModelStats]:
-        """Successes, failures and median render time of each model that was ever used."""
-        counts = self._all(
-            "SELECT model, sum(state = 'succeeded') AS good, sum(state IN ('failed', 'quarantined')) AS bad"
-            " FROM jobs WHERE model IS NOT NULL AND kind = 'render' GROUP BY model HAVING good + bad > 0 ORDER BY model"
-        )
-        return [ModelStats(row["model"], row["good"], row["bad"], self._median_s(row["model"])) for row in counts]
-
-    def _median_s(self, model: str) -> float | None:
-        rows = self._all(
-            "SELECT json_extract(artifact, '$.render_s') AS s FROM jobs WHERE model = ? AND state = 'succeeded'"
-            f" AND kind = 'render' AND {IN_ONE_GO} ORDER BY finished_at DESC LIMIT 50",
-            model,
-        )
-        return statistics.median(row["s"] for row in rows) if rows else None
-
     # --- settings ---
 
     def setting(self, name: str) -> str | None:
@@ -659,43 +592,6 @@ class Store:
             if self._db.total_changes != before:
                 self.keep_files()
             return found
-
-
-def where_of(wanted: Filter) -> tuple[str, list[Any]]:
-    """The condition of a query of the jobs table that narrows it to `wanted`, and its values."""
-    clauses = ["trashed_at IS NOT NULL" if wanted.trashed else "trashed_at IS NULL"]
-    values: list[Any] = []
-
-    def narrow(clause: str, *given: Any) -> None:
-        clauses.append(clause)
-        values.extend(given)
-
-    for column in ("kind", "parent", "batch"):
-        if getattr(wanted, column) is not None:
-            narrow(f"{column} = ?", getattr(wanted, column))
-    if wanted.states:
-        narrow(f"state IN ({_marks(wanted.states)})", *(state.value for state in wanted.states))
-    for word in wanted.search.split()[:SEARCH_WORDS]:
-        narrow("prompt LIKE ? ESCAPE '\\'", f"%{_escape_like(word)}%")
-    if wanted.mode:
-        narrow("mode = ?", wanted.mode)
-    if wanted.model:
-        narrow("model = ?", wanted.model)
-    if wanted.favourite:
-        narrow("favourite = 1")
-    if wanted.before:
-        narrow("id < ?", wanted.before)
-    if wanted.ended_since is not None:
-        narrow("finished_at >= ?", wanted.ended_since)
-    return " AND ".join(clauses), values
-
-
-def _marks(values: Iterable[Any]) -> str:
-    return ", ".join("?" for _ in values)
-
-
-def _escape_like(word: str) -> str:
-    return word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
 def _same_request(job: Job, request: JobRequest, key: str) -> Job:

@@ -15,12 +15,13 @@ from backend.core.inputs import ANY_UPLOAD
 from backend.core.plan import Plan
 from backend.core.schema import GenerationRequest
 from backend.jobs.disk_space import DiskSpace
+from backend.jobs.filters import Filter
 from backend.jobs.job import ACTIVE, Job, JobPlan, JobRequest, JobState, RenderJob
 from backend.jobs.kind import Services
 from backend.jobs.kinds import KINDS
 from backend.jobs.kinds.render import plan_promotion
 from backend.jobs.results import Results
-from backend.jobs.store import Filter, Store
+from backend.jobs.store import Store
 from backend.jobs.worker import Worker
 
 NO_CHANGES: Mapping[str, Any] = {}
@@ -85,6 +86,15 @@ class Submission:
         derive.extend(job.request, ANY_UPLOAD, changes)  # refused before a large file is copied
         upload = self._services.uploads.add(self._results.file(job_id), f"{file_stem(job.title, job_id)}.mp4")
         return derive.extend(job.request, upload.id, changes)
+
+    def retry(self, job_id: str) -> Job:
+        """Queue a failed, cancelled or quarantined job again, last in line. Raises Conflict."""
+        job = self._store.get(job_id)
+        if job.state in ACTIVE:
+            raise Conflict(f"Job {job_id} is {job.state.value};", hint="only a job that has ended can be retried.")
+        job = self._store.move_to_state(job_id, JobState.QUEUED)
+        self._worker.announce()
+        return job
 
     def edit(self, job_id: str, changes: Mapping[str, Any]) -> Job:
         """Queue the request of a render with `changes`, seed included; a job that still waits is replaced.

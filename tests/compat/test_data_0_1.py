@@ -14,11 +14,11 @@ from backend.cli import main as cli
 from backend.core.config import ROOT, Settings
 from backend.core.errors import NewerData
 from backend.core.plan import Stage
+from backend.jobs.filters import Filter
 from backend.jobs.history import open_history
 from backend.jobs.job import JobState
 from backend.jobs.kinds import render
 from backend.jobs.migrations import SCHEMA_VERSION, migrate_recipe, stored_version
-from backend.jobs.store import Filter
 from backend.video_generator import VideoGenerator
 
 ARCHIVE = Path(__file__).parent / "data-0.1.tar.gz"

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from backend.core.config import ROOT, Settings
+from backend.jobs.filters import Filter
 from backend.jobs.gallery import Gallery, VideoFilter
 from backend.jobs.history import open_history
 from backend.jobs.job import JobState
 from backend.jobs.migrations import SCHEMA_VERSION, stored_version
 from backend.jobs.recipe import recipe_of
-from backend.jobs.store import Filter
 
 ARCHIVE = Path(__file__).parent / "data-0.2.tar.gz"
 

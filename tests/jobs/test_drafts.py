@@ -20,9 +20,10 @@ from backend.core.errors import Conflict, InvalidRequest, NotFound, QueueFull
 from backend.core.plan import Stage
 from backend.core.registry import SYNTHETIC
 from backend.engine import STATE
+from backend.jobs.filters import Filter
 from backend.jobs.job import JobState
 from backend.jobs.kinds import render
-from backend.jobs.store import Filter
+from backend.jobs.model_stats import calibration
 from backend.media.outputs import METADATA, TRASH
 from backend.media.writer import read_recipe
 from backend.video_generator import VideoGenerator
@@ -290,7 +291,7 @@ def test_a_state_that_is_lost_while_its_job_waits_costs_the_steps_alone(generato
     assert packets(settings, video) == packets(settings, whole)
     assert video.artifact.runtime == {}
     assert harm is spoil or "is gone; all steps are made again" in caplog.text
-    assert generator.store.calibration("synthetic").renders == 2, "its time says nothing about its guess"
+    assert calibration(generator.store, "synthetic").renders == 2, "its time says nothing about its guess"
 
 
 def test_a_draft_that_could_not_be_published_is_whole_after_a_retry(generator, settings, a_request, monkeypatch):

@@ -14,9 +14,10 @@ from backend.core.planning import make_plan
 from backend.core.registry import MODELS, SYNTHETIC
 from backend.core.schema import parse_request
 from backend.jobs import gallery as gallery_module
+from backend.jobs.filters import Filter
 from backend.jobs.gallery import Gallery, VideoFilter
 from backend.jobs.job import Artifact, Job, JobState
-from backend.jobs.store import Filter, Store
+from backend.jobs.store import Store
 
 BEGAN = 1_700_000_000.0
 

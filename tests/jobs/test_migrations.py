@@ -23,6 +23,7 @@ from backend.core.planning import make_plan
 from backend.core.registry import SYNTHETIC
 from backend.core.schema import parse_request
 from backend.jobs import migrations
+from backend.jobs.filters import Filter
 from backend.jobs.history import open_history
 from backend.jobs.job import JobState
 from backend.jobs.migrations import (
@@ -37,7 +38,7 @@ from backend.jobs.migrations import (
     migrate_tables,
     stored_version,
 )
-from backend.jobs.store import CRASH, Filter, Store
+from backend.jobs.store import CRASH, Store
 
 ARCHIVE = Path(__file__).parents[1] / "compat" / "data-0.1.tar.gz"
 KILLS = 10

@@ -13,8 +13,10 @@ from backend.core.planning import make_plan, plan_promotion
 from backend.core.registry import SYNTHETIC
 from backend.core.schema import parse_request
 from backend.jobs.database import StoreDamaged
+from backend.jobs.filters import Filter
 from backend.jobs.job import Artifact, JobError, JobState
-from backend.jobs.store import KILLED_WITH_STUDIO, Filter, Store
+from backend.jobs.model_stats import calibration, model_stats
+from backend.jobs.store import KILLED_WITH_STUDIO, Store
 from tests.pace import within
 
 CPU = Machine("CPU", cores=2, ram_gib=8)
@@ -394,7 +396,7 @@ def test_an_input_that_is_new_in_the_table_keeps_its_uploads(store, monkeypatch)
 
 
 def test_calibration_is_the_median_of_what_was_measured(store):
-    assert store.calibration("synthetic").costs == {}
+    assert calibration(store, "synthetic").costs == {}
     for factor in (2.0, 3.0, 10.0):
         add(store)
         job = store.claim()
@@ -407,10 +409,10 @@ def test_calibration_is_the_median_of_what_was_measured(store):
     # A stage that was guessed to take no time at all has no ratio.
     guess = {Stage.LOADING: 1.0, Stage.DENOISING: 2.0, Stage.SAVING: 0.3}
     expected = {Stage.LOADING: 1.0, Stage.DENOISING: pytest.approx(6.0), Stage.SAVING: pytest.approx(0.6)}
-    assert store.calibration("synthetic").seconds(guess) == expected
-    assert store.calibration("synthetic").renders == 3
+    assert calibration(store, "synthetic").seconds(guess) == expected
+    assert calibration(store, "synthetic").renders == 3
     store._run("UPDATE jobs SET plan = json_remove(plan, '$.forecast.guess')")
-    assert store.calibration("synthetic").renders == 0  # a plan without a guess says nothing
+    assert calibration(store, "synthetic").renders == 0  # a plan without a guess says nothing
 
 
 def test_a_batch_is_queued_in_its_order_or_not_at_all(store, monkeypatch):
@@ -448,7 +450,7 @@ def test_drafts_and_their_rest_are_learned_from_by_their_own_steps(store):
         taken = {stage: factor * seconds for stage, seconds in plan.forecast.guess.items()}
         made = replace(artifact(), stage_s=taken, runtime=runtime)
         store.finish(store.claim(), JobState.SUCCEEDED, artifact=made)
-    found = store.calibration("synthetic")
+    found = calibration(store, "synthetic")
     assert found.renders == 2
     assert found.seconds({Stage.DENOISING: 1.0}) == {Stage.DENOISING: pytest.approx(2.0)}
 
@@ -459,7 +461,7 @@ def test_tallies_count_what_ended(store):
     add(store)
     store.finish(store.claim(), JobState.FAILED, error=JobError("x", "y"))
     add(store)
-    [tally] = store.model_stats()
+    [tally] = model_stats(store)
     assert (tally.model, tally.succeeded, tally.failed, tally.median_s) == ("synthetic", 1, 1, 4.0)
 
 

@@ -27,8 +27,8 @@ import av
 from backend.core.config import Settings
 from backend.core.schema import parse_request
 from backend.engine import Engine
+from backend.jobs.filters import Filter
 from backend.jobs.job import JobState
-from backend.jobs.store import Filter
 from backend.media.outputs import METADATA, THUMBNAIL, VIDEO
 from backend.synthetic import SyntheticEngine
 from backend.video_generator import VideoGenerator

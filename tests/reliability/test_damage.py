@@ -17,9 +17,11 @@ from backend.core.config import Settings
 from backend.core.errors import NotEnoughSpace, StudioBusy, StudioError
 from backend.core.schema import parse_request
 from backend.jobs.database import StoreDamaged
+from backend.jobs.filters import Filter
 from backend.jobs.history import COPIES_KEPT, copies_in, copy_history, open_history
 from backend.jobs.job import JobState
-from backend.jobs.store import Filter, Store
+from backend.jobs.model_stats import calibration, model_stats
+from backend.jobs.store import Store
 from backend.synthetic import SyntheticEngine
 from backend.video_generator import VideoGenerator
 from tests.conftest import SMALL
@@ -356,8 +358,8 @@ def test_a_bad_sidecar_costs_no_film(folder, kind):
     store, news = open_history(settings)
     kept = {job.id for job in store.find()}
     assert {first.name, second.name} <= kept
-    assert all(cost.seconds(1.0) > 0 for cost in store.calibration("synthetic").costs.values())
-    assert store.model_stats()
+    assert all(cost.seconds(1.0) > 0 for cost in calibration(store, "synthetic").costs.values())
+    assert model_stats(store)
     store.close()
     again, news = open_history(settings)
     assert {job.id for job in again.find()} == kept

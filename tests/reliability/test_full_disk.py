@@ -19,8 +19,8 @@ from backend.core.config import Settings
 from backend.core.errors import NotEnoughSpace
 from backend.core.schema import parse_request
 from backend.jobs.disk_space import ReserveFile
+from backend.jobs.filters import Filter
 from backend.jobs.job import JobState
-from backend.jobs.store import Filter
 from backend.synthetic import SyntheticEngine
 from backend.video_generator import VideoGenerator
 from tests.conftest import SMALL

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from backend.jobs.filters import Filter
 from backend.jobs.job import JobState
-from backend.jobs.store import Filter
 from tests.conftest import SMALL
 from tests.pace import nearly_all, within
 from tests.studio import LiveStudio

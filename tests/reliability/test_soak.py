@@ -8,8 +8,8 @@ import time
 import psutil
 import pytest
 
+from backend.jobs.filters import Filter
 from backend.jobs.job import JobState
-from backend.jobs.store import Filter
 from tests.reliability.kills import work_folders
 
 

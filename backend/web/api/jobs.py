@@ -19,9 +19,9 @@ from starlette.exceptions import HTTPException
 from backend.core.derive import Variations
 from backend.core.errors import InvalidRequest, StudioError
 from backend.core.schema import GenerationRequest, Mode
+from backend.jobs.filters import Filter
 from backend.jobs.job import ENDED, Job, JobRequest, JobState, plan_as_dict
 from backend.jobs.kinds import KINDS, kind_of
-from backend.jobs.store import Filter
 from backend.video_generator import VideoGenerator
 from backend.web.api.common import NO_CACHE, Generator, api
 

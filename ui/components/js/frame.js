@@ -21,6 +21,7 @@ import { counted, estimate } from "./words.js";
 const NAME = "AI Video Generation Studio";
 const PAGES = /** @type {Record<string, string>} */ ({ c: "create", q: "queue", g: "gallery", m: "models", s: "system" });
 const AFTER_G_MS = 1500;
+const MODULES = ["stage", "composer", "queue", "gallery"]; // of the pages
 const SHORTCUTS = [
   ["Ctrl+Enter", "Generate"],
   ["Space", "Play or pause"],
@@ -285,6 +286,12 @@ function ring(part) {
   return canvas.toDataURL();
 }
 
+/** Fetch the modules of all pages while nothing else goes on, so that another page opens at once. */
+function readAhead() {
+  const later = window.requestIdleCallback ?? ((/** @type {() => void} */ read) => setTimeout(read, 500));
+  later(() => MODULES.forEach((name) => import(`./${name}.js`).catch(() => {})));
+}
+
 /** @type {WeakMap<ShadowRoot, Frame>} */
 const frames = new WeakMap();
 
@@ -292,7 +299,10 @@ const frames = new WeakMap();
 export default function show(component) {
   const root = rootOf(component.parentElement, "frame");
   let frame = frames.get(component.parentElement);
-  if (!frame) frames.set(component.parentElement, (frame = new Frame(root, component)));
+  if (!frame) {
+    frames.set(component.parentElement, (frame = new Frame(root, component)));
+    readAhead();
+  }
   frame.component = component;
   frame.render();
   return () => {
