@@ -102,7 +102,7 @@ def test_the_suite_ends_with_pytest_and_its_exit_code(
         "-m",
         "pytest",
         "-n",
-        "2",
+        "3",
         "--dist",
         "loadfile",
         "--no-loadscope-reorder",

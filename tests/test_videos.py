@@ -73,6 +73,29 @@ def test_a_photograph_is_the_first_frame_of_its_film(generator, a_request, photo
     assert psnr(frames[0], frames[-1]) < 40  # it moves
 
 
+@pytest.mark.parametrize("position", [0.0, 1.0])
+def test_the_part_of_a_photograph_that_is_named_is_kept(generator, a_request, photo, position):
+    file, picture = photo
+    size = {"resolution": "320x180", "crop_position": position}
+    request = a_request(mode="image_to_video", image=upload(generator, file), num_frames=16, **size)
+    _, video = film(generator, request)
+    assert psnr(frames_of(video, 320, 180, 24)[0], fit_picture(picture, 320, 180, Fit.CROP, position)) > 28
+
+
+@pytest.mark.parametrize("position", [0.0, 1.0])
+def test_the_part_of_a_clip_that_is_named_is_continued(generator, a_request, position):
+    clip = real_media("bigbuckbunny.mp4")
+    size = {"resolution": "180x180", "crop_position": position}
+    request = a_request(mode="video_extension", video=upload(generator, clip), num_frames=16, **size)
+    _, video = film(generator, request)
+    whole = frames_of(clip, 640, 360, 25)
+    kept = [fit_picture(frame, 180, 180, Fit.CROP, position) for frame in (whole[0], whole[-1])]
+    after = frames_of(video, 180, 180, 25)
+    assert psnr(after[0], kept[0]) > 28
+    assert psnr(after[len(whole) - 1], kept[1]) > 28
+    assert psnr(after[len(whole), :-40], kept[1][:-40]) > 26  # it goes on from there
+
+
 def test_a_real_clip_is_continued_and_its_frames_come_once_each(generator, a_request):
     clip = real_media("bigbuckbunny.mp4")
     request = a_request(mode="video_extension", video=upload(generator, clip), resolution="640x360", num_frames=24)

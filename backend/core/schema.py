@@ -51,6 +51,7 @@ FPS = Bounds(8, 30)
 STEPS = Bounds(10, 50)
 DRAFT_STEPS = Bounds(1, 49)  # a draft stops before the last step
 GUIDANCE_SCALE = Bounds(1.0, 20.0)
+CROP_POSITION = Bounds(0.0, 1.0)
 NUM_FRAMES = Bounds(16, 1457)  # 1457 frames are a minute at 24 fps, the longest video of the original's examples
 PAGE_FRAMES = Bounds(16, 128)  # what the Create page's slider offers, without a story
 SECONDS = Bounds(0.5, 182.0)
@@ -352,6 +353,12 @@ class GenerationRequest(BaseModel):
         title="If the input has a different shape",
         description="How an input of another shape meets the frame: crop fills it, letterbox adds black bars.",
     )
+    crop_position: float = between(
+        CROP_POSITION,
+        0.5,
+        title="Part that is kept",
+        description="Which part of an input of another shape crop keeps: 0 is its left or upper end, 1 the other.",
+    )
     model: str = Field(
         "auto",
         min_length=1,
@@ -417,7 +424,9 @@ class GenerationRequest(BaseModel):
     )
 
     _numbers = field_validator(
-        *("num_frames", "seconds", "fps", "num_inference_steps", "draft_steps", "guidance_scale", "seed"), mode="before"
+        *("num_frames", "seconds", "fps", "num_inference_steps", "draft_steps", "guidance_scale", "seed"),
+        "crop_position",
+        mode="before",
     )(_number)
 
     @field_validator("prompt", "negative_prompt")

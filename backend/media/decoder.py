@@ -68,9 +68,9 @@ def probe(out: BinaryIO, path: str, longest_s: str) -> None:
     out.write(json.dumps({"width": width, "height": height, **details}).encode())
 
 
-def picture(out: BinaryIO, path: str, width: str, height: str, fit: str) -> None:
+def picture(out: BinaryIO, path: str, width: str, height: str, fit: str, position: str) -> None:
     image, _ = read_picture(path)
-    out.write(fit_picture(np.asarray(image), int(width), int(height), fit).tobytes())
+    out.write(fit_picture(np.asarray(image), int(width), int(height), fit, float(position)).tobytes())
 
 
 def normalise(out: BinaryIO, path: str) -> None:
@@ -79,7 +79,7 @@ def normalise(out: BinaryIO, path: str) -> None:
     image.save(out, "PNG", compress_level=1)  # 50 megapixels take seconds at the default level
 
 
-def frames(out: BinaryIO, path: str, width: str, height: str, fit: str, fps: str, start: str) -> None:
+def frames(out: BinaryIO, path: str, width: str, height: str, fit: str, position: str, fps: str, start: str) -> None:
     video = open_video(path, SECONDS)
     if video is None:
         raise Refused("is a picture, not a video", "use MP4, MOV, MKV, WebM, AVI, MPEG or GIF.")
@@ -91,7 +91,7 @@ def frames(out: BinaryIO, path: str, width: str, height: str, fit: str, fps: str
         return (number + 0.5) / rate
 
     def raw(frame: Any) -> bytes:
-        return fit_picture(video.picture(frame), int(width), int(height), fit).tobytes()
+        return fit_picture(video.picture(frame), int(width), int(height), fit, float(position)).tobytes()
 
     current: Any = None
     first = max(0, bisect.bisect_right(video.times, moment(number)) - 1)

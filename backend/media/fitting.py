@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 Frames = NDArray[np.uint8]  # RGB, shape (frames, height, width, 3)
 Picture = NDArray[np.uint8]  # RGB, shape (height, width, 3)
 
+MIDDLE = 0.5  # the position of what is kept of a cropped picture
+
 
 def fit_back(picture: Picture, width: int, height: int) -> Picture:
     """The picture of `width` x `height` that `fit_picture(..., CROP)` turns into `picture`: the same part at the same
@@ -33,22 +35,23 @@ def fit_back(picture: Picture, width: int, height: int) -> Picture:
     return np.asarray(back, np.uint8)
 
 
-def fit_picture(picture: Picture, width: int, height: int, fit: str) -> Picture:
+def fit_picture(picture: Picture, width: int, height: int, fit: str, position: float = MIDDLE) -> Picture:
     """`picture` as `width` x `height` pixels, by a Fit or its value: scaled and cropped, or scaled between black bars.
 
-    A picture that has this size already is returned as it is.
+    `position` says which part cropping keeps, from 0, the left or upper end, to 1, the right or lower one. A picture
+    that has this size already is returned as it is.
     """
     if picture.shape[:2] == (height, width):
         return picture
-    return _crop(picture, width, height) if fit == "crop" else _letterbox(picture, width, height)
+    return _crop(picture, width, height, position) if fit == "crop" else _letterbox(picture, width, height)
 
 
-def _crop(picture: Picture, width: int, height: int) -> Picture:
-    """The middle of the picture, as large as the frame's shape allows, scaled to cover the frame."""
+def _crop(picture: Picture, width: int, height: int, position: float) -> Picture:
+    """A part of the picture, as large as the frame's shape allows, scaled to cover the frame."""
     tall, wide = picture.shape[:2]
     scale = max(width / wide, height / tall)
     inner_width, inner_height = _scaled(width, 1 / scale, wide), _scaled(height, 1 / scale, tall)
-    left, top = (wide - inner_width) // 2, (tall - inner_height) // 2
+    left, top = int((wide - inner_width) * position), int((tall - inner_height) * position)
     return _resize(picture[top : top + inner_height, left : left + inner_width], width, height)
 
 

@@ -28,7 +28,7 @@ from backend.core.planning import frames_at
 from backend.core.schema import FPS, SIDE, Fit
 from backend.durable import move_folder
 from backend.media import guard
-from backend.media.fitting import Picture
+from backend.media.fitting import MIDDLE, Picture
 from backend.media.probe import MediaInfo, probe
 from backend.media.reader import read_frames, read_image
 from backend.media.writer import write_poster
@@ -108,7 +108,7 @@ class Uploads:
         """Its picture or video; NotFound otherwise."""
         return self._existing(upload_id) / MEDIA
 
-    def preview(self, upload_id: str, width: int, height: int, fit: Fit) -> Path:
+    def preview(self, upload_id: str, width: int, height: int, fit: Fit, position: float = MIDDLE) -> Path:
         """A JPEG of the picture, or of the video's last frame, as the model will see it at `width` x `height`.
 
         Raises NotFound, and InvalidRequest for a size that no video can have.
@@ -117,9 +117,9 @@ class Uploads:
         if not all(SIDE.least <= side <= SIDE.most for side in (width, height)):
             sides = f"both sides go from {SIDE.least} to {SIDE.most}."
             raise InvalidRequest(f"{width}x{height} is no size of a video;", hint=sides, field="width")
-        path = folder / f"preview-{width}x{height}-{fit.value}.jpg"
+        path = folder / f"preview-{width}x{height}-{fit.value}-{position:.3f}.jpg"
         if not path.exists():
-            picture = self._as_model_input(folder, width, height, fit)
+            picture = self._as_model_input(folder, width, height, fit, position)
             part = folder / f"{path.name}.{new_id()}"
             write_poster(part, picture, max_width=width)
             part.replace(path)
@@ -163,13 +163,14 @@ class Uploads:
                 return upload
         raise NotFound(f"The upload {folder.name} is damaged;", hint="send the file again.")
 
-    def _as_model_input(self, folder: Path, width: int, height: int, fit: Fit) -> Picture:
+    def _as_model_input(self, folder: Path, width: int, height: int, fit: Fit, position: float) -> Picture:
         upload = self._record(folder)
         if upload.kind == "image":
-            return read_image(folder / MEDIA, width, height, fit)
+            return read_image(folder / MEDIA, width, height, fit, position)
         fps = min(max(round(upload.fps), int(FPS.least)), int(FPS.most))
         last = frames_at(upload.source, fps) - 1
-        frames = read_frames(folder / MEDIA, fps=fps, width=width, height=height, fit=fit, start=last)
+        file = folder / MEDIA
+        frames = read_frames(file, fps=fps, width=width, height=height, fit=fit, position=position, start=last)
         picture: Picture = next(frames)[-1]
         frames.close()
         return picture

@@ -225,7 +225,7 @@ def test_the_end_picture_acts_on_the_last_window_only(sample, plan_for, picture,
         (100, {}, 3),
         (101, {}, 120),
         (61, {"base_num_frames": 17}, 120),  # 13 of 17 frames in common
-        (105, {"overlap_history": 93}, 40),  # one new latent frame a window
+        (41, {"base_num_frames": 33, "overlap_history": 29}, 40),  # one new latent frame a window
         (100, {"ar_step": 5}, 0),
         (61, {"ar_step": 2, "causal_block_size": 3, "base_num_frames": 33}, 40),
         (40, {"ar_step": 50, "causal_block_size": 1, "base_num_frames": 17}, 3),

@@ -14,6 +14,17 @@ def test_crop_keeps_the_middle(corners: Picture):
     np.testing.assert_array_equal(fit_picture(tall, 80, 48, Fit.CROP), corners)
 
 
+@pytest.mark.parametrize(("position", "cut"), [(0, 0), (0.25, 15), (0.5, 30), (0.9, 54), (1, 60)])
+def test_crop_keeps_the_part_that_is_named(corners: Picture, position: float, cut: int):
+    """Of 60 pixels too many, `cut` are taken off at the left or upper end."""
+    black = np.zeros((48, 60, 3), np.uint8)
+    wide = np.concatenate([black[:, :cut], corners, black[:, cut:]], axis=1)
+    np.testing.assert_array_equal(fit_picture(wide, 80, 48, Fit.CROP, position), corners)
+    black = np.zeros((60, 80, 3), np.uint8)
+    tall = np.concatenate([black[:cut], corners, black[cut:]], axis=0)
+    np.testing.assert_array_equal(fit_picture(tall, 80, 48, Fit.CROP, position), corners)
+
+
 def test_letterbox_shows_everything_between_black_bars(corners: Picture):
     framed = fit_picture(corners, 160, 160, Fit.LETTERBOX)
     assert framed.shape == (160, 160, 3)

@@ -173,6 +173,14 @@ def test_the_preview_of_a_picture_is_what_the_model_sees(uploads: Uploads, save,
     assert uploads.preview(upload.id, 320, 180, Fit.CROP) != path
 
 
+def test_the_preview_shows_the_part_that_is_kept(uploads: Uploads, save, photo: Picture):
+    upload = send(uploads, save("photo.png", photo))
+    for position in (0.0, 0.5, 1.0):
+        with Image.open(uploads.preview(upload.id, 320, 180, Fit.CROP, position)) as image:
+            shown = np.asarray(image).astype(int)
+        assert np.abs(shown - fit_picture(photo, 320, 180, Fit.CROP, position)).mean() < 6
+
+
 def test_the_preview_of_a_video_is_its_last_frame(uploads: Uploads, make_video, number_of):
     upload = send(uploads, make_video("a.mkv", 77, rate=25))
     with Image.open(uploads.preview(upload.id, 192, 128, Fit.CROP)) as image:
@@ -190,7 +198,7 @@ def test_a_preview_is_made_once(uploads: Uploads, save, photo: Picture, monkeypa
     path = uploads.preview(upload.id, 64, 64, Fit.CROP)
     monkeypatch.setattr(room, "read_image", None)
     assert uploads.preview(upload.id, 64, 64, Fit.CROP) == path
-    assert sorted(p.name for p in path.parent.iterdir()) == ["media", "preview-64x64-crop.jpg", "upload.json"]
+    assert sorted(p.name for p in path.parent.iterdir()) == ["media", "preview-64x64-crop-0.500.jpg", "upload.json"]
 
 
 @pytest.mark.parametrize("size", [(0, 64), (64, -1), (64, 100_000)])

@@ -334,7 +334,7 @@ def read_inputs(job: RenderJob, uploads: Uploads) -> Inputs:
     def picture(upload_id: str | None) -> Picture | None:
         if upload_id is None:
             return None
-        shown = read_image(uploads.file(upload_id), plan.width, plan.height, request.fit)
+        shown = read_image(uploads.file(upload_id), plan.width, plan.height, request.fit, request.crop_position)
         return fit_back(shown, plan.render_width, plan.render_height)
 
     prefix = None
@@ -345,6 +345,7 @@ def read_inputs(job: RenderJob, uploads: Uploads) -> Inputs:
             width=plan.width,
             height=plan.height,
             fit=request.fit,
+            position=request.crop_position,
             start=plan.source_frames - plan.prefix_frames,
             stop=plan.source_frames,
         )
@@ -363,6 +364,7 @@ def _source(job: RenderJob, uploads: Uploads, report: Reporter) -> Iterator[Fram
         width=plan.width,
         height=plan.height,
         fit=job.request.fit,
+        position=job.request.crop_position,
         stop=plan.source_frames,
     )
     for chunk in chunks:

@@ -14,6 +14,7 @@ from backend.core.errors import StudioError
 from backend.core.schema import Fit
 from backend.jobs.job import Job
 from backend.jobs.submission import file_stem
+from backend.media.fitting import MIDDLE
 from backend.media.outputs import PARTIAL_VIDEO, PREVIEW
 from backend.media.zip_stream import Member, stream_zip, zip_size
 from backend.video_generator import VideoGenerator
@@ -125,5 +126,6 @@ def preview_of_an_upload(
     width: Annotated[int, Query(ge=16, le=1920)],
     height: Annotated[int, Query(ge=16, le=1920)],
     fit: Fit = Fit.CROP,
+    position: Annotated[float, Query(ge=0, le=1)] = MIDDLE,
 ) -> FileResponse:
-    return FileResponse(generator.uploads.preview(upload_id, width, height, fit), media_type="image/jpeg")
+    return FileResponse(generator.uploads.preview(upload_id, width, height, fit, position), media_type="image/jpeg")

@@ -91,8 +91,8 @@ const LEAST_SIDE = 64; // of a preview, as of a video
 const PREVIEW_SIDE = 320;
 
 /** The address of a picture of an upload as the model will see it, in the shape of the video.
- * @param {string} id @param {{width: number, height: number}} video @param {string} [fit] */
-export function inputPreview(id, { width, height }, fit = "crop") {
+ * @param {string} id @param {{width: number, height: number}} video @param {{fit?: string, crop_position?: number}} request */
+export function inputPreview(id, { width, height }, { fit = "crop", crop_position: position }) {
   const scale = Math.max(LEAST_SIDE / Math.min(width, height), Math.min(1, PREVIEW_SIDE / Math.max(width, height)));
-  return address(`app/static/uploads/${id}/preview.jpg`, { width: Math.round(scale * width), height: Math.round(scale * height), fit });
+  return address(`app/static/uploads/${id}/preview.jpg`, { width: Math.round(scale * width), height: Math.round(scale * height), fit, position });
 }

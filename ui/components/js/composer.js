@@ -29,6 +29,7 @@ const PRESS_AGAIN_MS = 3000;
 const MOST_VARIATIONS = 12;
 const DRAFT_STEPS = 8;
 const HISTORY = 50;
+const MIDDLE = 0.5; // of an input that is cropped
 
 const SHAPES = [
   { id: "landscape", label: "16:9" },
@@ -570,7 +571,7 @@ class Composer {
       input.value = "";
       if (file) this.receive(file, slot.name);
     };
-    const preview = id && inputPreview(id, this.frame(), form.fit);
+    const preview = id && inputPreview(id, this.frame(), form);
     return h(
       "div",
       { key: slot.name, class: `slot ${id ? "full" : ""} ${cannot && !id ? "dim" : ""} ${lacks ? "lacks" : ""}`, "data-name": slot.name },
@@ -609,6 +610,22 @@ class Composer {
       h("div", null, h("span", { class: "label" }, "Shape"), this.segments("Shape", SHAPES.map((one) => ({ ...one, symbol: `crop_${{ landscape: "16_9", portrait: "portrait", square: "square" }[one.id]}` })), shape, (orientation) => change({ orientation }))),
       h("div", null, h("span", { class: "label" }, "Size"), this.segments("Size", sizes, form.resolution, (resolution) => change({ resolution }))),
       needs && h("div", { key: "fit", class: "whole" }, this.segments("If the input has a different shape", [{ id: "crop", label: "Fill the frame" }, { id: "letterbox", label: "Show all of it, with bars" }], form.fit, (fit) => change({ fit }))),
+      needs && form.fit === "crop" && (form.image || form.video) && this.keptPart(form.crop_position ?? MIDDLE),
+    );
+  }
+
+  /** Which part of an input of another shape is kept; its slot shows it. @param {number} position 0 to 1 */
+  keptPart(position) {
+    const words = `${Math.round(100 * position)} percent from the left or upper edge`;
+    const put = (/** @type {Event} */ event) => {
+      const value = Number(/** @type {HTMLInputElement} */ (event.target).value);
+      change({ crop_position: value === MIDDLE ? null : value });
+    };
+    return h(
+      "label",
+      { key: "kept", class: "whole kept" },
+      h("span", { class: "label" }, "Part that is kept"),
+      h("input", { type: "range", min: 0, max: 1, step: 0.05, value: String(position), "aria-label": "Part that is kept", "aria-valuetext": words, style: `--part: ${position}`, onchange: put }),
     );
   }
 

@@ -723,7 +723,7 @@ function pictureOf(job) {
   if (job.kind === "export") return request.job ? address(`app/static/media/${request.job}/thumbnail.jpg`) : null;
   if (job.parent && /** @type {any} */ (plan).done_steps) return address(`app/static/media/${job.parent}/thumbnail.jpg`);
   const upload = request.image ?? request.video;
-  return upload ? address(`app/static/uploads/${upload}/preview.jpg`, { width: 240, height: 136, fit: request.fit ?? "crop" }) : null;
+  return upload ? address(`app/static/uploads/${upload}/preview.jpg`, { width: 240, height: 136, fit: request.fit ?? "crop", position: request.crop_position }) : null;
 }
 
 /** @param {Job} job */

@@ -18,7 +18,7 @@ export const MODES = [
   { id: "story", mode: "text_to_video", label: "Story", symbol: "view_timeline", inputs: [] },
 ];
 
-const PLAIN = ["prompt", "negative_prompt", "orientation", "resolution", "fps", "num_inference_steps", "guidance_scale", "seed", "preset", "fit", "model"];
+const PLAIN = ["prompt", "negative_prompt", "orientation", "resolution", "fps", "num_inference_steps", "guidance_scale", "seed", "preset", "fit", "crop_position", "model"];
 const WINDOWS = ["base_num_frames", "overlap_history"];
 const FORCING = [...WINDOWS, "addnoise_condition", "flow_shift", "ar_step", "causal_block_size", "causal_attention", "batch_guidance", "fidelity"];
 const DENOISING = ["flow_shift", "batch_guidance", "fidelity"];

@@ -200,7 +200,7 @@ class Stage {
   wash(job) {
     const given = job.request?.image;
     const take = this.takes[0];
-    const src = given ? inputPreview(given, job.plan, job.request.fit) : take && this.thumbnail(take);
+    const src = given ? inputPreview(given, job.plan, job.request) : take && this.thumbnail(take);
     return h("div", { key: "wash", class: "wash" }, src && h("img", { src, alt: "" }));
   }
 
