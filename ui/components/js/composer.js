@@ -898,7 +898,7 @@ class Composer {
     return error.parts
       .map((part) => {
         if (typeof part === "string") return part;
-        const title = this.data.settings[part.field]?.title ?? part.field;
+        const title = this.data.settings[part.field.replace(/^skyreels\./, "")]?.title ?? part.field;
         return part.value === null || part.value === undefined ? `"${title}"` : `"${title}" ${part.value}`;
       })
       .join("");

@@ -4,11 +4,12 @@
  */
 
 import { AWAY, address, ask, get, inputPreview, post, upload } from "./api.js";
-import { change, current, formOf, onForm, replace } from "./draft.js";
+import { change, current, extend, formOf, onForm, replace } from "./draft.js";
 import { h, icon, patch } from "./dom.js";
 import { onKeys } from "./keys.js";
 import { live, runningJob, subscribe } from "./live.js";
 import { Player } from "./player.js";
+import { stem } from "./recipe.js";
 import { Sheet } from "./sheet.js";
 import { rootOf } from "./theme.js";
 import { ago, clock, duration, estimate, range } from "./words.js";
@@ -391,7 +392,7 @@ class Stage {
       button("last_page", "Last frame", () => this.act(() => this.useFrame("end_image"))),
       job.request.draft_steps
         ? button("auto_awesome", "Finish this draft", () => this.act(() => this.finish(job)))
-        : button("playlist_add", "Extend", () => this.act(() => this.extend(job))),
+        : button("playlist_add", "Extend", () => this.act(() => extend(job))),
       button("grid_view", "Variations", () => this.act(() => replace({ ...formOf(job), variations: 4, parent: job.id }))),
       h(
         "div",
@@ -591,14 +592,6 @@ class Stage {
     dispatchEvent(new CustomEvent("studio:form"));
   }
 
-  /** @param {Job} job */
-  async extend(job) {
-    const answer = await fetch(address(`api/v1/jobs/${job.id}/video`));
-    if (!answer.ok) throw new Error("This video's file is missing; it was deleted outside the studio.");
-    const sent = await upload(await answer.blob(), `${stem(job)}.mp4`);
-    await replace({ ...formOf(job, { seed: false }), mode: "video_extension", video: sent.id, image: null, end_image: null, story: null, parent: job.id });
-  }
-
   /** Finish a draft from its saved state, and watch it. @param {Job} job */
   async finish(job) {
     await post(`/jobs/${job.id}/promote`);
@@ -640,7 +633,7 @@ class Stage {
     if (kind === "take" && job) {
       const more = /** @type {Record<string, () => void>} */ ({
         s: () => this.act(() => this.player.saveFrame(stem(job))),
-        e: () => this.act(() => this.extend(job)),
+        e: () => this.act(() => extend(job)),
         v: () => this.act(() => replace({ ...formOf(job), variations: 4, parent: job.id })),
         h: () => /** @type {HTMLElement | null} */ (this.place.querySelector(".top .button"))?.click(),
       })[key];
@@ -661,9 +654,6 @@ class Stage {
     this.notices.textContent = kind === "rendering" ? `${at}: ${job?.title}` : (/** @type {Record<string, string>} */ (words)[kind] ?? "");
   }
 }
-
-/** @param {Job} job */
-const stem = (job) => job.title.toLowerCase().replace(/[^a-z0-9]+/g, "-").slice(0, 40).replace(/^-|-$/g, "") || "video";
 
 /** @param {string} text */
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
