@@ -165,6 +165,68 @@ def show_failure(show, one, plan=lambda body: (422, {"error": {"code": "x", "mes
     return view, view.page.get_by_role("region", name="What happened")
 
 
+def test_a_failure_offers_its_ways_out_with_times_and_one_primary_button(show):
+    view, card = show_failure(show, failed(hint=LESS, fraction=0.5, saved_at=5.0))
+    ways = card.get_by_role("radio")
+    expect(ways).to_have_count(2)
+    expect(card.get_by_role("radio", name=re.compile("Continue with less memory.*at least 5 min"))).to_be_checked()
+    expect(card.locator(".primary")).to_have_count(1)
+    card.get_by_role("radio", name=re.compile("Keep the first 4.0 s as a file.*ready now")).check()
+    with view.page.expect_download() as download:
+        card.get_by_role("button", name="Save 4.0 s").click()
+    assert download.value.suggested_filename == "a-train-first-96-frames.mp4"
+    ways.first.check()
+    card.get_by_role("button", name="Continue", exact=True).click()
+    assert ("POST", "/jobs/j1/retry", None) in view.asked
+
+
+def test_less_memory_is_promised_only_where_the_next_attempt_takes_less(show):
+    _, card = show_failure(show, failed(frames_ready=0, saved_at=None))
+    expect(card.get_by_role("radio")).to_have_count(1)
+    expect(card.get_by_role("radio", name=re.compile("^Try again Begins anew"))).to_be_checked()
+    expect(card.get_by_role("button", name="Retry", exact=True)).to_be_visible()
+
+
+def test_a_smaller_size_is_offered_where_its_plan_takes_less_memory(show):
+    def plan(body):
+        peak = {"640x360": 60.0, "480x270": 21.5}[body["resolution"]]
+        return PLAN | {"width": 480, "height": 270, "forecast": FORECAST | {"peak_gib": peak, "total_s": 90.0}}
+
+    view, card = show_failure(show, failed(), plan)
+    smaller = card.get_by_role("radio", name=re.compile("Render it at 480x270"))
+    expect(card).to_contain_text("Needs 21.5 GiB instead of 53.0.")
+    smaller.check()
+    card.get_by_role("button", name="Render smaller").click()
+    expect(card).to_be_hidden()
+    assert ("POST", "/jobs/j1/edit", {"resolution": "480x270"}) in view.asked
+
+
+def test_the_details_of_a_failure_are_folded_and_can_be_copied(show):
+    view, card = show_failure(show, failed(code="render_failed"))
+    expect(card.get_by_text("the end of the log")).to_be_hidden()
+    card.get_by_text("Details").click()
+    for words in ("code: render_failed", "window 2 of 3 · step 14 of 30", "attempts: 2", "the end of the log"):
+        expect(card.locator("pre")).to_contain_text(words)
+    card.get_by_role("button", name="Copy").click()
+    expect(view.page.get_by_text("The details are copied.")).to_be_visible()
+    assert "code: render_failed" in view.page.evaluate("navigator.clipboard.readText()")
+
+
+def test_a_failure_is_reached_while_the_queue_goes_on_and_says_with_what(show):
+    view, card = show_failure(show, failed())
+    expect(card).to_be_visible()
+    view.tell(order=["j2"], jobs=[job(2, "a lion", state="running", progress=PROGRESS)])
+    expect(card).to_be_hidden()
+    line = view.page.get_by_text("Stopped: a train")
+    expect(line).to_be_visible()
+    line.locator("xpath=..").get_by_role("button", name="Show").click()
+    expect(card).to_be_visible()
+    went_on = view.page.get_by_text("The queue went on with “a lion”.")
+    went_on.locator("xpath=..").get_by_role("button", name="Show").click()
+    expect(card).to_be_hidden()
+    expect(view.page.get_by_text("Rendering").first).to_be_visible()
+
+
 # --- frame ---
 
 BELL = """
