@@ -1,5 +1,6 @@
 """The Create page's components in a real browser, with a studio that is made up: words, presets, LoRAs, failures."""
 
+import json
 import re
 from urllib.parse import unquote
 
@@ -117,6 +118,130 @@ def open_presets(page):
     page.get_by_text("More settings").click()
     page.get_by_role("button", name="Presets").click()
     return page.get_by_role("dialog", name="Presets")
+
+
+def test_settings_are_saved_named_marked_renamed_and_deleted_in_a_dialog(show):
+    studio = MadeUpStudio(
+        form={"mode": "text_to_video", "prompt": "a boat", "seed": 4, "num_frames": 33, "preset": "turbo"}
+    )
+    page = show("composer", studio).page
+    expect(page.get_by_role("radio", name="Fast")).to_be_checked()
+    dialog = open_presets(page)
+    expect(dialog.get_by_role("button", name="Save these settings")).to_be_disabled()
+    dialog.get_by_role("textbox", name="Name of the preset").fill(" Night / 4 ")
+    dialog.get_by_role("button", name="Save these settings").click()
+    expect(dialog.get_by_text("“Night / 4” is saved.")).to_be_visible()
+    form = studio.presets["Night / 4"]["form"]
+    assert (form["num_frames"], form["preset"]) == (33, "turbo")
+    assert not {"prompt", "seed"} & set(form)
+    dialog.get_by_role("button", name="Make Night / 4 the default").click()
+    expect(dialog.get_by_role("button", name="Night / 4 is the default")).to_have_attribute("aria-pressed", "true")
+    dialog.get_by_role("button", name="Rename Night / 4").click()
+    field = dialog.get_by_role("textbox", name="New name of Night / 4")
+    expect(field).to_be_focused()
+    field.fill("Evening")
+    field.press("Enter")
+    expect(dialog.get_by_role("button", name="Rename Evening")).to_be_visible()
+    assert {name: one["is_default"] for name, one in studio.presets.items()} == {"Evening": True}
+    dialog.get_by_role("button", name="Delete Evening").click()
+    expect(dialog.get_by_text("Your presets appear here.")).to_be_visible()
+    dialog.get_by_role("button", name="Undo").click()
+    expect(dialog.get_by_role("button", name="Rename Evening")).to_be_visible()
+    assert studio.presets["Evening"]["is_default"]
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+
+
+def test_a_preset_leaves_the_prompt_the_inputs_and_the_seed(show):
+    studio = MadeUpStudio(
+        presets=[preset("Long", num_frames=120, fps=12)], form={"prompt": "a boat", "seed": 4, "fps": 30}
+    )
+    page = show("composer", studio).page
+    open_presets(page).get_by_role("button", name=re.compile("^Long")).click()
+    expect(page.get_by_role("slider", name="Length")).to_have_value("120")
+    expect(page.get_by_role("textbox", name="Prompt", exact=True)).to_have_value("a boat")
+    expect(page.get_by_role("spinbutton", name="Seed")).to_have_value("4")
+
+
+def test_a_name_that_is_taken_is_not_given_twice(show):
+    studio = MadeUpStudio(presets=[preset("One", fps=10), preset("Two", fps=20)])
+    dialog = open_presets(show("composer", studio).page)
+    dialog.get_by_role("textbox", name="Name of the preset").fill("One")
+    expect(dialog.get_by_role("button", name="Replace")).to_be_enabled()
+    dialog.get_by_role("button", name="Rename Two").click()
+    dialog.get_by_role("textbox", name="New name of Two").fill("One")
+    dialog.get_by_role("button", name="Rename", exact=True).click()
+    expect(dialog.get_by_role("status")).to_contain_text("There is a preset “One” already; choose another name.")
+    assert [one["form"]["fps"] for one in studio.presets.values()] == [10, 20]
+
+
+def test_presets_go_into_a_file_and_come_back(show):
+    studio = MadeUpStudio(
+        presets=[preset("One", fps=10, skyreels={"ar_step": 5, "fidelity": "diffusers"}), preset("Zwö/2", fps=20)]
+    )
+    page = show("composer", studio).page
+    dialog = open_presets(page)
+    with page.expect_download() as download:
+        dialog.get_by_role("button", name="Export").click()
+    saved = json.loads(download.value.path().read_text())
+    assert [one["name"] for one in saved["presets"]] == ["One", "Zwö/2"]
+    studio.presets = {"One": preset("One", fps=11)}
+    dialog.get_by_label("Import presets").set_input_files(download.value.path())
+    expect(dialog.get_by_role("status")).to_have_text("2 presets imported.")
+    assert {name: one["form"]["fps"] for name, one in studio.presets.items()} == {"One": 11, "One 2": 10, "Zwö/2": 20}
+    dialog.get_by_label("Import presets").set_input_files(download.value.path())
+    expect(dialog.get_by_role("status")).to_contain_text("already here")
+
+
+def test_what_an_import_refuses_is_named_with_the_reason(show):
+    def plan(body):
+        if body.get("fps") == 99:
+            return 422, {"error": {"code": "invalid_request", "message": "fps=99 is too much.", "field": "fps"}}
+        return PLAN
+
+    studio = MadeUpStudio(plan)
+    dialog = open_presets(show("composer", studio).page)
+    presets = [preset("Good", fps=12), preset("Fast", fps=99), preset("Odd", speed=3), preset("Many", variations=99)]
+    presets += [{"name": "Mode", "form": {"mode": "magic"}}, {"name": 3}, None]
+    content = json.dumps({"format": "studio-presets", "version": 1, "presets": presets}).encode()
+    files = dialog.get_by_label("Import presets")
+    files.set_input_files({"name": "p.json", "mimeType": "application/json", "buffer": content})
+    said = dialog.get_by_role("status")
+    expect(said).to_contain_text("1 preset imported.")
+    expect(said).to_contain_text("“Fast”: fps=99 is too much.")
+    expect(said).to_contain_text("“Odd”: it has “speed”, which is no setting of a preset.")
+    expect(said).to_contain_text("A preset without a name: it has no name or no settings.")
+    expect(said).to_contain_text("“Many”: it has 99 variations; 1 to 12 can be made.")
+    expect(said).to_contain_text("“Mode”: its mode “magic” is not one of the studio's.")
+    assert list(studio.presets) == ["Good"]
+    for content in (b"no JSON", b"[]", b'{"presets": []}'):
+        files.set_input_files({"name": "holiday.json", "mimeType": "application/json", "buffer": content})
+        expect(said).to_have_text("holiday.json holds no presets; choose a file that Export has saved.")
+    newer = json.dumps({"format": "studio-presets", "version": 2, "presets": []}).encode()
+    files.set_input_files({"name": "new.json", "mimeType": "application/json", "buffer": newer})
+    expect(said).to_contain_text("newer version of the studio")
+
+
+def test_the_strength_of_a_lora_is_a_slider_and_a_number(show):
+    studio = MadeUpStudio(
+        form={"prompt": "a boat", "loras": [{"name": "grain", "strength": 0.5}, {"name": "ink", "strength": [1, 0.2]}]}
+    )
+    data = {"models": [MODEL], "automatic": "tiny", "settings": {}, "inputs": [], "prompt_length": 4000, "formats": {}}
+    data["loras"] = [{"name": name, "fits": {"tiny": None}} for name in ("grain", "ink")]
+    page = show("composer", studio, data).page
+    page.get_by_text("More settings").click()
+    number = page.get_by_role("spinbutton", name="Strength of grain as a number")
+    expect(number).to_have_value("0.5")
+    number.fill("-3.25")
+    number.press("Tab")
+    expect(number).to_have_value("-3.25")
+    expect(page.get_by_text("1, 0.2, one for each window")).to_be_visible()
+    number.fill("9")
+    number.press("Tab")  # more than there is
+    page.get_by_role("button", name="Use one").click()
+    expect(page.get_by_role("slider", name="Strength of ink")).to_have_value("1")
+    form = page.evaluate("JSON.parse(localStorage.getItem('studio.form')).form")
+    assert form["loras"] == [{"name": "grain", "strength": [-3.25]}, {"name": "ink", "strength": [1]}]
 
 
 def test_a_refusal_calls_settings_as_the_page_does(show):
