@@ -114,6 +114,39 @@ def knows_no_cat(body):
 # --- composer ---
 
 
+def test_words_that_the_model_does_not_know_are_underlined_and_named_while_one_types(show):
+    page = show("composer", MadeUpStudio(knows_no_cat)).page
+    prompt = page.get_by_role("textbox", name="Prompt", exact=True)
+    prompt.press_sequentially("two cats, a cat and a\ncatalogue, concat")
+    said = page.get_by_text("SkyReels V2 Tiny does not know: cat, two. It will draw something else.").first
+    expect(said).to_be_visible()
+    marks = page.locator(".marks u")
+    expect(marks).to_have_text(["two", "cat"])  # "cats", "catalogue" and "concat" are other words
+    expect(prompt).to_have_accessible_description(re.compile("does not know: cat"))
+    prompt.fill("a boat")
+    expect(said).to_be_hidden()
+    expect(marks).to_have_count(0)
+
+
+@pytest.mark.parametrize("width", [336, 200])
+def test_the_underlines_lie_under_their_words(show, width):
+    """Both lay the same text out in the same width, and are scrolled alike."""
+    page = show("composer", MadeUpStudio(knows_no_cat), width=width).page
+    prompt = page.get_by_role("textbox", name="Prompt", exact=True)
+    prompt.fill("a red boat drifts left on a calm sea, and with it there is another thing: a cat " * 12)
+    expect(page.locator(".marks u")).to_have_count(12)
+    sizes = page.evaluate("""() => {
+        const root = document.querySelector("#host").shadowRoot;
+        const [field, marks] = ["textarea", ".marks"].map(name => root.querySelector(name));
+        field.style.borderRight = "11px solid transparent";  // as a scroll bar takes room, which this browser hides
+        field.scrollTop = 1e6;
+        field.dispatchEvent(new Event("scroll"));
+        return [field, marks].map(one => [one.clientWidth, one.scrollHeight, one.scrollTop]);
+    }""")
+    assert sizes[0] == sizes[1]
+    assert sizes[0][2] > 0
+
+
 def open_presets(page):
     page.get_by_text("More settings").click()
     page.get_by_role("button", name="Presets").click()

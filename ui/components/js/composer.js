@@ -349,6 +349,7 @@ class Composer {
       this.foot(),
       this.presets.view(),
     ]);
+    this.alignMarks();
   }
 
   /** @param {string} tab */
@@ -401,6 +402,7 @@ class Composer {
     const hint = { text: "What should the video show?", story: "One line for each scene" }[tab] ?? "What should happen? (optional)";
     const lacks = this.tried && missing(form)?.field === "prompt";
     const length = [...String(form.prompt)].length;
+    const unknown = this.plan?.notes.find((note) => note.startsWith(`${this.plan?.model_title} does not know: `));
     const field = h("textarea", {
       key: "prompt",
       class: "prompt-field",
@@ -410,13 +412,16 @@ class Composer {
       spellcheck: "true",
       value: form.prompt,
       "aria-invalid": lacks ? "true" : undefined,
+      "aria-describedby": unknown ? "unknown" : undefined,
       oninput: (/** @type {InputEvent} */ event) => change({ prompt: /** @type {HTMLTextAreaElement} */ (event.target).value }),
       onkeydown: (/** @type {KeyboardEvent} */ event) => this.promptKey(event),
+      onscroll: () => this.alignMarks(),
     });
     return h(
       "div",
       { key: "prompt-box", class: "prompt-box" },
-      field,
+      h("div", { key: "typed", class: "typed" }, unknown && h("div", { key: "marks", class: "prompt-field marks", "aria-hidden": "true" }, ...marked(String(form.prompt), this.plan?.unknown_words ?? [])), field),
+      h("p", { key: "unknown", id: "unknown", class: "small caution-text", role: "status", hidden: !unknown }, unknown),
       h(
         "div",
         { key: "tools", class: "row tools" },
@@ -435,6 +440,15 @@ class Composer {
       this.expanded?.prompt === form.prompt &&
         h("p", { key: "by", class: "small muted" }, this.expanded?.by === "rules" ? "Expanded without a language model." : `Expanded by ${this.expanded?.by}.`),
     );
+  }
+
+  /** The underlines lie under the text, also where it is scrolled. */
+  alignMarks() {
+    const marks = /** @type {HTMLElement | null} */ (this.root.querySelector(".marks"));
+    const field = this.root.querySelector(".typed textarea");
+    if (!marks || !field) return;
+    marks.style.width = `${field.clientWidth}px`; // without the scroll bar
+    marks.scrollTop = field.scrollTop;
   }
 
   storyWords() {
@@ -950,6 +964,13 @@ function strengthFields(name, strengths, put) {
     h("input", { type: "range", min: least, max: most, step: 0.05, value: String(strength), "aria-label": `Strength of ${name}`, style: `--part: ${part}`, oninput: take }),
     h("input", { type: "number", class: "few", min: -MOST_STRENGTH, max: MOST_STRENGTH, step: "any", value: String(strength), "aria-label": `Strength of ${name} as a number`, oninput: take }),
   );
+}
+
+/** `text` with an underline under each of `words` (letters, digits and apostrophes), where they stand alone. @param {string} text @param {string[]} words
+ * @returns {Child[]} */
+function marked(text, words) {
+  const found = new RegExp(`(?<![\\p{L}\\p{N}\\p{M}])(${words.join("|")})(?![\\p{L}\\p{N}\\p{M}])`, "giu");
+  return [...text.split(found).map((part, index) => (index % 2 ? h("u", null, part) : part)), "\n"];
 }
 
 /** @param {string} text */
