@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend.core.errors import StudioError
-from backend.core.schema import SETTINGS
 from ui.studio import studio
-
-
-def worded(error: StudioError) -> str:
-    """The message of `error`, with the page's names for the settings."""
-    return error.worded({setting.field: f'"{setting.title}"' for setting in SETTINGS.values()}, equals=" ")
 
 
 def change(**fields: Any) -> None:

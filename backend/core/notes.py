@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from backend.core.plan import Plan, Source
 from backend.core.registry import ModelSpec
 from backend.core.schema import RANDOM_SEED, GenerationRequest, Mode
-from backend.core.text import is_blank
+from backend.core.text import counted, is_blank
 
 SAME_RATE = 0.005  # 29.97 and 30 frames per second count as one: over a minute that makes two frames
 SHOWN = 60  # characters of a prompt that a note repeats
+WORDS_NAMED = 8  # words that a note names
 NUMBER = r"\d*[.,]?\d+"  # a comma is what half of Europe writes for the point
 # The signs of a command as keyboards of East Asia write them: FULLWIDTH EXCLAMATION MARK to TILDE (U+FF01 to U+FF5E).
 WIDE = {code + 0xFEE0: code for code in range(0x21, 0x7F)}
@@ -85,6 +86,7 @@ def notes_of(
 ) -> tuple[str, ...]:
     """The notes of a plan. `cut_of` says of a text whether the model certainly reads only its beginning."""
     return (
+        *_unknown(plan),
         *_negative_prompt(request, plan, spec),
         *_prompts(request, plan, spec, cut_of),
         *_orientation(request, plan),
@@ -92,6 +94,14 @@ def notes_of(
         *_seed(request),
         *draft_notes(plan),
     )
+
+
+def _unknown(plan: Plan) -> Iterator[str]:
+    if not plan.unknown_words:
+        return
+    named, more = plan.unknown_words[:WORDS_NAMED], len(plan.unknown_words) - WORDS_NAMED
+    rest = f" and {counted(more, 'more word')}" if more > 0 else ""
+    yield f"{plan.model_title} does not know: {', '.join(map(_start_of, named))}{rest}. It will draw something else."
 
 
 def _negative_prompt(request: GenerationRequest, plan: Plan, spec: ModelSpec) -> Iterator[str]:

@@ -208,6 +208,7 @@ class Plan(Sampling):
     loras: tuple[PlannedLora, ...] = ()
     finishing_steps: tuple[FinishingStep, ...] = ()  # finishing steps, in their order
     notes: tuple[str, ...] = ()  # sentences about what is done without being told to
+    unknown_words: tuple[str, ...] = ()  # words of the prompts that the model was not trained on, of a small model
 
     @property
     def rendered(self) -> Strip:

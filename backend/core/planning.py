@@ -29,6 +29,7 @@ from backend.core.schema import (
     Preset,
 )
 from backend.core.units import GIB
+from backend.core.vocabulary import unknown_words
 from backend.core.windows import Layout, lay_out
 
 
@@ -75,6 +76,7 @@ def make_plan(
         half_decode=placed.half_decode,
         loras=tuple(PlannedLora(name) for name in loras),
         finishing_steps=steps,
+        unknown_words=_unknown_words(request, spec),
     )
     if request.draft_steps is None:
         return with_forecast(whole, spec, machine, calibration)
@@ -86,6 +88,13 @@ def make_plan(
         forecast=replace(whole.forecast, whole_guess_s=guess[Stage.DENOISING]),
     )
     return with_forecast(draft, spec, machine, calibration)
+
+
+def _unknown_words(request: GenerationRequest, spec: ModelSpec) -> tuple[str, ...]:
+    """The words of the prompts that the model certainly does not know; a LoRA may bring words of its own."""
+    if spec.words is None or request.loras:
+        return ()
+    return unknown_words(" ".join((request.prompt, *request.skyreels.storyboard)), spec.words)
 
 
 def plan_promotion(

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from backend.core.schema import Mode
+from backend.core.vocabulary import DIRECTED_FORMS, PAINTED_WORDS
 
 T2V, I2V, EXTEND = Mode.TEXT_TO_VIDEO, Mode.IMAGE_TO_VIDEO, Mode.VIDEO_EXTENSION
 ALL_MODES = frozenset({T2V, I2V, EXTEND})
@@ -110,6 +111,11 @@ class ModelSpec:
     def painted(self) -> bool:
         """Whether it knows the small painted world only."""
         return self.prompts is PAINTED_PROMPTS
+
+    @property
+    def words(self) -> frozenset[str] | None:
+        """The words that it was trained on, of a small model; None where they cannot be listed."""
+        return PAINTED_WORDS | DIRECTED_FORMS if self.painted else None
 
     def as_dict(self) -> dict[str, Any]:
         """The row as REST and `--json` show it."""

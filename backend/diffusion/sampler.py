@@ -392,7 +392,7 @@ def _plan_of_v1(plan: Plan) -> dict[str, Any]:
     """The plan as version 0.1 spelled it: the fingerprint hashes these names, so that its saved states stay valid."""
     fields = dataclasses.asdict(plan) | {"forecast": None}
     fields["eight_bits"] = fields.pop("fp8")
-    del fields["finishing_steps"], fields["notes"]  # neither changes latents
+    del fields["finishing_steps"], fields["notes"], fields["unknown_words"]  # none of them changes latents
     del fields["draft_steps"], fields["done_steps"]  # a draft and the rest of it share their state
     fields["placement"] = PLACEMENTS_OF_V1.get(plan.placement, plan.placement)
     return fields

@@ -9,7 +9,7 @@ import pytest
 from backend.core.notes import Cut, notes_of
 from backend.core.plan import Machine, Source
 from backend.core.planning import make_plan
-from backend.core.registry import MODELS, SYNTHETIC, ModelSpec
+from backend.core.registry import MODELS, PAINTED_PROMPTS, SYNTHETIC, TINY, ModelSpec
 from backend.core.schema import parse_request
 
 MODEL = MODELS["skyreels-v2-df-1.3b-540p"]
@@ -40,6 +40,34 @@ def wide(text: str) -> str:
 def test_a_plain_request_has_no_notes():
     assert notes() == notes(negative_prompt="blur", guidance_scale=6) == notes(negative_prompt=" ") == ()
     assert notes(guidance_scale=1) == ()
+
+
+def test_words_that_a_small_model_does_not_know_are_named():
+    said = "SkyReels V2 Tiny does not know: cat, giraffe. It will draw something else."
+    story = {"skyreels": {"storyboard": ["a red boat", "a GIRAFFE and a Cat"]}, "num_frames": 200}
+    assert notes(spec=TINY, prompt="A red cat and a giraffe at noon, the cat's boat") == (said,)
+    assert notes(spec=TINY, prompt="A cat", **story) == (said.replace("cat, giraffe", "cat, GIRAFFE"),)
+    assert all(notes(spec=TINY, prompt=prompt) == () for prompt in PAINTED_PROMPTS)
+    assert notes(spec=TINY, mode="image_to_video", image=ID, prompt="", orientation="landscape") == ()
+    for other in (MODEL, SYNTHETIC):
+        assert notes(spec=other, prompt="A cat") == ()
+
+
+def test_the_note_names_the_first_unknown_words_and_counts_the_others():
+    letters = [f"{letter}qx" for letter in "abcdefghij"]
+    [note] = notes(spec=TINY, prompt=" ".join(letters))
+    assert (
+        note
+        == f"SkyReels V2 Tiny does not know: {', '.join(letters[:8])} and 2 more words. It will draw something else."
+    )
+    [note] = notes(spec=TINY, prompt="b" * 300)
+    assert len(note) < 200
+
+
+def test_a_lora_may_know_words_of_its_own():
+    request = parse_request({"prompt": "a cat", "seed": 1, "loras": [{"name": "cats", "strength": 1}]})
+    plan = make_plan(request, TINY, Machine("CPU", 2, 64), loras={"cats": 1})
+    assert plan.unknown_words == ()
 
 
 def test_a_negative_prompt_without_guidance_has_no_effect():

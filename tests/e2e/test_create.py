@@ -283,7 +283,12 @@ def test_a_new_user_gets_a_video_of_the_tiny_model(browser, tmp_path):
     try:
         tab = browser.new_page(viewport={"width": 1440, "height": 960})
         tab.goto(studio.url)
+        prompt_of(tab).fill("A cat in the rain")
+        said = tab.get_by_text("SkyReels V2 Tiny does not know: cat. It will draw something else.").first
+        expect(said).to_be_visible()
+        prompt_of(tab).fill("")
         press(tab.get_by_role("button", name="A red boat drifts left on a calm sea at sunset"))
+        expect(said).to_be_hidden()
         set_length(tab, 16)
         press(generate(tab))
         job = studio.wait_for_new([])

@@ -5,6 +5,8 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from backend.core.config import ROOT
+from backend.core.registry import TINY
 from tests.lora_files import write_lora
 from tests.media_files import write_film
 from tests.tiny_checkpoints import build_checkpoint
@@ -61,6 +63,15 @@ def test_the_shape_follows_a_picture_where_none_is_named(client, generator, uplo
     for named, size in (({"orientation": "landscape"}, (960, 540)), ({"resolution": "128x96"}, (128, 96))):
         found = plan(client, **fields, **named)
         assert (found["width"], found["height"], found["notes"]) == (*size, [])
+
+
+def test_words_that_a_small_model_does_not_know_are_in_its_plan(client, generator):
+    generator.settings.models.mkdir(parents=True, exist_ok=True)
+    (generator.settings.models / TINY.id).symlink_to(ROOT / "models" / TINY.id)
+    found = plan(client, model=TINY.id, prompt="A cat in a red boat")
+    assert found["unknown_words"] == ["cat"]
+    assert found["notes"] == ["SkyReels V2 Tiny does not know: cat. It will draw something else."]
+    assert plan(client, prompt="A cat in a red boat")["unknown_words"] == []  # of the test pattern
 
 
 def test_the_shape_and_rate_of_a_video_are_said(client, upload):

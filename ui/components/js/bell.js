@@ -1,6 +1,6 @@
 /**
- * Tells that all jobs are done: by a notification of the browser, by a sound, or both, as was asked for. It listens from
- * its first import on, on every page of the tab.
+ * Tells that all jobs are done: by a notification of the browser, by a sound, or both, as was asked for. The row of pages
+ * imports it, so it listens on every page of the tab.
  */
 
 import { subscribe } from "./live.js";

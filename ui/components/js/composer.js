@@ -7,9 +7,10 @@ import { ApiError, ask, get, inputPreview, post, upload } from "./api.js";
 import { FRESH, change, current, load, onForm, replace } from "./draft.js";
 import { h, icon, patch } from "./dom.js";
 import { live, subscribe } from "./live.js";
+import { OWN, Presets } from "./presets.js";
 import { DEFAULT_FRAMES, LEAST_FRAMES, MODES, longest, missing, optionsOf, requestOf, scenesOf, storyFrames, tabOf } from "./request.js";
 import { rootOf } from "./theme.js";
-import { about, clock, counted, duration, estimate } from "./words.js";
+import { QUALITY, about, clock, counted, duration, estimate } from "./words.js";
 
 /** @typedef {import("./request.js").Model} Model */
 /** @typedef {import("./dom.js").Child} Child */
@@ -30,6 +31,8 @@ const MOST_VARIATIONS = 12;
 const DRAFT_STEPS = 8;
 const HISTORY = 50;
 const MIDDLE = 0.5; // of an input that is cropped
+const USUAL_STRENGTH = { least: -1, most: 2 }; // of a LoRA
+const MOST_STRENGTH = 4;
 
 const SHAPES = [
   { id: "landscape", label: "16:9" },
@@ -37,9 +40,9 @@ const SHAPES = [
   { id: "square", label: "1:1" },
 ];
 const QUALITIES = [
-  { id: "turbo", label: "Draft", about: "computes a third of the steps" },
-  { id: "balanced", label: "Balanced", about: "computes less than half of the steps; nearly the same video" },
-  { id: "exact", label: "Best", about: "computes every step" },
+  { id: "turbo", about: "computes a third of the steps" },
+  { id: "balanced", about: "computes less than half of the steps; nearly the same video" },
+  { id: "exact", about: "computes every step" },
 ];
 /** What the camera does, as the prompts of the models' authors say it. */
 const CAMERA = {
@@ -75,11 +78,16 @@ class Composer {
     this.sending = new Set();
     /** @type {Record<string, any>} uploads by their ids */
     this.uploads = {};
-    /** @type {"camera" | "history" | "presets" | null} */
+    /** @type {"camera" | "history" | null} */
     this.menu = null;
     /** @type {string[]} */
     this.history = [];
-    this.presets = /** @type {{name: string, form: any, is_default: boolean}[]} */ ([]);
+    this.presets = new Presets({
+      changed: () => this.render(),
+      settings: () => Object.fromEntries(Object.entries(current()).filter(([name]) => !OWN.includes(name))),
+      apply: (settings) => this.apply(settings),
+      check: (settings) => this.check(settings),
+    });
     /** @type {{mine: string, prompt: string, by: string, variation: number} | null} */
     this.expanded = null;
     this.expanding = false;
@@ -100,10 +108,8 @@ class Composer {
 
   async first() {
     this.changed(true);
-    await get("/presets")
-      .then(({ presets }) => (this.presets = presets))
-      .catch(() => {});
-    const usual = this.presets.find((preset) => preset.is_default);
+    await this.presets.load().catch(() => {});
+    const { usual } = this.presets;
     if (usual && Object.keys(current()).length === Object.keys(FRESH).length && !current().prompt) change(usual.form);
     this.render();
   }
@@ -184,7 +190,8 @@ class Composer {
       event.preventDefault();
       this.root.classList.remove("dropping");
       const file = event.dataTransfer?.files[0];
-      if (file) this.receive(file);
+      if (file && this.presets.dialog?.open) this.presets.import(file);
+      else if (file) this.receive(file);
     };
     const paste = (/** @type {ClipboardEvent} */ event) => {
       const file = event.clipboardData?.files[0];
@@ -341,7 +348,9 @@ class Composer {
         this.more(),
       ),
       this.foot(),
+      this.presets.view(),
     ]);
+    this.alignMarks();
   }
 
   /** @param {string} tab */
@@ -394,6 +403,7 @@ class Composer {
     const hint = { text: "What should the video show?", story: "One line for each scene" }[tab] ?? "What should happen? (optional)";
     const lacks = this.tried && missing(form)?.field === "prompt";
     const length = [...String(form.prompt)].length;
+    const unknown = this.plan?.notes.find((note) => note.startsWith(`${this.plan?.model_title} does not know: `));
     const field = h("textarea", {
       key: "prompt",
       class: "prompt-field",
@@ -403,13 +413,16 @@ class Composer {
       spellcheck: "true",
       value: form.prompt,
       "aria-invalid": lacks ? "true" : undefined,
+      "aria-describedby": unknown ? "unknown" : undefined,
       oninput: (/** @type {InputEvent} */ event) => change({ prompt: /** @type {HTMLTextAreaElement} */ (event.target).value }),
       onkeydown: (/** @type {KeyboardEvent} */ event) => this.promptKey(event),
+      onscroll: () => this.alignMarks(),
     });
     return h(
       "div",
       { key: "prompt-box", class: "prompt-box" },
-      field,
+      h("div", { key: "typed", class: "typed" }, unknown && h("div", { key: "marks", class: "prompt-field marks", "aria-hidden": "true" }, ...marked(String(form.prompt), this.plan?.unknown_words ?? [])), field),
+      h("p", { key: "unknown", id: "unknown", class: "small caution-text", role: "status", hidden: !unknown }, unknown),
       h(
         "div",
         { key: "tools", class: "row tools" },
@@ -428,6 +441,15 @@ class Composer {
       this.expanded?.prompt === form.prompt &&
         h("p", { key: "by", class: "small muted" }, this.expanded?.by === "rules" ? "Expanded without a language model." : `Expanded by ${this.expanded?.by}.`),
     );
+  }
+
+  /** The underlines lie under the text, also where it is scrolled. */
+  alignMarks() {
+    const marks = /** @type {HTMLElement | null} */ (this.root.querySelector(".marks"));
+    const field = this.root.querySelector(".typed textarea");
+    if (!marks || !field) return;
+    marks.style.width = `${field.clientWidth}px`; // without the scroll bar
+    marks.scrollTop = field.scrollTop;
   }
 
   storyWords() {
@@ -453,7 +475,7 @@ class Composer {
     }
   }
 
-  /** @param {"camera" | "history" | "presets"} menu */
+  /** @param {"camera" | "history"} menu */
   async open(menu) {
     this.menu = this.menu === menu ? null : menu;
     this.render();
@@ -662,7 +684,7 @@ class Composer {
   }
 
   quality() {
-    const options = QUALITIES.map(({ id, label, about: title }) => ({ id, label, title, more: this.times[id] ? estimate(this.times[id]) : "…" }));
+    const options = QUALITIES.map(({ id, about: title }) => ({ id, label: QUALITY[id] ?? id, title, more: this.times[id] ? estimate(this.times[id]) : "…" }));
     return h("div", { key: "quality" }, h("span", { class: "label" }, "Quality"), this.segments("Quality", options, current().preset ?? "exact", (preset) => change({ preset }), "tall"));
   }
 
@@ -799,10 +821,10 @@ class Composer {
 
   loras() {
     const model = this.model;
-    const uses = /** @type {{name: string, strength: number[]}[]} */ (current().loras ?? []);
+    const uses = /** @type {{name: string, strength: number | number[]}[]} */ (current().loras ?? []);
     const put = (/** @type {string} */ name, /** @type {number | null} */ strength) => {
-      const rest = uses.filter((use) => use.name !== name);
-      const next = strength === null ? rest : [...rest, { name, strength: [strength] }];
+      const known = uses.some((use) => use.name === name);
+      const next = (known ? uses : [...uses, { name, strength: 1 }]).flatMap((use) => (use.name !== name ? [use] : strength === null ? [] : [{ name, strength: [strength] }]));
       change({ loras: next.length ? next : null });
     };
     if (!this.data.loras.length) return null;
@@ -817,8 +839,7 @@ class Composer {
           "div",
           { key: name, class: `lora ${reason ? "dim" : ""}` },
           h("label", { class: "row check", title: reason ?? "" }, h("input", { type: "checkbox", checked: Boolean(use), disabled: Boolean(reason) && !use, onchange: (/** @type {Event} */ event) => put(name, /** @type {HTMLInputElement} */ (event.target).checked ? 1 : null) }), h("span", { class: "clip" }, name)),
-          use && h("input", { type: "range", min: -1, max: 2, step: 0.05, value: String(use.strength[0] ?? 1), "aria-label": `Strength of ${name}`, style: `--part: ${((use.strength[0] ?? 1) + 1) / 3}`, oninput: (/** @type {Event} */ event) => put(name, Number(/** @type {HTMLInputElement} */ (event.target).value)) }),
-          use && h("span", { class: "small" }, (use.strength[0] ?? 1).toFixed(2)),
+          use && strengthFields(name, [use.strength].flat(), (strength) => put(name, strength)),
           reason && h("span", { class: "small muted" }, `does not fit: ${reason}`),
         );
       }),
@@ -826,36 +847,26 @@ class Composer {
   }
 
   presetRow() {
-    const save = () => {
-      const name = prompt("Name of the preset");
-      if (!name) return;
-      const { prompt: _prompt, image: _image, end_image: _end, video: _video, replaces: _replaces, parent: _parent, seed: _seed, ...form } = current();
-      this.act(async () => {
-        await ask("PUT", `/presets/${encodeURIComponent(name)}`, { body: { form } });
-        this.presets = (await get("/presets")).presets;
-      });
-    };
     return h(
       "div",
-      { key: "presets", class: "row presets" },
-      h(
-        "div",
-        { class: "more" },
-        h("button", { class: "button outlined", "aria-expanded": String(this.menu === "presets"), onclick: () => this.open("presets") }, icon("bookmarks"), "Presets"),
-        this.menu === "presets" && this.menuOf([
-          ...this.presets.map((preset) => h("button", { class: "button clip", role: "menuitem", onclick: () => {
-            this.menu = null;
-            const { prompt: words, image, end_image, video } = current();
-            replace({ ...preset.form, prompt: words, image, end_image, video });
-          } }, preset.is_default ? icon("star") : "", preset.name)),
-          h("button", { class: "button", role: "menuitem", onclick: () => {
-            this.menu = null;
-            save();
-          } }, icon("add"), "Save these settings"),
-        ], "Presets", "up"),
-      ),
+      { key: "presets", class: "row" },
+      h("button", { class: "button outlined", "aria-haspopup": "dialog", onclick: () => this.presets.open() }, icon("bookmarks"), "Presets"),
       h("button", { class: "button", onclick: () => replace({ prompt: current().prompt, mode: "text_to_video" }) }, "Reset settings"),
     );
+  }
+
+  /** Put the settings of a preset into the form; what the video shows stays. @param {import("./draft.js").Form} settings */
+  apply(settings) {
+    const own = Object.fromEntries(OWN.map((name) => [name, current()[name]]));
+    replace({ ...settings, ...own });
+  }
+
+  /** Let the studio say what in settings is none. @param {import("./draft.js").Form} settings */
+  async check({ model: _model, loras: _loras, story: _story, ...settings }) {
+    const { mode = "text_to_video", variations = 1 } = settings;
+    if (!MODES.some((row) => row.mode === mode)) throw new Error(`its mode “${mode}” is not one of the studio's.`);
+    if (!(Number.isInteger(variations) && variations >= 1 && variations <= MOST_VARIATIONS)) throw new Error(`it has ${variations} variations; 1 to ${MOST_VARIATIONS} can be made.`);
+    await post("/plan", requestOf({ ...FRESH, ...settings, mode: "text_to_video", prompt: "-" }, this.model));
   }
 
   /** @param {() => Promise<unknown>} act */
@@ -915,7 +926,7 @@ class Composer {
     return error.parts
       .map((part) => {
         if (typeof part === "string") return part;
-        const title = this.data.settings[part.field]?.title ?? part.field;
+        const title = this.data.settings[part.field.replace(/^skyreels\./, "")]?.title ?? part.field;
         return part.value === null || part.value === undefined ? `"${title}"` : `"${title}" ${part.value}`;
       })
       .join("");
@@ -949,6 +960,34 @@ function planDetails(plan) {
     plan.source_frames ? `They follow the ${plan.source_frames} frames of your video: ${duration(plan.total_frames / plan.fps)} in all.` : "",
     `Uses ${plan.forecast.peak_gib.toFixed(1)} GiB of memory; the file has up to ${Math.max(1, Math.round(plan.forecast.disk_bytes / 1e6))} MB.`,
   ].filter(Boolean);
+}
+
+/** The strength of a LoRA: a slider for the usual ones, a number for all of them; only said where each window has its own.
+ * @param {string} name @param {number[]} strengths @param {(strength: number) => void} put @returns {Child} */
+function strengthFields(name, strengths, put) {
+  const [strength = 1] = strengths;
+  if (strengths.length > 1) {
+    return h("span", { key: "windows", class: "row small" }, `${strengths.join(", ")}, one for each window`, h("button", { class: "button small", onclick: () => put(strength) }, "Use one"));
+  }
+  const { least, most } = USUAL_STRENGTH;
+  const part = (Math.min(most, Math.max(least, strength)) - least) / (most - least);
+  const take = (/** @type {Event} */ event) => {
+    const { value, validity } = /** @type {HTMLInputElement} */ (event.target);
+    if (value !== "" && validity.valid) put(Number(value));
+  };
+  return h(
+    "span",
+    { key: "strength", class: "row" },
+    h("input", { type: "range", min: least, max: most, step: 0.05, value: String(strength), "aria-label": `Strength of ${name}`, style: `--part: ${part}`, oninput: take }),
+    h("input", { type: "number", class: "few", min: -MOST_STRENGTH, max: MOST_STRENGTH, step: "any", value: String(strength), "aria-label": `Strength of ${name} as a number`, oninput: take }),
+  );
+}
+
+/** `text` with an underline under each of `words` (letters, digits and apostrophes), where they stand alone. @param {string} text @param {string[]} words
+ * @returns {Child[]} */
+function marked(text, words) {
+  const found = new RegExp(`(?<![\\p{L}\\p{N}\\p{M}])(${words.join("|")})(?![\\p{L}\\p{N}\\p{M}])`, "giu");
+  return [...text.split(found).map((part, index) => (index % 2 ? h("u", null, part) : part)), "\n"];
 }
 
 /** @param {string} text */

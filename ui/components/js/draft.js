@@ -4,8 +4,9 @@
  * and, for the time that the server is away, in the browser, so that nothing typed is ever lost.
  */
 
-import { ask, get } from "./api.js";
+import { address, ask, get, upload } from "./api.js";
 import { live, subscribe } from "./live.js";
+import { stem } from "./recipe.js";
 
 /** @typedef {Record<string, any>} Form */
 
@@ -84,6 +85,15 @@ export function formOf(job, { seed = true } = {}) {
     ...(options.storyboard ? { story: true, prompt: [request.prompt, ...options.storyboard].join("\n") } : {}),
     skyreels: Object.keys(options).length ? options : null,
   });
+}
+
+/** Make the form one that continues a finished video. Throws where its file is missing. @param {import("./types").Job} job */
+export async function extend(job) {
+  const answer = await fetch(address(`api/v1/jobs/${job.id}/video`));
+  if (!answer.ok) throw new Error("This video's file is missing; it was deleted outside the studio.");
+  const sent = await upload(await answer.blob(), `${stem(job)}.mp4`);
+  const material = { video: sent.id, image: null, end_image: null, story: null };
+  await replace({ ...formOf(job, { seed: false }), ...material, mode: "video_extension", parent: job.id });
 }
 
 /** @param {Form} fields @returns {Form} with defaults in the place of what must not be empty */

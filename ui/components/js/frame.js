@@ -4,6 +4,7 @@
  */
 
 import { address, post } from "./api.js";
+import "./bell.js"; // rings on every page
 import { change, current, load, onForm } from "./draft.js";
 import { h, icon, patch } from "./dom.js";
 import { onKeys } from "./keys.js";
@@ -128,10 +129,11 @@ class Frame {
         h("span", { key: "device", class: "chip-like device" }, icon("memory"), device),
         h(
           "button",
-          { key: "queue", class: "button outlined", "aria-label": `Queue: ${queue}`, onclick: () => this.go("queue") },
+          { key: "queue", class: "button outlined", onclick: () => this.go("queue") },
           running ? h("span", { class: "ring", style: `--part: ${percent}%` }) : icon("list_alt"),
+          h("span", { class: "spoken" }, "Queue: "),
           h("span", { class: "words" }, queue),
-          h("span", { class: "count", "aria-hidden": "true" }, live.order.length),
+          h("span", { class: "count" }, live.order.length, h("span", { class: "spoken" }, `${live.order.length === 1 ? " job" : " jobs"}${running ? `, ${percent} %` : ""}`)),
         ),
         h("button", { key: "help", class: "button round", "aria-label": "Help and shortcuts", title: "Help and shortcuts", onclick: () => this.help() }, icon("help")),
       ),

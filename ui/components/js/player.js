@@ -4,6 +4,7 @@
  */
 
 import { h, icon, patch } from "./dom.js";
+import { saveBlob } from "./save.js";
 import { calm } from "./theme.js";
 import { position } from "./words.js";
 
@@ -135,11 +136,7 @@ export class Player {
 
   /** Save the frame that is shown as a PNG file. @param {string} stem of its name */
   async saveFrame(stem) {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(await this.still());
-    link.download = `${stem}-frame-${this.frame + 1}.png`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+    saveBlob(await this.still(), `${stem}-frame-${this.frame + 1}.png`);
   }
 
   /** Act on a key; whether it was one of the player's. @param {string} key @returns {boolean} */

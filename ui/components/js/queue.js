@@ -12,7 +12,7 @@ import { live, subscribe } from "./live.js";
 import { Menu } from "./menu.js";
 import { Notice } from "./notice.js";
 import { calm, rootOf } from "./theme.js";
-import { about, ago, clock, counted, duration, estimate } from "./words.js";
+import { QUALITY, about, ago, clock, counted, duration, estimate } from "./words.js";
 
 /** @typedef {import("./types").Job} Job */
 /** @typedef {import("./dom.js").Child} Child */
@@ -25,7 +25,6 @@ import { about, ago, clock, counted, duration, estimate } from "./words.js";
 const SIDE_MOST = 5; // jobs in each list at the side, before "Show all"
 const BATCH_MOST = 500;
 const SYMBOLS = /** @type {Record<string, string>} */ ({ text_to_video: "movie", image_to_video: "image", video_extension: "playlist_add" });
-const QUALITY = /** @type {Record<string, string>} */ ({ exact: "Best", balanced: "Balanced", turbo: "Draft" });
 const STAGES = /** @type {Record<string, string>} */ ({ loading: "Loading the model", encoding: "Encoding", denoising: "Denoising", decoding: "Decoding", saving: "Saving" });
 
 class Queue {

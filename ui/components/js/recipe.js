@@ -1,10 +1,9 @@
 /** How a video was made, in words. */
 
-import { ago, duration, size } from "./words.js";
+import { QUALITY, ago, duration, size } from "./words.js";
 
 /** @typedef {import("./types").Job} Job */
 
-const QUALITY = /** @type {Record<string, string>} */ ({ exact: "Best", balanced: "Balanced", turbo: "Draft" });
 const MODES = /** @type {Record<string, string>} */ ({
   text_to_video: "Text to video",
   image_to_video: "Image to video",

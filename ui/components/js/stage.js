@@ -4,20 +4,28 @@
  */
 
 import { AWAY, address, ask, get, inputPreview, post, upload } from "./api.js";
-import { change, current, formOf, onForm, replace } from "./draft.js";
+import { change, current, extend, formOf, onForm, replace } from "./draft.js";
 import { h, icon, patch } from "./dom.js";
 import { onKeys } from "./keys.js";
 import { live, runningJob, subscribe } from "./live.js";
 import { Player } from "./player.js";
+import { stem } from "./recipe.js";
+import { saveAs } from "./save.js";
 import { Sheet } from "./sheet.js";
 import { rootOf } from "./theme.js";
-import { ago, clock, duration, estimate, range } from "./words.js";
+import { about, ago, clock, duration, estimate, range } from "./words.js";
 
 /** @typedef {import("./types").Job} Job */
 /** @typedef {import("./dom.js").Child} Child */
+/**
+ * @typedef {object} Way out of a failure
+ * @property {string} id @property {string} label @property {string} about @property {string} time
+ * @property {string} press what the button says @property {string} symbol @property {() => unknown} act
+ */
 
 const TAKES = 24;
 const STOPPED = ["failed", "quarantined"];
+const MEMORY = "not_enough_memory";
 const DISMISSED = "studio.dismissed";
 /** What happened, by the code of the error. */
 const TITLES = /** @type {Record<string, string>} */ ({
@@ -44,6 +52,10 @@ class Stage {
     this.chosen = false; // whether somebody chose it, or it was shown when its render ended
     /** @type {string | null} the job that was shown while it was rendered */
     this.watched = null;
+    this.opened = ""; // the failed job that is shown although another one renders
+    this.way = ""; // out of a failure that was chosen
+    /** @type {{id: string, size: string, plan: import("./types").Plan | null} | null} what a smaller size of a failed job takes */
+    this.smaller = null;
     this.partial = false; // the finished seconds are shown instead of the preview
     this.menu = false;
     this.spoken = "";
@@ -69,7 +81,7 @@ class Stage {
       actions: () => this.actions(),
     });
     const submitted = (/** @type {Event} */ event) => {
-      this.pinned = null;
+      [this.pinned, this.opened] = [null, ""];
       this.showSheet(/** @type {CustomEvent} */ (event).detail?.batch ?? null);
     };
     addEventListener("studio:submitted", submitted);
@@ -126,7 +138,7 @@ class Stage {
     const active = live.order.map((id) => live.jobs.get(id)).filter((job) => job !== undefined);
     const renders = active.filter((job) => job.kind === "render");
     const running = renders.find((job) => job.state === "running");
-    if (running) return { kind: "rendering", job: running };
+    if (running && !(failed && failed.id === this.opened)) return { kind: "rendering", job: running };
     if (failed) return { kind: "failed", job: failed };
     const paused = renders.find((job) => job.state === "paused" && job.started_at);
     if (paused) return { kind: "paused", job: paused };
@@ -146,6 +158,7 @@ class Stage {
   render() {
     const { kind, job } = this.subject();
     if (kind === "rendering" && job) this.watched = job.id;
+    if (kind === "failed" && job) this.findSmaller(job);
     const ready = job?.progress?.frames_ready ?? 0;
     if (kind === "take" && job?.artifact) {
       this.partial = false;
@@ -163,7 +176,7 @@ class Stage {
       this.speak("sheet", undefined);
       return;
     }
-    patch(this.strip, [this.notice && this.noticeBar(), kind === "take" && this.failureLine(), this.takesRow()]);
+    patch(this.strip, [this.notice && this.noticeBar(), kind === "failed" ? this.wentOn() : ["take", "rendering"].includes(kind) && this.failureLine(), this.takesRow()]);
     this.speak(kind, job);
   }
 
@@ -316,33 +329,146 @@ class Stage {
     const what = error.message.endsWith(error.hint) ? error.message.slice(0, error.message.length - error.hint.length).trim() : error.message;
     const kept = keptWords(job);
     const part = Math.floor(100 * (job.progress?.fraction ?? 0));
+    const ways = this.ways(job, error);
+    const chosen = /** @type {Way} */ (ways.find((way) => `${job.id} ${way.id}` === this.way) ?? ways[0]);
     return h(
       "div",
       { key: "failure", class: "failure" },
-      h("span", { class: "glass top bad" }, icon("error"), part ? `Stopped at ${part} %` : "Stopped"),
+      h(
+        "div",
+        { class: "top row" },
+        h("span", { class: "glass bad" }, icon("error"), part ? `Stopped at ${part} %` : "Stopped"),
+        h("span", { class: "glass wide" }, `${job.plan.width}x${job.plan.height} · ${duration(job.plan.total_frames / job.plan.fps)} · seed ${job.request.seed}`),
+      ),
       h(
         "section",
         { class: "card panel", "aria-label": "What happened" },
-        h("h2", { class: "section" }, TITLES[job.state === "quarantined" ? "quarantined" : error.code] ?? "The render failed"),
-        h("p", null, what.replace(/;$/, ".")),
-        error.hint && h("p", { class: "muted" }, capital(error.hint)),
+        h(
+          "div",
+          { class: "head" },
+          h("span", { class: "badge" }, icon(error.code === MEMORY ? "memory" : "error")),
+          h(
+            "div",
+            null,
+            h("h2", { class: "section" }, TITLES[job.state === "quarantined" ? "quarantined" : error.code] ?? "The render failed"),
+            h("p", { class: "muted" }, what.replace(/;$/, "."), error.hint && ` ${capital(error.hint)}`),
+          ),
+        ),
         kept && h("p", { class: "kept" }, icon("check_circle"), kept),
         h(
           "div",
+          { class: "ways", role: "radiogroup", "aria-label": "Ways out" },
+          ...ways.map((way) =>
+            h(
+              "label",
+              { key: way.id, class: `way ${way === chosen ? "on" : ""}` },
+              h("input", { type: "radio", name: "way", value: way.id, checked: way === chosen, onchange: () => this.choose(`${job.id} ${way.id}`) }),
+              h("span", { class: "what" }, h("b", null, way.label), h("span", { class: "small muted" }, way.about)),
+              h("span", { class: "small when" }, way.time),
+            ),
+          ),
+        ),
+        h(
+          "div",
           { class: "row" },
-          h("button", { class: "button primary", onclick: () => this.act(() => post(`/jobs/${job.id}/retry`)) }, icon("play_arrow"), kept ? "Continue" : "Retry"),
+          h("button", { class: "button primary", onclick: () => this.act(chosen.act) }, icon(chosen.symbol), chosen.press),
           h("button", { class: "button outlined", onclick: () => this.edit(job) }, icon("edit"), "Edit and retry"),
           h("button", { class: "button", onclick: () => this.discard(job) }, icon("delete"), "Discard"),
           h("span", { class: "space" }),
           h("button", { class: "button", onclick: () => this.dismiss(job) }, "Later"),
         ),
-        h(
-          "details",
-          null,
-          h("summary", { class: "small muted" }, "Details"),
-          h("pre", { class: "small" }, [`code: ${error.code}`, `attempts: ${job.attempts}`, `job: ${job.id}`, job.title, ...error.log].join("\n")),
-        ),
+        this.details(job, error),
       ),
+    );
+  }
+
+  /** The ways out of a failure, the one that loses least first. @param {Job} job @param {import("./types").JobError} error
+   * @returns {Way[]} */
+  ways(job, { code, hint }) {
+    const { progress, plan } = job;
+    const saved = Boolean(progress?.saved_at || progress?.frames_ready);
+    // What model_cache.py says where the next attempt keeps less on the GPU.
+    const less = code === MEMORY && /keeps fewer models on the GPU/.test(hint);
+    const left = plan.forecast.total_s * (saved ? 1 - (progress?.fraction ?? 0) : 1);
+    const from = saved ? "Goes on from what is saved" : "Begins anew";
+    /** @type {Way[]} */
+    const ways = [
+      {
+        id: "retry",
+        label: less ? "Continue with less memory" : saved ? "Continue" : "Try again",
+        about: less ? `Keeps fewer models on the GPU, which is slower; the same picture. ${from}.` : `${from}, last in the queue.`,
+        time: `${less ? "at least" : "about"} ${estimate(left)}`,
+        press: saved ? "Continue" : "Retry",
+        symbol: "play_arrow",
+        act: () => post(`/jobs/${job.id}/retry`),
+      },
+    ];
+    const smaller = this.smaller?.id === job.id ? this.smaller.plan : null;
+    if (smaller) {
+      ways.push({
+        id: "smaller",
+        label: `Render it at ${smaller.width}x${smaller.height}`,
+        about: `Needs ${smaller.forecast.peak_gib.toFixed(1)} GiB instead of ${plan.forecast.peak_gib.toFixed(1)}. Begins anew.`,
+        time: about(smaller.forecast),
+        press: "Render smaller",
+        symbol: "play_arrow",
+        act: () => this.renderSmaller(job),
+      });
+    }
+    if (progress?.frames_ready) {
+      const seconds = duration(progress.frames_ready / plan.fps);
+      ways.push({
+        id: "keep",
+        label: `Keep the first ${seconds} as a file`,
+        about: "Saves the finished seconds as an MP4; the render can still go on.",
+        time: "ready now",
+        press: `Save ${seconds}`,
+        symbol: "download",
+        act: () => saveAs(address(`app/static/media/${job.id}/partial.mp4`, { v: progress.frames_ready }), `${stem(job)}-first-${progress.frames_ready}-frames.mp4`),
+      });
+    }
+    return ways;
+  }
+
+  /** @param {string} way the ids of the job and of the way */
+  choose(way) {
+    this.way = way;
+    this.render();
+  }
+
+  /** Ask once for each job that ran out of memory what the next smaller size would take. @param {Job} job */
+  async findSmaller(job) {
+    if (job.error?.code !== MEMORY || this.smaller?.id === job.id) return;
+    this.smaller = { id: job.id, size: "", plan: null };
+    for (const size of smallerSizes(job.plan)) {
+      const plan = await post("/plan", { ...job.request, resolution: size }).catch(() => null);
+      if (plan && plan.forecast.peak_gib < job.plan.forecast.peak_gib) {
+        this.smaller = { id: job.id, size, plan };
+        this.render();
+        return;
+      }
+    }
+  }
+
+  /** @param {Job} job */
+  async renderSmaller(job) {
+    await post(`/jobs/${job.id}/edit`, { resolution: this.smaller?.size });
+    this.dismiss(job);
+  }
+
+  /** @param {Job} job @param {import("./types").JobError} error */
+  details(job, error) {
+    const text = [`code: ${error.code}`, `stage: ${stageWords(job)}`, `attempts: ${job.attempts}`, `job: ${job.id}`, job.title, ...error.log].join("\n");
+    const copy = () => this.act(async () => {
+      await navigator.clipboard.writeText(text);
+      this.say("The details are copied.");
+    });
+    return h(
+      "details",
+      { key: "details" },
+      h("summary", { class: "small muted" }, "Details"),
+      h("pre", { class: "small" }, text),
+      navigator.clipboard && h("button", { class: "button small", onclick: copy }, icon("content_copy"), "Copy"),
     );
   }
 
@@ -359,7 +485,7 @@ class Stage {
     const rest = plan.total_frames / plan.fps;
     return [
       { until: done, tone: "done", label: done > 0.12 ? `playable to ${duration(done * rest)}` : "" },
-      { until: at, tone: "making" },
+      { until: at, tone: "making", label: kind === "failed" && at - done > 0.08 && progress?.step ? `stopped at step ${progress.step}` : "" },
       { until: 1, tone: "coming", label: at < 0.8 ? `${duration(at * rest)} to ${duration(rest)}, ${kind === "failed" ? "not made yet" : "next"}` : "" },
     ];
   }
@@ -391,7 +517,7 @@ class Stage {
       button("last_page", "Last frame", () => this.act(() => this.useFrame("end_image"))),
       job.request.draft_steps
         ? button("auto_awesome", "Finish this draft", () => this.act(() => this.finish(job)))
-        : button("playlist_add", "Extend", () => this.act(() => this.extend(job))),
+        : button("playlist_add", "Extend", () => this.act(() => extend(job))),
       button("grid_view", "Variations", () => this.act(() => replace({ ...formOf(job), variations: 4, parent: job.id }))),
       h(
         "div",
@@ -531,6 +657,7 @@ class Stage {
 
   /** @param {Job} job */
   watch(job) {
+    this.opened = "";
     [this.pinned, this.chosen] = [job.id, true];
     this.partial = false;
     this.render();
@@ -558,10 +685,21 @@ class Stage {
     const failed = this.failed();
     if (!failed) return null;
     const show = () => {
-      this.pinned = null;
+      [this.pinned, this.opened] = [null, failed.id];
       this.render();
     };
-    return h("p", { key: "failed", class: "row line bad-line", role: "status" }, icon("error"), `Stopped: ${failed.title}`, h("button", { class: "button tinted", onclick: show }, "Show"));
+    return h("p", { key: "failed", class: "row line bad-line", role: "status" }, icon("error"), h("span", { class: "clip" }, `Stopped: ${failed.title}`), h("button", { class: "button tinted", onclick: show }, "Show"));
+  }
+
+  /** What renders while a failure is shown. */
+  wentOn() {
+    const running = runningJob();
+    if (!running) return null;
+    const show = () => {
+      this.opened = "";
+      this.render();
+    };
+    return h("p", { key: "went-on", class: "row line" }, icon("arrow_forward"), h("span", { class: "clip" }, `The queue went on with “${running.title}”.`), h("button", { class: "button tinted", onclick: show }, "Show"));
   }
 
   noticeBar() {
@@ -589,14 +727,6 @@ class Stage {
     const extending = field === "end_image" && current().mode === "video_extension";
     change({ [field]: sent.id, mode: extending ? "video_extension" : "image_to_video", story: null });
     dispatchEvent(new CustomEvent("studio:form"));
-  }
-
-  /** @param {Job} job */
-  async extend(job) {
-    const answer = await fetch(address(`api/v1/jobs/${job.id}/video`));
-    if (!answer.ok) throw new Error("This video's file is missing; it was deleted outside the studio.");
-    const sent = await upload(await answer.blob(), `${stem(job)}.mp4`);
-    await replace({ ...formOf(job, { seed: false }), mode: "video_extension", video: sent.id, image: null, end_image: null, story: null, parent: job.id });
   }
 
   /** Finish a draft from its saved state, and watch it. @param {Job} job */
@@ -640,7 +770,7 @@ class Stage {
     if (kind === "take" && job) {
       const more = /** @type {Record<string, () => void>} */ ({
         s: () => this.act(() => this.player.saveFrame(stem(job))),
-        e: () => this.act(() => this.extend(job)),
+        e: () => this.act(() => extend(job)),
         v: () => this.act(() => replace({ ...formOf(job), variations: 4, parent: job.id })),
         h: () => /** @type {HTMLElement | null} */ (this.place.querySelector(".top .button"))?.click(),
       })[key];
@@ -662,11 +792,15 @@ class Stage {
   }
 }
 
-/** @param {Job} job */
-const stem = (job) => job.title.toLowerCase().replace(/[^a-z0-9]+/g, "-").slice(0, 40).replace(/^-|-$/g, "") || "video";
-
 /** @param {string} text */
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** Sizes below that of a plan, the largest first. @param {import("./types").Plan} plan */
+function smallerSizes({ width, height }) {
+  const part = (/** @type {number} */ side, /** @type {number} */ of) => 2 * Math.round((side * of) / 2);
+  const free = [2 / 3, 1 / 2].map((of) => `${part(width, of)}x${part(height, of)}`);
+  return Math.min(width, height) > 540 ? ["540p", ...free] : free;
+}
 
 /** How much of the present window is done. @param {Job} job */
 const partOfWindow = ({ progress }) => (progress?.steps ? Math.min(1, progress.step / progress.steps) : 0);

@@ -60,6 +60,7 @@ export interface Plan {
   window_steps: number[];
   windows: unknown[];
   notes: string[];
+  unknown_words: string[];
   forecast: Forecast;
   forecast_s: number;
 }

@@ -1,8 +1,8 @@
 /** One video, large: player, what can be done with it, how it was made, and its relatives. */
 
-import { address, ask, get, post, upload } from "./api.js";
+import { address, ask, get, post } from "./api.js";
 import { h, icon, patch } from "./dom.js";
-import { formOf, replace } from "./draft.js";
+import { extend, formOf, replace } from "./draft.js";
 import { live } from "./live.js";
 import { note, stars } from "./marks.js";
 import { Player } from "./player.js";
@@ -179,11 +179,7 @@ export class Viewer {
     const { job } = this;
     if (!job || job.request.draft_steps) return;
     this.page.act(async () => {
-      const answer = await fetch(address(`api/v1/jobs/${job.id}/video`));
-      if (!answer.ok) throw new Error("This video's file is missing; it was deleted outside the studio.");
-      const sent = await upload(await answer.blob(), `${stem(job)}.mp4`);
-      const material = { video: sent.id, image: null, end_image: null, story: null };
-      await replace({ ...formOf(job, { seed: false }), ...material, mode: "video_extension", parent: job.id });
+      await extend(job);
       this.page.create();
     });
   }

@@ -1,4 +1,7 @@
-/** Numbers and times as the pages write them. */
+/** Numbers and times as the pages write them, and the names of the qualities. */
+
+/** What the pages call the presets that decide between time and quality. */
+export const QUALITY = /** @type {Record<string, string>} */ ({ exact: "Best", balanced: "Balanced", turbo: "Fast" });
 
 /** Seconds in words. @param {number} seconds */
 export function duration(seconds) {
