@@ -634,6 +634,11 @@ def test_without_the_small_model_a_machine_without_a_gpu_is_left_with_the_placeh
     assert recommend([SYNTHETIC, MODELS["skyreels-v2-df-14b-720p"]], CPU).spec is SYNTHETIC
 
 
+def test_a_model_that_needs_a_picture_is_not_the_one_to_begin_with():
+    models = [MODELS["skyreels-v2-i2v-14b-720p"], MODELS["skyreels-v2-df-1.3b-540p"]]
+    assert recommend(models, H100).spec is models[1]
+
+
 def test_of_models_as_large_one_that_stays_on_the_gpu_comes_first():
     card = Machine("A card", 16, 128, 58)
     resident = suitability(MODELS["skyreels-v2-df-14b-540p"], card).plan.placement

@@ -152,6 +152,11 @@ def region(studio, name):
     return studio.tab.get_by_role("region", name=name, exact=True)
 
 
+def saving(studio):
+    """Until the draft was sent once more."""
+    return studio.tab.expect_response(lambda one: one.request.method == "PUT" and one.url.endswith("/draft"))
+
+
 def notice(studio):
     return studio.tab.get_by_role("status").last
 
@@ -188,7 +193,7 @@ def test_use_writes_the_model_into_the_draft_and_goes_to_create(open_models):
     studio = open_models()
     expect(item(studio, "Small").get_by_role("img", name="The last video made with Small")).to_be_visible()
     expect(item(studio, "Tiny").get_by_role("img")).to_have_count(0)
-    with studio.tab.expect_response("**/api/v1/draft"):
+    with saving(studio):
         item(studio, "Small").get_by_role("button", name="Use Small").click()
     assert studio.form["model"] == "small"
     assert studio.tab.evaluate("triggers") == [["create", "small"]]
@@ -199,7 +204,9 @@ def test_a_removed_model_is_not_used_any_more_and_comes_back_with_undo(open_mode
     studio.fill(model="small")
     expect(item(studio, "Small").get_by_text("In use")).to_be_visible()
     item(studio, "Small").get_by_role("button", name="More for Small").click()
-    studio.tab.get_by_role("menuitem", name="Remove").click()
+    with saving(studio):
+        studio.tab.get_by_role("menuitem", name="Remove").click()
+    assert "model" not in studio.form
     expect(item(studio, "Small")).to_have_count(0)
     expect(item(studio, "Tiny").get_by_text("In use")).to_be_visible()
     expect(region(studio, "In the trash")).to_contain_text("Small")
@@ -281,14 +288,14 @@ def test_a_lora_is_switched_on_and_set_in_the_draft(open_models):
     other = {"tiny": "it was made for models of width 5120, Tiny has 288", "small": None}
     studio = open_models(loras=[lora("Winter"), lora("Wide", fits=other), lora("Lost", fits=other | {"small": "no"})])
     expect(studio.tab.get_by_role("slider", name="Strength of Winter")).to_be_disabled()
-    with studio.tab.expect_response("**/api/v1/draft"):
+    with saving(studio):
         studio.tab.get_by_role("switch", name="Use Winter").click()
     assert studio.form["loras"] == [{"name": "Winter", "strength": [1]}]
     slider = studio.tab.get_by_role("slider", name="Strength of Winter")
-    with studio.tab.expect_response("**/api/v1/draft"):
+    with saving(studio):
         slider.press("ArrowLeft")
     assert studio.form["loras"] == [{"name": "Winter", "strength": [0.95]}]
-    with studio.tab.expect_response("**/api/v1/draft"):
+    with saving(studio):
         studio.tab.get_by_role("switch", name="Use Winter").click()
     assert "loras" not in studio.form
     expect(slider).to_have_value("0.95")
@@ -298,15 +305,27 @@ def test_a_lora_is_switched_on_and_set_in_the_draft(open_models):
     expect(item(studio, "Lost")).to_contain_text("Fits no installed model")
 
 
+def test_a_lora_that_is_switched_off_and_on_again_keeps_its_strength(open_models):
+    studio = open_models(loras=[lora("Winter")])
+    studio.fill(loras=[{"name": "Winter", "strength": [0.6]}])
+    switch = studio.tab.get_by_role("switch", name="Use Winter")
+    expect(switch).to_have_attribute("aria-checked", "true")
+    with saving(studio):
+        switch.click()
+    with saving(studio):
+        switch.click()
+    assert studio.form["loras"] == [{"name": "Winter", "strength": [0.6]}]
+
+
 def test_a_removed_lora_leaves_the_draft_and_comes_back_as_it_was(open_models):
     studio = open_models(loras=[lora("Winter")])
     studio.fill(loras=[{"name": "Winter", "strength": [0.6, 0.2]}])
     expect(item(studio, "Winter")).to_contain_text("0.6, 0.2")
-    with studio.tab.expect_response("**/api/v1/draft"):
+    with saving(studio):
         item(studio, "Winter").get_by_role("button", name="Remove Winter").click()
     assert "loras" not in studio.form
     expect(region(studio, "In the trash")).to_contain_text("Winter (LoRA)")
-    with studio.tab.expect_response("**/api/v1/draft"):
+    with saving(studio):
         notice(studio).get_by_role("button", name="Undo").click()
     assert studio.form["loras"] == [{"name": "Winter", "strength": [0.6, 0.2]}]
     expect(item(studio, "Winter")).to_be_visible()
