@@ -293,10 +293,6 @@ class Downloads:
         """Whether `remove` takes the model in `folder`: it lies in the studio's own folder and did not come with it."""
         return folder.parent == self._settings.models and not self.came_with_the_studio(folder)
 
-    def free_bytes(self) -> int:
-        """What is free on the disk that models are written to."""
-        return shutil.disk_usage(self._settings.models).free
-
     def _own_folder(self, model_id: str) -> Path:
         folder = self._checkpoint(model_id).folder
         if not self.is_removable(folder):

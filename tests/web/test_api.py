@@ -3,6 +3,7 @@ import io
 import json
 import os
 import re
+import shutil
 import time
 import unicodedata
 from pathlib import Path
@@ -539,6 +540,12 @@ def test_a_model_in_the_trash_is_told_by_its_title_and_comes_back(client, genera
     assert gone["id"] == "mine"
     client.post("/api/v1/models/mine/restore")
     assert (row()["title"], row()["trashed"]) == (gone["title"], False)
+
+
+def test_models_are_listed_while_the_disk_of_their_folder_is_away(client, generator):
+    shutil.rmtree(generator.settings.models)
+    answer = client.get("/api/v1/models", params={"all": True})
+    assert (answer.status_code, answer.json()["disk_free_bytes"] > 0) == (200, True)
 
 
 def test_a_forecast_of_a_model_follows_its_renders(client, generator):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from backend.core.registry import ModelSpec
 from backend.core.schema import parse_request
 from backend.core.units import GIB
 from backend.library.loras import Lora
+from backend.system.monitoring import nearest_folder
 from backend.video_generator import VideoGenerator
 from backend.web.api.common import Generator, api
 from backend.web.api.uploads import check_length, keeps_coming
@@ -49,7 +51,7 @@ def models(generator: Generator, all: bool = False) -> dict[str, Any]:
         "automatic": _automatic(generator),
         "trashed": [{"id": model_id, "title": title} for model_id, title in trashed.items()],
         "offline": generator.settings.offline,
-        "disk_free_bytes": generator.downloads.free_bytes(),
+        "disk_free_bytes": shutil.disk_usage(nearest_folder(generator.settings.models)).free,
     }
 
 
