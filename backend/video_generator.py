@@ -75,7 +75,7 @@ class VideoGenerator:
         self.downloads = Downloads(settings)
         self.loras = LoraLibrary(settings.model_folders, settings.models_trash, settings.disk_reserve_bytes)
         self.forms = Forms(settings)
-        self.feed = Feed(settings, self.store, self.forms.draft)
+        self.feed = Feed(settings, self.store, self.forms.draft, self.downloads)
         self.tidying = Tidying(settings, self.store, self.forms, self.uploads, self.downloads, reserve)
         self.catalog = Catalog(settings)
         self._services = Services(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 DIM, FFN, LAYERS = 24, 32, 2  # of the checkpoints' transformers
@@ -87,12 +89,14 @@ def tensors(style: str, rank: int = 4, alpha: float | None = None, seed: int = 0
     return found
 
 
-def write_lora(file: Path, style: str = "diffusers", **wishes: Any) -> Path:
-    """Write such a LoRA; see `tensors`."""
+def write_lora(
+    file: Path, style: str = "diffusers", metadata: Mapping[str, str] = MappingProxyType({}), **wishes: Any
+) -> Path:
+    """Write such a LoRA, with further `metadata`; see `tensors`."""
     from safetensors.torch import save_file
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors(style, **wishes), file, metadata={"ss_base_model_version": "wan"})
+    save_file(tensors(style, **wishes), file, metadata={"ss_base_model_version": "wan", **metadata})
     return file
 
 

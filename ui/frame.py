@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import streamlit as st
 
 from backend.core.config import ROOT
 from backend.core.errors import StudioError
-from backend.core.model_choice import suitability
-from backend.core.placement import Placement
-from backend.core.plan import Machine
+from backend.core.model_choice import fit_words
 from backend.core.registry import ModelSpec
 from backend.core.schema import parse_request
 from ui.components import component
@@ -84,15 +81,3 @@ def model_row(spec: ModelSpec) -> dict[str, Any]:
     row = {name: getattr(spec, name) for name in MODEL_FIELDS}
     modes = [mode.value for mode in sorted(spec.modes, key=lambda mode: mode.value, reverse=True)]
     return row | {"prompts": list(spec.prompts), "modes": modes, "picture": None, "fits": fits, "fit": fit}
-
-
-@functools.lru_cache(maxsize=64)
-def fit_words(spec: ModelSpec, machine: Machine) -> tuple[bool, str]:
-    """Whether a model fits this machine, and the words for it."""
-    suited = suitability(spec, machine)
-    if not suited.fits:
-        return False, suited.words
-    if not machine.has_gpu:
-        return True, "runs on the CPU"
-    words = {Placement.RESIDENT: "fits this GPU", Placement.MODEL_OFFLOAD: "fits in turns"}
-    return True, words.get(suited.plan.placement, "fits layer by layer, slowly")

@@ -16,6 +16,7 @@ from backend.core.config import Settings
 from backend.jobs.forms import Draft
 from backend.jobs.rows import job_of
 from backend.jobs.store import Store
+from backend.library.downloads import Downloads
 from backend.media.outputs import PREVIEW
 
 ACTIVE_MOST = 100  # jobs that have not ended, of which a page gets all about; of the others it gets the ids
@@ -45,10 +46,10 @@ class State:
 
 
 class Feed:
-    """The queue, the jobs that ended last, the draft's version and the preview, of one store."""
+    """The queue, the jobs that ended last, the draft's version and the preview, of one store; and the downloads."""
 
-    def __init__(self, settings: Settings, store: Store, draft: Draft) -> None:
-        self._settings, self._store, self._draft = settings, store, draft
+    def __init__(self, settings: Settings, store: Store, draft: Draft, downloads: Downloads | None = None) -> None:
+        self._settings, self._store, self._draft, self._downloads = settings, store, draft, downloads
         self._polling = threading.Lock()
         self._state = State(time.time_ns() // 1_000_000)  # larger than any version of the process before
 
@@ -64,7 +65,8 @@ class Feed:
     def _poll(self) -> bool:
         before, store = self._state, self._store
         preview = self._preview(before.fields["order"].value if before.fields else [])
-        seen = (store.version, self._draft.version, preview)
+        downloads = [one.as_dict() for one in self._downloads.current()] if self._downloads else []
+        seen = (store.version, self._draft.version, downloads, preview)
         if seen == before.seen:
             return False
         queue = store.queue()  # after the version was read: what changes meanwhile is seen the next time
@@ -75,6 +77,7 @@ class Feed:
             "draft": self._draft.version,
             "preview": self._preview(order),
             "videos": store.videos_version,
+            "downloads": downloads,
         }
         version = before.version + 1
         rows = self._rows(order)
@@ -83,7 +86,7 @@ class Feed:
         dropped = (entry.changed for job_id, entry in before.jobs.items() if job_id not in jobs)
         floor = max(before.floor, *dropped, 0)
         same = jobs == before.jobs and changed == before.fields
-        self._state = State(before.version if same else version, floor, (*seen[:2], fields["preview"]), changed, jobs)
+        self._state = State(before.version if same else version, floor, (*seen[:3], fields["preview"]), changed, jobs)
         return not same
 
     def message(self, since: int) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from backend.core.derive import Variations
 from backend.core.errors import Conflict, StudioError, mention
 from backend.core.ids import new_id
 from backend.core.inputs import ANY_UPLOAD
+from backend.core.model_choice import Suitability, suitability
 from backend.core.plan import Plan
+from backend.core.registry import ModelSpec
 from backend.core.schema import GenerationRequest
 from backend.jobs.disk_space import DiskSpace
 from backend.jobs.filters import Filter
@@ -41,6 +43,10 @@ class Submission:
     def plan(self, request: JobRequest) -> Any:
         """The plan of a request, of its kind. Raises InvalidRequest where it cannot be met."""
         return KINDS[request.kind].make_plan(request, self._services)
+
+    def suitability(self, spec: ModelSpec) -> Suitability:
+        """How well a model, installed or not, suits this computer, with a forecast by its earlier renders."""
+        return suitability(spec, self._services.free_machine(), self._services.calibration(spec.id))
 
     def submit(
         self, request: JobRequest, key: str | None = None, *, parent: str | None = None, batch: str | None = None

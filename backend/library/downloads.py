@@ -289,9 +289,13 @@ class Downloads:
                 return checkpoint
         raise NotFound(f"No model {model_id[:80]!r} lies in models/;", hint="see `models list`.")
 
+    def is_removable(self, folder: Path) -> bool:
+        """Whether `remove` takes the model in `folder`: it lies in the studio's own folder and did not come with it."""
+        return folder.parent == self._settings.models and not self.came_with_the_studio(folder)
+
     def _own_folder(self, model_id: str) -> Path:
         folder = self._checkpoint(model_id).folder
-        if folder.parent != self._settings.models or self.came_with_the_studio(folder):
+        if not self.is_removable(folder):
             raise Conflict(
                 f"{checkpoint_name(folder)} came with the studio or belongs to another folder;",
                 hint="it is not removed here.",

@@ -65,6 +65,9 @@ DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 DTYPES |= dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 1)
 WHOLE_DTYPES = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1}
 SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
+TRIGGER = "modelspec.trigger_phrase"
+TRIGGER_LENGTH = 80  # characters
+TRIGGERS_MOST = 20
 PART = re.compile(r"\.[0-9a-f]{16}\.(part|safetensors)")  # of a file on its way; .safetensors in version 0.1
 APPLE_DOUBLE = b"\x00\x05\x16\x07"  # how macOS begins the ._ files that it writes beside others
 
@@ -91,6 +94,7 @@ class Lora:
     in_channels: int = 0
     notes: tuple[str, ...] = ()
     adapter: AdapterMetadata | None = None
+    trigger_words: tuple[str, ...] = ()  # which its metadata say a prompt must have
 
     @property
     def expert(self) -> int | None:
@@ -151,7 +155,7 @@ class Lora:
         """As REST and `--json` show it."""
         names = ("name", "bytes", "style", "layers", "blocks", "width", "sees_pictures", "base_model_hint")
         values = {name: getattr(self, name) for name in (*names, "in_channels")}
-        lists = {"ranks": list(self.ranks), "notes": list(self.notes)}
+        lists = {name: list(getattr(self, name)) for name in ("ranks", "notes", "trigger_words")}
         return values | lists | {"said": self.base_model_hint}  # `said`: its name in 0.1
 
 
@@ -313,7 +317,15 @@ def _inspected(file: Path, name: str, size: int, changed: int) -> Lora:
         in_channels=_in_channels(changes.get("patch_embedding", ())),
         notes=keys.notes,
         adapter=read_adapter_metadata(metadata),
+        trigger_words=_trigger_words(metadata),
     )
+
+
+def _trigger_words(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """The trigger phrase of the ModelSpec standard (github.com/Stability-AI/ModelSpec), at its commas."""
+    phrase = "".join(char if char.isprintable() else " " for char in str(metadata.get(TRIGGER, "")))
+    words = (" ".join(word.split())[:TRIGGER_LENGTH] for word in phrase.split(","))
+    return tuple(dict.fromkeys(filter(None, words)))[:TRIGGERS_MOST]
 
 
 def _check_numbers(tensor: Tensor, header: Mapping[str, Any]) -> None:
@@ -385,6 +397,10 @@ class LoraLibrary:
     def all(self) -> tuple[list[Lora], dict[str, str]]:
         """See `find_loras`."""
         return find_loras(self._models)
+
+    def is_removable(self, lora: Lora) -> bool:
+        """Whether `remove` takes it: it lies in the studio's own folder."""
+        return lora.file.is_relative_to(self._folder)
 
     def get(self, name: str) -> Lora:
         """The LoRA of that name. Raises NotFound, with the reason where a file of that name cannot be used."""

@@ -10,7 +10,8 @@ from backend.core.calibration import Timing, calibrate
 from backend.core.delivery import FitStep, Strip
 from backend.core.errors import InvalidRequest
 from backend.core.forecast import BYTES_PER_PIXEL, ENCODE_S_PER_PIXEL, forward_flops
-from backend.core.model_choice import choose_model, suitability
+from backend.core.model_choice import choose_model, fit_words, recommend, suitability
+from backend.core.placement import Placement
 from backend.core.plan import Machine, Source, Stage, fraction_done
 from backend.core.planning import frames_at, make_plan, plan_promotion
 from backend.core.registry import LARGE, MODELS, SMALL, SYNTHETIC, TINY
@@ -608,3 +609,53 @@ def test_a_model_says_how_it_goes_with_a_machine(model, machine, fits, words):
     assert words in found.words
     assert found.plan.model == model
     assert (found.plan.height == 720) == model.endswith("720p")
+
+
+@pytest.mark.parametrize(
+    ("machine", "model", "why"),
+    [
+        (H100, "skyreels-v2-df-14b-720p", "All of it stays on your NVIDIA H100"),
+        (Machine("RTX 6000 Ada", 16, 128, 48), "skyreels-v2-df-14b-720p", "Its parts take turns on your RTX 6000 Ada"),
+        (CARD_24, "wan2.2-ti2v-5b", "Its parts take turns"),
+        (CARD_8, "skyreels-v2-df-1.3b-540p", "It renders 960x540 and long videos, window by window."),
+        (Machine("An old card", 8, 32, 1), "skyreels-v2-tiny", "all others need more GPU memory"),
+        (CPU, "skyreels-v2-tiny", "No GPU was found. This small demo model is what runs here; all others need a GPU."),
+        (Machine("CPU", 4, 16, has_torch=False), "synthetic", "because torch is not installed"),
+    ],
+    ids=lambda value: getattr(value, "device", None),
+)
+def test_the_largest_model_that_a_machine_holds_is_recommended_with_the_reason(machine, model, why):
+    found = recommend(MODELS.values(), machine)
+    assert found.spec.id == model
+    assert why in found.why
+
+
+def test_without_the_small_model_a_machine_without_a_gpu_is_left_with_the_placeholder():
+    assert recommend([SYNTHETIC, MODELS["skyreels-v2-df-14b-720p"]], CPU).spec is SYNTHETIC
+
+
+def test_a_model_that_needs_a_picture_is_not_the_one_to_begin_with():
+    models = [MODELS["skyreels-v2-i2v-14b-720p"], MODELS["skyreels-v2-df-1.3b-540p"]]
+    assert recommend(models, H100).spec is models[1]
+
+
+def test_of_models_as_large_one_that_stays_on_the_gpu_comes_first():
+    card = Machine("A card", 16, 128, 58)
+    resident = suitability(MODELS["skyreels-v2-df-14b-540p"], card).plan.placement
+    in_turns = suitability(MODELS["skyreels-v2-df-14b-720p"], card).plan.placement
+    assert (resident, in_turns) == (Placement.RESIDENT, Placement.MODEL_OFFLOAD)
+    assert recommend(MODELS.values(), card).spec.id == "skyreels-v2-df-14b-540p"
+
+
+@pytest.mark.parametrize(
+    ("model", "machine", "fit"),
+    [
+        ("skyreels-v2-df-14b-720p", H100, (True, "fits this GPU")),
+        ("skyreels-v2-df-1.3b-540p", CARD_16, (True, "fits in turns")),
+        ("skyreels-v2-t2v-14b-540p", CARD_8, (True, "fits layer by layer, slowly")),
+        ("skyreels-v2-i2v-14b-720p", CARD_8, (False, "needs 9 GiB on the GPU; you have 7")),
+        ("skyreels-v2-tiny", CPU, (True, "runs on the CPU")),
+    ],
+)
+def test_how_a_model_fits_is_said_in_a_few_words(model, machine, fit):
+    assert fit_words(MODELS[model], machine) == fit

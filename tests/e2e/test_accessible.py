@@ -43,6 +43,8 @@ def test_axe_finds_nothing(tab, live, page):
     if not page:
         expect(prompt_of(tab)).to_be_visible()
         tab.locator(".stage .area video").wait_for()
+    elif page == "models":
+        tab.locator(".models .model").first.wait_for()
     elif page.startswith("gallery"):
         tab.locator(".tile img, .empty, .panel .recipe, .panel table").first.wait_for(state="attached")
     tab.evaluate(AXE.read_text())

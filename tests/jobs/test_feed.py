@@ -12,6 +12,7 @@ from backend.jobs.feed import ACTIVE_MOST, ENDED_MOST, Feed
 from backend.jobs.forms import Draft
 from backend.jobs.job import JobState
 from backend.jobs.store import Store
+from backend.library.downloads import Downloads
 
 PROGRESS = Progress(Stage.DENOISING, 1, 1, 3, 10, 0.3, 7.0)
 
@@ -71,6 +72,7 @@ def test_the_first_message_has_everything(feed, store, draft):
         "draft": 1,
         "preview": None,
         "videos": store.videos_version,
+        "downloads": [],
         "jobs": [store.get(job_id).as_dict() for job_id in [*waiting, ended[1], ended[0]]],
     }
 
@@ -232,3 +234,20 @@ def test_a_preview_has_an_address_that_changes_with_it(feed, store, settings):
     assert all(url.startswith(f"api/v1/jobs/{job_id}/live?") for url in addresses)
     file.unlink()
     assert news(feed, seen) == {"preview": None}
+
+
+def test_downloads_are_told_when_they_change_and_not_otherwise(settings, store, draft, monkeypatch):
+    monkeypatch.setattr(Downloads, "start", lambda downloads: None)  # nobody goes to the hub
+    downloads = Downloads(settings)
+    feed = Feed(settings, store, draft, downloads)
+    feed.poll()
+    seen = feed.version
+    model = downloads.add("skyreels-v2-df-1.3b-540p").id
+    assert [(one["id"], one["state"]) for one in news(feed, seen)["downloads"]] == [(model, "queued")]
+    seen = feed.version
+    assert not feed.poll()
+    downloads.pause(model)
+    assert news(feed, seen) == {"downloads": [downloads.current()[0].as_dict()]}
+    seen = feed.version
+    downloads.cancel(model)
+    assert news(feed, seen) == {"downloads": []}

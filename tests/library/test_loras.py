@@ -642,3 +642,27 @@ def test_a_name_that_the_disk_refuses_is_said(tmp_path, library, monkeypatch):
     with pytest.raises(InvalidRequest, match=r"no file named 'a:b\.safetensors' .*give it another name"):
         library.add(write_lora(tmp_path / "a:b.safetensors"))
     assert list((tmp_path / "models/loras").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("phrase", "words"),
+    [
+        ("paper theatre", ("paper theatre",)),
+        (" god rays , deep  water,, god rays", ("god rays", "deep water")),
+        ("a\nb\x1b[31m", ("a b [31m",)),
+        ("", ()),
+        ("x" * 500, ("x" * 80,)),
+        (", ".join(map(str, range(500))), tuple(map(str, range(20)))),
+    ],
+)
+def test_trigger_words_are_the_trigger_phrase_of_the_metadata(tmp_path, phrase, words):
+    lora = inspect(write_lora(tmp_path / "grain.safetensors", metadata={"modelspec.trigger_phrase": phrase}))
+    assert lora.trigger_words == words
+    assert lora.as_dict()["trigger_words"] == list(words)
+
+
+def test_only_loras_of_the_own_folder_are_removable(library, tmp_path):
+    write_lora(tmp_path / "models/loras/styles/own.safetensors")
+    write_lora(tmp_path / "shared/loras/other.safetensors")
+    found, _ = library.all()
+    assert {lora.name: library.is_removable(lora) for lora in found} == {"styles/own": True, "other": False}

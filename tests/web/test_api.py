@@ -3,6 +3,7 @@ import io
 import json
 import os
 import re
+import shutil
 import time
 import unicodedata
 from pathlib import Path
@@ -503,6 +504,70 @@ def test_models_that_can_be_fetched_are_listed_and_fetching_is_refused_in_words(
         assert client.request(method, f"/api/v1{path}").status_code == status, path
     for wrong in ({"model": "evil/repository"}, {"model": "x" * 500}, {}, {"model": 1}):
         assert client.post("/api/v1/downloads", json=wrong).status_code in (404, 422), wrong
+
+
+def test_a_model_tells_how_it_suits_this_machine_and_where_its_licence_is(client, generator):
+    answer = client.get("/api/v1/models", params={"all": True}).json()
+    rows = {row["id"]: row for row in answer["models"]}
+    released, wan, pattern = rows["skyreels-v2-df-1.3b-540p"], rows["wan2.1-t2v-1.3b"], rows["synthetic"]
+    assert released["card_url"] == "https://huggingface.co/Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers"
+    assert released["licence_url"] == released["card_url"]
+    assert wan["licence_url"] == "https://www.apache.org/licenses/LICENSE-2.0"
+    assert (pattern["card_url"], pattern["licence_url"], pattern["download_bytes"]) == (None, None, None)
+    assert 14e9 < released["download_bytes"] < 17e9  # 14.6 GiB of weights
+    assert (released["bytes"], released["removable"], released["trashed"]) == (None, False, False)
+    assert released["fits"] is ("needs" not in released["fit"])
+    assert {"total_s", "low_s", "high_s", "peak_gib"} < set(released["forecast"])
+    assert (released["forecast"]["width"], released["forecast"]["height"]) == (960, 540)
+    assert answer["recommended"]["model"] in rows
+    assert answer["recommended"]["why"].endswith(".")
+    assert (answer["automatic"], answer["trashed"], answer["offline"]) == ("synthetic", [], False)
+    assert answer["disk_free_bytes"] > 0
+    assert set(client.get("/api/v1/models").json()) == {"models", "refused"}
+
+
+def test_a_model_in_the_trash_is_told_by_its_title_and_comes_back(client, generator):
+    folder = build_checkpoint(generator.settings.models / "Mine", "df")
+    everything = {"all": True}
+
+    def row():
+        return next(one for one in client.get("/api/v1/models").json()["models"] if one["id"] == "mine")
+
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    assert (row()["removable"], row()["bytes"]) == (True, size)
+    client.delete("/api/v1/models/mine")
+    [gone] = client.get("/api/v1/models", params=everything).json()["trashed"]
+    assert gone["id"] == "mine"
+    client.post("/api/v1/models/mine/restore")
+    assert (row()["title"], row()["trashed"]) == (gone["title"], False)
+
+
+def test_models_are_listed_while_the_disk_of_their_folder_is_away(client, generator):
+    shutil.rmtree(generator.settings.models)
+    answer = client.get("/api/v1/models", params={"all": True})
+    assert (answer.status_code, answer.json()["disk_free_bytes"] > 0) == (200, True)
+
+
+def test_a_forecast_of_a_model_follows_its_renders(client, generator):
+    def forecast():
+        return client.get("/api/v1/models").json()["models"][-1]["forecast"]
+
+    before = forecast()
+    finished(client, generator)
+    assert forecast() != before
+
+
+def test_a_lora_tells_its_trigger_words_and_which_models_it_fits(client, generator, tmp_path):
+    build_checkpoint(generator.settings.models / "Mine", "df")
+    file = write_lora(tmp_path / "paper.safetensors", metadata={"modelspec.trigger_phrase": "paper theatre, cut  out"})
+    client.post("/api/v1/loras", params={"filename": file.name}, content=file.read_bytes())
+    answer = client.get("/api/v1/loras").json()
+    [lora] = answer["loras"]
+    assert lora["trigger_words"] == ["paper theatre", "cut out"]
+    assert lora["fits"] == {"mine": None, "synthetic": "Test pattern (no AI) has no layers to change"}
+    assert (lora["removable"], answer["trashed"]) == (True, [])
+    client.delete("/api/v1/loras/paper")
+    assert client.get("/api/v1/loras").json()["trashed"] == ["paper"]
 
 
 def test_a_model_that_a_film_needs_is_not_removed(client, generator):

@@ -29,7 +29,7 @@ def test_a_page_is_told_all_of_it_and_then_the_changes(client, generator):
     first = submit(client)
     with client.websocket_connect(URL) as socket:
         message = socket.receive_json()
-        assert set(message) == {"version", "order", "jobs", "paused", "draft", "preview", "videos"}
+        assert set(message) == {"version", "order", "jobs", "paused", "draft", "preview", "videos", "downloads"}
         assert (message["order"], message["paused"]) == ([first["id"]], True)
         assert message["jobs"] == [first]
         second = submit(client, seed=2)

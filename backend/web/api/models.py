@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import shutil
+from pathlib import Path
 from typing import Any
 
 from fastapi import Request
@@ -11,20 +14,82 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from backend.core.errors import InvalidRequest
+from backend.core.errors import InvalidRequest, StudioError
+from backend.core.model_choice import fit_words, recommend
+from backend.core.registry import ModelSpec
+from backend.core.schema import parse_request
+from backend.core.units import GIB
+from backend.library.loras import Lora
+from backend.system.monitoring import nearest_folder
+from backend.video_generator import VideoGenerator
 from backend.web.api.common import Generator, api
 from backend.web.api.uploads import check_length, keeps_coming
 
 LORA_LIMIT = 8 * 2**30  # bytes
+HUB = "https://huggingface.co"
+LICENCES = {"Apache-2.0": "https://www.apache.org/licenses/LICENSE-2.0"}  # other ones are named on the model card
 
 
 @api.get("/models", tags=["models"])
 def models(generator: Generator, all: bool = False) -> dict[str, Any]:
     """The models that can render here and now, and why other folders in models/ cannot; with `all`, also those that can
-    be fetched.
+    be fetched, which one suits this machine best, the trash, and what a download needs.
     """
-    found = [spec.as_dict() | {"present": present} for spec, present in generator.catalog.list(downloads=all)]
-    return {"models": found, "refused": generator.catalog.rejected()}
+    listed = generator.catalog.list(downloads=all)
+    folders = {one.spec.id: one.folder for one in generator.catalog.checkpoints()}
+    trashed = {one.spec.id: one.spec.title for one in generator.downloads.trashed()}
+    found = [
+        _model(spec, folders.get(spec.id), generator) | {"present": present, "trashed": spec.id in trashed}
+        for spec, present in listed
+    ]
+    answer = {"models": found, "refused": generator.catalog.rejected()}
+    if not all:
+        return answer
+    best = recommend([spec for spec, _ in listed], generator.free_machine)
+    return answer | {
+        "recommended": {"model": best.spec.id, "why": best.why},
+        "automatic": _automatic(generator),
+        "trashed": [{"id": model_id, "title": title} for model_id, title in trashed.items()],
+        "offline": generator.settings.offline,
+        "disk_free_bytes": shutil.disk_usage(nearest_folder(generator.settings.models)).free,
+    }
+
+
+def _model(spec: ModelSpec, folder: Path | None, generator: VideoGenerator) -> dict[str, Any]:
+    """A row of the registry with what this machine makes of it. `folder` has its weights, if they are here."""
+    plan = generator.submission.suitability(spec).plan
+    fits, fit = fit_words(spec, generator.free_machine)
+    card = f"{HUB}/{spec.repo_id}" if spec.repo_id else None
+    return spec.as_dict() | {
+        "fits": fits,
+        "fit": fit,
+        "forecast": {
+            **{name: getattr(plan.forecast, name) for name in ("total_s", "low_s", "high_s", "peak_gib")},
+            **{name: getattr(plan, name) for name in ("width", "height", "num_frames", "fps")},
+        },
+        "bytes": _bytes_in(folder) if folder else None,
+        "download_bytes": round(spec.memory_gib * GIB) if spec.repo_id else None,
+        "card_url": card,
+        "licence_url": LICENCES.get(spec.licence, card),
+        "removable": folder is not None and generator.downloads.is_removable(folder),
+    }
+
+
+def _bytes_in(folder: Path) -> int:
+    """The bytes of all files in a folder, which somebody may be moving away."""
+    found = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            found += file.stat().st_size if file.is_file() else 0
+    return found
+
+
+def _automatic(generator: VideoGenerator) -> str | None:
+    """The model that renders a request which names none; None where there is none."""
+    try:
+        return generator.model_for(parse_request({"prompt": "-"})).id
+    except StudioError:
+        return None
 
 
 @api.delete("/models/{model_id}", tags=["models"])
@@ -43,9 +108,16 @@ def restore_model(model_id: str, generator: Generator) -> dict[str, str]:
 
 @api.get("/loras", tags=["models"])
 def list_loras(generator: Generator) -> dict[str, Any]:
-    """The LoRAs in models/loras, and why other files there are none."""
+    """The LoRAs in models/loras, why other files there are none, and the names of those in the trash."""
     found, refused = generator.loras.all()
-    return {"loras": [lora.as_dict() for lora in found], "refused": refused}
+    loras = [_lora(lora, generator) for lora in found]
+    return {"loras": loras, "refused": refused, "trashed": generator.loras.trashed()}
+
+
+def _lora(lora: Lora, generator: VideoGenerator) -> dict[str, Any]:
+    """A LoRA, with the reason why it does not fit for each installed model, null for those that it fits."""
+    fits = {spec.id: lora.incompatibility(spec) for spec in generator.models()}
+    return lora.as_dict() | {"fits": fits, "removable": generator.loras.is_removable(lora)}
 
 
 @api.post("/loras", status_code=201, tags=["models"])

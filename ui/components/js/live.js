@@ -15,13 +15,14 @@ import { address } from "./api.js";
  * @property {number} draft the version of the form's draft
  * @property {number} videos changes with the list of videos
  * @property {{id: string, url: string} | null} preview of the running job
+ * @property {import("./types").Download[]} downloads models on their way from the hub
  */
 
 const FIRST_RETRY_MS = 500;
 const LAST_RETRY_MS = 5000;
 
 /** @type {LiveState} */
-export const live = { connected: null, order: [], jobs: new Map(), paused: false, draft: 0, videos: 0, preview: null };
+export const live = { connected: null, order: [], jobs: new Map(), paused: false, draft: 0, videos: 0, preview: null, downloads: [] };
 
 /** @type {Set<(state: LiveState) => void>} */
 const subscribers = new Set();
@@ -76,7 +77,7 @@ function connect() {
 /** @param {any} message the fields that changed */
 function take(message) {
   for (const job of message.jobs ?? []) live.jobs.set(job.id, job);
-  for (const name of /** @type {const} */ (["order", "paused", "draft", "videos", "preview"])) {
+  for (const name of /** @type {const} */ (["order", "paused", "draft", "videos", "preview", "downloads"])) {
     if (name in message) /** @type {any} */ (live)[name] = message[name];
   }
 }

@@ -123,6 +123,63 @@ export interface VideoCard {
   approved: boolean;
 }
 
+/** A model on its way from the hub; bytes are 0 until the hub has listed its files. */
+export interface Download {
+  id: string;
+  title: string;
+  state: "queued" | "running" | "paused" | "failed";
+  bytes_done: number;
+  bytes_total: number;
+  bytes_per_s: number;
+  fraction: number;
+  eta_s: number | null;
+  error: string | null;
+}
+
+/** A row of `GET /models`. */
+export interface ModelRow {
+  id: string;
+  title: string;
+  about: string;
+  modes: string[];
+  denoises: boolean;
+  licence: string;
+  licence_url: string | null;
+  card_url: string | null;
+  present: boolean;
+  removable: boolean;
+  trashed: boolean;
+  fits: boolean;
+  fit: string;
+  forecast: Omit<Forecast, "disk_bytes"> & { width: number; height: number; num_frames: number; fps: number };
+  bytes: number | null;
+  download_bytes: number | null;
+}
+
+/** The answer of `GET /models?all=true`. */
+export interface ModelList {
+  models: ModelRow[];
+  refused: Record<string, string>;
+  recommended: { model: string; why: string };
+  automatic: string | null;
+  trashed: { id: string; title: string }[];
+  offline: boolean;
+  disk_free_bytes: number;
+}
+
+/** A row of `GET /loras`; `fits` has the reason why it does not fit for each installed model. */
+export interface LoraRow {
+  name: string;
+  bytes: number;
+  layers: number;
+  ranks: number[];
+  notes: string[];
+  base_model_hint: string;
+  trigger_words: string[];
+  fits: Record<string, string | null>;
+  removable: boolean;
+}
+
 /** What Streamlit hands to a component, see st.components.v2. */
 export interface Component<Data> {
   parentElement: ShadowRoot;
