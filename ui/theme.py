@@ -18,7 +18,6 @@ STYLE = f"""<style>
 .stMainBlockContainer {{ max-width: 86rem; padding-top: 4.2rem; padding-bottom: 3rem; }}
 button[kind="primary"] {{ background: light-dark(#5468d8, #8b9cff); color: light-dark(#fff, #0e1020); }}
 [role="radio"][aria-checked="true"] p {{ color: light-dark(#4355c0, #b3beff); }}
-[data-testid="stMetricDelta"] p {{ color: light-dark(#4355c0, #b3beff); }}
 [data-testid="stSliderThumbValue"] p {{ color: light-dark(#4355c0, #b3beff); }}
 /* Derived from the text's colour: inside a dialog light-dark() always returns the light value. */
 [data-testid="stCaptionContainer"] {{ color: color-mix(in srgb, currentColor 72%, transparent); opacity: 1; }}

@@ -437,6 +437,7 @@ def test_no_answer_names_a_path_of_this_machine(client, generator, settings):
         f"/api/v1/jobs/{job['id']}/metadata",
         "/api/v1/models",
         "/api/v1/system",
+        "/api/v1/system/history",
     ):
         assert str(settings.data) not in client.get(path).text
 
