@@ -189,6 +189,13 @@ def test_checks_that_are_refused_say_why(open_system):
     expect(machine.tab.get_by_role("status")).to_have_text("The checks are running already;")
 
 
+def test_a_primary_button_stays_readable_under_the_pointer(open_system):
+    machine = open_system()
+    button = machine.tab.get_by_role("button", name="Run the checks")
+    button.hover()
+    assert "gradient" in button.evaluate("e => getComputedStyle(e).backgroundImage")
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1024, 1440])
 def test_it_fits_every_width(open_system, width, theme):
