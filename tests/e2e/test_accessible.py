@@ -43,6 +43,8 @@ def test_axe_finds_nothing(tab, live, page):
         tab.locator(".stage .area video").wait_for()
     elif page == "system":
         tab.get_by_role("img", name="CPU").wait_for()
+    elif "compare" in page:
+        tab.get_by_role("dialog", name="Compare two takes").locator("table").wait_for()
     elif page.startswith("gallery"):
         tab.locator(".tile img, .empty, .panel .recipe, .panel table").first.wait_for(state="attached")
     tab.evaluate(AXE.read_text())
