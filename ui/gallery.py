@@ -19,7 +19,7 @@ gallery = component("gallery", "player", "shelf", "menu", "notice")
 def model_titles() -> dict[str, str]:
     """The models that have made a video here, by id."""
     titles = {spec.id: spec.title for spec in studio().models()}
-    return {stats.model: titles.get(stats.model, stats.model) for stats in studio().model_stats()}
+    return {stats.model: titles.get(stats.model, stats.model) for stats in studio().model_stats() if stats.succeeded}
 
 
 st.html(STYLE)

@@ -1,15 +1,10 @@
-"""Styles that Streamlit's theme has no setting for: the row of pages, titles, the panels of Create."""
+"""Styles that Streamlit's theme has no setting for: the row of pages and the panels of Create."""
 
 from __future__ import annotations
-
-import html
 
 GRADIENT = "linear-gradient(100deg, #667eea 0%, #764ba2 62%, #c779d0 100%)"
 
 STYLE = f"""<style>
-.studio-title {{ display: flex; flex-wrap: wrap; gap: 0.1rem 0.7rem; align-items: baseline; }}
-.studio-title h1 {{ font-size: 1.375rem; font-weight: 700; margin: 0; padding: 0; line-height: 1.3; }}
-.studio-title p {{ margin: 0; opacity: 0.78; }}
 /* The row of pages: 52 px, with a line of the gradient as its lower edge; its right end is the component `frame`. */
 [data-testid="stHeader"] {{ height: 52px; min-height: 52px; background: light-dark(#fbfbfe, #0e1020);
   border-bottom: 3px solid; border-image: {GRADIENT} 1; }}
@@ -17,13 +12,6 @@ STYLE = f"""<style>
 [data-testid="stToolbar"] {{ z-index: 1; }}
 .stMainBlockContainer {{ max-width: 86rem; padding-top: 4.2rem; padding-bottom: 3rem; }}
 button[kind="primary"] {{ background: light-dark(#5468d8, #8b9cff); color: light-dark(#fff, #0e1020); }}
-[role="radio"][aria-checked="true"] p {{ color: light-dark(#4355c0, #b3beff); }}
-[data-testid="stMetricDelta"] p {{ color: light-dark(#4355c0, #b3beff); }}
-[data-testid="stSliderThumbValue"] p {{ color: light-dark(#4355c0, #b3beff); }}
-/* Derived from the text's colour: inside a dialog light-dark() always returns the light value. */
-[data-testid="stCaptionContainer"] {{ color: color-mix(in srgb, currentColor 72%, transparent); opacity: 1; }}
-[data-testid="stCaptionContainer"] p {{ color: inherit; opacity: 1; }}
-button[kind="primary"] kbd {{ color: inherit; opacity: 1; }}
 @media (prefers-reduced-motion: reduce) {{
   * {{ animation: none !important; transition: none !important; }}
   .stMainBlockContainer {{ padding-left: 1rem; padding-right: 1rem; }}
@@ -50,8 +38,3 @@ CREATE_STYLE = """<style>
   .st-key-stage { margin: 0 -0.75rem; width: calc(100% + 1.5rem); max-width: none; }
 }
 </style>"""
-
-
-def title_row(title: str, sentence: str) -> str:
-    """The name of a page and one sentence, as HTML; both are escaped."""
-    return f'<div class="studio-title"><h1>{html.escape(title)}</h1><p>{html.escape(sentence)}</p></div>'

@@ -231,6 +231,7 @@ def plan_as_dict(plan: JobPlan) -> dict[str, Any]:
             "window_steps": list(plan.window_steps),
             "forwards": plan.forwards,
         }
+    shown["forecast"]["total_s"] = plan.forecast.total_s
     return shown | {"forecast_s": plan.forecast.total_s}
 
 

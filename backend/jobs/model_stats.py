@@ -17,21 +17,26 @@ MEDIAN_OF = 50  # the last renders
 
 @dataclass(frozen=True, slots=True)
 class ModelStats:
-    """The jobs of one model in numbers: how many succeeded and failed, and the median seconds of a render."""
+    """The jobs of one model in numbers: how many ended in which way, and the median seconds of a render."""
 
     model: str
     succeeded: int
     failed: int
+    cancelled: int
     median_s: float | None
 
 
 def model_stats(store: Store) -> list[ModelStats]:
-    """Successes, failures and median render time of each model that was ever used."""
+    """How the renders of each model that was ever used ended, and their median time."""
     counts = store.select(
-        "SELECT model, sum(state = 'succeeded') AS good, sum(state IN ('failed', 'quarantined')) AS bad"
-        " FROM jobs WHERE model IS NOT NULL AND kind = 'render' GROUP BY model HAVING good + bad > 0 ORDER BY model"
+        "SELECT model, sum(state = 'succeeded') AS good, sum(state IN ('failed', 'quarantined')) AS bad,"
+        " sum(state = 'cancelled') AS cancelled FROM jobs WHERE model IS NOT NULL AND kind = 'render'"
+        " GROUP BY model HAVING good + bad + cancelled > 0 ORDER BY model"
     )
-    return [ModelStats(row["model"], row["good"], row["bad"], _median_s(store, row["model"])) for row in counts]
+    return [
+        ModelStats(row["model"], row["good"], row["bad"], row["cancelled"], _median_s(store, row["model"]))
+        for row in counts
+    ]
 
 
 def _median_s(store: Store, model: str) -> float | None:

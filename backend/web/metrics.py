@@ -43,6 +43,7 @@ class StudioCollector(Collector):
         for stats in generator.model_stats():
             ended.add_metric([stats.model, "succeeded"], stats.succeeded)
             ended.add_metric([stats.model, "failed"], stats.failed)
+            ended.add_metric([stats.model, "cancelled"], stats.cancelled)
             if stats.median_s is not None:
                 usual.add_metric([stats.model], stats.median_s)
         yield from (ended, usual)

@@ -139,6 +139,7 @@ def test_what_was_typed_survives_reload_a_new_browser_and_a_restart(tmp_path, br
             expect(prompt_of(elsewhere)).to_have_value("a lighthouse in a storm")
         studio.stop()
         expect(tab.get_by_text("The studio is not running.").first).to_be_visible()
+        prompt_of(tab).click()  # which nothing covers
         prompt_of(tab).fill("typed while the studio was away")
         studio = LiveStudio(tmp_path / "data", port=studio.port)
         expect(generate(tab)).to_be_enabled()

@@ -196,3 +196,18 @@ def test_text_is_text(run):
     markup = "<img src=x onerror='window.pwned = 1'>"
     draw = "(p => { m.patch(p, [text]); return [p.children.length, p.textContent]; })(document.createElement('p'))"
     assert run("dom", draw, text=markup) == [0, markup]
+
+
+def test_what_a_handler_of_blur_draws_comes_after_what_removed_the_focus(run):
+    drawn = """(() => {
+        let open = true;
+        const root = document.body.appendChild(document.createElement("div"));
+        const menu = () => m.h("div", {key: "menu", onfocusout: draw}, m.h("button", null, "one"));
+        const draw = () => m.patch(root, [open && menu(), m.h("p", {key: "words"}, open ? "open" : "closed")]);
+        draw();
+        root.querySelector("button").focus();
+        open = false;
+        draw();
+        return root.innerHTML;
+    })()"""
+    assert run("dom", drawn) == "<p>closed</p>"

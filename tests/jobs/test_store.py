@@ -460,9 +460,13 @@ def test_tallies_count_what_ended(store):
     store.finish(store.claim(), JobState.SUCCEEDED, artifact=artifact(4.0))
     add(store)
     store.finish(store.claim(), JobState.FAILED, error=JobError("x", "y"))
+    for _ in range(2):
+        add(store)
+        store.finish(store.claim(), JobState.CANCELLED)
     add(store)
     [tally] = model_stats(store)
-    assert (tally.model, tally.succeeded, tally.failed, tally.median_s) == ("synthetic", 1, 1, 4.0)
+    assert (tally.model, tally.succeeded, tally.failed, tally.cancelled) == ("synthetic", 1, 1, 2)
+    assert tally.median_s == 4.0
 
 
 def test_a_search_of_ten_thousand_words_is_no_error(store):

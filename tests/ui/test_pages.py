@@ -49,18 +49,6 @@ def history(generator, faults, a_request):
     return {"done": done, "starred": starred, "failed": failed, "cancelled": cancelled, "waiting": waiting}
 
 
-def test_an_empty_studio_says_that_no_job_has_ended(app):
-    visit(app, "ui/system.py")
-    assert "No job has ended yet" in shown(app)
-
-
-def test_the_system_page_counts_every_kind_of_job(app, history):
-    visit(app, "ui/system.py")
-    text = shown(app)
-    for words_ in ("Done 2", "Failed 1", "Success rate 67%"):
-        assert words.escape_markdown(words_) in text or words_ in text, words_
-
-
 def data_of(app, component: str):
     """What Python gives a component of the page."""
     [shown] = [one.proto for one in app.get("bidi_component") if f"{component}_component" in one.proto.id]

@@ -16,6 +16,9 @@ const shown = new WeakMap();
 /** @type {WeakMap<EventTarget, Record<string, EventListener | null>>} */
 const listeners = new WeakMap();
 
+/** @type {Map<Node, Child[] | null>} parents that are being patched, with what is to follow */
+const waiting = new Map();
+
 /**
  * An element of `tag` with attributes, `on...` handlers and children. `key` names it among its siblings; `ref` is called
  * with the element when it is made. Props that are null, undefined or false are left out.
@@ -33,8 +36,25 @@ export function icon(name, label) {
   return h("span", { class: "icon", ...spoken }, name);
 }
 
-/** Make the children of `parent` what is described. @param {Node} parent @param {Child[]} children */
+/** Make the children of `parent` what is described. What a handler asks for meanwhile comes after it: removing what has the
+ * focus calls those of blur. @param {Node} parent @param {Child[]} children */
 export function patch(parent, children) {
+  if (waiting.has(parent)) {
+    waiting.set(parent, children);
+    return;
+  }
+  waiting.set(parent, null);
+  try {
+    apply(parent, children);
+  } finally {
+    const later = waiting.get(parent);
+    waiting.delete(parent);
+    if (later) patch(parent, later);
+  }
+}
+
+/** @param {Node} parent @param {Child[]} children */
+function apply(parent, children) {
   const wanted = /** @type {(string | VNode)[]} */ (flatten(children));
   const keyed = new Map();
   /** @type {Node[]} */

@@ -22,7 +22,7 @@ import { counted, estimate } from "./words.js";
 const NAME = "AI Video Generation Studio";
 const PAGES = /** @type {Record<string, string>} */ ({ c: "create", q: "queue", g: "gallery", m: "models", s: "system" });
 const AFTER_G_MS = 1500;
-const MODULES = ["stage", "composer", "queue", "gallery", "models"]; // of the pages
+const MODULES = ["stage", "composer", "queue", "gallery", "models", "system"]; // of the pages
 const SHORTCUTS = [
   ["Ctrl+Enter", "Generate"],
   ["Space", "Play or pause"],

@@ -18,6 +18,8 @@ import { address } from "./api.js";
  * @property {import("./types").Download[]} downloads models on their way from the hub
  */
 
+// Streamlit's own words for a lost connection, a dialog that makes the page inert.
+const DISCONNECTED = "[data-testid=stDialog]:has([data-testid=stErrorCodeBlock]) button[aria-label=Close]";
 const FIRST_RETRY_MS = 500;
 const LAST_RETRY_MS = 5000;
 
@@ -50,6 +52,12 @@ function tell() {
   for (const told of [...subscribers]) told(live);
 }
 
+/** The pages say themselves that the studio is away, and stay writable. */
+function closeDialog() {
+  if (live.connected === false) /** @type {HTMLElement | null} */ (document.querySelector(DISCONNECTED))?.click();
+}
+new MutationObserver(closeDialog).observe(document.body, { childList: true });
+
 function connect() {
   const url = new URL(address("api/v1/live"));
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
@@ -67,6 +75,7 @@ function connect() {
   socket.onclose = () => {
     if (live.connected !== false) {
       live.connected = false;
+      closeDialog();
       tell();
     }
     setTimeout(connect, retryMs);
