@@ -341,6 +341,7 @@ class Composer {
       ),
       this.foot(),
     ]);
+    fitText(this.root.querySelector("textarea"));
   }
 
   /** @param {string} tab */
@@ -936,6 +937,15 @@ function planDetails(plan) {
 
 /** @param {string} text */
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** Make a field as high as its text, where the browser does not know `field-sizing`. @param {HTMLTextAreaElement | null} field */
+function fitText(field) {
+  if (!field || field.dataset.fitted === field.value || CSS.supports("field-sizing", "content")) return;
+  const { scrollTop } = field;
+  field.style.height = "auto";
+  field.style.height = `${field.scrollHeight}px`;
+  [field.scrollTop, field.dataset.fitted] = [scrollTop, field.value];
+}
 
 /** @type {WeakMap<ShadowRoot, Composer>} */
 const composers = new WeakMap();
