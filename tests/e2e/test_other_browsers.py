@@ -163,6 +163,37 @@ def test_a_reload_during_a_render_keeps_everything(tab, live):
     assert live.wait_for(job["id"])["state"] == "cancelled"
 
 
+def walk(tab: Tab, key: str, role: str, name: str) -> None:
+    """Press a key until that has the focus."""
+    for _ in range(80):
+        found, words = tab.focused()
+        if found == role and words.startswith(name):
+            return
+        tab.keys(key)
+    raise AssertionError(f"{key} does not lead to {role} {name}")
+
+
+def test_the_keyboard_alone_is_enough(tab, live):
+    show(tab, live, **SMALL)
+    walk(tab, "Tab", "textbox", "Prompt")
+    tab.type("a green bird")
+    tab.until("() => find('button', '^Generate · .* s').length")
+    before = live.jobs(limit=500)
+    walk(tab, "Tab", "button", "Generate")
+    tab.keys("Enter")
+    first = live.wait_for_new(before)
+    walk(tab, "Shift+Tab", "textbox", "Prompt")
+    tab.keys("End")
+    tab.type(" circles")
+    tab.keys("Control+Enter")
+    second = live.wait_for_new([first, *before])
+    assert [job["request"]["prompt"] for job in (first, second)] == ["a green bird", "a green bird circles"]
+    walk(tab, "Shift+Tab", "radio", "")
+    tab.keys("ArrowRight")
+    tab.until("() => active().getAttribute('aria-checked') === 'true'")
+    assert [live.wait_for(job["id"])["state"] for job in (first, second)] == ["succeeded"] * 2
+
+
 def test_the_gallery_opens_a_video_and_back_closes_it(tab, live):
     job = live.wait_for(live.api.post("/jobs", json={"prompt": "an orange fish"} | SMALL).json()["id"])
     show(tab, live, "gallery")
