@@ -401,7 +401,10 @@ class WebKit(Tab):
     def _keep_faults(self) -> None:
         """Note what this document has met, before it is left."""
         met, asked = self.run(MET)
-        self.found += [*met, *(f"asked {url}" for url in asked if not self.is_own(url))]
+        self.found += [
+            *(one for one in met if not SOUGHT.search(one)),
+            *(f"asked {url}" for url in asked if not self.is_own(url)),
+        ]
 
     def quit(self) -> None:
         with contextlib.suppress(Exception):
