@@ -41,13 +41,15 @@ SMALL = {
 }
 
 
-# The files that take long, the longest first. They are begun first, so that no process waits for another's at the end.
+# The files that take long, the longest first, so that no process waits for another's at the end; those that compute and
+# those that wait for a browser in turns, so that not all processes want a core at the same time.
 LONG_FILES = (
-    *("test_tiny", "e2e/test_create", "diffusion/test_benchmarks", "e2e/test_process", "test_skyreels_integration"),
-    *("diffusion/test_resume", "media/test_videos", "diffusion/test_sampler", "e2e/test_gallery", "e2e/test_browser"),
-    *("diffusion/test_compiled", "library/test_downloads", "reliability/test_launch", "reliability/test_kills"),
+    *("test_tiny", "e2e/test_create", "e2e/test_other_browsers", "diffusion/test_benchmarks", "e2e/test_process"),
+    *("test_skyreels_integration", "e2e/test_gallery", "diffusion/test_resume", "e2e/test_browser"),
+    *("diffusion/test_sampler", "e2e/test_pictures", "media/test_videos", "ui/test_create", "diffusion/test_compiled"),
+    *("library/test_downloads", "reliability/test_launch", "reliability/test_kills", "e2e/test_proxy"),
     *("jobs/test_drafts", "media/test_pictures", "e2e/test_machines", "web/test_api", "jobs/test_kind_render"),
-    *("diffusion/test_wan", "e2e/test_proxy", "test_videos", "reliability/test_switches", "reliability/test_full_disk"),
+    *("diffusion/test_wan", "test_videos", "reliability/test_switches", "reliability/test_full_disk"),
     *("e2e/test_accessible", "compat/test_data_0_1", "reliability/test_mutants", "reliability/test_soak"),
 )
 

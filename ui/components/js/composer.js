@@ -350,6 +350,7 @@ class Composer {
       this.foot(),
       this.presets.view(),
     ]);
+    fitText(this.root.querySelector("textarea"));
     this.alignMarks();
   }
 
@@ -992,6 +993,15 @@ function marked(text, words) {
 
 /** @param {string} text */
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** Make a field as high as its text, where the browser does not know `field-sizing`. @param {HTMLTextAreaElement | null} field */
+function fitText(field) {
+  if (!field || field.dataset.fitted === field.value || CSS.supports("field-sizing", "content")) return;
+  const { scrollTop } = field;
+  field.style.height = "auto";
+  field.style.height = `${field.scrollHeight}px`;
+  [field.scrollTop, field.dataset.fitted] = [scrollTop, field.value];
+}
 
 /** @type {WeakMap<ShadowRoot, Composer>} */
 const composers = new WeakMap();

@@ -18,6 +18,8 @@ export const FRESH = { mode: "text_to_video", prompt: "", resolution: "540p", pr
 let form = { ...FRESH };
 let version = -1; // of the server's; -1: not asked yet
 let changed = false; // since it was saved last
+/** @type {Form} */
+let early = {}; // what was changed before the server's form was there
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let timer;
 /** @type {Set<(form: Form, other: boolean) => void>} */
@@ -37,6 +39,7 @@ export function onForm(told) {
 
 /** Change fields; null and undefined take a field back to its default. @param {Form} fields */
 export function change(fields) {
+  if (version < 0) early = { ...early, ...fields };
   form = clean({ ...form, ...fields });
   keep();
   tell(false);
@@ -59,12 +62,14 @@ export async function load() {
   tell(true);
   try {
     const kept = await get("/draft");
+    if (version >= 0) return; // another call was quicker
     version = kept.version;
     if (local?.unsaved) await save();
     else if (kept.form) {
-      form = clean(kept.form);
+      form = clean({ ...kept.form, ...early });
       tell(true);
     }
+    early = {};
   } catch {
     version = -1; // it is asked again once the studio is back
   }
