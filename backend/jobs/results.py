@@ -39,8 +39,12 @@ class Results:
         return _existing(job, self._settings.temp / job.id / PARTIAL_VIDEO)
 
     def preview(self, job_id: str) -> Path:
-        """A small moving picture, WebP, of what is being made now. Raises NotFound."""
+        """A small moving picture, WebP, of what is being made now; of a finished video its still, a JPEG, for who asks
+        a moment too late. Raises NotFound.
+        """
         job = self._store.get(job_id)
+        if job.artifact is not None:
+            return self.file(job_id, THUMBNAIL)
         return _existing(job, self._settings.temp / job.id / PREVIEW)
 
     def delete(self, job_id: str) -> Job:

@@ -45,6 +45,7 @@ EVERY_FIELD = {
     "seed": 0,
     "preset": "balanced",
     "fit": "letterbox",
+    "crop_position": 0.25,
     "model": "m",
     "loras": [{"name": "grain", "strength": [0.5]}],
     "skyreels": EVERY_OPTION,

@@ -194,16 +194,17 @@ def test_the_keyboard_alone_is_enough(tab, live):
     assert [live.wait_for(job["id"])["state"] for job in (first, second)] == ["succeeded"] * 2
 
 
-def test_the_gallery_opens_a_video_and_back_closes_it(tab, live):
-    job = live.wait_for(live.api.post("/jobs", json={"prompt": "an orange fish"} | SMALL).json()["id"])
+def test_the_gallery_opens_a_video_and_back_closes_it(tab, live, request):
+    title = f"an orange fish in {request.node.callspec.params['tab']}"
+    job = live.wait_for(live.api.post("/jobs", json={"prompt": title} | SMALL).json()["id"])
     show(tab, live, "gallery")
-    tab.press("gridcell", "^an orange fish")
-    tab.see("dialog", "^an orange fish")
+    tab.press("gridcell", f"^{title}")
+    tab.see("dialog", f"^{title}")
     tab.until(PLAYS, job["id"])
     assert tab.run("() => location.search") == f"?video={job['id']}"
     tab.back()
-    tab.miss("dialog", "^an orange fish")
-    tab.see("gridcell", "^an orange fish")
+    tab.miss("dialog", f"^{title}")
+    tab.see("gridcell", f"^{title}")
     assert tab.run("() => location.search") == ""
 
 

@@ -185,7 +185,9 @@ def of_an_empty_studio(album: Album) -> None:
     album.take("gallery-empty", tab.locator(".empty"), tab.get_by_role("button", name="Create the first video"))
     album.visit("Models")
     wait_for_page(tab)
-    album.take("models", tab.get_by_role("heading", name="Models"), tab.get_by_role("button", name="Use").first)
+    album.take(
+        "models", tab.get_by_role("heading", name="Models"), tab.get_by_role("button", name="Create a video with it")
+    )
     album.visit("System")
     album.take("system-new", tab.get_by_role("img", name="CPU"), tab.get_by_role("button", name="Run the checks"))
 

@@ -22,6 +22,7 @@ from tests.studio import BROWSER_TIMEOUT_MS, free_port
 
 WIDTH, HEIGHT = 1440, 960
 BORDER = 38  # of WebKit's window, above the page
+SCRIPT_S = 15.0  # for the answer of a script
 KEYS = {
     "Tab": "\ue004",
     "Enter": "\ue007",
@@ -354,7 +355,12 @@ class WebKit(Tab):
     def command(self, method: str, path: str, body: Any = None) -> Any:
         if method == "POST" and body is None:
             body = {}
-        answer = self.client.request(method, f"{self.session}{path}", json=body)
+        # The answer of a script is lost with its document, so it is not waited for long.
+        timeout_s = SCRIPT_S if path.startswith("/execute") else BROWSER_TIMEOUT_MS / 1000
+        try:
+            answer = self.client.request(method, f"{self.session}{path}", json=body, timeout=timeout_s)
+        except httpx.TimeoutException:
+            raise DriverError(f"{path}: no answer in {timeout_s:.0f} s") from None
         value = answer.json()["value"]
         if answer.status_code != 200:
             raise DriverError(f"{path}: {value['error']}: {value['message']}")

@@ -113,9 +113,11 @@ def test_a_film_is_seen_while_it_is_made(client, generator, engine, settings):
     generator.wait(job_id, timeout=100)
     film = client.get(f"/api/v1/jobs/{job_id}/video").content
     assert [client.get(route.format(job_id)).content for route in PREVIEW_ROUTES] == [film, film]
-    assert [client.get(route.format(job_id)).status_code for route in LIVE_ROUTES] == [404, 404]
+    still = client.get(f"/api/v1/jobs/{job_id}/thumbnail").content
+    for answer in (client.get(route.format(job_id)) for route in LIVE_ROUTES):  # for who asks a moment too late
+        assert (answer.content, answer.headers["content-type"]) == (still, "image/jpeg")
     client.delete(f"/api/v1/jobs/{job_id}")
-    assert [client.get(route.format(job_id)).status_code for route in PREVIEW_ROUTES] == [404, 404]
+    assert [client.get(route.format(job_id)).status_code for route in PREVIEW_ROUTES + LIVE_ROUTES] == [404] * 4
 
 
 def test_the_trash_can_be_emptied(client, generator, a_request):

@@ -20,7 +20,7 @@ from backend.media.zip_stream import Member, stream_zip, zip_size
 from backend.video_generator import VideoGenerator
 from backend.web.api.common import NO_CACHE, Generator, RangeFileResponse, api, media
 
-MEDIA_TYPES = {"video.mp4": "video/mp4", "thumbnail.jpg": "image/jpeg"}
+MEDIA_TYPES = {"video.mp4": "video/mp4", "thumbnail.jpg": "image/jpeg", PREVIEW: "image/webp"}
 
 
 def _file(generator: VideoGenerator, job_id: str, name: str, *, filename: str | None = None) -> RangeFileResponse:
@@ -33,7 +33,10 @@ def _partial_video(generator: VideoGenerator, job_id: str) -> RangeFileResponse:
 
 def _preview(generator: VideoGenerator, job_id: str) -> Response:
     # Read at once: it is replaced every second, and a FileResponse sends the length of one and the bytes of the next.
-    return Response(generator.results.preview(job_id).read_bytes(), media_type="image/webp", headers=NO_CACHE)
+    file = generator.results.preview(job_id)
+    with contextlib.suppress(FileNotFoundError):  # the render has just ended
+        return Response(file.read_bytes(), media_type=MEDIA_TYPES[file.name], headers=NO_CACHE)
+    raise HTTPException(404)
 
 
 @api.head("/jobs/{job_id}/video", include_in_schema=False)

@@ -46,9 +46,10 @@ export async function ask(method, path, { query, body, headers = {}, signal } = 
     if (error instanceof DOMException && error.name === "AbortError") throw error;
     throw new ApiError(AWAY, 0, "away");
   }
-  const answer = await response.json().catch(() => ({}));
-  if (response.ok) return answer;
-  throw refusal(response.status, answer);
+  const answer = await response.json().catch(() => null);
+  if (!response.ok) throw refusal(response.status, answer);
+  if (answer === null) throw new ApiError(AWAY, 0, "away"); // it was cut off
+  return answer;
 }
 
 /** @param {number} status @param {any} answer */

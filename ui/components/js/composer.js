@@ -631,7 +631,7 @@ class Composer {
       "div",
       { key: "shape", class: "pair" },
       h("div", null, h("span", { class: "label" }, "Shape"), this.segments("Shape", SHAPES.map((one) => ({ ...one, symbol: `crop_${{ landscape: "16_9", portrait: "portrait", square: "square" }[one.id]}` })), shape, (orientation) => change({ orientation }))),
-      h("div", null, h("span", { class: "label" }, "Size"), this.segments("Size", sizes, form.resolution, (resolution) => change({ resolution }))),
+      h("div", { class: sizes.length > 2 ? "whole" : "" }, h("span", { class: "label" }, "Size"), this.segments("Size", sizes, form.resolution, (resolution) => change({ resolution }))),
       needs && h("div", { key: "fit", class: "whole" }, this.segments("If the input has a different shape", [{ id: "crop", label: "Fill the frame" }, { id: "letterbox", label: "Show all of it, with bars" }], form.fit, (fit) => change({ fit }))),
       needs && form.fit === "crop" && (form.image || form.video) && this.keptPart(form.crop_position ?? MIDDLE),
     );

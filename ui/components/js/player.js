@@ -65,7 +65,7 @@ export class Player {
       if (play && !calm()) this.play();
     }
     this.render();
-    if (source) this.drawStrip(source);
+    this.drawStrip(source);
   }
 
   /** End what runs by itself. */
@@ -286,12 +286,13 @@ export class Player {
     };
   }
 
-  /** Draw the video's own frames into the timeline, from a second reading of it. @param {Source} source */
+  /** Draw the video's own frames into the timeline, from a second reading of it. @param {Source | null} source */
   async drawStrip(source) {
     const mine = (this.strip = new AbortController());
     const canvas = /** @type {HTMLCanvasElement | null} */ (this.place.querySelector(".strip"));
     if (!canvas) return;
     canvas.width = canvas.width + 0; // clears it
+    if (!source) return;
     const reader = document.createElement("video");
     Object.assign(reader, { muted: true, preload: "auto", src: source.url });
     const told = (/** @type {string} */ name) =>
