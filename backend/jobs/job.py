@@ -231,7 +231,8 @@ def plan_as_dict(plan: JobPlan) -> dict[str, Any]:
             "window_steps": list(plan.window_steps),
             "forwards": plan.forwards,
         }
-    shown["forecast"]["total_s"] = plan.forecast.total_s
+    if "forecast" in shown:  # that of an unreadable plan has no parts
+        shown["forecast"]["total_s"] = plan.forecast.total_s
     return shown | {"forecast_s": plan.forecast.total_s}
 
 

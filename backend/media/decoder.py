@@ -131,24 +131,33 @@ def private_streams() -> tuple[BinaryIO, BinaryIO]:
     return out, err
 
 
-def main(job: str, *arguments: str) -> int:
-    out, err = private_streams()
-    bound(CPU_S[job], MEMORY_BYTES, PNG_BYTES if job == "normalise" else 0)  # before it has seen a byte of the file
+def run(job: str, out: BinaryIO, *arguments: str) -> dict[str, str] | None:
+    """Do a job; None once all of its output is in `out`, or why the file is refused."""
     try:
         JOBS[job](out, *arguments)
         out.flush()
     except Refused as error:
         cause = error.__cause__
-        answer = {"reason": error.reason, "hint": error.hint, "detail": repr(cause) if cause else ""}
+        return {"reason": error.reason, "hint": error.hint, "detail": repr(cause) if cause else ""}
+    except BrokenPipeError:
+        raise
+    except MemoryError as error:
+        return {"reason": "needs too much memory", "hint": "make it smaller.", "detail": repr(error)}
+    except Exception as error:  # whatever a decoder raises for a bad file is a refusal
+        return {"reason": "is damaged", "hint": "export it again and send that.", "detail": repr(error)}
+    return None
+
+
+def main(job: str, *arguments: str) -> int:
+    out, err = private_streams()
+    bound(CPU_S[job], MEMORY_BYTES, PNG_BYTES if job == "normalise" else 0)  # before it has seen a byte of the file
+    try:
+        refusal = run(job, out, *arguments)
     except BrokenPipeError:
         os._exit(0)  # the reader has closed the pipe
-    except MemoryError as error:
-        answer = {"reason": "needs too much memory", "hint": "make it smaller.", "detail": repr(error)}
-    except Exception as error:  # whatever a decoder raises for a bad file is a refusal
-        answer = {"reason": "is damaged", "hint": "export it again and send that.", "detail": repr(error)}
-    else:
+    if refusal is None:
         return 0
-    err.write(json.dumps(answer).encode() + b"\n")
+    err.write(json.dumps(refusal).encode() + b"\n")
     err.flush()
     return REFUSED
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +18,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from backend.media import decoder, guard
 from backend.media.fitting import Frames, Picture
 
 BITS = 8
@@ -30,6 +33,22 @@ def numbered(number: int, width: int = 96, height: int = 64) -> Picture:
     for bit in range(BITS):
         picture[:, bit * width // BITS : (bit + 1) * width // BITS] = 235 if number >> bit & 1 else 20
     return picture
+
+
+@pytest.fixture
+def decoder_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole answers of the decoder without a process for each, which takes most of the time of a small file: for tests
+    of what is decoded. What the process is for, its limits, is tested without this.
+    """
+
+    def decode(job: str, path: Path, *arguments: object, name: str = "", output: Any = None, **_: Any) -> bytes:
+        answer = io.BytesIO()
+        refusal = decoder.run(job, output or answer, str(path.absolute()), *map(str, arguments))
+        if refusal is not None:
+            raise guard._refusal(name or path.name, decoder.REFUSED, json.dumps(refusal).encode())
+        return answer.getvalue()
+
+    monkeypatch.setattr(guard, "decode", decode)
 
 
 @pytest.fixture

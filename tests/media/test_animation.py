@@ -17,6 +17,8 @@ from backend.media.reader import read_frames, read_image
 from tests.media.conftest import matrix_profile, png_of
 from tests.media.test_colour import CHROMIUM, SRGB_PRIMARIES, patches
 
+pytestmark = pytest.mark.usefixtures("decoder_in_process")
+
 WHITE = "Its transparent parts are shown on white."
 
 

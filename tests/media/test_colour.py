@@ -23,6 +23,8 @@ from backend.media.probe import probe
 from backend.media.reader import read_frames, read_image
 from tests.media.conftest import matrix_profile, png_of
 
+pytestmark = pytest.mark.usefixtures("decoder_in_process")
+
 PQ, HLG, BT2020 = 16, 18, 9
 SRGB_PRIMARIES = [(0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141)]  # XYZ (D50)
 SIGNALS = [

@@ -18,6 +18,8 @@ from backend.media.probe import MediaInfo, probe
 from backend.media.reader import read_image
 from tests.media.conftest import png_of
 
+pytestmark = pytest.mark.usefixtures("decoder_in_process")
+
 XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
     b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'

@@ -25,6 +25,8 @@ from tests.media.conftest import numbered
 from tests.media.test_colour import BT2020, HLG, PQ, SIGNALS
 from tests.media.test_colour import FFMPEG as HDR_SHOWN
 
+pytestmark = pytest.mark.usefixtures("decoder_in_process")
+
 SIZE = {"width": 96, "height": 64, "fit": Fit.CROP}
 ONE = 1 << 16
 
