@@ -108,7 +108,8 @@ def drafts(studio: LiveStudio, page: Page) -> None:
     for job in made:
         studio.wait_for(job["id"], timeout_s=600)
     page.reload()
-    page.get_by_role("button", name="Contact sheet").click()
+    page.get_by_role("button", name="More", exact=True).click()
+    page.get_by_text("Contact sheet").click()
     page.keyboard.press("2")
     page.keyboard.press("5")
     save(page, "drafts")
@@ -119,7 +120,7 @@ def queue(studio: LiveStudio, page: Page) -> None:
     for number, prompt in enumerate(PAINTED_PROMPTS):
         studio.api.post("/jobs", json={"prompt": prompt, "seed": number, "num_frames": 128})
     page.goto(f"{studio.url}/queue")
-    page.locator(".live img").first.wait_for()
+    page.locator(".card.running .picture img").wait_for()
     save(page, "queue")
 
 
