@@ -7,19 +7,16 @@ moving one of a render in docs/.
 from __future__ import annotations
 
 import io
-import sys
-import tempfile
-from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from backend.core.config import ROOT
 from backend.core.registry import PAINTED_PROMPTS
-from tests.studio import CHROMIUM_FLAGS, LiveStudio, chromium
+from benchmarks.browser import studio_in_a_browser
+from tests.studio import LiveStudio
 
 DOCS = ROOT / "docs"
-SIZE: ViewportSize = {"width": 1440, "height": 900}  # pixels
 SHAPES = ("160x96", "160x96", "96x160", "160x96", "128x128", "160x96")
 QUALITY = 88  # of the JPEG
 MOVING_SIZE, MOVING_QUALITY, MOVING_MS = (960, 600), 72, 400  # of the moving picture, and between its pictures
@@ -28,20 +25,8 @@ TIMEOUT_MS = 120_000
 
 
 def main() -> None:
-    path = chromium()
-    if path is None:
-        sys.exit("no Chromium here; `python3 test_system.py --suite` says how to get one")
-    with tempfile.TemporaryDirectory() as folder:
-        studio = LiveStudio(Path(folder) / "data", STUDIO_MODELS=str(ROOT / "models"))
-        try:
-            with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
-                page = browser.new_page(viewport=SIZE)
-                page.set_default_timeout(TIMEOUT_MS)
-                take_all(studio, page)
-                browser.close()
-        finally:
-            studio.stop()
+    with studio_in_a_browser(TIMEOUT_MS) as (studio, page):
+        take_all(studio, page)
 
 
 def take_all(studio: LiveStudio, page: Page) -> None:

@@ -7,14 +7,13 @@ the stops of the Tab key, the accessibility tree of each page as Chromium gives 
 from __future__ import annotations
 
 import re
-import sys
-import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import Locator, Page
 
 from backend.core.config import ROOT
-from tests.studio import BROWSER_TIMEOUT_MS, CHROMIUM_FLAGS, LiveStudio, chromium
+from benchmarks.browser import studio_in_a_browser
+from tests.studio import BROWSER_TIMEOUT_MS, LiveStudio
 
 PAGE = ROOT / "docs" / "screen-reader.md"
 PROMPT = "A red boat drifts left on a calm sea at sunset"
@@ -115,22 +114,11 @@ class Transcript:
 
 
 def main() -> None:
-    path = chromium()
-    if path is None:
-        sys.exit("no Chromium here; `python3 test_system.py --suite` says how to get one")
-    with tempfile.TemporaryDirectory() as folder:
-        studio = LiveStudio(Path(folder) / "data", STUDIO_MODELS=str(ROOT / "models"))
-        try:
-            with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
-                session(browser.new_page(viewport={"width": 1440, "height": 900}), studio)
-                browser.close()
-        finally:
-            studio.stop()
+    with studio_in_a_browser(BROWSER_TIMEOUT_MS) as (studio, page):
+        session(page, studio)
 
 
 def session(tab: Page, studio: LiveStudio) -> None:
-    tab.set_default_timeout(BROWSER_TIMEOUT_MS)
     script = Transcript(tab)
     tab.goto(studio.url)
     tab.get_by_role("textbox", name="Prompt", exact=True).wait_for()

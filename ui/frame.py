@@ -10,7 +10,6 @@ from backend.core.config import ROOT
 from backend.core.errors import StudioError
 from backend.core.model_choice import fit_words
 from backend.core.registry import ModelSpec
-from backend.core.schema import parse_request
 from ui.components import component
 from ui.studio import studio
 from ui.theme import STYLE
@@ -65,10 +64,8 @@ def frame_data(page: str) -> dict[str, Any]:
 
 def automatic() -> str:
     """The model that renders where none is chosen."""
-    try:
-        return studio().model_for(parse_request({"prompt": "-"})).id
-    except StudioError:
-        return studio().models()[-1].id
+    found = studio().submission.automatic_model() or studio().models()[-1]
+    return found.id
 
 
 def model_rows() -> list[dict[str, Any]]:

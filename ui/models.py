@@ -6,16 +6,11 @@ import streamlit as st
 
 from ui.components import component
 from ui.studio import CREATE, studio
-
-# As wide as the window, with small margins.
-STYLE = """<style>
-.stMainBlockContainer:has(.st-key-models) { max-width: none; padding: 4.2rem 1.5rem 3rem; }
-@media (max-width: 640px) { .stMainBlockContainer:has(.st-key-models) { padding: 4rem 0.75rem 3rem; } }
-</style>"""
+from ui.theme import wide_page
 
 models = component("models", "loras", "menu", "notice")
 
-st.html(STYLE)
+st.html(wide_page("models"))
 machine = studio().machine
 with st.container(key="models"):
     shown = models(

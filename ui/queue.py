@@ -6,17 +6,12 @@ import streamlit as st
 
 from ui.components import component
 from ui.studio import CREATE, studio
+from ui.theme import wide_page
 
 GALLERY = "ui/gallery.py"
-# As wide as the window, with small margins.
-STYLE = """<style>
-.stMainBlockContainer:has(.st-key-queue) { max-width: none; padding: 4.2rem 1.5rem 3rem; }
-@media (max-width: 640px) { .stMainBlockContainer:has(.st-key-queue) { padding: 4rem 0.75rem 3rem; } }
-</style>"""
-
 queue = component("queue", "board", "menu", "notice")
 
-st.html(STYLE)
+st.html(wide_page("queue"))
 machine = studio().machine
 with st.container(key="queue"):
     shown = queue(

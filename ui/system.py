@@ -6,16 +6,11 @@ import streamlit as st
 
 from ui.components import component
 from ui.studio import studio
-
-# As wide as the window, with small margins.
-STYLE = """<style>
-.stMainBlockContainer:has(.st-key-system) { max-width: none; padding: 4.2rem 1.5rem 3rem; }
-@media (max-width: 640px) { .stMainBlockContainer:has(.st-key-system) { padding: 4rem 0.75rem 3rem; } }
-</style>"""
+from ui.theme import wide_page
 
 system = component("system")
 
-st.html(STYLE)
+st.html(wide_page("system"))
 with st.container(key="system"):
     titles = {spec.id: spec.title for spec, _ in studio().catalog.list(downloads=True)}
     system(key="system_component", data={"models": titles})

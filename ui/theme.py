@@ -19,6 +19,15 @@ button[kind="primary"] {{ background: light-dark(#5468d8, #8b9cff); color: light
 </style>"""
 
 
+def wide_page(key: str) -> str:
+    """The style of a page whose container has this key: as wide as the window, with small margins."""
+    page = f".stMainBlockContainer:has(.st-key-{key})"
+    return f"""<style>
+{page} {{ max-width: none; padding: 4.2rem 1.5rem 3rem; }}
+@media (max-width: 640px) {{ {page} {{ padding: 4rem 0.75rem 3rem; }} }}
+</style>"""
+
+
 # Create: the stage takes what the composer, a panel at the right edge with its own scroll, leaves. Below 1100 px the
 # composer stands under the stage.
 CREATE_STYLE = """<style>

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -15,13 +16,13 @@ from backend.core.inputs import ANY_UPLOAD
 from backend.core.model_choice import Suitability, suitability
 from backend.core.plan import Plan
 from backend.core.registry import ModelSpec
-from backend.core.schema import GenerationRequest
+from backend.core.schema import GenerationRequest, parse_request
 from backend.jobs.disk_space import DiskSpace
 from backend.jobs.filters import Filter
 from backend.jobs.job import ACTIVE, Job, JobPlan, JobRequest, JobState, RenderJob
 from backend.jobs.kind import Services
 from backend.jobs.kinds import KINDS
-from backend.jobs.kinds.render import plan_promotion
+from backend.jobs.kinds.render import model_for, plan_promotion
 from backend.jobs.results import Results
 from backend.jobs.store import Store
 from backend.jobs.worker import Worker
@@ -47,6 +48,12 @@ class Submission:
     def suitability(self, spec: ModelSpec) -> Suitability:
         """How well a model, installed or not, suits this computer, with a forecast by its earlier renders."""
         return suitability(spec, self._services.free_machine(), self._services.calibration(spec.id))
+
+    def automatic_model(self) -> ModelSpec | None:
+        """The model that renders a video from text which names none; None where there is none."""
+        with contextlib.suppress(StudioError):
+            return model_for(parse_request({"prompt": "-"}), self._services)
+        return None
 
     def submit(
         self, request: JobRequest, key: str | None = None, *, parent: str | None = None, batch: str | None = None

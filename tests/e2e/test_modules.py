@@ -96,6 +96,16 @@ def test_a_setting_counts_only_where_the_model_has_it(run, model, kept):
     assert {*run("request", "m.requestOf(form, model)", form=EVERY_FIELD, model=model).get("skyreels", {})} == kept
 
 
+@pytest.mark.parametrize(("status", "code"), [(200, "away"), (502, "http_502")])
+def test_an_answer_that_is_no_json_is_no_result(run, status, code):
+    """It was cut off, or is the page of a proxy."""
+    cut = "(globalThis.fetch = async () => new Response('{\"presets\": [', { status: status }))"
+    asked = "m.get('/presets').then(() => 'a result', (error) => error.code)"
+    put_back = "(globalThis.fetch = kept)"
+    expression = f"await (async (kept) => {{ {cut}; const found = await {asked}; {put_back}; return found; }})(fetch)"
+    assert run("api", expression, status=status) == code
+
+
 def test_defaults_stay_defaults(run):
     assert run("request", "m.requestOf(form, model)", form={"mode": "text_to_video", "prompt": "x"}, model=MODEL) == {
         "mode": "text_to_video",

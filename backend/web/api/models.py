@@ -14,10 +14,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from backend.core.errors import InvalidRequest, StudioError
+from backend.core.errors import InvalidRequest
 from backend.core.model_choice import fit_words, recommend
 from backend.core.registry import ModelSpec
-from backend.core.schema import parse_request
 from backend.core.units import GIB
 from backend.library.loras import Lora
 from backend.system.monitoring import nearest_folder
@@ -48,7 +47,7 @@ def models(generator: Generator, all: bool = False) -> dict[str, Any]:
     best = recommend([spec for spec, _ in listed], generator.free_machine)
     return answer | {
         "recommended": {"model": best.spec.id, "why": best.why},
-        "automatic": _automatic(generator),
+        "automatic": automatic.id if (automatic := generator.submission.automatic_model()) else None,
         "trashed": [{"id": model_id, "title": title} for model_id, title in trashed.items()],
         "offline": generator.settings.offline,
         "disk_free_bytes": shutil.disk_usage(nearest_folder(generator.settings.models)).free,
@@ -82,14 +81,6 @@ def _bytes_in(folder: Path) -> int:
         with contextlib.suppress(OSError):
             found += file.stat().st_size if file.is_file() else 0
     return found
-
-
-def _automatic(generator: VideoGenerator) -> str | None:
-    """The model that renders a request which names none; None where there is none."""
-    try:
-        return generator.model_for(parse_request({"prompt": "-"})).id
-    except StudioError:
-        return None
 
 
 @api.delete("/models/{model_id}", tags=["models"])

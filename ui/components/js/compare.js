@@ -1,9 +1,9 @@
 /** Two videos in step: one clock drives both. */
 
-import { address, ask, get } from "./api.js";
+import { address, get } from "./api.js";
 import { h, icon, patch } from "./dom.js";
 import { formOf, replace } from "./draft.js";
-import { note, stars } from "./marks.js";
+import { keepMarks, note, stars } from "./marks.js";
 import { recipe } from "./recipe.js";
 import { calm } from "./theme.js";
 import { ago, position } from "./words.js";
@@ -146,19 +146,7 @@ export class Compare {
   /** @param {number} index @param {Record<string, any>} changes */
   mark(index, changes) {
     const job = this.jobs[index];
-    if (!job) return;
-    const before = { ...job };
-    Object.assign(job, changes);
-    this.render();
-    this.page.act(async () => {
-      try {
-        await ask("PATCH", `/jobs/${job.id}`, { body: changes });
-      } catch (error) {
-        Object.assign(job, before);
-        this.render();
-        throw error;
-      }
-    });
+    if (job) this.page.act(() => keepMarks(job, changes, () => this.render()));
   }
 
   /** B's settings with A's prompt. */

@@ -1,9 +1,25 @@
 /** Stars, approval and a note: what one thinks of a video. */
 
+import { ask } from "./api.js";
 import { h, icon } from "./dom.js";
 
 /** @typedef {import("./types").Job} Job */
 /** @typedef {(changes: Record<string, any>) => void} Mark */
+
+/** Change the marks of a job: at once on the page, which `drawn` draws, and back where the studio refuses; rejects with the
+ * reason. @param {Job} job @param {Record<string, any>} changes @param {() => void} drawn */
+export async function keepMarks(job, changes, drawn) {
+  const before = { ...job };
+  Object.assign(job, changes);
+  drawn();
+  try {
+    await ask("PATCH", `/jobs/${job.id}`, { body: changes });
+  } catch (error) {
+    Object.assign(job, before);
+    drawn();
+    throw error;
+  }
+}
 
 /** Five stars; a press on the last one that is lit takes the rating away. @param {number | null} rating @param {string} whose
  * @param {Mark} mark */

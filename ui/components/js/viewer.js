@@ -1,10 +1,10 @@
 /** One video, large: player, what can be done with it, how it was made, and its relatives. */
 
-import { address, ask, get, post } from "./api.js";
+import { address, get, post } from "./api.js";
 import { h, icon, patch } from "./dom.js";
 import { extend, formOf, replace } from "./draft.js";
 import { live } from "./live.js";
-import { note, stars } from "./marks.js";
+import { keepMarks, note, stars } from "./marks.js";
 import { Player } from "./player.js";
 import { recipe, stem } from "./recipe.js";
 
@@ -132,19 +132,7 @@ export class Viewer {
   /** @param {Record<string, any>} changes */
   mark(changes) {
     const { job } = this;
-    if (!job) return;
-    const before = { ...job };
-    Object.assign(job, changes);
-    this.render();
-    this.page.act(async () => {
-      try {
-        await ask("PATCH", `/jobs/${job.id}`, { body: changes });
-      } catch (error) {
-        Object.assign(job, before);
-        this.render();
-        throw error;
-      }
-    });
+    if (job) this.page.act(() => keepMarks(job, changes, () => this.render()));
   }
 
   heart() {
