@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
 from playwright.sync_api import Browser, Page, Request, Route, WebSocketRoute
 
 from backend.core.config import ROOT
+from tests.studio import BROWSER_TIMEOUT_MS
 
 SCRIPTS = ROOT / "ui" / "components" / "js"
 URL = "https://studio.test/"  # a secure context, as localhost is; nothing is asked of a network
@@ -100,6 +102,17 @@ class ComponentPage:
         found = self._answer(request.method, path, body)
         status, found = found if isinstance(found, tuple) else (200, found)
         route.fulfill(status=status, json=found)
+
+    def wait_for(self, is_so: Callable[[], bool]) -> None:
+        """Wait for what the component does to the studio: what a press shows at once is sent a moment later."""
+        deadline = time.monotonic() + BROWSER_TIMEOUT_MS / 1000
+        while not is_so():
+            assert time.monotonic() < deadline, self.asked
+            self.page.wait_for_timeout(20)
+
+    def wait_for_asked(self, method: str, path: str, body: Any = None) -> None:
+        """Wait until the component has sent this, last or not."""
+        self.wait_for(lambda: (method, path, body) in self.asked)
 
     def close(self) -> None:
         self.context.close()

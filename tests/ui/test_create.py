@@ -335,7 +335,7 @@ def test_a_failure_offers_its_ways_out_with_times_and_one_primary_button(show):
     assert download.value.suggested_filename == "a-train-first-96-frames.mp4"
     ways.first.check()
     card.get_by_role("button", name="Continue", exact=True).click()
-    assert ("POST", "/jobs/j1/retry", None) in view.asked
+    view.wait_for_asked("POST", "/jobs/j1/retry", None)
 
 
 def test_less_memory_is_promised_only_where_the_next_attempt_takes_less(show):
@@ -356,7 +356,7 @@ def test_a_smaller_size_is_offered_where_its_plan_takes_less_memory(show):
     smaller.check()
     card.get_by_role("button", name="Render smaller").click()
     expect(card).to_be_hidden()
-    assert ("POST", "/jobs/j1/edit", {"resolution": "480x270"}) in view.asked
+    view.wait_for_asked("POST", "/jobs/j1/edit", {"resolution": "480x270"})
 
 
 def test_the_details_of_a_failure_are_folded_and_can_be_copied(show):

@@ -172,11 +172,6 @@ def notice(studio):
     return studio.tab.get_by_role("status").last
 
 
-def asked(studio):
-    """All that the page has sent. What is shown at once is sent one after the other, so the last may be any of them."""
-    return [tuple(request) for request in studio.page.asked]
-
-
 def test_alt_and_an_arrow_move_a_job_keep_the_focus_and_are_undone(open_queue):
     studio = open_queue(waiting(), paused=True)
     row(studio, "a deer").focus()
@@ -193,8 +188,9 @@ def test_alt_and_an_arrow_move_a_job_keep_the_focus_and_are_undone(open_queue):
     notice(studio).get_by_role("button", name="Undo").click()
     expect_order(studio, ["a whale", "a car", "a rocket", "a deer"])
     expect(notice(studio)).to_contain_text("Moved “a deer” back.")
-    bodies = [body["before"] for _, path, body in studio.page.asked if path == "/jobs/j2/move"]
-    assert bodies == ["j1", "j3", None, "j0", None]
+    studio.page.wait_for(lambda: len(studio.page.asked) == 5)
+    moves = [("POST", "/jobs/j2/move", {"before": before}) for before in ("j1", "j3", None, "j0", None)]
+    assert studio.page.asked == moves
     assert studio.order == ["j0", "j1", "j3", "j2"]
 
 
@@ -246,7 +242,7 @@ def test_a_drag_shows_where_the_job_lands_and_escape_drops_it_back(open_queue):
     studio.tab.mouse.up()
     expect_order(studio, ["a whale", "a rocket", "a car", "a deer"])
     expect(notice(studio)).to_contain_text("Moved “a rocket” to place 2 of 4.")
-    assert ("POST", "/jobs/j3/move", {"before": "j1"}) in asked(studio)
+    studio.page.wait_for_asked("POST", "/jobs/j3/move", {"before": "j1"})
     studio.tab.keyboard.press("Control+z")
     expect_order(studio, PROMPTS)
 
@@ -294,8 +290,7 @@ def test_a_drag_to_the_edge_scrolls(open_queue):
     studio.tab.wait_for_function("document.scrollingElement.scrollTop > 300")
     studio.tab.mouse.up()
     expect(notice(studio)).to_contain_text("Moved “job 00”")
-    place = studio.order.index("j0")
-    assert place > 8
+    studio.page.wait_for(lambda: studio.order.index("j0") > 8)
 
 
 MENU = ["Move to the top", "Move up", "Move down", "Edit", "Pause", "Remove"]
@@ -371,7 +366,7 @@ def test_several_jobs_are_chosen_by_keys_and_paused_moved_and_removed_together(o
     expect_order(studio, PROMPTS)
     bar.get_by_role("button", name="Pause all").click()
     expect(row(studio, "a rocket")).to_contain_text("Paused by you")
-    assert ("POST", "/jobs/bulk", {"action": "pause", "ids": ["j1", "j2", "j3"]}) in asked(studio)
+    studio.page.wait_for_asked("POST", "/jobs/bulk", {"action": "pause", "ids": ["j1", "j2", "j3"]})
     bar.get_by_role("button", name="Remove all").click()
     expect_order(studio, ["a whale"])
     expect(bar).to_have_count(0)
@@ -402,8 +397,7 @@ def test_a_batch_is_one_row_that_unfolds_and_moves_as_one(open_queue):
     studio.tab.keyboard.press("Alt+ArrowUp")
     expect(rows(studio).first).to_contain_text("Batch")
     expect(notice(studio)).to_contain_text("place 1 of 3")
-    studio.tab.wait_for_function("1")
-    assert studio.order == ["j1", "j2", "j3", "j0", "j4"]
+    studio.page.wait_for(lambda: studio.order == ["j1", "j2", "j3", "j0", "j4"])
     group.get_by_role("button", name="Batch: a mill 1").click()
     inside = group.get_by_role("list", name="Jobs of the batch").locator("> li")
     expect(inside).to_have_count(3)
@@ -436,7 +430,7 @@ def test_a_job_that_is_paused_in_its_middle_says_what_waits_for_it(open_queue):
     expect(row(studio, "next")).to_contain_text("Waits for the paused job")
     expect(studio.tab.get_by_text("All done about")).to_have_count(0)
     card.get_by_role("button", name="Resume").click()
-    assert ("POST", "/jobs/j5/resume", None) in asked(studio)
+    studio.page.wait_for_asked("POST", "/jobs/j5/resume", None)
 
 
 def test_nobody_knows_when_all_is_done_while_a_job_waits_for_something(open_queue):
@@ -477,7 +471,7 @@ def test_the_running_job_says_how_far_it_is(open_queue):
     expect(card).to_contain_text("about 10 min")
     expect(card).to_contain_text("the machine is busy")
     card.get_by_role("button", name="Pause").click()
-    assert ("POST", "/jobs/j5/pause", None) in asked(studio)
+    studio.page.wait_for_asked("POST", "/jobs/j5/pause", None)
     expect(studio.tab.get_by_role("article", name="Paused: a balloon")).to_contain_text("progress is kept")
 
 
